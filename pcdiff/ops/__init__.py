@@ -1,0 +1,12 @@
+"""Distances between point clouds: nearest neighbours, Chamfer, earth mover's distance, and whole matrices of them.
+
+Everything takes clouds `(B, N, D)`. On the CPU native kernels do the searching where they are built; elsewhere a
+PyTorch reference does, which announces itself. `backend()` tells which.
+"""
+
+from pcdiff.ops._native import backend, cpu_capabilities
+from pcdiff.ops.chamfer import Nearest, chamfer, nearest
+from pcdiff.ops.emd import EMD, emd
+from pcdiff.ops.pairwise import pairwise
+
+__all__ = ["EMD", "Nearest", "backend", "chamfer", "cpu_capabilities", "emd", "nearest", "pairwise"]

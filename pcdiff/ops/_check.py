@@ -1,0 +1,95 @@
+"""What the ops accept: one place for the checks, so that every op says the same thing."""
+
+import torch
+
+from pcdiff.errors import InputError
+
+
+def clouds(name: str, value, shape: str = "(B, N, D)") -> torch.Tensor:
+    """Return `value` as float32 or float64 clouds (half and bfloat16 become float32).
+
+    Raises:
+        InputError: not a tensor, not three-dimensional, not floating point, or without points or coordinates.
+    """
+    if not isinstance(value, torch.Tensor):
+        raise InputError(f"{name} must be a torch.Tensor {shape}, got {type(value).__name__}")
+    given = tuple(value.shape)
+    if value.ndim != 3:
+        hint = f"; add the batch dimension with {name}[None]" if value.ndim == 2 else ""
+        raise InputError(f"{name} must be {shape}, got {given}{hint}")
+    if value.shape[1] == 0 or value.shape[2] == 0:
+        raise InputError(f"{name} must be {shape} with at least one point and one coordinate, got {given}")
+    if value.dtype in (torch.float16, torch.bfloat16):
+        return value.float()
+    if value.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"{name} must be floating point, got {value.dtype}; convert it with {name}.float()")
+    return value
+
+
+def alike(x_name: str, x: torch.Tensor, y_name: str, y: torch.Tensor, batch: bool = True) -> None:
+    """Check that two tensors of clouds can be compared.
+
+    Raises:
+        InputError: different point dimension, dtype, device or, with `batch`, batch size.
+    """
+    if x.shape[2] != y.shape[2]:
+        raise InputError(
+            f"{y_name} must have points of {x.shape[2]} coordinates like {x_name}, got {tuple(y.shape)}"
+        )
+    if batch and x.shape[0] != y.shape[0]:
+        raise InputError(
+            f"{y_name} must have the batch size {x.shape[0]} of {x_name}, got {tuple(y.shape)}; "
+            "for all pairs of two sets use pairwise()"
+        )
+    if x.dtype != y.dtype:
+        raise InputError(f"{y_name} must have the dtype {x.dtype} of {x_name}, got {y.dtype}")
+    if x.device != y.device:
+        raise InputError(f"{y_name} must be on {x.device} like {x_name}, got {y.device}")
+
+
+def one_of(name: str, value, known) -> None:
+    """Check a choice by name.
+
+    Raises:
+        InputError: lists the known names.
+    """
+    if value not in known:
+        raise InputError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+
+def equal_sizes(x_name: str, x: torch.Tensor, y_name: str, y: torch.Tensor) -> None:
+    """Check that two tensors of clouds have the same number of points.
+
+    Raises:
+        InputError: they do not.
+    """
+    if x.shape[1] != y.shape[1]:
+        raise InputError(
+            f"{y_name} must have {x.shape[1]} points a cloud like {x_name} (EMD is a bijection), "
+            f"got {tuple(y.shape)}; subsample the larger clouds"
+        )
+
+
+def finite(**tensors: torch.Tensor) -> None:
+    """Check tensors given by name for NaN and infinite coordinates.
+
+    Raises:
+        InputError: names the first tensor that has some, and how many.
+    """
+    for name, tensor in tensors.items():
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise InputError(
+                f"{name} must be finite, got {bad} NaN or infinite coordinates of {tensor.numel()}; "
+                "drop those clouds or look for a diverged model"
+            )
+
+
+def workers(value: int | None) -> None:
+    """Check a number of worker processes.
+
+    Raises:
+        InputError: neither None nor a positive integer.
+    """
+    if value is not None and (not isinstance(value, int) or value < 1):
+        raise InputError(f"workers must be None or a positive integer, got {value!r}")

@@ -1,0 +1,138 @@
+"""The native ops: loading them, and what stands in for them where they are missing."""
+
+import os
+import warnings
+from importlib.util import find_spec
+
+import torch
+
+from pcdiff.errors import InputError
+from pcdiff.ops import _check, reference
+
+_HOW_TO_BUILD = "build them with `PCDIFF_BUILD=cpu pip install --no-build-isolation -e .`"
+
+
+def _load() -> str | None:
+    """Load the extension; return None, or why there is none."""
+    wanted = os.environ.get("PCDIFF_NATIVE", "1")
+    if wanted not in ("0", "1"):
+        raise InputError(f"PCDIFF_NATIVE must be 0 (hide the native ops) or 1, got {wanted}")
+    if wanted == "0":
+        return "PCDIFF_NATIVE=0 hides the native ops; unset it to use them"
+    # The library holds only torch ops, no Python module, so it is located like one but loaded by torch.
+    spec = find_spec("pcdiff.ops._C")
+    if spec is None or spec.origin is None:
+        return f"the native ops are not built; {_HOW_TO_BUILD}"
+    try:
+        torch.ops.load_library(spec.origin)
+    except (OSError, RuntimeError) as error:
+        return f"the native ops at {spec.origin} do not load ({str(error).splitlines()[0]}); re{_HOW_TO_BUILD}"
+    return None
+
+
+_ENV = "PCDIFF_CPU_CAPABILITY"
+_missing = _load()
+_warned: set[str] = set()
+
+
+def backend(device: torch.device | str = "cpu") -> str:
+    """Return what runs the ops for tensors on `device`: `"cpu"` (native kernels) or `"reference"` (PyTorch).
+
+    Example:
+        >>> pcdiff.ops.backend("cuda")
+        'reference'
+    """
+    return "cpu" if torch.device(device).type == "cpu" and _missing is None else "reference"
+
+
+def cpu_capabilities() -> tuple[str, ...]:
+    """Return the values of `PCDIFF_CPU_CAPABILITY` that this machine can run, slowest first; empty if not built."""
+    if _missing is not None:
+        return ()
+    return ("baseline", "avx2", "avx512")[: torch.ops.pcdiff.cpu_capability() + 1]
+
+
+def _warn_once(device: torch.device) -> None:
+    """Announce the fallback, once for each kind of device."""
+    if device.type in _warned:
+        return
+    _warned.add(device.type)
+    if device.type == "cpu":
+        message = f"pcdiff.ops runs on its slow PyTorch reference: {_missing}"
+    else:
+        message = f"pcdiff.ops has no {device.type} kernels in this version and runs on its PyTorch reference there"
+    warnings.warn(message, RuntimeWarning, stacklevel=5)
+
+
+def _blame(error: Exception, **tensors: torch.Tensor) -> Exception:
+    """Return a native error as an `InputError` where the user is at fault, else as it came."""
+    try:
+        _check.finite(**tensors)
+    except InputError as better:
+        return better
+    text = str(error).splitlines()[0]
+    return InputError(text[text.index(_ENV) :]) if f"{_ENV} must" in text else error
+
+
+def _prepare_reference(**tensors: torch.Tensor) -> None:
+    """Announce the fallback and check its input; the native kernels check theirs themselves."""
+    # Inside a compiled graph neither is possible: a warning is Python, and asking for a value breaks the graph.
+    if not torch.compiler.is_compiling():
+        _warn_once(next(iter(tensors.values())).device)
+        _check.finite(**tensors)
+
+
+def _call(op, *arguments, **tensors: torch.Tensor):
+    if torch.compiler.is_compiling():
+        return op(*tensors.values(), *arguments)
+    try:
+        return op(*tensors.values(), *arguments)
+    except (RuntimeError, ValueError) as error:
+        raise _blame(error, **tensors) from None
+
+
+def nearest(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return squared distance `(B, N)` and index `(B, N)` of each x's nearest y, outside autograd."""
+    x, y = x.detach(), y.detach()
+    if backend(x.device) == "cpu":
+        return _call(torch.ops.pcdiff.nearest.default, x=x, y=y)
+    _prepare_reference(x=x, y=y)
+    return reference.nearest(x, y)
+
+
+def nearest_both(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return `nearest(x, y)` and `nearest(y, x)` as four tensors; the preparation is shared."""
+    x, y = x.detach(), y.detach()
+    if backend(x.device) == "cpu":
+        return _call(torch.ops.pcdiff.nearest_both.default, x=x, y=y)
+    _prepare_reference(x=x, y=y)
+    return (*reference.nearest(x, y), *reference.nearest(y, x))
+
+
+def chamfer_matrix(xs: torch.Tensor, ys: torch.Tensor, upper: bool) -> torch.Tensor:
+    """Return `(S, R)` Chamfer distances (mean + mean); with `upper` only those with column > row, the rest 0."""
+    xs, ys = xs.detach(), ys.detach()
+    if backend(xs.device) == "cpu":
+        return _call(torch.ops.pcdiff.chamfer_matrix.default, upper, xs=xs, ys=ys)
+    _prepare_reference(xs=xs, ys=ys)
+    return reference.chamfer_matrix(xs, ys, upper)
+
+
+if _missing is None:
+
+    @torch.library.register_fake("pcdiff::nearest")
+    def _(x, y):
+        return x.new_empty(x.shape[:2]), x.new_empty(x.shape[:2], dtype=torch.int64)
+
+    @torch.library.register_fake("pcdiff::nearest_both")
+    def _(x, y):
+        return (
+            x.new_empty(x.shape[:2]),
+            x.new_empty(x.shape[:2], dtype=torch.int64),
+            x.new_empty(y.shape[:2]),
+            x.new_empty(y.shape[:2], dtype=torch.int64),
+        )
+
+    @torch.library.register_fake("pcdiff::chamfer_matrix")
+    def _(xs, ys, upper):
+        return xs.new_empty((xs.shape[0], ys.shape[0]))

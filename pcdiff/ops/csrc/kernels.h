@@ -1,0 +1,42 @@
+// The searches behind the ops, in one table per instruction set.
+//
+// Every path adds the squared differences in the order of the coordinates, without fused multiply-add, so all paths
+// return the same bits, and a tie goes to the smallest index.
+#pragma once
+
+#include <cstdint>
+
+#include "blocked.h"
+
+namespace pcdiff {
+
+template <class T>
+struct Kernels {
+  // Nearest point of `data` for the query blocks [first, last) of `query`. `bounds` is scratch of data.stride values.
+  // Results go to the queries' original places.
+  void (*search)(const BlockedCloud<T>& query, int64_t first, int64_t last, const BlockedCloud<T>& data, T* bounds,
+                 T* squared_distance, int64_t* index);
+  // Sum over all points of `query` of the squared distance to the nearest point of `data`.
+  double (*search_sum)(const BlockedCloud<T>& query, const BlockedCloud<T>& data, T* bounds);
+  // Any dimension, no pruning: the queries [16 first, min(16 last, n)) of row-major `query` (n, dim) against all of
+  // `data` (m, dim). `block` is scratch of 16 dim values.
+  void (*scan)(const T* query, int64_t n, int64_t first, int64_t last, const T* data, int64_t m, int64_t dim, T* block,
+               T* squared_distance, int64_t* index);
+};
+
+namespace baseline {
+extern const Kernels<float> kernels_float;
+extern const Kernels<double> kernels_double;
+}  // namespace baseline
+#ifdef PCDIFF_X86
+namespace avx2 {
+extern const Kernels<float> kernels_float;
+extern const Kernels<double> kernels_double;
+}  // namespace avx2
+namespace avx512 {
+extern const Kernels<float> kernels_float;
+extern const Kernels<double> kernels_double;
+}  // namespace avx512
+#endif
+
+}  // namespace pcdiff

@@ -1,0 +1,23 @@
+// The search kernels for x86-64 with AVX2; empty elsewhere.
+#include "kernels.h"
+
+#ifdef PCDIFF_X86
+#include <immintrin.h>
+
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2")
+#endif
+
+#define PCDIFF_CAPABILITY avx2
+#define PCDIFF_VECTOR_BYTES 32
+#include "search.inc"
+
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif

@@ -1,0 +1,23 @@
+// The search kernels for x86-64 with AVX-512; empty elsewhere.
+#include "kernels.h"
+
+#ifdef PCDIFF_X86
+#include <immintrin.h>
+
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl")
+#endif
+
+#define PCDIFF_CAPABILITY avx512
+#define PCDIFF_VECTOR_BYTES 64
+#include "search.inc"
+
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif

@@ -1,0 +1,10 @@
+// The search kernels for any machine: 128-bit vectors, which every x86-64 and AArch64 processor has.
+#include "kernels.h"
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+#define PCDIFF_CAPABILITY baseline
+#define PCDIFF_VECTOR_BYTES 16
+#include "search.inc"

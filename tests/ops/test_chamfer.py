@@ -1,0 +1,274 @@
+"""Nearest neighbours and Chamfer against a float64 oracle, on every path this machine has."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.autograd import gradcheck, gradgradcheck
+from torch.library import opcheck
+
+from pcdiff import ops
+from pcdiff.ops import reference
+
+
+def cloud(kind, batch, n, dim, seed, dtype=torch.float32):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(batch, n, dim, generator=g, dtype=torch.float64)
+    if kind == "surface":
+        x = x / x.norm(dim=-1, keepdim=True)
+    elif kind == "clustered":
+        centres = torch.randn(batch, 4, dim, generator=g, dtype=torch.float64)
+        which = torch.randint(4, (batch, n), generator=g)
+        x = centres.gather(1, which[..., None].expand(-1, -1, dim)) + 1e-3 * x
+    elif kind == "duplicated":
+        x = (2 * x).round()
+    elif kind == "collinear":
+        x = x[..., :1].expand(-1, -1, dim).clone()
+    elif kind == "identical":
+        x = torch.ones_like(x)
+    elif kind == "far":
+        x = x + 1000 * seed
+    else:
+        assert kind == "random"
+    return x.to(dtype)
+
+
+def oracle(x, y):
+    """Squared distance and first nearest index by brute force in float64, one cloud at a time."""
+    x, y = x.double().numpy(), y.double().numpy()
+    d = ((x[:, :, None] - y[:, None]) ** 2).sum(-1)
+    return d.min(axis=2), d.argmin(axis=2)
+
+
+KINDS = ["random", "surface", "clustered", "duplicated", "collinear", "identical", "far"]
+SIZES = [(1, 1), (1, 40), (40, 1), (16, 16), (17, 33), (300, 217)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dim", [1, 2, 3, 5])
+def test_nearest_matches_the_float64_oracle(path, kind, dim):
+    for dtype, tolerance in [(torch.float32, 1e-6), (torch.float64, 1e-14)]:
+        for n, m in SIZES:
+            x, y = cloud(kind, 2, n, dim, 1, dtype), cloud(kind, 2, m, dim, 2, dtype)
+            squared, index = ops.nearest(x, y)
+            want, want_index = oracle(x, y)
+            np.testing.assert_allclose(squared.numpy(), want, rtol=tolerance, atol=tolerance * 1e-3)
+            # In float32 two nearly equal distances may round to the same value: the chosen one must be as near.
+            chosen = ((x - y.gather(1, index[..., None].expand(-1, -1, dim))).double() ** 2).sum(-1).numpy()
+            np.testing.assert_allclose(chosen, want, rtol=10 * tolerance, atol=tolerance * 1e-3)
+            if dtype == torch.float64 and kind != "collinear":
+                np.testing.assert_array_equal(index.numpy(), want_index)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dim", [3, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_path_returns_the_same_bits_as_the_reference(path, kind, dim, dtype):
+    x, y = cloud(kind, 2, 500, dim, 3, dtype), cloud(kind, 2, 700, dim, 4, dtype)
+    squared, index = ops.nearest(x, y)
+    want, want_index = reference.nearest(x, y)
+    assert torch.equal(squared, want)
+    assert torch.equal(index, want_index)
+
+
+def test_a_tie_goes_to_the_smallest_index(path):
+    # Sixteen copies of 70 places: every query has its nearest point many times over, spread over many blocks.
+    g = torch.Generator().manual_seed(0)
+    places = torch.randint(0, 4, (70, 3), generator=g).float()
+    y = places[torch.randint(0, 70, (1120,), generator=g)][None]
+    x = torch.randint(0, 4, (1, 333, 3), generator=g).float()
+    d = (x[0, :, None] - y[0, None]).square().sum(-1)
+    first = [int((row == row.min()).nonzero()[0]) for row in d]
+    assert ops.nearest(x, y).index[0].tolist() == first
+    wide = torch.nn.functional.pad
+    assert ops.nearest(wide(x, (0, 2)), wide(y, (0, 2))).index[0].tolist() == first
+
+
+def test_pruning_is_exact_at_the_sizes_of_real_clouds(path):
+    x, y = cloud("surface", 1, 2048, 3, 5), cloud("surface", 1, 2000, 3, 6) * torch.tensor([0.9, 0.5, 1.1])
+    squared, index = ops.nearest(x, y)
+    want, want_index = reference.nearest(x, y)
+    assert torch.equal(squared, want)
+    assert torch.equal(index, want_index)
+
+
+def test_chamfer_is_the_sum_of_both_directions(path):
+    for n, m, dim in [(1, 1, 3), (130, 90, 3), (40, 50, 6)]:
+        x, y = cloud("random", 3, n, dim, 7, torch.float64), cloud("random", 3, m, dim, 8, torch.float64)
+        there, back = oracle(x, y)[0], oracle(y, x)[0]
+        np.testing.assert_allclose(ops.chamfer(x, y), there.mean(1) + back.mean(1), rtol=1e-13)
+        np.testing.assert_allclose(ops.chamfer(x, y, reduction="sum"), there.sum(1) + back.sum(1), rtol=1e-13)
+
+
+def test_value_does_not_depend_on_whether_a_gradient_is_asked(path):
+    x, y = cloud("surface", 2, 200, 3, 9), cloud("surface", 2, 210, 3, 10)
+    tracked = ops.chamfer(x.clone().requires_grad_(), y)
+    assert tracked.requires_grad
+    torch.testing.assert_close(tracked.detach(), ops.chamfer(x, y), rtol=1e-6, atol=0)
+    with torch.no_grad():
+        assert not ops.chamfer(x.clone().requires_grad_(), y).requires_grad
+
+
+def test_no_cancellation_far_from_the_origin(path):
+    # |x|^2 + |y|^2 - 2 x.y gives noise of either sign here.
+    x = cloud("surface", 1, 300, 3, 11) * 2**-6 + 1024
+    y = x.flip(1)
+    assert ops.chamfer(x, y).item() == 0
+    shifted = x + 2**-5
+    assert ops.chamfer(x, shifted).item() >= 0
+
+
+def test_non_contiguous_input(path):
+    base = cloud("random", 4, 60, 3, 12)
+    views = [base[::2, ::3], base.transpose(0, 1)[:4, :3], base.flip(2)[:2], base[:1].expand(2, -1, -1)]
+    y = cloud("random", 2, 50, 3, 13)
+    for x in views:
+        other = y if len(x) == 2 else cloud("random", len(x), 50, 3, 13)
+        assert torch.equal(ops.nearest(x, other).index, ops.nearest(x.contiguous(), other).index)
+        assert torch.equal(ops.chamfer(x, other), ops.chamfer(x.contiguous(), other))
+        assert torch.equal(ops.chamfer(other, x), ops.chamfer(other, x.contiguous()))
+
+
+def test_overflowing_distances_still_give_a_valid_index(path):
+    x = torch.full((1, 40, 3), 2e38)
+    x[:, ::2] *= -1
+    squared, index = ops.nearest(x, -x[:, :1].expand(1, 33, 3))
+    assert squared[0, 0] == math.inf
+    assert index[0, 0] == 0
+    assert squared[0, 1] == 0
+
+
+def test_an_empty_batch_is_allowed(path):
+    none = torch.empty(0, 5, 3)
+    assert ops.chamfer(none, none).shape == (0,)
+    assert ops.nearest(none, none).index.shape == (0, 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(path, dtype):
+    x, y = cloud("random", 2, 64, 3, 14).to(dtype), cloud("random", 2, 70, 3, 15).to(dtype)
+    value = ops.chamfer(x, y)
+    assert value.dtype == torch.float32
+    assert torch.equal(value, ops.chamfer(x.float(), y.float()))
+    x.requires_grad_()
+    ops.chamfer(x, y).sum().backward()
+    assert x.grad.dtype == dtype
+
+
+@pytest.mark.parametrize("dim", [3, 5])
+def test_gradients_of_first_and_second_order(path, dim):
+    x = cloud("random", 2, 6, dim, 16, torch.float64).requires_grad_()
+    y = cloud("random", 2, 5, dim, 17, torch.float64).requires_grad_()
+    for f in (ops.chamfer, lambda a, b: ops.nearest(a, b).squared_distance):
+        assert gradcheck(f, (x, y))
+        assert gradgradcheck(f, (x, y))
+
+
+def test_chamfer_gradient_in_closed_form(path):
+    x = torch.tensor([[[0.0, 0, 0]]], requires_grad=True)
+    y = torch.tensor([[[1.0, 0, 0], [0, 3, 0]]], requires_grad=True)
+    value = ops.chamfer(x, y)
+    value.sum().backward()
+    assert value.item() == pytest.approx(1 + (1 + 9) / 2)
+    torch.testing.assert_close(x.grad, torch.tensor([[[-2.0 - 1, -3, 0]]]))
+    torch.testing.assert_close(y.grad, torch.tensor([[[2.0 + 1, 0, 0], [0, 3, 0]]]))
+
+
+coordinates = st.floats(-8, 8, allow_nan=False, width=32).map(lambda v: round(v * 256) / 256)
+
+
+@st.composite
+def cloud_pairs(draw):
+    dim = draw(st.sampled_from([2, 3, 4]))
+    make = st.lists(st.lists(coordinates, min_size=dim, max_size=dim), min_size=1, max_size=40)
+    return tuple(torch.tensor(draw(make), dtype=torch.float64)[None] for _ in range(2))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(cloud_pairs(), st.integers(-64, 64), st.sampled_from([0.25, 2.0, 8.0]), st.integers(0, 2**31))
+def test_symmetry_translation_scale_and_permutation(pair, shift, scale, seed):
+    # Coordinates are multiples of 2^-8, so that moving and scaling them rounds nothing.
+    x, y = pair
+    value = ops.chamfer(x, y)
+    assert value.item() >= 0
+    torch.testing.assert_close(ops.chamfer(y, x), value, rtol=1e-13, atol=0)
+    torch.testing.assert_close(ops.chamfer(x + shift, y + shift), value, rtol=1e-13, atol=0)
+    torch.testing.assert_close(ops.chamfer(scale * x, scale * y), scale**2 * value, rtol=1e-13, atol=0)
+    g = torch.Generator().manual_seed(seed)
+    p, q = torch.randperm(x.shape[1], generator=g), torch.randperm(y.shape[1], generator=g)
+    torch.testing.assert_close(ops.chamfer(x[:, p], y[:, q]), value, rtol=1e-13, atol=0)
+    assert ops.chamfer(x, x[:, p]).item() == 0
+    moved = ops.nearest(x[:, p], y[:, q])
+    assert torch.equal(moved.squared_distance, ops.nearest(x, y).squared_distance[:, p])
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    x, y = cloud("surface", 3, 700, 3, 18), cloud("surface", 3, 650, 3, 19)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append((ops.nearest(x, y), ops.pairwise(x, y)))
+    finally:
+        torch.set_num_threads(before)
+    for (squared, index), matrix in results[1:]:
+        assert torch.equal(squared, results[0][0].squared_distance)
+        assert torch.equal(index, results[0][0].index)
+        assert torch.equal(matrix, results[0][1])
+
+
+def test_reference_in_chunks_equals_reference_in_one(monkeypatch):
+    x, y = cloud("random", 3, 50, 3, 20), cloud("random", 3, 40, 3, 21)
+    whole = reference.nearest(x, y)
+    for chunk in (1, 100, 900, 3000):
+        monkeypatch.setattr(reference, "_CHUNK", chunk)
+        for a, b in zip(whole, reference.nearest(x, y), strict=True):
+            assert torch.equal(a, b)
+
+
+needs_native = pytest.mark.skipif(ops.backend() != "cpu", reason="the native ops are not built")
+
+
+@needs_native
+@pytest.mark.parametrize("name", ["nearest", "nearest_both"])
+def test_native_ops_pass_opcheck(name):
+    op = getattr(torch.ops.pcdiff, name).default
+    for dim in (3, 4):
+        x, y = cloud("random", 2, 20, dim, 22), cloud("random", 2, 17, dim, 23)
+        opcheck(op, (x, y))
+        opcheck(op, (x.double()[:, ::2], y.double()[:, :9]))
+
+
+@needs_native
+def test_matrix_op_passes_opcheck():
+    xs, ys = cloud("random", 3, 20, 3, 24), cloud("random", 4, 17, 3, 25)
+    opcheck(torch.ops.pcdiff.chamfer_matrix.default, (xs, ys, False))
+    opcheck(torch.ops.pcdiff.chamfer_matrix.default, (xs, xs, True))
+
+
+@needs_native
+def test_compiles_to_one_graph_with_gradient():
+    compiled = torch.compile(lambda a, b: ops.chamfer(a, b).sum(), fullgraph=True, backend="aot_eager")
+    x, y = cloud("random", 2, 33, 3, 26).requires_grad_(), cloud("random", 2, 40, 3, 27).requires_grad_()
+    want = torch.autograd.grad(ops.chamfer(x, y).sum(), (x, y))
+    got = torch.autograd.grad(compiled(x, y), (x, y))
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b)
+    with torch.no_grad():
+        compiled_nearest = torch.compile(ops.nearest, fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled_nearest(x, y).index, ops.nearest(x, y).index)
+
+
+@pytest.mark.gpu
+def test_cuda_tensors_run_on_the_reference_there(monkeypatch):
+    monkeypatch.setattr("pcdiff.ops._native._warned", set())
+    x, y = cloud("random", 2, 100, 3, 28), cloud("random", 2, 90, 3, 29)
+    assert ops.backend("cuda") == "reference"
+    with pytest.warns(RuntimeWarning, match="no cuda kernels"):
+        squared, index = ops.nearest(x.cuda(), y.cuda())
+    assert torch.equal(index.cpu(), ops.nearest(x, y).index)
+    torch.testing.assert_close(squared.cpu(), ops.nearest(x, y).squared_distance)

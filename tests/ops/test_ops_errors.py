@@ -1,0 +1,100 @@
+"""What the ops say to a user's mistake: one line with the argument, what was expected and what came."""
+
+import re
+
+import pytest
+import torch
+
+from pcdiff import ops
+from pcdiff.errors import InputError
+
+X = torch.zeros(2, 4, 3)
+BAD = torch.zeros(2, 4, 3)
+BAD[1, 2, 0] = float("nan")
+BAD[0, 0, 1] = float("inf")
+
+PAIR_OPS = [ops.nearest, ops.chamfer, ops.emd]
+PAIR_CASES = [
+    ([1.0], X, "x must be a torch.Tensor (B, N, D), got list"),
+    (torch.zeros(2048, 3), X, "x must be (B, N, D), got (2048, 3); add the batch dimension with x[None]"),
+    (X, torch.zeros(1, 2, 4, 3), "got (1, 2, 4, 3)"),
+    (X, torch.zeros(2, 0, 3), "at least one point and one coordinate, got (2, 0, 3)"),
+    (torch.zeros(2, 4, 0), X, "x must be (B, N, D) with at least one point"),
+    (X, torch.zeros(2, 4, 2), "y must have points of 3 coordinates like x, got (2, 4, 2)"),
+    (X, torch.zeros(3, 4, 3), "y must have the batch size 2 of x, got (3, 4, 3)"),
+    (X, X.double(), "y must have the dtype torch.float32 of x, got torch.float64"),
+    (X.int(), X, "x must be floating point, got torch.int32"),
+    (X, torch.zeros(2, 4, 3, device="meta"), "y must be on cpu like x, got meta"),
+    (BAD, X, "x must be finite, got 2 NaN or infinite coordinates of 24"),
+    (X, BAD, "y must be finite, got 2 NaN or infinite coordinates of 24"),
+]
+
+
+@pytest.mark.parametrize("op", PAIR_OPS)
+@pytest.mark.parametrize(("x", "y", "message"), PAIR_CASES)
+def test_pairs_of_clouds(op, x, y, message):
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        op(x, y)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("distance", ["chamfer", "emd"])
+@pytest.mark.parametrize(
+    ("xs", "ys", "message"),
+    [
+        (torch.zeros(4, 3), None, "xs must be (S, N, D), got (4, 3)"),
+        (X, torch.zeros(2, 4, 2), "ys must have points of 3 coordinates like xs, got (2, 4, 2)"),
+        (X, X.double(), "ys must have the dtype torch.float32 of xs, got torch.float64"),
+        (X, BAD, "ys must be finite, got 2 NaN"),
+        (BAD, None, "xs must be finite, got 2 NaN"),
+    ],
+)
+def test_sets_of_clouds(distance, xs, ys, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        ops.pairwise(xs, ys, distance=distance)
+
+
+@pytest.mark.parametrize("dim", [3, 5])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_not_finite_is_found_on_the_native_path_and_on_the_reference(dim, value, monkeypatch):
+    x = torch.zeros(2, 40, dim)
+    bad = x.clone()
+    bad[1, 39, dim - 1] = value
+    for missing in (None, "hidden by the test") if ops.backend() == "cpu" else ("as it is",):
+        monkeypatch.setattr("pcdiff.ops._native._missing", missing)
+        monkeypatch.setattr("pcdiff.ops._native._warned", {"cpu"})
+        with pytest.raises(InputError, match="x must be finite, got 1 NaN"):
+            ops.nearest(bad, x)
+        with pytest.raises(InputError, match="ys must be finite, got 1 NaN"):
+            ops.pairwise(x, bad)
+
+
+def test_choices_list_what_is_known():
+    with pytest.raises(InputError, match="reduction must be one of mean, sum, got 'max'"):
+        ops.chamfer(X, X, reduction="max")
+    with pytest.raises(InputError, match="method must be one of exact, got 'sinkhorn'"):
+        ops.emd(X, X, method="sinkhorn")
+    with pytest.raises(InputError, match="distance must be one of chamfer, emd, got 'l2'"):
+        ops.pairwise(X, distance="l2")
+
+
+def test_emd_needs_clouds_of_one_size():
+    with pytest.raises(InputError, match=re.escape("y must have 4 points a cloud like x (EMD is a bijection)")):
+        ops.emd(X, torch.zeros(2, 5, 3))
+    with pytest.raises(InputError, match=re.escape("got (7, 5, 3)")):
+        ops.pairwise(X, torch.zeros(7, 5, 3), distance="emd")
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5])
+def test_workers_is_a_count(workers):
+    with pytest.raises(InputError, match=f"workers must be None or a positive integer, got {workers}"):
+        ops.emd(X, X, workers=workers)
+
+
+@pytest.mark.skipif(ops.backend() != "cpu", reason="the native ops are not built")
+def test_unknown_capability_lists_those_of_this_machine(monkeypatch):
+    monkeypatch.setenv("PCDIFF_CPU_CAPABILITY", "sse9")
+    known = ", ".join(ops.cpu_capabilities())
+    message = f"PCDIFF_CPU_CAPABILITY must be one of {known} on this machine, got sse9"
+    with pytest.raises(InputError, match=message):
+        ops.chamfer(X, X)
