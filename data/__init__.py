@@ -1,0 +1,20 @@
+"""Where clouds come from: `shapenet.hdf5`, PC15k folders, or the built-in procedural stand-in."""
+
+from data.batches import Batches
+from data.categories import NAME_TO_SYNSET, SYNSET_TO_NAME, parse_categories
+from data.clouds import NORMALISATIONS, CloudDataset, DatasetIdentity, normalise
+from data.shapenet import SPLITS, announce, load_clouds
+
+__all__ = [
+    "NAME_TO_SYNSET",
+    "NORMALISATIONS",
+    "SPLITS",
+    "SYNSET_TO_NAME",
+    "Batches",
+    "CloudDataset",
+    "DatasetIdentity",
+    "announce",
+    "load_clouds",
+    "normalise",
+    "parse_categories",
+]

@@ -1,0 +1,114 @@
+"""Training batches as a pure function of (seed, step), so that a resumed run sees what it would have seen."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcdiff.errors import InputError
+
+# Independent random streams from one seed.
+_ORDER, _POINTS = 0, 1
+
+
+def _generator(seed: int, stream: int, counter: int) -> torch.Generator:
+    """Return a generator that depends on all three numbers (SeedSequence mixes them)."""
+    state = np.random.SeedSequence([seed, stream, counter]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) >> 1)  # 63 bits: manual_seed takes signed
+
+
+class Batches:
+    """Endless shuffled batches of subsampled clouds; `batches(step)` depends on (seed, step) only.
+
+    Clouds are taken in a fresh permutation per epoch, without a gap: a batch may span two epochs, and no
+    cloud is dropped or seen twice within one epoch. From each cloud `num_points` points are drawn without
+    replacement. The draws are made on the CPU, so every device sees the same batches. In a run over several
+    processes, `batches(step * world_size + rank)` gives each its own share of one common order.
+
+    Args:
+        points: `(n, P, 3)`.
+        batch_size: clouds per batch; may exceed n.
+        num_points: points per cloud, at most P.
+        seed: not negative.
+        device: where the clouds are kept and the batches appear.
+        rotate: turn every cloud about the y axis (up) by its own uniform angle.
+
+    Attributes:
+        steps_per_epoch: n / batch_size, a float.
+
+    Raises:
+        InputError: wrong shape, a size below 1, a negative seed, or more points asked than a cloud has.
+
+    Example:
+        >>> batches = Batches(torch.rand(10, 64, 3), batch_size=4, num_points=16, seed=0)
+        >>> batches(7).shape
+        torch.Size([4, 16, 3])
+    """
+
+    def __init__(
+        self,
+        points: Tensor,
+        batch_size: int,
+        num_points: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        rotate: bool = False,
+    ) -> None:
+        if points.ndim != 3 or points.shape[-1] != 3 or 0 in points.shape:
+            raise InputError(f"points must be (n, P, 3), got {tuple(points.shape)}")
+        if batch_size < 1 or num_points < 1:
+            raise InputError(f"batch_size and num_points must be at least 1, got {batch_size}, {num_points}")
+        if seed < 0:
+            raise InputError(f"seed must not be negative, got {seed}")
+        if num_points > points.shape[1]:
+            raise InputError(f"num_points must be at most {points.shape[1]}, what each cloud has, got {num_points}")
+        self.points = points.to(device).contiguous()
+        self.batch_size, self.num_points, self.seed, self.rotate = batch_size, num_points, seed, rotate
+        self.steps_per_epoch = len(points) / batch_size
+        self._orders: dict[int, Tensor] = {}  # the last permutations, recomputed when missing
+
+    def __call__(self, step: int) -> Tensor:
+        """Return the batch of one step, `(batch_size, num_points, 3)`."""
+        if step < 0:
+            raise InputError(f"step must not be negative, got {step}")
+        clouds = self.indices(step).to(self.points.device)
+        generator = _generator(self.seed, _POINTS, step)
+        available = self.points.shape[1]
+        if self.num_points == available:
+            batch = self.points[clouds]
+        else:
+            # The positions of the largest of P independent uniforms are a uniform draw without replacement.
+            keys = torch.rand(self.batch_size, available, generator=generator)
+            chosen = keys.topk(self.num_points, dim=1, sorted=False).indices.to(self.points.device)
+            rows = (clouds[:, None] * available + chosen).flatten()
+            batch = self.points.view(-1, 3)[rows].view(self.batch_size, self.num_points, 3)
+        if self.rotate:
+            angle = torch.rand(self.batch_size, generator=generator, dtype=torch.float64) * (2 * math.pi)
+            batch = batch @ rotations_about_y(angle).to(batch)
+        return batch
+
+    def indices(self, step: int) -> Tensor:
+        """Return which clouds the batch of one step holds, `(batch_size,)` int64."""
+        n = len(self.points)
+        first = step * self.batch_size
+        epochs = range(first // n, (first + self.batch_size - 1) // n + 1)
+        self._orders = {epoch: self._order(epoch) for epoch in epochs}
+        start = first - epochs[0] * n
+        return torch.cat(list(self._orders.values()))[start : start + self.batch_size]
+
+    def _order(self, epoch: int) -> Tensor:
+        cached = self._orders.get(epoch)
+        if cached is not None:
+            return cached
+        return torch.randperm(len(self.points), generator=_generator(self.seed, _ORDER, epoch))
+
+
+def rotations_about_y(angle: Tensor) -> Tensor:
+    """Return the matrices `(B, 3, 3)` that turn row vectors about y by `angle` radians."""
+    cos, sin = angle.cos(), angle.sin()
+    zero, one = torch.zeros_like(angle), torch.ones_like(angle)
+    rows = [cos, zero, -sin, zero, one, zero, sin, zero, cos]
+    return torch.stack(rows, dim=1).reshape(-1, 3, 3)

@@ -1,0 +1,212 @@
+"""Clouds in memory: normalisation modes, the data set's identity, and the data set itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pcdiff.errors import InputError
+
+# What `scale` is, as a multiple of the cloud's standard deviation (the modes that use it).
+_STD_MULTIPLE = {"shape_unit": 1.0, "shape_half": 2.0, "shape_34": 4.0 / 3.0}
+GLOBAL_MODES = ("global_unit", "global_unit_legacy_dpm")
+NORMALISATIONS = ("none", "shape_unit", "shape_half", "shape_34", "shape_bbox", *GLOBAL_MODES)
+
+
+@dataclass(frozen=True)
+class DatasetIdentity:
+    """What a data set is, so that a result file can say what it was computed on.
+
+    Attributes:
+        name: where the clouds come from, e.g. `"shapenet.hdf5 layout: chair_1024.hdf5"`.
+        stand_in: true for the built-in procedural shapes, which are no substitute for real data.
+        categories: the names loaded, in the order of their synset ids.
+        fingerprint: short SHA-256 of the content; the same for every split, different when the content
+            or the categories differ.
+    """
+
+    name: str
+    stand_in: bool
+    categories: tuple[str, ...]
+    fingerprint: str
+
+    def to_dict(self) -> dict:
+        """Return a JSON-ready dict."""
+        return {**asdict(self), "categories": list(self.categories)}
+
+    @classmethod
+    def from_dict(cls, entries: dict) -> DatasetIdentity:
+        """Rebuild from `to_dict`.
+
+        Raises:
+            InputError: a key is missing or unknown.
+        """
+        expected = set(cls.__dataclass_fields__)
+        if set(entries) != expected:
+            raise InputError(
+                f"data set identity must have the keys {sorted(expected)}, got {sorted(map(str, entries))}"
+            )
+        return cls(**{**entries, "categories": tuple(entries["categories"])})
+
+
+def check_mode(mode: str) -> None:
+    """Raise `InputError` unless `mode` is one of `NORMALISATIONS`."""
+    if mode not in NORMALISATIONS:
+        raise InputError(f"normalisation must be one of {', '.join(NORMALISATIONS)}, got {mode!r}")
+
+
+class StreamingStd:
+    """Standard deviation of many clouds without holding them all: one scalar mean over x, y and z, ddof = 1.
+
+    Chan's pairwise merge in float64: a float32 running sum over 10^8 coordinates is off by percents.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares = 0, 0.0, 0.0
+
+    def add(self, points: Tensor) -> None:
+        """Merge points of any shape."""
+        for chunk in points.reshape(-1).split(1 << 22):
+            values = chunk.double()
+            mean = values.mean().item()
+            squares = (values - mean).square_().sum().item()
+            total = self.count + len(values)
+            delta = mean - self.mean
+            self.squares += squares + delta * delta * self.count * len(values) / total
+            self.mean += delta * len(values) / total
+            self.count = total
+
+    @property
+    def std(self) -> float:
+        """Square root of the unbiased variance of everything added."""
+        return (self.squares / (self.count - 1)) ** 0.5
+
+
+def normalise(
+    points: Tensor, mode: str, stats: float | None = None, names: Sequence[str] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalise every cloud: `(points - shift) / scale`, in the modes of Luo & Hu (CVPR 2021).
+
+    | mode | shift | scale |
+    | --- | --- | --- |
+    | none | 0 | 1 |
+    | shape_unit, shape_half, shape_34 | centroid | std s of the cloud, s / 0.5, s / 0.75 |
+    | shape_bbox | centre of the bounding box | half of its longest side |
+    | global_unit | centroid | `stats`: std of the **train** split of the chosen categories |
+    | global_unit_legacy_dpm | centroid | `stats`: std over train, val and test together (a leak) |
+
+    The std is about ONE scalar mean of all 3P coordinates (not about the centroid), with ddof = 1. So
+    shape_unit's result has std 1 exactly only for a cloud whose centroid has three equal coordinates.
+
+    Args:
+        points: `(n, P, 3)` floating point.
+        mode: one of `NORMALISATIONS`.
+        stats: the std that the two global modes divide by.
+        names: what to call cloud i in an error.
+
+    Returns:
+        points `(n, P, 3)`, shift `(n, 1, 3)`, scale `(n, 1, 1)`, all float32.
+
+    Raises:
+        InputError: unknown mode, wrong shape, missing `stats`, or a cloud of zero or non-finite extent.
+
+    Example:
+        >>> cloud, shift, scale = normalise(torch.rand(1, 8, 3), "shape_bbox")
+        >>> bool(torch.isclose(cloud.abs().max(), torch.tensor(1.0)))
+        True
+    """
+    check_mode(mode)
+    if points.ndim != 3 or points.shape[-1] != 3 or 0 in points.shape or not points.is_floating_point():
+        raise InputError(f"points must be floating point (n, P, 3), got {points.dtype} {tuple(points.shape)}")
+    points = points.float()
+    n = len(points)
+    if mode == "none":
+        return points.clone(), points.new_zeros(n, 1, 3), points.new_ones(n, 1, 1)
+
+    low, high = points.amin(dim=1, keepdim=True), points.amax(dim=1, keepdim=True)  # (n, 1, 3)
+    longest = (high - low).amax(dim=2, keepdim=True)  # (n, 1, 1)
+    if mode == "shape_bbox":
+        shift, scale = (low + high) / 2, longest / 2
+    else:
+        shift = points.mean(dim=1, keepdim=True)
+        if mode in GLOBAL_MODES:
+            if stats is None or not stats > 0:
+                raise InputError(f"stats must be the positive std that {mode} divides by, got {stats}")
+            scale = points.new_full((n, 1, 1), stats)
+        else:
+            scale = points.flatten(1).std(dim=1).reshape(n, 1, 1) * _STD_MULTIPLE[mode]
+    broken = ((longest == 0) | ~(scale > 0) | ~torch.isfinite(scale) | ~torch.isfinite(longest)).flatten()
+    if broken.any():
+        index = int(broken.nonzero()[0, 0])
+        name = names[index] if names is not None else f"cloud {index}"
+        raise InputError(
+            f"{name} has extent {longest[index].item():g}: {mode} cannot scale it"
+            " (one repeated point, or broken coordinates); remove it"
+        )
+    return (points - shift) / scale, shift, scale
+
+
+@dataclass(eq=False)
+class CloudDataset(Dataset):
+    """Normalised clouds of one split, all in memory, with what is needed to undo the normalisation.
+
+    `dataset[i]` is a dict: `points (P, 3)`, `shift (1, 3)`, `scale (1, 1)`, `category`, `id`, `index`.
+
+    Attributes:
+        points: `(n, P, 3)` float32, normalised.
+        shift: `(n, 1, 3)`, in the units of the source.
+        scale: `(n, 1, 1)`, in the units of the source.
+        categories: name per cloud.
+        ids: id per cloud (row number or file name), unique within its category.
+        split: train, val or test.
+        normalisation: the mode.
+        identity: what the data set is.
+    """
+
+    points: Tensor = field(repr=False)
+    shift: Tensor = field(repr=False)
+    scale: Tensor = field(repr=False)
+    categories: list[str] = field(repr=False)
+    ids: list[str] = field(repr=False)
+    split: str
+    normalisation: str
+    identity: DatasetIdentity
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, index: int) -> dict:
+        return {
+            "points": self.points[index],
+            "shift": self.shift[index],
+            "scale": self.scale[index],
+            "category": self.categories[index],
+            "id": self.ids[index],
+            "index": index,
+        }
+
+    def denormalise(self, points: Tensor, indices: Tensor | Sequence[int]) -> Tensor:
+        """Return clouds to the source's units: `points * scale + shift` of the clouds named.
+
+        Args:
+            points: `(B, M, 3)` normalised; any M.
+            indices: `(B,)` which cloud's shift and scale each takes.
+
+        Returns:
+            `(B, M, 3)`.
+
+        Raises:
+            InputError: B does not match, or an index is out of range.
+        """
+        indices = torch.as_tensor(indices, dtype=torch.long)
+        if points.ndim != 3 or points.shape[-1] != 3 or indices.shape != points.shape[:1]:
+            raise InputError(
+                f"points must be (B, M, 3) with B indices, got {tuple(points.shape)} and {tuple(indices.shape)}"
+            )
+        if len(indices) and not (-len(self) <= int(indices.min()) and int(indices.max()) < len(self)):
+            raise InputError(f"indices must lie in 0..{len(self) - 1}, got up to {int(indices.max())}")
+        return points * self.scale[indices].to(points) + self.shift[indices].to(points)
