@@ -1,0 +1,224 @@
+"""Configuration: frozen dataclasses whose fields are the scripts' flags, and the named presets.
+
+Every default has its home here. A run saves the resolved dataclass as `config.json` and is rebuilt from it.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pcdiff.errors import InputError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What is built: encoder, prior, denoising chain. The defaults are DPM's (field names as in the paper)."""
+
+    kind: Literal["flow", "gaussian", "autoencoder"] = "flow"
+    """Latent prior: `flow` (normalizing flow), `gaussian` (KL to N(0, I)), or `autoencoder` (plain code)."""
+    latent_dim: int = 256
+    """Size F of the shape latent."""
+    encoder_widths: tuple[int, ...] = (128, 128, 256, 512)
+    """Output widths of PointNet's pointwise layers."""
+    encoder_head_widths: tuple[int, ...] = (256, 128)
+    """Hidden widths of PointNet's heads for mean and log-variance."""
+    flow_depth: int = 14
+    """Coupling layers of the flow prior (layers)."""
+    flow_hidden_dim: int = 256
+    """Hidden width of a coupling layer."""
+    net_widths: tuple[int, ...] = (128, 256, 512, 256, 128)
+    """Hidden widths of the pointwise denoising net."""
+    residual: bool = True
+    """Add the denoising net's input to its output."""
+    num_steps: int = 100
+    """Length T of the diffusion chain (steps)."""
+    schedule: Literal["linear", "cosine"] = "linear"
+    """How the chain's variances grow."""
+    beta_1: float = 1e-4
+    """First variance of the linear schedule."""
+    beta_T: float = 0.02
+    """Last variance of the linear schedule."""
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is minimised."""
+
+    objective: Literal["simple", "elbo"] = "simple"
+    """Reconstruction term: `simple` (mean squared noise error) or `elbo` (the bound itself, in nats)."""
+    kl_weight: float = 1e-3
+    """Weight of prior and entropy beside the reconstruction term."""
+    times_per_cloud: int = 1
+    """Diffusion times drawn for each cloud; its points are shared out among them. Must divide num_points."""
+    stratified_times: bool = False
+    """Spread a batch's diffusion times evenly over the chain (each is still uniform)."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained on."""
+
+    dataset_path: Path | None = None
+    """`shapenet.hdf5`, or a ShapeNetCore.v2.PC15k folder; without it the built-in stand-in shapes are used."""
+    categories: str = "airplane"
+    """Category names, comma-separated, or `all`."""
+    normalisation: str = "shape_unit"
+    """Per-cloud normalisation: none, global_unit, shape_unit, shape_bbox, shape_half or shape_34."""
+    num_points: int = 2048
+    """Points of a cloud in training and sampling (points)."""
+    rotate: bool = False
+    """Turn every training cloud by a random angle about the up axis."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How it is trained."""
+
+    max_iters: int = 400_000
+    """Stop after this many optimiser steps (steps)."""
+    max_minutes: float | None = None
+    """Stop after this much wall clock (minutes); no limit by default."""
+    batch_size: int = 128
+    """Clouds in a batch (clouds)."""
+    lr: float = 2e-3
+    """Adam's learning rate."""
+    end_lr: float = 1e-4
+    """Learning rate after its decay."""
+    lr_decay_start: int = 200_000
+    """Step from which the learning rate falls linearly (steps)."""
+    lr_decay_end: int = 400_000
+    """Step at which the learning rate reaches end_lr, where it stays (steps)."""
+    warmup_iters: int = 0
+    """Steps over which the learning rate rises linearly from 0 (steps)."""
+    weight_decay: float = 0.0
+    """Adam's L2 penalty."""
+    max_grad_norm: float = 10.0
+    """Gradient 2-norm above which gradients are scaled down."""
+    ema_decay: float | None = None
+    """Decay of the weights' moving average, used for sampling and scores; none by default."""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """Matrix-product precision; `auto` takes bf16 where the hardware multiplies it natively."""
+    compile: bool = False
+    """Compile encoder and denoising net with torch.compile (up to half a minute at the start)."""
+    log_every: int = 100
+    """Steps between TensorBoard scalars (steps)."""
+    save_every: int = 5_000
+    """Steps between checkpoints (steps)."""
+    val_every: int = 10_000
+    """Steps between validations, which decide `best`; 0 turns them off (steps)."""
+    val_clouds: int = 100
+    """Clouds a validation draws or reconstructs, at most the split's size (clouds)."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run: every field is a flag."""
+
+    preset: str = "paper"
+    """Defaults of all other flags: `paper` (DPM's hyper-parameters) or `quick` (minutes on two CPU cores)."""
+    out: Path | None = None
+    """The run's folder; a new one under runs/ by default."""
+    resume: Path | None = None
+    """Go on with the run in this folder, exactly where it stopped."""
+    seed: int = 2020
+    """Seed of every random draw."""
+    device: str = "auto"
+    """`auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
+    num_samples: int = 64
+    """Clouds drawn into samples.npy at the end (clouds)."""
+    flexibility: float = 0.0
+    """Noise of the sampling chain: 0 is the posterior's, 1 the forward kernel's standard deviation."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What is scored: a run (`--run`), or two files of clouds (`--samples A.npy --reference B.npy`)."""
+
+    run: Path | None = None
+    """Score the model in this run's folder: generate (or reconstruct) clouds, then compare with the split."""
+    samples: Path | None = None
+    """Score these clouds: a .npy file (n, P, 3)."""
+    reference: Path | None = None
+    """The clouds to compare --samples with: a .npy file (n, P, 3)."""
+    output: Path | None = None
+    """Write the scores to this JSON file; a run's go to its results.json by default."""
+    out: Path | None = None
+    """Folder of the results; the run's own by default."""
+    protocol: str = "dpm"
+    """Protocol of the comparison, by name; it fixes the normalisation."""
+    preset: Literal["paper", "quick"] = "paper"
+    """`paper` scores the whole split; `quick` at most 64 clouds, on the Chamfer distance only."""
+    split: Literal["train", "val", "test"] = "test"
+    """Split to compare a run with."""
+    checkpoint: Literal["auto", "best", "last"] = "auto"
+    """Which of the run's checkpoints; `auto` is best where there is one."""
+    num_points: int | None = None
+    """Points of a cloud, the first ones of every reference; the run's own number by default (points)."""
+    num_samples: int | None = None
+    """Clouds to score against as many references; the whole split by default (clouds)."""
+    emd: Literal["auto", "yes", "no"] = "auto"
+    """Exact earth mover's distance; `auto` where it takes less than about ten minutes."""
+    flexibility: float | None = None
+    """Noise of the sampling chain, 0 to 1; the run's own by default."""
+    truncate_std: float | None = None
+    """Cut the latent's normal draw off at this many standard deviations; not cut by default."""
+    categories: str | None = None
+    """Category names, comma-separated, or `all`; the run's own by default."""
+    dataset_path: Path | None = None
+    """Data set to compare with; the run's own by default."""
+    allow_other_dataset: bool = False
+    """Compare a run even with a data set it was not trained on; the result says so."""
+    seed: int = 2020
+    """Seed of every random draw."""
+    device: str = "auto"
+    """`auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
+    max_iters: int | None = None
+    """Generate at most this many clouds in this call, then stop; --resume goes on (clouds)."""
+    max_minutes: float | None = None
+    """Generate for at most this long in this call, then stop; --resume goes on (minutes)."""
+    save_every: int = 128
+    """Clouds between saves of what is generated so far (clouds)."""
+    resume: Path | None = None
+    """Go on with a stopped evaluation of this run."""
+
+
+def to_json(config: Any) -> str:
+    """Return a config dataclass as JSON text."""
+    return json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n"
+
+
+def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:
+    """Rebuild a config dataclass from its JSON dict.
+
+    Args:
+        cls: the dataclass.
+        values: what `to_json` wrote.
+        source: where the values come from, for the error.
+
+    Raises:
+        InputError: a field is unknown.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise InputError(f"{source}: unknown fields {unknown} for {cls.__name__}; known: {sorted(fields)}")
+    rebuilt: dict[str, Any] = {}
+    for name, value in values.items():
+        kind = fields[name].type
+        if dataclasses.is_dataclass(kind):
+            rebuilt[name] = from_dict(kind, value, source)
+        elif kind == Path | None:
+            rebuilt[name] = None if value is None else Path(value)
+        elif isinstance(value, list):
+            rebuilt[name] = tuple(value)
+        else:
+            rebuilt[name] = value
+    return cls(**rebuilt)

@@ -1,0 +1,94 @@
+"""PointNet: a permutation-invariant encoder from a cloud to a shape latent (Qi et al., CVPR 2017)."""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pcdiff.errors import InputError
+
+
+class PointNetEncoder(nn.Module):
+    """Encode a cloud as the mean and log-variance of q(z | X) (Luo & Hu, CVPR 2021, section 4.3).
+
+    A shared pointwise MLP, a maximum over the points, and one small MLP a head. The result does not depend on
+    the order of the points, and any number of points may come in.
+
+    Args:
+        latent_dim: size F of the shape latent z.
+        point_dim: coordinates of a point.
+        widths: output widths of the pointwise layers; the last is the pooled feature's.
+        head_widths: hidden widths of a head.
+        variational: build the log-variance head too; without it the encoder is a deterministic code.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        point_dim: int = 3,
+        widths: Sequence[int] = (128, 128, 256, 512),
+        head_widths: Sequence[int] = (256, 128),
+        variational: bool = True,
+    ):
+        super().__init__()
+        self.point_dim = point_dim
+        sizes = [point_dim, *widths]
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(sizes))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in widths)
+        self.mean_head = _head(widths[-1], head_widths, latent_dim)
+        self.log_variance_head = _head(widths[-1], head_widths, latent_dim) if variational else None
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the pooled feature `(B, widths[-1])` of clouds `(B, N, point_dim)`."""
+        if x.dim() != 3 or x.shape[2] != self.point_dim or x.shape[1] == 0:
+            raise InputError(f"x must be (B, N, {self.point_dim}) with N > 0, got {tuple(x.shape)}")
+        batch, num_points = x.shape[:2]
+        h = x.reshape(batch * num_points, -1)
+        for layer, norm in zip(self.layers[:-1], self.norms[:-1], strict=True):
+            h = F.relu(norm(layer(h)))
+        h = self.norms[-1](self.layers[-1](h))
+        # max, not amax: its gradient goes to one index. amax compares values, which compiled bf16 code rounds apart
+        return h.view(batch, num_points, -1).max(dim=1).values
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Encode clouds.
+
+        Args:
+            x: clouds `(B, N, point_dim)`.
+
+        Returns:
+            `mean (B, F)` and `log_variance (B, F)` (natural log; None if not variational).
+
+        Raises:
+            InputError: `x` is not `(B, N, point_dim)` or has no points.
+        """
+        feature = self.features(x)
+        mean = self.mean_head(feature)
+        if self.log_variance_head is None:
+            return mean, None
+        return mean, self.log_variance_head(feature)
+
+
+def _head(in_dim: int, hidden: Sequence[int], out_dim: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [nn.Linear(in_dim, width), nn.BatchNorm1d(width), nn.ReLU()]
+        in_dim = width
+    return nn.Sequential(*layers, nn.Linear(in_dim, out_dim))
+
+
+def reparameterize(mean: Tensor, log_variance: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Draw z ~ N(mean, exp(log_variance)) so that gradients reach both (Kingma & Welling, 2014, eq. 10).
+
+    Args:
+        mean: `(B, F)`.
+        log_variance: `(B, F)`, natural log.
+        generator: source of the draw.
+
+    Returns:
+        z `(B, F)`.
+    """
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    return mean + noise * (0.5 * log_variance).exp()

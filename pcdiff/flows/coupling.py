@@ -1,0 +1,136 @@
+"""Affine coupling flow: the prior of the shape latent in generation (Dinh et al., Real NVP, ICLR 2017)."""
+
+import torch
+from torch import Tensor, nn
+
+from pcdiff.errors import InputError
+
+
+class AffineCoupling(nn.Module):
+    r"""One coupling layer: scale and shift half of the vector, driven by the other half.
+
+    With the driven part a and the driver b: `a' = a * sigmoid(s(b) + 2) + m(b)`, `b' = b`. The Jacobian is
+    triangular, so its log-determinant is the sum of `log sigmoid(s(b) + 2)` (Real NVP, eq. 6). The scale lies in
+    (0, 1) and starts near `sigmoid(2)`, which keeps the inverse well conditioned.
+
+    Args:
+        dim: size of the vector; odd sizes work, the driven half is then the smaller one.
+        hidden_dim: width of the two hidden layers.
+        swap: drive the first half by the second; by default the second by the first.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int = 256, swap: bool = False):
+        super().__init__()
+        if dim < 2:
+            raise InputError(f"dim must be at least 2 for a coupling layer, got {dim}")
+        self.dim = dim
+        self.swap = swap
+        self.driven = dim // 2
+        self.net = nn.Sequential(
+            nn.Linear(dim - self.driven, hidden_dim),
+            nn.ReLU(),
+            nn.Linear(hidden_dim, hidden_dim),
+            nn.ReLU(),
+            nn.Linear(hidden_dim, 2 * self.driven),
+        )
+
+    def _split(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        if self.swap:
+            driven, driver = z.split([self.driven, self.dim - self.driven], dim=1)
+        else:
+            driver, driven = z.split([self.dim - self.driven, self.driven], dim=1)
+        return driven, driver
+
+    def _join(self, driven: Tensor, driver: Tensor) -> Tensor:
+        return torch.cat([driven, driver] if self.swap else [driver, driven], dim=1)
+
+    def _scale_shift(self, driver: Tensor) -> tuple[Tensor, Tensor]:
+        raw_scale, shift = self.net(driver).chunk(2, dim=1)
+        return nn.functional.logsigmoid(raw_scale + 2.0), shift
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Map `z (B, F)` towards the base; return it and the log-determinant `(B,)`."""
+        driven, driver = self._split(z)
+        log_scale, shift = self._scale_shift(driver)
+        return self._join(driven * log_scale.exp() + shift, driver), log_scale.sum(dim=1)
+
+    def inverse(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Map `w (B, F)` back; return it and the inverse's log-determinant `(B,)`."""
+        driven, driver = self._split(w)
+        log_scale, shift = self._scale_shift(driver)
+        return self._join((driven - shift) * (-log_scale).exp(), driver), -log_scale.sum(dim=1)
+
+
+class CouplingFlow(nn.Module):
+    r"""Stack of affine coupling layers between the latent z and w ~ N(0, I) (Luo & Hu, CVPR 2021, section 4.2).
+
+    `log p(z) = log N(w; 0, I) + log |det dw/dz|` with `w = flow(z)`.
+
+    Args:
+        dim: size F of the latent.
+        depth: number of coupling layers; the halves swap at every layer.
+        hidden_dim: width of a layer's hidden layers.
+
+    Example:
+        >>> flow = CouplingFlow(8, depth=4)
+        >>> w, log_det = flow(torch.randn(2, 8))
+        >>> z, _ = flow.inverse(w)
+    """
+
+    def __init__(self, dim: int, depth: int = 14, hidden_dim: int = 256):
+        super().__init__()
+        self.dim = dim
+        self.layers = nn.ModuleList(AffineCoupling(dim, hidden_dim, swap=i % 2 == 0) for i in range(depth))
+
+    def _check(self, name: str, v: Tensor) -> None:
+        if v.dim() != 2 or v.shape[1] != self.dim:
+            raise InputError(f"{name} must be (B, {self.dim}), got {tuple(v.shape)}")
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Map latents to the base.
+
+        Args:
+            z: `(B, F)`.
+
+        Returns:
+            `w (B, F)` and `log |det dw/dz| (B,)`.
+
+        Raises:
+            InputError: `z` is not `(B, F)`.
+        """
+        self._check("z", z)
+        log_det = z.new_zeros(len(z))
+        for layer in self.layers:
+            z, layer_log_det = layer(z)
+            log_det = log_det + layer_log_det
+        return z, log_det
+
+    def inverse(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Map base vectors to latents.
+
+        Args:
+            w: `(B, F)`.
+
+        Returns:
+            `z (B, F)` and `log |det dz/dw| (B,)`.
+
+        Raises:
+            InputError: `w` is not `(B, F)`.
+        """
+        self._check("w", w)
+        log_det = w.new_zeros(len(w))
+        for layer in reversed(self.layers):
+            w, layer_log_det = layer.inverse(w)
+            log_det = log_det + layer_log_det
+        return w, log_det
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Return the exact log-density `(B,)` in nats of latents `z (B, F)`."""
+        w, log_det = self(z)
+        return standard_normal_log_prob(w) + log_det
+
+
+def standard_normal_log_prob(w: Tensor) -> Tensor:
+    """Return log N(w; 0, I) `(B,)` in nats of vectors `(B, F)`."""
+    log_2pi = 1.8378770664093453
+    return -0.5 * (w.square() + log_2pi).sum(dim=1)

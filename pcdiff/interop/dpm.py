@@ -1,0 +1,131 @@
+"""Open the checkpoints of luost26/diffusion-point-cloud ("DPM", Luo & Hu, CVPR 2021).
+
+Such a file is `{"args": argparse.Namespace, "state_dict": ..., "others": ...}`. It is opened without running any
+code in it: tensors and the namespace are read, anything else is refused.
+"""
+
+import argparse
+import pickle
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pcdiff.config import ModelConfig, ObjectiveConfig
+from pcdiff.errors import InputError
+from pcdiff.models import PointCloudModel, build_model
+
+
+def load(path: str | Path) -> PointCloudModel:
+    """Rebuild a DPM autoencoder or generator (flow or Gaussian prior) from its checkpoint.
+
+    Spectrally normalised flows are rebuilt from the trained parameter, `weight_orig / (u . weight_orig v)`: the
+    model that was saved. (DPM's own loader takes the stale buffer `weight` there and gets another model.)
+
+    Args:
+        path: a `ckpt_<score>_<step>.pt`.
+
+    Returns:
+        The model in evaluation mode, on the CPU.
+
+    Raises:
+        InputError: the file is missing, truncated, would run code, or is not DPM's; keys left over or missing are
+            listed.
+    """
+    checkpoint = _read(Path(path))
+    args, weights = vars(checkpoint["args"]), dict(checkpoint["state_dict"])
+    kind = args.get("model", "autoencoder")
+    if kind not in ("flow", "gaussian", "autoencoder"):
+        raise InputError(f"{path}: model must be 'flow', 'gaussian' or absent (autoencoder), got {kind!r}")
+    try:
+        config = ModelConfig(
+            kind=kind,
+            latent_dim=args["latent_dim"],
+            num_steps=args["num_steps"],
+            schedule=args["sched_mode"],
+            beta_1=args["beta_1"],
+            beta_T=args["beta_T"],
+            residual=args["residual"],
+            flow_depth=args.get("latent_flow_depth", ModelConfig.flow_depth),
+            flow_hidden_dim=args.get("latent_flow_hidden_dim", ModelConfig.flow_hidden_dim),
+        )
+    except KeyError as error:
+        raise InputError(f"{path}: its args lack {error}, which every DPM checkpoint has") from None
+    model = build_model(config, ObjectiveConfig(kl_weight=args.get("kl_weight", ObjectiveConfig.kl_weight)))
+    translated = _translate(weights, variational=model.variational)
+    expected = set(model.state_dict())
+    left_over, missing = sorted(set(translated) - expected), sorted(expected - set(translated))
+    if left_over or missing:
+        raise InputError(f"{path}: does not fit a DPM {kind} model; left over: {left_over}, missing: {missing}")
+    try:
+        model.load_state_dict(translated)
+    except RuntimeError as error:
+        raise InputError(f"{path}: shapes do not fit its own args: {str(error).splitlines()[1].strip()}") from None
+    return model.eval()
+
+
+def _read(path: Path) -> dict:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a DPM checkpoint (.pt)")
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"it asks for {refused.group(1)}" if refused else "it holds more than tensors"
+        raise InputError(f"{path}: refused to open: {what}, which could run code") from None
+    except (RuntimeError, EOFError, OSError) as error:
+        raise InputError(f"{path}: truncated or not a torch file ({str(error).splitlines()[0]})") from None
+    fits = isinstance(checkpoint, dict) and {"args", "state_dict"} <= set(checkpoint)
+    if not fits or not isinstance(checkpoint["args"], argparse.Namespace):
+        raise InputError(f"{path}: expected a dict with 'args' and 'state_dict', as DPM saves it")
+    return checkpoint
+
+
+def _translate(weights: dict[str, Tensor], variational: bool) -> dict[str, Tensor]:
+    """Rename the keys; merge what is one matrix here; resolve spectral norm; drop the tables."""
+    weights = _without_spectral_norm(weights)
+    out: dict[str, Tensor] = {}
+    layers = {"_hyper_gate.weight": {}, "_hyper_gate.bias": {}, "_hyper_bias.weight": {}}
+    for key, value in weights.items():
+        if key.startswith("diffusion.var_sched."):
+            continue  # follows from args
+        if match := re.fullmatch(r"encoder\.conv(\d)\.(weight|bias)", key):
+            out[f"encoder.layers.{int(match[1]) - 1}.{match[2]}"] = value.flatten(1) if value.dim() == 3 else value
+        elif match := re.fullmatch(r"encoder\.bn(\d)\.(\w+)", key):
+            out[f"encoder.norms.{int(match[1]) - 1}.{match[2]}"] = value
+        elif match := re.fullmatch(r"encoder\.fc(_bn)?(\d)_([mv])\.(\w+)", key):
+            if match[3] == "v" and not variational:
+                continue  # DPM's autoencoder builds this head and never uses it
+            head = "mean_head" if match[3] == "m" else "log_variance_head"
+            out[f"encoder.{head}.{3 * (int(match[2]) - 1) + bool(match[1])}.{match[4]}"] = value
+        elif match := re.fullmatch(r"flow\.chain\.(\d+)\.net_s_t\.(\d)\.(\w+)", key):
+            out[f"flow.layers.{match[1]}.net.{match[2]}.{match[3]}"] = value
+        elif match := re.fullmatch(r"diffusion\.net\.layers\.(\d)\._layer\.(\w+)", key):
+            out[f"denoiser.net.layers.{match[1]}.{match[2]}"] = value
+        elif match := re.fullmatch(r"diffusion\.net\.layers\.(\d)\.(_hyper_(?:gate|bias)\.\w+)", key):
+            layers[match[2]][int(match[1])] = value
+        else:
+            out[key] = value  # left over: the caller lists it
+    ours = {
+        "_hyper_gate.weight": "gate.weight",
+        "_hyper_gate.bias": "gate.bias",
+        "_hyper_bias.weight": "shift.weight",
+    }
+    for name, parts in layers.items():
+        if parts:
+            out[f"denoiser.net.{ours[name]}"] = torch.cat([parts[i] for i in sorted(parts)])
+    return out
+
+
+def _without_spectral_norm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    out = {k: v for k, v in weights.items() if not k.endswith(("_orig", "_u", "_v"))}
+    for key, original in weights.items():
+        if key.endswith(".weight_orig"):
+            base = key.removesuffix("_orig")
+            u, v = weights.get(f"{base}_u"), weights.get(f"{base}_v")
+            if u is None or v is None:
+                raise InputError(f"{key} is spectrally normalised but its u or v is missing")
+            out[base] = original / torch.dot(u, original.mv(v))
+    return out

@@ -1,0 +1,76 @@
+"""The pointwise denoising network: concat-squash layers that see one point and the cloud's context."""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pcdiff.errors import InputError
+
+
+class PointwiseNet(nn.Module):
+    r"""Concat-squash MLP applied to every point alike (Luo & Hu, CVPR 2021, section 5.1 and supplement).
+
+    Layer l computes `h = (W h + b) * sigmoid(G c + g) + S c` with the context `c = [tau, sin tau, cos tau, z]`,
+    where tau is the time value the denoiser feeds (beta_t in the paper). The gates and shifts of **all** layers
+    depend on the cloud alone, so they are two matrix products a cloud, not a point.
+
+    Args:
+        latent_dim: size F of the conditioning latent.
+        point_dim: coordinates of a point.
+        widths: hidden widths.
+        residual: add the input to the output.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        point_dim: int = 3,
+        widths: Sequence[int] = (128, 256, 512, 256, 128),
+        residual: bool = True,
+    ):
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.point_dim = point_dim
+        self.residual = residual
+        sizes = [point_dim, *widths, point_dim]
+        self.out_sizes = sizes[1:]
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(sizes))
+        self.gate = nn.Linear(latent_dim + 3, sum(self.out_sizes))
+        self.shift = nn.Linear(latent_dim + 3, sum(self.out_sizes), bias=False)
+
+    def context(self, t: Tensor, cond: Tensor) -> Tensor:
+        """Return the context `(B, F + 3)` of times `(B,)` and latents `(B, F)`."""
+        t = t.to(cond.dtype)[:, None]
+        return torch.cat([t, t.sin(), t.cos(), cond], dim=1)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        """Predict the noise of every point.
+
+        Args:
+            x: noisy clouds `(B, N, point_dim)`, any N.
+            t: time values `(B,)`.
+            cond: shape latents `(B, F)`.
+
+        Returns:
+            A tensor like `x`.
+
+        Raises:
+            InputError: a shape does not fit.
+        """
+        if x.dim() != 3 or x.shape[2] != self.point_dim:
+            raise InputError(f"x must be (B, N, {self.point_dim}), got {tuple(x.shape)}")
+        if cond is None or cond.shape != (len(x), self.latent_dim):
+            got = None if cond is None else tuple(cond.shape)
+            raise InputError(f"cond must be (B, F) = {(len(x), self.latent_dim)}, got {got}")
+        context = self.context(t, cond)
+        gates = torch.sigmoid(self.gate(context)).unsqueeze(1).split(self.out_sizes, dim=2)
+        shifts = self.shift(context).unsqueeze(1).split(self.out_sizes, dim=2)
+        h = x
+        for i, layer in enumerate(self.layers):
+            h = torch.addcmul(shifts[i], layer(h), gates[i])
+            if i < len(self.layers) - 1:
+                h = F.leaky_relu(h)
+        return x + h if self.residual else h
