@@ -1,0 +1,26 @@
+"""Scores of generated and reconstructed clouds, under named protocols."""
+
+from pcdiff.metrics.evaluation import emd_seconds, evaluate, table
+from pcdiff.metrics.generation import coverage, generation_scores, mmd, one_nna
+from pcdiff.metrics.jsd import jsd_legacy, jsd_normalized
+from pcdiff.metrics.protocols import PROTOCOLS, Protocol, get_protocol, normalise_bbox, normalise_unit
+from pcdiff.metrics.reconstruction import f_score, reconstruction_scores
+
+__all__ = [
+    "PROTOCOLS",
+    "Protocol",
+    "coverage",
+    "emd_seconds",
+    "evaluate",
+    "f_score",
+    "generation_scores",
+    "get_protocol",
+    "jsd_legacy",
+    "jsd_normalized",
+    "mmd",
+    "normalise_bbox",
+    "normalise_unit",
+    "one_nna",
+    "reconstruction_scores",
+    "table",
+]

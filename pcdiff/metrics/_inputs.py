@@ -1,0 +1,51 @@
+"""Checks on what a caller hands to the metrics."""
+
+import numpy as np
+import torch
+
+from pcdiff.errors import InputError
+
+
+def as_clouds(clouds, name: str) -> torch.Tensor:
+    """Return a set of clouds as a finite `(n, P, 3)` float32 tensor, on the device it came on.
+
+    Raises:
+        InputError: naming the argument, and the index of the first bad cloud.
+    """
+    if not isinstance(clouds, torch.Tensor):
+        try:
+            array = np.asarray(clouds)
+        except ValueError:
+            raise InputError(f"{name} must be one array (n, P, 3), got clouds of unequal shapes") from None
+        if array.dtype.kind != "f":
+            raise InputError(f"{name} must hold floats, got {array.dtype}")
+        with np.errstate(over="ignore"):  # beyond float32 becomes inf, and is reported below
+            clouds = torch.from_numpy(array.astype(np.float32))
+    if clouds.ndim != 3 or clouds.shape[2] != 3:
+        raise InputError(f"{name} must be (n, P, 3), got {tuple(clouds.shape)}")
+    if clouds.numel() == 0:
+        raise InputError(f"{name} must hold at least one cloud of one point, got {tuple(clouds.shape)}")
+    if not clouds.is_floating_point():
+        raise InputError(f"{name} must hold floats, got {clouds.dtype}")
+    clouds = clouds.detach().to(torch.float32)
+    bad = torch.nonzero(~torch.isfinite(clouds).all(dim=2).all(dim=1)).flatten()
+    if bad.numel():
+        raise InputError(f"{name}[{int(bad[0])}] holds NaN or inf ({bad.numel()} of {len(clouds)} clouds do)")
+    return clouds
+
+
+def as_matrix(matrix, name: str) -> np.ndarray:
+    """Return a distance matrix as float64 NumPy, without NaN.
+
+    Raises:
+        InputError: naming the argument.
+    """
+    if isinstance(matrix, torch.Tensor):
+        matrix = matrix.detach().cpu().numpy()
+    matrix = np.asarray(matrix, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.size == 0:
+        raise InputError(f"{name} must be a matrix of distances, not empty, got shape {matrix.shape}")
+    if np.isnan(matrix).any():
+        row, column = np.argwhere(np.isnan(matrix))[0]
+        raise InputError(f"{name}[{row}, {column}] is NaN; look for NaN in the clouds")
+    return matrix

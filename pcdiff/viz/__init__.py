@@ -1,0 +1,6 @@
+"""Pictures of point clouds: `render_cloud`, `render_grid`, `save_grid`."""
+
+from pcdiff.viz.grid import render_grid, save_grid
+from pcdiff.viz.render import render_cloud
+
+__all__ = ["render_cloud", "render_grid", "save_grid"]
