@@ -1,0 +1,134 @@
+"""Checkpoints: one safetensors file each, written atomically, read without running code.
+
+The tensors' names say what they are: `model.*` the weights, `ema.*` their moving average, `optimizer.*` the
+optimiser's state. The file's metadata carries JSON: the resolved config, the step, the data set's identity.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pcdiff.atomic import replacing
+from pcdiff.config import RunConfig, from_dict
+from pcdiff.errors import InputError
+from pcdiff.models import PointCloudModel, build_model
+
+FORMAT = "pcdiff-1"
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write a checkpoint; a failed write leaves the previous file whole and nothing beside it.
+
+    Args:
+        path: the file.
+        tensors: tensors by name, on any device.
+        metadata: JSON-ready facts.
+
+    Raises:
+        InputError: the folder cannot be written to or the disk is full.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as draft:
+        try:
+            save_file(tensors, draft, metadata={"format": FORMAT, "json": json.dumps(metadata)})
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(str(error)) from None
+
+
+def read(path: Path, prefixes: tuple[str, ...] = ("",)) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a checkpoint's tensors, on the CPU, and its metadata.
+
+    Args:
+        path: the file.
+        prefixes: read only tensors whose names start with one of these.
+
+    Raises:
+        InputError: the file is missing, truncated, or not one of ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: truncated or not a safetensors file ({error}); use another checkpoint") from None
+    if header.get("format") != FORMAT:
+        raise InputError(f"{path}: expected a {FORMAT} checkpoint, got format {header.get('format')!r}")
+    return tensors, json.loads(header["json"])
+
+
+def locate(path: Path, which: str = "auto") -> Path:
+    """Return the checkpoint file of a run's folder, or the file itself.
+
+    Args:
+        path: a run's folder, or a checkpoint file.
+        which: `best`, `last`, or `auto` (best where there is one).
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    names = ("best", "last") if which == "auto" else (which,)
+    for name in names:
+        if (file := path / "checkpoints" / f"{name}.safetensors").is_file():
+            return file
+    raise InputError(f"{path}: no checkpoint ({' or '.join(names)}) in this run; expected {path}/checkpoints/")
+
+
+def load(path: str | Path, which: str = "auto", ema: bool = True) -> PointCloudModel:
+    """Rebuild a trained model from a run's folder or a checkpoint file.
+
+    Args:
+        path: a run's folder, or one of its `checkpoints/*.safetensors`.
+        which: in a run's folder: `best`, `last`, or `auto` (best where there is one).
+        ema: take the moving average of the weights where the checkpoint has one.
+
+    Returns:
+        The model in evaluation mode, on the CPU; `model.metadata` holds the step, data set and scores.
+
+    Raises:
+        InputError: nothing there, a truncated file, or weights that do not fit their config.
+
+    Example:
+        >>> model = pcdiff.load("runs/airplane")
+        >>> clouds = model.sample(4, 2048, generator=torch.Generator().manual_seed(0))
+    """
+    file = locate(Path(path), which)
+    tensors, metadata = read(file, ("model.", "ema."))
+    prefix = "ema." if ema and any(name.startswith("ema.") for name in tensors) else "model."
+    config = from_dict(RunConfig, metadata["config"], str(file))
+    model = build_model(config.model, config.objective)
+    load_weights(model, tensors, prefix, str(file))
+    model.metadata = metadata
+    return model.eval()
+
+
+def load_weights(model: torch.nn.Module, tensors: Mapping[str, Tensor], prefix: str, source: str) -> None:
+    """Put the tensors named `prefix + name` into `model`, strictly.
+
+    Raises:
+        InputError: keys left over or missing, or a shape that does not fit; the message lists them.
+    """
+    weights = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    own = model.state_dict()
+    left_over, missing = sorted(set(weights) - set(own)), sorted(set(own) - set(weights))
+    shapes = [
+        f"{k} {tuple(v.shape)} not {tuple(own[k].shape)}"
+        for k, v in weights.items()
+        if k in own and v.shape != own[k].shape
+    ]
+    if left_over or missing or shapes:
+        raise InputError(
+            f"{source}: does not fit this model; left over: {left_over}, missing: {missing}, shapes: {shapes}"
+        )
+    model.load_state_dict(weights)

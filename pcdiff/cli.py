@@ -1,0 +1,66 @@
+"""What the scripts share: flags from dataclasses, and a user's mistake as one line and exit status 2."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+
+from pcdiff.config import RunConfig
+from pcdiff.errors import InputError
+from pcdiff.presets import preset
+from pcdiff.runs import read_config
+
+T = TypeVar("T")
+
+_STYLE = (tyro.conf.OmitArgPrefixes,)
+
+
+def parse(cls: type[T], argv: Sequence[str] | None = None, default: T | None = None, description: str = "") -> T:
+    """Fill a config dataclass from flags; `--latent-dim` and `--latent_dim` are the same flag.
+
+    Args:
+        cls: the dataclass.
+        argv: the flags; the process's own by default.
+        default: what the flags start from.
+        description: first lines of `--help`.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    return tyro.cli(cls, args=argv, default=default, description=description, config=_STYLE)
+
+
+def parse_run(
+    presets: Mapping[str, RunConfig], argv: Sequence[str] | None = None, description: str = ""
+) -> RunConfig:
+    """Fill a `RunConfig` from flags, starting from the preset that `--preset` names, or from the resumed run's own.
+
+    Raises:
+        InputError: unknown preset, or `--resume` names no run.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    resume = _value_of("--resume", argv)
+    if resume is not None:
+        return parse(RunConfig, argv, read_config(Path(resume)), description)
+    return parse(RunConfig, argv, preset(presets, _value_of("--preset", argv) or "paper"), description)
+
+
+def _value_of(flag: str, argv: Sequence[str]) -> str | None:
+    for i, given in enumerate(argv):
+        if given == flag and i + 1 < len(argv):
+            return argv[i + 1]
+        if given.startswith(f"{flag}="):
+            return given.removeprefix(f"{flag}=")
+    return None
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script's main: an `InputError` becomes one line on stderr and exit status 2."""
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

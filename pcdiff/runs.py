@@ -1,0 +1,100 @@
+"""A run's folder: where it lies, its config, its log, its result files."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pcdiff.atomic import replacing
+from pcdiff.config import RunConfig, from_dict, to_json
+from pcdiff.errors import InputError
+
+log = logging.getLogger("pcdiff")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def open_run(config: RunConfig, name: str) -> tuple[RunConfig, Path]:
+    """Make a new run's folder with its `config.json`, or open the one that `config.resume` names.
+
+    Args:
+        config: the resolved config; for a resumed run its own with what the flags changed.
+        name: what the run is, for the default folder `runs/<name>-<date>-<time>`.
+
+    Returns:
+        The config and the folder.
+
+    Raises:
+        InputError: the folder already holds a run, or cannot be made; a resumed run's model, loss, data or seed
+            would change.
+    """
+    if config.resume is not None:
+        folder = config.resume
+        config = replace(config, resume=None, out=None)
+        before = replace(read_config(folder), out=None)
+        if before.train.batch_size != config.train.batch_size:
+            raise InputError(
+                f"--resume {folder}: batch_size is {before.train.batch_size} in this run; it cannot change"
+            )
+        for part in ("model", "objective", "data", "seed"):
+            was, now = getattr(before, part), getattr(config, part)
+            if was != now:
+                raise InputError(f"--resume {folder}: {part} cannot change in a run; was {was}, got {now}")
+    else:
+        folder = config.out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        if (folder / "config.json").exists():
+            raise InputError(f"--out {folder}: holds a run already; --resume {folder} goes on with it")
+    write_text(folder / "config.json", to_json(config))
+    return config, folder
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Read a run's resolved config.
+
+    Raises:
+        InputError: the folder is not a run, or its config is damaged.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: not a run's folder (no config.json); expected what train_gen.py --out made")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+    return from_dict(RunConfig, values, str(path))
+
+
+@contextmanager
+def logging_to(folder: Path | None) -> Iterator[None]:
+    """Send the package's log to the terminal and, with a folder, to its `log.txt`, for as long as this lasts."""
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        handlers.append(file)
+    level = log.level
+    log.setLevel(logging.INFO)
+    for handler in handlers:
+        log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
