@@ -33,13 +33,13 @@ def main() -> None:
         outcome = sessions.fit(config, trainer)
         if outcome.reason == "interrupted":
             return
-        count = max(config.num_samples, len(reference))
         model = trainer.sampling_model.eval()
-        samples = sample_all(model, count, data.num_points, config.seed, flexibility=config.flexibility)
-        sessions.keep_clouds(folder, "samples", samples[: config.num_samples], f"samples at step {outcome.step}")
-        results = evaluate(
-            samples=samples[: len(reference)], reference=reference, num_points=data.num_points, emd=False
+        shown = sample_all(
+            model, config.num_samples, config.sample_points, config.seed, flexibility=config.flexibility
         )
+        sessions.keep_clouds(folder, "samples", shown, f"samples at step {outcome.step}")
+        scored = sample_all(model, len(reference), data.num_points, config.seed, flexibility=config.flexibility)
+        results = evaluate(samples=scored, reference=reference, num_points=data.num_points, emd=False)
         training = sessions.training_summary(config, outcome)
         sessions.keep_results(folder, {**results, "dataset": identity, "split": "val", "training": training})
         runs.log.info("%s\nscore the test split with: python evaluate.py --run %s", table(results), folder)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import tyro
 
-from pcdiff.config import RunConfig
+from pcdiff.config import RunConfig, check
 from pcdiff.errors import InputError
 from pcdiff.presets import preset
 from pcdiff.runs import read_config
@@ -36,13 +36,17 @@ def parse_run(
     """Fill a `RunConfig` from flags, starting from the preset that `--preset` names, or from the resumed run's own.
 
     Raises:
-        InputError: unknown preset, or `--resume` names no run.
+        InputError: unknown preset, `--resume` names no run, or a value out of range.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     resume = _value_of("--resume", argv)
     if resume is not None:
-        return parse(RunConfig, argv, read_config(Path(resume)), description)
-    return parse(RunConfig, argv, preset(presets, _value_of("--preset", argv) or "paper"), description)
+        default = read_config(Path(resume))
+    else:
+        default = preset(presets, _value_of("--preset", argv) or "paper")
+    config = parse(RunConfig, argv, default, description)
+    check(config)
+    return config
 
 
 def _value_of(flag: str, argv: Sequence[str]) -> str | None:

@@ -5,6 +5,7 @@ Every default has its home here. A run saves the resolved dataclass as `config.j
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -34,6 +35,10 @@ class ModelConfig:
     """Hidden widths of the pointwise denoising net."""
     residual: bool = True
     """Add the denoising net's input to its output."""
+    frequencies: int = 0
+    """Octaves of sines and cosines fed to the denoising net beside each coordinate; the paper has none."""
+    time_input: Literal["beta", "index", "log_snr"] = "beta"
+    """How the denoising net is told the time: beta_t (the paper), t, or the log signal-to-noise ratio over 4."""
     num_steps: int = 100
     """Length T of the diffusion chain (steps)."""
     schedule: Literal["linear", "cosine"] = "linear"
@@ -130,6 +135,8 @@ class RunConfig:
     """`auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
     num_samples: int = 64
     """Clouds drawn into samples.npy at the end (clouds)."""
+    sample_points: int = 2048
+    """Points of each of those clouds; any number, whatever the training used (points)."""
     flexibility: float = 0.0
     """Noise of the sampling chain: 0 is the posterior's, 1 the forward kernel's standard deviation."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -188,6 +195,44 @@ class EvaluateConfig:
     """Clouds between saves of what is generated so far (clouds)."""
     resume: Path | None = None
     """Go on with a stopped evaluation of this run."""
+
+
+def check(config: RunConfig) -> None:
+    """Refuse values that no run can have, before anything is made.
+
+    Raises:
+        InputError: names the first such field, what was expected and what came.
+    """
+    fields = {
+        name: value
+        for part in (config, config.model, config.objective, config.data, config.train)
+        for name, value in vars(part).items()
+    }
+    at_least_one = (
+        "latent_dim encoder_widths encoder_head_widths flow_depth flow_hidden_dim net_widths num_steps "
+        "times_per_cloud num_points max_iters batch_size log_every save_every val_clouds num_samples sample_points"
+    )
+    not_negative = (
+        "seed kl_weight warmup_iters weight_decay val_every frequencies lr_decay_start lr_decay_end end_lr"
+    )
+    ranges: dict[str, tuple[str, Callable[[float], bool]]] = {
+        "at least 1": (at_least_one, lambda v: v >= 1),
+        "not negative": (not_negative, lambda v: v >= 0),
+        "positive": ("lr max_grad_norm max_minutes", lambda v: v > 0),
+        "in (0, 1)": ("beta_1 beta_T ema_decay", lambda v: 0 < v < 1),
+        "in [0, 1]": ("flexibility", lambda v: 0 <= v <= 1),
+    }
+    for expected, (names, fits) in ranges.items():
+        for name in names.split():
+            values = fields[name] if isinstance(fields[name], tuple) else (fields[name],)
+            for value in values:
+                if value is not None and not fits(value):
+                    raise InputError(f"{name} must be {expected}, got {value}")
+    if config.data.num_points % config.objective.times_per_cloud:
+        raise InputError(
+            f"times_per_cloud must divide num_points = {config.data.num_points}, "
+            f"got {config.objective.times_per_cloud}"
+        )
 
 
 def to_json(config: Any) -> str:

@@ -35,9 +35,11 @@ class PointCloudModel(nn.Module):
             head_widths=config.encoder_head_widths,
             variational=self.variational,
         )
-        net = PointwiseNet(config.latent_dim, widths=config.net_widths, residual=config.residual)
+        net = PointwiseNet(
+            config.latent_dim, widths=config.net_widths, residual=config.residual, frequencies=config.frequencies
+        )
         process = discrete_process(config.schedule, config.num_steps, config.beta_1, config.beta_T)
-        self.denoiser = EpsDenoiser(net, process)
+        self.denoiser = EpsDenoiser(net, process, config.time_input)
 
     def compile(self, **options: Any) -> None:
         """Compile the two parts where the time goes, encoder and denoising net, in place (torch.compile)."""

@@ -17,7 +17,7 @@ from pcdiff.checkpoint import load, locate
 from pcdiff.config import EvaluateConfig, RunConfig
 from pcdiff.errors import InputError
 from pcdiff.interop.files import read_clouds
-from pcdiff.metrics import evaluate, reconstruction_scores, table
+from pcdiff.metrics import evaluate, get_protocol, reconstruction_scores, table
 from pcdiff.models import LatentPriorModel
 from pcdiff.runs import log, write_json
 from pcdiff.sampling import CHUNK, generate, reconstruct
@@ -60,6 +60,7 @@ def score_run(
     Raises:
         InputError: no or a damaged checkpoint, another data set, fewer points than asked.
     """
+    get_protocol(config.protocol)  # an unknown name is told before the work, not after
     file = locate(folder, config.checkpoint)
     model = load(file).to(resolve_device(config.device))
     trained_on = model.metadata["dataset"]

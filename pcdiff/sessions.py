@@ -18,7 +18,7 @@ from pcdiff.config import RunConfig, to_json
 from pcdiff.interop.files import write_clouds
 from pcdiff.models import build_model
 from pcdiff.runs import log, write_json
-from pcdiff.training import Outcome, Trainer
+from pcdiff.training import Outcome, Trainer, Validation
 from pcdiff.viz import save_grid
 
 _PICTURED = 64  # more clouds than this do not fit a picture
@@ -30,7 +30,7 @@ def make_trainer(
     batches: Callable[[int], Tensor],
     dataset: dict[str, Any],
     device: torch.device,
-    validate: Any = None,
+    validate: Validation | None = None,
 ) -> Trainer:
     """Build the model from the run's seed and its trainer; go back to `last` where the folder has one.
 
@@ -60,7 +60,6 @@ def make_trainer(
         config.seed,
         device,
         validate,
-        getattr(validate, "show", None),
     )
     if trainer.checkpoint_path("last").exists():
         trainer.restore()

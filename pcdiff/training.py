@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,16 @@ from pcdiff.config import TrainConfig
 from pcdiff.errors import InputError
 
 log = logging.getLogger("pcdiff")
+
+
+class Validation(Protocol):
+    """Scores a model and shows what it scored."""
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """Return scores by name; the key `"score"`, lower is better, ranks the model."""
+
+    def show(self, writer: SummaryWriter, step: int) -> None:
+        """Log what was scored last to TensorBoard."""
 
 
 class TrainingDiverged(RuntimeError):
@@ -129,8 +139,7 @@ class Trainer:
         metadata: JSON-ready facts that every checkpoint carries (config, data set).
         seed: the run's seed.
         device: where to train.
-        validate: `validate(model, step) -> scores`; the key `"score"`, lower is better, decides `best`.
-        show: `show(writer, model, step)` logs more to TensorBoard, after each validation.
+        validate: scores the model now and then; the score decides which checkpoint is `best`.
     """
 
     model: nn.Module
@@ -140,8 +149,7 @@ class Trainer:
     metadata: dict[str, Any]
     seed: int
     device: torch.device
-    validate: Callable[[nn.Module, int], dict[str, float]] | None = None
-    show: Callable[[SummaryWriter, nn.Module, int], None] | None = None
+    validate: Validation | None = None
     step: int = field(default=0, init=False)
     best: dict[str, float] | None = field(default=None, init=False)
 
@@ -288,11 +296,10 @@ class Trainer:
         model = self.sampling_model
         training = model.training
         model.eval()
-        scores = self.validate(model, self.step)
+        scores = self.validate(model)
         for name, value in scores.items():
             writer.add_scalar(f"val/{name}", value, self.step)
-        if self.show is not None:
-            self.show(writer, model, self.step)
+        self.validate.show(writer, self.step)
         model.train(training)
         if self.best is None or scores["score"] < self.best["score"]:
             self.best = {**scores, "step": self.step}

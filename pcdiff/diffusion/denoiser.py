@@ -30,13 +30,22 @@ class Denoiser(nn.Module):
         return -self.eps(x, t, cond) / append_dims(self.process.sigma(t), x)
 
 
+TIME_INPUTS: dict[str, Callable[[Process, Tensor], Tensor]] = {
+    "beta": lambda process, t: process.beta(t),
+    "index": lambda process, t: t.float(),
+    "log_snr": lambda process, t: (process.alpha(t) / process.sigma(t)).log() / 2,
+}
+
+
 class EpsDenoiser(Denoiser):
     """A net that predicts the noise (Ho et al., 2020, eq. 11).
 
     Args:
         net: `net(x, tau, cond) -> eps`, like `x`.
         process: the forward process.
-        time_input: what tau is: `"beta"` (beta_t, as DPM feeds its net) or `"index"` (t itself).
+        time_input: what tau is: `"beta"` (beta_t, as DPM feeds its net), `"index"` (t itself), or `"log_snr"`
+            (`log(alpha^2 / sigma^2) / 4`, which spreads the chain over a few units, as EDM's c_noise does; beta_t
+            hardly varies, so a net learns slowly to tell one beta from the next).
 
     Raises:
         InputError: unknown `time_input`, or `"beta"` with a process that has no `beta`.
@@ -44,13 +53,16 @@ class EpsDenoiser(Denoiser):
 
     def __init__(self, net: nn.Module, process: Process, time_input: str = "beta"):
         super().__init__(process)
-        inputs: dict[str, Callable[[Tensor], Tensor]] = {"index": lambda t: t.float()}
-        if hasattr(process, "beta"):
-            inputs["beta"] = process.beta
-        if time_input not in inputs:
-            raise InputError(f"time_input must be one of {sorted(inputs)} for this process, got {time_input!r}")
+        known = sorted(name for name in TIME_INPUTS if name != "beta" or hasattr(process, "beta"))
+        if time_input not in known:
+            raise InputError(f"time_input must be one of {known} for this process, got {time_input!r}")
         self.net = net
-        self.tau = inputs[time_input]
+        self.time_input = time_input
+
+    def tau(self, t: Tensor) -> Tensor:
+        """Return the time values `(B,)` that the net is fed at times `(B,)`."""
+        # looked up at every call: a deep copy, such as the moving average, must read its own process
+        return TIME_INPUTS[self.time_input](self.process, t)
 
     def eps(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """Return the net's noise estimate, like `x`."""

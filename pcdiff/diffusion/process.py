@@ -80,14 +80,16 @@ class DiscreteProcess(Process):
         betas: `(T,)`, each in (0, 1).
 
     Raises:
-        InputError: a beta outside (0, 1).
+        InputError: not `(T,)`, or a beta outside (0, 1).
     """
 
     def __init__(self, betas: Tensor):
         super().__init__()
         betas = betas.double()
-        if betas.dim() != 1 or len(betas) == 0 or not ((betas > 0) & (betas < 1)).all():
-            raise InputError(f"betas must be (T,) in (0, 1), got shape {tuple(betas.shape)}")
+        if betas.dim() != 1 or len(betas) == 0:
+            raise InputError(f"betas must be (T,), got shape {tuple(betas.shape)}")
+        if not ((betas > 0) & (betas < 1)).all():
+            raise InputError(f"betas must lie in (0, 1), got {float(betas.min()):g} to {float(betas.max()):g}")
         self.num_steps = len(betas)
         # Index 0 stands for the data itself. float64: differences such as 1 - alpha_bar_1 cancel in float32.
         betas = torch.cat([betas.new_zeros(1), betas])

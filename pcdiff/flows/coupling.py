@@ -14,7 +14,8 @@ class AffineCoupling(nn.Module):
     (0, 1) and starts near `sigmoid(2)`, which keeps the inverse well conditioned.
 
     Args:
-        dim: size of the vector; odd sizes work, the driven half is then the smaller one.
+        dim: size of the vector. Of an odd size the first half is the larger one, whichever is driven, so that two
+            layers that swap drive every coordinate.
         hidden_dim: width of the two hidden layers.
         swap: drive the first half by the second; by default the second by the first.
     """
@@ -25,7 +26,7 @@ class AffineCoupling(nn.Module):
             raise InputError(f"dim must be at least 2 for a coupling layer, got {dim}")
         self.dim = dim
         self.swap = swap
-        self.driven = dim // 2
+        self.driven = dim - dim // 2 if swap else dim // 2
         self.net = nn.Sequential(
             nn.Linear(dim - self.driven, hidden_dim),
             nn.ReLU(),

@@ -1,6 +1,7 @@
 """The pointwise denoising network: concat-squash layers that see one point and the cloud's context."""
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -22,6 +23,9 @@ class PointwiseNet(nn.Module):
         point_dim: coordinates of a point.
         widths: hidden widths.
         residual: add the input to the output.
+        frequencies: sines and cosines of every coordinate fed beside it, at octaves from one half period per unit
+            up (Tancik et al., 2020); 0, as in the paper, feeds the coordinates alone. A plain MLP learns sharp
+            edges slowly; with them it does so within a short run.
     """
 
     def __init__(
@@ -30,12 +34,14 @@ class PointwiseNet(nn.Module):
         point_dim: int = 3,
         widths: Sequence[int] = (128, 256, 512, 256, 128),
         residual: bool = True,
+        frequencies: int = 0,
     ):
         super().__init__()
+        self.frequencies = frequencies
         self.latent_dim = latent_dim
         self.point_dim = point_dim
         self.residual = residual
-        sizes = [point_dim, *widths, point_dim]
+        sizes = [point_dim * (1 + 2 * frequencies), *widths, point_dim]
         self.out_sizes = sizes[1:]
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(sizes))
         self.gate = nn.Linear(latent_dim + 3, sum(self.out_sizes))
@@ -45,6 +51,14 @@ class PointwiseNet(nn.Module):
         """Return the context `(B, F + 3)` of times `(B,)` and latents `(B, F)`."""
         t = t.to(cond.dtype)[:, None]
         return torch.cat([t, t.sin(), t.cos(), cond], dim=1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return coordinates `(B, N, D)` with their sines and cosines beside them."""
+        if self.frequencies == 0:
+            return x
+        octaves = math.pi / 2 * 2.0 ** torch.arange(self.frequencies, device=x.device, dtype=x.dtype)
+        angles = (x.unsqueeze(-1) * octaves).flatten(2)
+        return torch.cat([x, angles.sin(), angles.cos()], dim=2)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """Predict the noise of every point.
@@ -68,7 +82,7 @@ class PointwiseNet(nn.Module):
         context = self.context(t, cond)
         gates = torch.sigmoid(self.gate(context)).unsqueeze(1).split(self.out_sizes, dim=2)
         shifts = self.shift(context).unsqueeze(1).split(self.out_sizes, dim=2)
-        h = x
+        h = self.features(x)
         for i, layer in enumerate(self.layers):
             h = torch.addcmul(shifts[i], layer(h), gates[i])
             if i < len(self.layers) - 1:

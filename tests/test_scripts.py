@@ -1,0 +1,383 @@
+"""The scripts as a user runs them: runs, resumes, results, and mistakes that end in one clear line."""
+
+import json
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import pcdiff
+from data import load_clouds
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY_MODEL = (
+    "--latent-dim 8 --flow-depth 2 --flow-hidden-dim 8 --net-widths 8 16 --encoder-widths 8 16 "
+    "--encoder-head-widths 8 --num-steps 4"
+).split()
+TINY = [
+    *TINY_MODEL,
+    *"--preset quick --batch-size 4 --num-points 32 --times-per-cloud 2 --sample-points 32 --num-samples 2".split(),
+    *"--log-every 5 --save-every 1000 --val-every 0 --device cpu --precision fp32".split(),
+]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Write a small file in the shapenet.hdf5 layout, from the built-in shapes."""
+    path = tmp_path_factory.mktemp("data") / "small.hdf5"
+    with h5py.File(path, "w") as file:
+        for synset, name in (("03001627", "chair"), ("02691156", "airplane")):
+            for split, count in (("train", 10), ("val", 6), ("test", 6)):
+                clouds = load_clouds(None, name, split, "none").points[:count, :64]
+                file[f"{synset}/{split}"] = clouds.numpy()
+    return path
+
+
+def script(name, *args):
+    """Run a script in this process; return its exit status."""
+    argv = sys.argv
+    sys.argv = [name, *map(str, args)]
+    try:
+        runpy.run_path(str(ROOT / name), run_name="__main__")
+    except SystemExit as end:
+        return end.code or 0
+    finally:
+        sys.argv = argv
+    return 0
+
+
+def train(name, dataset, out, *args):
+    status = script(name, *TINY, "--categories", "chair", "--dataset-path", dataset, "--out", out, *args)
+    assert status == 0
+    return out
+
+
+def tensors(run, which="last"):
+    with safe_open(run / "checkpoints" / f"{which}.safetensors", "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - a file, not a dict
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+@pytest.fixture(scope="module")
+def generator_run(dataset, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "gen"
+    return train("train_gen.py", dataset, out, "--max-iters", 12, "--val-every", 6)
+
+
+@pytest.fixture(scope="module")
+def autoencoder_run(dataset, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "ae"
+    return train("train_ae.py", dataset, out, "--max-iters", 12, "--val-every", 6)
+
+
+@pytest.mark.parametrize("kind", ["generator_run", "autoencoder_run"])
+def test_a_run_leaves_what_it_promises(kind, request):
+    run = request.getfixturevalue(kind)
+    config = json.loads((run / "config.json").read_text())
+    assert config["model"]["latent_dim"] == 8
+    assert config["train"]["max_iters"] == 12
+    results = json.loads((run / "results.json").read_text())
+    assert results["dataset"]["name"] == "shapenet.hdf5 layout: small.hdf5"
+    assert results["dataset"]["stand_in"] is False
+    assert results["split"] == "val"
+    assert results["training"]["steps"] == 12
+    expected = {"MMD-CD", "COV-CD", "1-NNA-CD", "JSD"} if kind == "generator_run" else {"CD", "CD-median"}
+    assert expected <= set(results["scores"])
+    assert np.load(run / "samples.npy").shape[1:] == (32, 3)
+    picture = np.asarray(Image.open(run / "samples.png"))
+    assert picture.std() > 5
+    assert "finished at step 12" in (run / "log.txt").read_text()
+    best = tensors(run, "best")
+    assert all(key.startswith("model.") for key in best)
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"train/loss", "train/reconstruction", "train/learning_rate"} <= set(tags["scalars"])
+    assert any("val/" in tag for tag in tags["scalars"])
+    assert any("VERTEX" in tag for tag in tags["tensors"])  # the mesh plugin's clouds
+    model = pcdiff.load(run)
+    assert model.metadata["dataset"] == results["dataset"]
+    assert not list(run.rglob(".*"))
+
+
+@pytest.mark.parametrize("name", ["train_gen.py", "train_ae.py"])
+def test_resumed_equals_uninterrupted(name, dataset, tmp_path):
+    whole = train(name, dataset, tmp_path / "whole", "--max-iters", 200)
+    first = train(name, dataset, tmp_path / "halves", "--max-iters", 100)
+    assert script(name, "--resume", first, "--max-iters", 200) == 0
+    assert_same(tensors(first), tensors(whole))
+    assert np.array_equal(np.load(first / "samples.npy"), np.load(whole / "samples.npy"))
+
+
+def test_resumed_with_random_rotations_equals_uninterrupted(dataset, tmp_path):
+    whole = train("train_gen.py", dataset, tmp_path / "whole", "--max-iters", 14, "--rotate")
+    first = train("train_gen.py", dataset, tmp_path / "halves", "--max-iters", 5, "--rotate")
+    assert script("train_gen.py", "--resume", first, "--max-iters", 14) == 0
+    assert_same(tensors(first), tensors(whole))
+
+
+def test_a_seed_repeats_and_another_differs(dataset, tmp_path):
+    a, b, c = (
+        train("train_gen.py", dataset, tmp_path / name, "--max-iters", 4, "--seed", seed)
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert_same(tensors(a), tensors(b))
+    assert np.array_equal(np.load(a / "samples.npy"), np.load(b / "samples.npy"))
+    assert not torch.equal(
+        tensors(a)["model.flow.layers.0.net.0.weight"], tensors(c)["model.flow.layers.0.net.0.weight"]
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(number, dataset, tmp_path):
+    out = tmp_path / "run"
+    flags = [*TINY, "--categories", "chair", "--dataset-path", dataset, "--out", out, "--max-iters", 1_000_000]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "train_gen.py", *map(str, flags)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 60
+    while not list(out.glob("tensorboard/*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.send_signal(number)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 0
+    assert f"go on with: --resume {out}" in error
+    assert "Traceback" not in error
+    step = pcdiff.load(out, "last").metadata["step"]
+    assert step > 0
+    assert script("train_gen.py", "--resume", out, "--max-iters", step + 3) == 0
+    whole = train("train_gen.py", dataset, tmp_path / "whole", "--max-iters", step + 3)
+    assert_same(tensors(out), tensors(whole))
+
+
+def test_a_time_limit_stops_and_saves(dataset, tmp_path):
+    run = train("train_gen.py", dataset, tmp_path / "run", "--max-iters", 1_000_000, "--max-minutes", 0.01)
+    assert json.loads((run / "results.json").read_text())["training"]["ended"] == "time is up"
+    assert pcdiff.load(run).metadata["step"] > 0
+
+
+def test_evaluate_a_generator(generator_run, tmp_path):
+    assert script("evaluate.py", "--run", generator_run, "--out", tmp_path, "--device", "cpu") == 0
+    result = json.loads((tmp_path / "results.json").read_text())
+    assert result["split"] == "test"
+    assert result["counts"] == {"samples": 6, "reference": 6, "points": 32}
+    assert {"MMD-CD", "COV-CD", "1-NNA-CD", "MMD-EMD", "COV-EMD", "1-NNA-EMD", "JSD"} <= set(result["scores"])
+    assert result["protocol"]["name"] == "dpm"
+    assert result["dataset"]["fingerprint"] == result["trained_on"]["fingerprint"]
+
+
+def test_evaluate_an_autoencoder(autoencoder_run, tmp_path):
+    assert script("evaluate.py", "--run", autoencoder_run, "--out", tmp_path, "--device", "cpu") == 0
+    result = json.loads((tmp_path / "results.json").read_text())
+    assert {"CD", "CD-median", "EMD", "F-score"} <= set(result["scores"])
+
+
+def test_a_stopped_evaluation_goes_on(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("pcdiff.sampling.CHUNK", 2)
+    monkeypatch.setattr("pcdiff.scoring.CHUNK", 2)
+    run = train("train_gen.py", dataset, tmp_path / "run", "--max-iters", 2)
+    common = ["--device", "cpu", "--emd", "no"]
+    assert script("evaluate.py", "--run", run, "--out", tmp_path / "whole", *common) == 0
+    assert script("evaluate.py", "--run", run, "--out", tmp_path / "parts", "--max-iters", 2, *common) == 0
+    assert (tmp_path / "parts" / "samples.partial.npz").is_file()
+    assert not (tmp_path / "parts" / "results.json").exists()
+    assert script("evaluate.py", "--resume", run, "--out", tmp_path / "parts", *common) == 0
+    whole, parts = (json.loads((tmp_path / d / "results.json").read_text()) for d in ("whole", "parts"))
+    assert whole["scores"] == parts["scores"]
+    assert not (tmp_path / "parts" / "samples.partial.npz").exists()
+
+
+def test_evaluate_files(tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "a.npy", rng.normal(size=(6, 40, 3)).astype(np.float32))
+    np.save(tmp_path / "b.npy", rng.normal(size=(6, 40, 3)))
+    output = tmp_path / "scores.json"
+    files = ["--samples", tmp_path / "a.npy", "--reference", tmp_path / "b.npy", "--output", output]
+    assert script("evaluate.py", *files) == 0
+    assert json.loads(output.read_text())["scores"]["MMD-EMD"] > 0
+
+
+def test_scoring_against_another_data_set_is_refused_unless_told(generator_run, dataset, tmp_path, capsys):
+    other = ["evaluate.py", "--run", generator_run, "--dataset-path", dataset, "--categories", "airplane"]
+    assert script(*other, "--out", tmp_path / "no", "--device", "cpu") == 2
+    assert re.search(r"was trained on .*\(chair, .*not on .*\(airplane", capsys.readouterr().err)
+    assert not (tmp_path / "no" / "results.json").exists()
+    assert script(*other, "--out", tmp_path / "yes", "--device", "cpu", "--allow-other-dataset", "--emd", "no") == 0
+    result = json.loads((tmp_path / "yes" / "results.json").read_text())
+    assert result["dataset"] != result["trained_on"]
+
+
+def test_the_stand_in_says_so_everywhere(tmp_path, caplog):
+    run = tmp_path / "run"
+    few = ["--val-clouds", 4, "--max-iters", 1]
+    assert script("train_gen.py", *TINY, *few, "--categories", "airplane", "--out", run) == 0
+    assert "NO DATA SET FOUND" in (run / "log.txt").read_text()
+    assert json.loads((run / "results.json").read_text())["dataset"]["stand_in"] is True
+    assert pcdiff.load(run).metadata["dataset"]["name"] == "procedural stand-in"
+
+
+def test_paper_preset_without_gpu_says_how_long_and_what_else(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    flags = [*TINY_MODEL, "--batch-size", 4, "--num-points", 32, "--sample-points", 16, "--num-samples", 1]
+    flags += ["--categories", "chair", "--dataset-path", dataset, "--out", tmp_path / "run", "--max-iters", 2]
+    assert script("train_gen.py", *flags) == 0
+    text = (tmp_path / "run" / "log.txt").read_text()
+    assert re.search(r"NO GPU: the `paper` preset would take about [\d.]+ (hours|days)", text)
+    assert "--preset quick" in text
+
+
+def damage(path, how):
+    content = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "garbage":
+        path.write_bytes(b"\x80\x04not a checkpoint")
+
+
+def mistakes(dataset, generator_run, autoencoder_run, tmp_path):
+    """Each mistake: the command and what the one line must say."""
+    half = tmp_path / "half.hdf5"
+    half.write_bytes(dataset.read_bytes()[:3000])
+    nan = tmp_path / "nan.hdf5"
+    empty = tmp_path / "empty.hdf5"
+    with h5py.File(nan, "w") as file, h5py.File(empty, "w") as hollow:
+        for split in ("train", "val", "test"):
+            clouds = np.zeros((3, 64, 3), np.float32) + np.arange(64)[:, None]
+            clouds[1, 5] = np.nan if split == "train" else 1
+            file[f"03001627/{split}"] = clouds
+            hollow[f"03001627/{split}"] = np.zeros((0, 64, 3), np.float32)
+    out = ["--out", tmp_path / "never"]
+    gen = ["train_gen.py", *TINY, *out, "--max-iters", 1]
+    return {
+        "missing file": ([*gen, "--dataset-path", tmp_path / "no.hdf5"], r"no\.hdf5 does not exist"),
+        "truncated file": ([*gen, "--dataset-path", half], r"half\.hdf5.*(truncated|damaged|HDF5)"),
+        "unknown category": ([*gen, "--dataset-path", dataset, "--categories", "char"], r"'char'.*chair"),
+        "absent category": ([*gen, "--dataset-path", dataset, "--categories", "car"], r"car .*airplane, chair"),
+        "empty split": ([*gen, "--dataset-path", empty, "--categories", "chair"], r"empty"),
+        "NaN": ([*gen, "--dataset-path", nan, "--categories", "chair"], r"nan\.hdf5.*train.*1.*(NaN|inf|finite)"),
+        "too few points": (
+            [*gen, "--dataset-path", dataset, "--categories", "chair", "--num-points", 66],
+            r"num_points must be at most 64.*got 66",
+        ),
+        "unknown preset": (
+            ["train_gen.py", "--preset", "fast"],
+            r"--preset must be one of \['paper', 'quick'.*'fast'",
+        ),
+        "unknown device": ([*gen, "--dataset-path", dataset, "--device", "tpu9"], r"--device tpu9"),
+        "wrong kind": ([*gen, "--kind", "autoencoder"], r"train_ae\.py trains autoencoders"),
+        "wrong kind ae": (["train_ae.py", *TINY, *out, "--kind", "flow"], r"train_gen\.py trains generators"),
+        "not a run": (["train_gen.py", "--resume", tmp_path], r"not a run's folder"),
+        "taken folder": (
+            ["train_gen.py", *TINY, "--dataset-path", dataset, "--categories", "chair", "--out", generator_run],
+            r"holds a run already",
+        ),
+        "changed model": (["train_gen.py", "--resume", generator_run, "--latent-dim", 9], r"model cannot change"),
+        "normalisation": (
+            [*gen, "--dataset-path", dataset, "--normalisation", "best"],
+            r"normalisation must be one of",
+        ),
+        "times per cloud": (
+            [*gen, "--dataset-path", dataset, "--categories", "chair", "--times-per-cloud", 5],
+            r"times_per_cloud must divide",
+        ),
+        "no steps": ([*gen, "--max-iters", -1], r"max_iters must be at least 1, got -1"),
+        "bad beta": ([*gen, "--beta-T", 1.5], r"beta_T must be in \(0, 1\), got 1.5"),
+        "bad width": ([*gen, "--net-widths", 0], r"net_widths must be at least 1, got 0"),
+        "bad lr": ([*gen, "--lr", "nan"], r"lr must be positive, got nan"),
+        "nothing to score": (["evaluate.py"], r"give --run RUN, or both"),
+        "both to score": (
+            ["evaluate.py", "--run", generator_run, "--samples", "a.npy"],
+            r"not both",
+        ),
+        "no such samples": (
+            ["evaluate.py", "--samples", tmp_path / "a.npy", "--reference", tmp_path / "b.npy"],
+            r"a\.npy: no such file",
+        ),
+        "protocol": (["evaluate.py", "--run", generator_run, "--protocol", "mine", *out], r"protocol.*mine"),
+        "more points": (["evaluate.py", "--run", generator_run, "--num-points", 100, *out], r"only 64 points"),
+    }
+
+
+@pytest.fixture(scope="module")
+def all_mistakes(dataset, generator_run, autoencoder_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mistakes")
+    return folder, mistakes(dataset, generator_run, autoencoder_run, folder)
+
+
+NAMES = """missing file, truncated file, unknown category, absent category, empty split, NaN, too few points,
+unknown preset, unknown device, wrong kind, wrong kind ae, not a run, taken folder, changed model, normalisation,
+times per cloud, nothing to score, both to score, no such samples, protocol, more points,
+no steps, bad beta, bad width, bad lr"""
+NAMES = [name.strip() for name in NAMES.replace("\n", " ").split(",")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mistake_is_one_clear_line(name, all_mistakes, capsys):
+    folder, commands = all_mistakes
+    assert set(commands) == set(NAMES)
+    command, message = commands[name]
+    capsys.readouterr()
+    assert script(*command) == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1
+    assert re.search(message, error[0]), error[0]
+    assert not (folder / "never").exists()
+
+
+@pytest.mark.parametrize("how", ["truncated", "garbage"])
+def test_a_damaged_checkpoint_is_one_clear_line(how, dataset, tmp_path, capsys):
+    run = train("train_gen.py", dataset, tmp_path / "run", "--max-iters", 1)
+    damage(run / "checkpoints" / "last.safetensors", how)
+    for command in (["evaluate.py", "--run", run], ["train_gen.py", "--resume", run, "--max-iters", 2]):
+        capsys.readouterr()
+        assert script(*command, "--device", "cpu") == 2
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1
+        assert re.search(r"last\.safetensors: truncated or not a safetensors file", errors[0])
+
+
+def test_an_autoencoders_checkpoint_does_not_pass_for_a_generators(
+    generator_run, autoencoder_run, tmp_path, capsys
+):
+    run = tmp_path / "mixed"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.json").write_text((generator_run / "config.json").read_text())
+    source = autoencoder_run / "checkpoints" / "last.safetensors"
+    (run / "checkpoints" / "last.safetensors").write_bytes(source.read_bytes())
+    assert script("train_gen.py", "--resume", run, "--max-iters", 20) == 2
+    assert "does not fit this model" in capsys.readouterr().err
+
+
+def test_unknown_flag_exits_with_2():
+    assert script("train_gen.py", "--no-such-flag", "1") == 2
+
+
+@pytest.mark.parametrize("name", ["train_gen.py", "train_ae.py", "evaluate.py"])
+def test_flags_that_others_script_against(name, capsys):
+    assert script(name, "--help") == 0
+    text = capsys.readouterr().out
+    flags = "categories dataset-path preset seed out max-iters max-minutes save-every device resume".split()
+    for flag in flags + (["run", "samples", "reference", "output"] if name == "evaluate.py" else []):
+        assert re.search(rf"--{flag}\b", text), flag
