@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pcdiff.atomic import replacing
-from pcdiff.config import RunConfig, from_dict
+from pcdiff.config import RunConfig, check, from_dict
 from pcdiff.errors import InputError
 from pcdiff.models import PointCloudModel, build_model
 
@@ -49,7 +49,7 @@ def read(path: Path, prefixes: tuple[str, ...] = ("",)) -> tuple[dict[str, Tenso
         prefixes: read only tensors whose names start with one of these.
 
     Raises:
-        InputError: the file is missing, truncated, or not one of ours.
+        InputError: the file is missing, truncated, damaged, or not one of ours.
     """
     path = Path(path)
     if not path.is_file():
@@ -62,7 +62,11 @@ def read(path: Path, prefixes: tuple[str, ...] = ("",)) -> tuple[dict[str, Tenso
         raise InputError(f"{path}: truncated or not a safetensors file ({error}); use another checkpoint") from None
     if header.get("format") != FORMAT:
         raise InputError(f"{path}: expected a {FORMAT} checkpoint, got format {header.get('format')!r}")
-    return tensors, json.loads(header["json"])
+    try:
+        metadata = json.loads(header.get("json", ""))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: damaged: its metadata is not JSON ({error}); use another checkpoint") from None
+    return tensors, metadata
 
 
 def locate(path: Path, which: str = "auto") -> Path:
@@ -97,7 +101,7 @@ def load(path: str | Path, which: str = "auto", ema: bool = True) -> PointCloudM
         The model in evaluation mode, on the CPU; `model.metadata` holds the step, data set and scores.
 
     Raises:
-        InputError: nothing there, a truncated file, or weights that do not fit their config.
+        InputError: nothing there, a truncated or damaged file, or weights that do not fit their config.
 
     Example:
         >>> model = pcdiff.load("runs/airplane")
@@ -106,8 +110,12 @@ def load(path: str | Path, which: str = "auto", ema: bool = True) -> PointCloudM
     file = locate(Path(path), which)
     tensors, metadata = read(file, ("model.", "ema."))
     prefix = "ema." if ema and any(name.startswith("ema.") for name in tensors) else "model."
-    config = from_dict(RunConfig, metadata["config"], str(file))
-    model = build_model(config.model, config.objective)
+    config = from_dict(RunConfig, metadata.get("config"), str(file))
+    try:
+        check(config)
+        model = build_model(config.model, config.objective)
+    except InputError as error:
+        raise InputError(f"{file}: its config is damaged: {error}") from None
     load_weights(model, tensors, prefix, str(file))
     model.metadata = metadata
     return model.eval()

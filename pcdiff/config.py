@@ -5,10 +5,11 @@ Every default has its home here. A run saves the resolved dataclass as `config.j
 
 import dataclasses
 import json
+import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pcdiff.errors import InputError
 
@@ -249,8 +250,10 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:
         source: where the values come from, for the error.
 
     Raises:
-        InputError: a field is unknown.
+        InputError: a field is unknown, or its value is of another type.
     """
+    if not isinstance(values, dict):
+        raise InputError(f"{source}: expected the fields of {cls.__name__}, got {values!r}")
     fields = {f.name: f for f in dataclasses.fields(cls)}
     unknown = sorted(set(values) - set(fields))
     if unknown:
@@ -260,6 +263,9 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:
         kind = fields[name].type
         if dataclasses.is_dataclass(kind):
             rebuilt[name] = from_dict(kind, value, source)
+        elif not _fits(value, kind):
+            expected = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
+            raise InputError(f"{source}: {name} must be {expected}, got {value!r}")
         elif kind == Path | None:
             rebuilt[name] = None if value is None else Path(value)
         elif isinstance(value, list):
@@ -267,3 +273,16 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:
         else:
             rebuilt[name] = value
     return cls(**rebuilt)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Tell whether a JSON value can stand for a field of type `kind`."""
+    if isinstance(kind, types.UnionType):
+        return any(_fits(value, k) for k in get_args(kind))
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, list) and all(_fits(v, get_args(kind)[0]) for v in value)
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    return isinstance(value, str if kind is Path else kind)

@@ -135,9 +135,12 @@ class PointCloudModel(nn.Module):
         """
         if num_points < 1:
             raise InputError(f"num_points must be at least 1, got {num_points}")
+        shape = (len(z), num_points, self.encoder.point_dim)
+        if x_init is not None and x_init.shape != shape:
+            raise InputError(f"x_init must be {shape}, got {tuple(x_init.shape)}")
         return sample(
             self.denoiser,
-            (len(z), num_points, self.encoder.point_dim) if x_init is None else None,
+            shape if x_init is None else None,
             cond=z,
             x_init=x_init,
             step=predictor("ancestral", flexibility=flexibility),
@@ -216,7 +219,7 @@ class LatentPriorModel(PointCloudModel):
         device = self.denoiser.process.betas.device
         w = torch.randn(num_samples, self.config.latent_dim, generator=generator, device=device)
         if truncate_std is not None:
-            if truncate_std <= 0:
+            if not truncate_std > 0:  # nan too
                 raise InputError(f"truncate_std must be positive, got {truncate_std}")
             # The normal's own distribution function makes w uniform; squeezed and inverted, it is cut off exactly.
             low = torch.special.ndtr(torch.tensor(-truncate_std, dtype=torch.float64, device=device))

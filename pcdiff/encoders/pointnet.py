@@ -22,6 +22,9 @@ class PointNetEncoder(nn.Module):
         widths: output widths of the pointwise layers; the last is the pooled feature's.
         head_widths: hidden widths of a head.
         variational: build the log-variance head too; without it the encoder is a deterministic code.
+
+    Raises:
+        InputError: `widths` is empty.
     """
 
     def __init__(
@@ -33,6 +36,8 @@ class PointNetEncoder(nn.Module):
         variational: bool = True,
     ):
         super().__init__()
+        if not widths:
+            raise InputError("widths must name at least one layer of the encoder, got none")
         self.point_dim = point_dim
         sizes = [point_dim, *widths]
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(sizes))

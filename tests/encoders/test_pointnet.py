@@ -81,6 +81,11 @@ def test_wrong_shapes_are_named(shape):
     assert str(tuple(shape)) in str(caught.value)
 
 
+def test_an_encoder_needs_a_layer():
+    with pytest.raises(InputError, match="widths must name at least one layer"):
+        PointNetEncoder(LATENT, widths=())
+
+
 def test_reparameterize_has_the_moments_it_is_given():
     mean, log_variance = torch.tensor([[-1.0, 0.5, 3.0]]), torch.tensor([[-2.0, 0.0, 1.5]])
     count = 40_000
