@@ -66,6 +66,8 @@ def read(path: Path, prefixes: tuple[str, ...] = ("",)) -> tuple[dict[str, Tenso
         metadata = json.loads(header.get("json", ""))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: damaged: its metadata is not JSON ({error}); use another checkpoint") from None
+    if not isinstance(metadata, dict):
+        raise InputError(f"{path}: damaged: its metadata is {metadata!r}, not named facts; use another checkpoint")
     return tensors, metadata
 
 

@@ -125,7 +125,8 @@ class RunConfig:
     """One training run: every field is a flag."""
 
     preset: str = "paper"
-    """Defaults of all other flags: `paper` (DPM's hyper-parameters) or `quick` (minutes on two CPU cores)."""
+    """Defaults of all other flags: `paper` (DPM's hyper-parameters), `cpu` (40 minutes on two CPU cores) or `quick`
+    (minutes on two CPU cores)."""
     out: Path | None = None
     """The run's folder; a new one under runs/ by default."""
     resume: Path | None = None

@@ -53,7 +53,9 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("flow", FlowVAE), ("gaussian", GaussianVAE), ("autoencoder", AutoEncoder)])
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("flow", FlowVAE), ("gaussian", GaussianVAE), ("autoencoder", AutoEncoder)]
+)
 def test_models_by_kind(kind, expected):
     assert type(make(kind)) is expected
 
@@ -175,7 +177,9 @@ def test_expected_loss_does_not_depend_on_how_times_are_shared_out(objective):
 
 @pytest.mark.parametrize("groups", [0, -1, 5, 24])
 def test_times_per_cloud_must_divide_the_points(groups):
-    with pytest.raises(InputError, match=f"times_per_cloud must divide the {POINTS} points of a cloud, got {groups}"):
+    with pytest.raises(
+        InputError, match=f"times_per_cloud must divide the {POINTS} points of a cloud, got {groups}"
+    ):
         make("flow", times_per_cloud=groups).loss_terms(clouds(), seeded())
 
 

@@ -18,7 +18,8 @@ def test_the_same_seed_and_keys_give_the_same_draws():
 
 
 @pytest.mark.parametrize(
-    "other", [(2, "noise", 7), (1, "data", 7), (1, "noise", 8), (1, 7, "noise"), (1, "noise"), (1,), (1, "noise", 7, 0)]
+    "other",
+    [(2, "noise", 7), (1, "data", 7), (1, "noise", 8), (1, 7, "noise"), (1, "noise"), (1,), (1, "noise", 7, 0)],
 )
 def test_any_other_seed_or_key_gives_other_draws(other):
     assert not torch.isclose(draw(1, "noise", 7), draw(*other)).any()
@@ -54,8 +55,10 @@ def test_neighbouring_streams_are_independent():
 
 
 def test_streams_do_not_collide():
-    states = {generator(seed, name, step).initial_seed() for seed, name, step in
-              itertools.product(range(10), ("data", "noise"), range(500))}
+    states = {
+        generator(seed, name, step).initial_seed()
+        for seed, name, step in itertools.product(range(10), ("data", "noise"), range(500))
+    }
     assert len(states) == 10 * 2 * 500
 
 

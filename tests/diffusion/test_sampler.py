@@ -190,9 +190,7 @@ def test_draws_come_in_the_documented_order(dims):
 
 def test_the_last_step_is_the_denoised_mean(dims):
     process, trajectory = discrete_process("linear", 6), Trajectory()
-    x = sample(
-        Gaussian(process), (2, *dims), generator=torch.Generator().manual_seed(0), callback=trajectory
-    )
+    x = sample(Gaussian(process), (2, *dims), generator=torch.Generator().manual_seed(0), callback=trajectory)
     torch.testing.assert_close(x, Gaussian(process)(trajectory.states[-2], torch.ones(2, dtype=torch.long)))
 
 

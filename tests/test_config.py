@@ -1,0 +1,283 @@
+"""Configs: JSON there and back, presets and flags, the help text, and DPM's learning-rate schedule."""
+
+import dataclasses
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pcdiff import cli
+from pcdiff.config import (
+    DataConfig,
+    EvaluateConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    RunConfig,
+    TrainConfig,
+    check,
+    from_dict,
+    to_json,
+)
+from pcdiff.errors import InputError
+from pcdiff.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS, preset
+from pcdiff.runs import read_config, write_text
+from pcdiff.training import learning_rate
+
+ALL_PRESETS = {
+    f"{script} {name}": config
+    for script, presets in (("gen", GENERATOR_PRESETS), ("ae", AUTOENCODER_PRESETS))
+    for name, config in presets.items()
+}
+PARTS = {"model": ModelConfig, "objective": ObjectiveConfig, "data": DataConfig, "train": TrainConfig}
+
+
+def flags():
+    """Yield every flag's field name and its default."""
+    for field in dataclasses.fields(RunConfig):
+        if field.name not in PARTS:
+            yield field.name, field.default
+    for part in PARTS.values():
+        for field in dataclasses.fields(part):
+            yield field.name, field.default
+
+
+def back(config, cls=RunConfig):
+    return from_dict(cls, json.loads(to_json(config)), "here")
+
+
+@pytest.mark.parametrize("name", sorted(ALL_PRESETS))
+def test_every_preset_survives_json(name):
+    assert back(ALL_PRESETS[name]) == ALL_PRESETS[name]
+
+
+def test_paths_tuples_and_numbers_survive_json():
+    config = RunConfig(
+        out=Path("runs/Möbel"),
+        data=DataConfig(dataset_path=Path("/a/b.hdf5")),
+        model=ModelConfig(net_widths=(7,), encoder_head_widths=()),
+        train=TrainConfig(max_minutes=0.1 + 0.2, lr=1e-300, ema_decay=0.5),
+    )
+    assert back(config) == config
+    assert isinstance(back(config).data.dataset_path, Path)
+    evaluation = EvaluateConfig(run=Path("runs/a"), num_points=5)
+    assert back(evaluation, EvaluateConfig) == evaluation
+
+
+def test_fields_left_out_take_their_defaults():
+    """A run made before a field existed can still be opened."""
+    assert from_dict(RunConfig, {"seed": 5, "model": {"latent_dim": 3}}, "here") == RunConfig(
+        seed=5, model=ModelConfig(latent_dim=3)
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"colour": 1}, r"here: unknown fields \['colour'\] for RunConfig; known: .*'seed'"),
+        ({"model": {"latent": 1}}, r"here: unknown fields \['latent'\] for ModelConfig; known: .*'latent_dim'"),
+        ({"model": None}, "here: expected the fields of ModelConfig, got None"),
+        ([1], r"here: expected the fields of RunConfig, got \[1\]"),
+        ({"seed": "5"}, "here: seed must be int, got '5'"),
+        ({"seed": True}, "here: seed must be int, got True"),
+        ({"seed": 1.5}, "here: seed must be int, got 1.5"),
+        ({"out": 3}, r"here: out must be .*Path \| None, got 3"),
+        ({"train": {"lr": "fast"}}, "here: lr must be float, got 'fast'"),
+        ({"train": {"lr": None}}, "here: lr must be float, got None"),
+        ({"train": {"compile": 1}}, "here: compile must be bool, got 1"),
+        ({"model": {"kind": "vqvae"}}, r"here: kind must be Literal\['flow'.*\], got 'vqvae'"),
+        ({"model": {"net_widths": 8}}, r"here: net_widths must be tuple\[int, \.\.\.\], got 8"),
+        ({"model": {"net_widths": [8, "x"]}}, r"here: net_widths must be tuple\[int, \.\.\.\], got \[8, 'x'\]"),
+    ],
+)
+def test_unknown_fields_and_wrong_types_are_named(values, message):
+    with pytest.raises(InputError, match=message) as caught:
+        from_dict(RunConfig, values, "here")
+    assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_may_stand_for_floats():
+    assert from_dict(RunConfig, {"train": {"lr": 1, "max_minutes": 5, "ema_decay": None}}, "here").train.lr == 1
+
+
+def test_presets_by_name_and_the_list_of_them():
+    for presets in (GENERATOR_PRESETS, AUTOENCODER_PRESETS):
+        assert {"paper", "quick"} <= set(presets)
+        for name, config in presets.items():
+            assert preset(presets, name) is config
+            assert config.preset == name
+        with pytest.raises(InputError, match=r"--preset must be one of .*'nope'") as caught:
+            preset(presets, "nope")
+        assert all(name in str(caught.value) for name in presets)
+
+
+@pytest.mark.parametrize("name", sorted(ALL_PRESETS))
+def test_every_preset_is_possible(name):
+    check(ALL_PRESETS[name])
+    assert (ALL_PRESETS[name].model.kind == "autoencoder") == name.startswith("ae")
+
+
+def test_the_paper_presets_are_dpms():
+    gen, ae = GENERATOR_PRESETS["paper"], AUTOENCODER_PRESETS["paper"]
+    assert gen == RunConfig()
+    assert (gen.model.latent_dim, gen.model.num_steps, gen.model.beta_1, gen.model.beta_T) == (256, 100, 1e-4, 0.02)
+    assert (gen.model.flow_depth, gen.model.flow_hidden_dim, gen.model.residual) == (14, 256, True)
+    assert (gen.objective.kl_weight, gen.objective.times_per_cloud) == (1e-3, 1)
+    assert (gen.train.lr, gen.train.batch_size, gen.train.max_grad_norm) == (2e-3, 128, 10.0)
+    assert (gen.train.precision, gen.train.ema_decay, gen.train.warmup_iters) == ("fp32", None, 0)
+    assert (ae.model.num_steps, ae.model.beta_T, ae.train.lr) == (200, 0.05, 1e-3)
+
+
+def test_no_two_flags_share_a_name():
+    names = [name for name, _ in flags()]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("flag", ["--latent-dim", "--latent_dim"])
+@pytest.mark.parametrize("joined", [True, False])
+def test_hyphens_and_underscores_are_one(flag, joined):
+    argv = [f"{flag}=48"] if joined else [flag, "48"]
+    assert cli.parse_run(GENERATOR_PRESETS, argv).model.latent_dim == 48
+
+
+@pytest.mark.parametrize("argv", [["--preset", "quick"], ["--preset=quick"]])
+@pytest.mark.parametrize("presets", [GENERATOR_PRESETS, AUTOENCODER_PRESETS])
+def test_a_preset_sets_the_defaults(argv, presets):
+    assert cli.parse_run(presets, argv) == presets["quick"]
+
+
+def test_flags_go_over_the_preset_wherever_they_stand():
+    expected = replace(GENERATOR_PRESETS["quick"], seed=3)
+    expected = replace(expected, train=replace(expected.train, lr=0.5))
+    for argv in (["--preset", "quick", "--seed", "3", "--lr", "0.5"], ["--lr=0.5", "--seed=3", "--preset=quick"]):
+        assert cli.parse_run(GENERATOR_PRESETS, argv) == expected
+
+
+def test_without_flags_it_is_the_paper():
+    assert cli.parse_run(AUTOENCODER_PRESETS, []) == AUTOENCODER_PRESETS["paper"]
+
+
+def test_an_unknown_preset_lists_the_known_ones():
+    with pytest.raises(InputError, match=r"--preset must be one of \[.*'paper', 'quick'.*\], got 'nope'"):
+        cli.parse_run(GENERATOR_PRESETS, ["--preset", "nope"])
+
+
+@pytest.mark.parametrize("argv", [["--latent-dimm", "3"], ["--latent-dim", "many"], ["--kind", "vqvae"], ["--lr"]])
+def test_flags_that_do_not_parse_end_with_status_2(argv, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.parse_run(GENERATOR_PRESETS, argv)
+    assert end.value.code == 2
+    assert argv[0] in capsys.readouterr().err
+
+
+def test_resuming_starts_from_the_runs_own_config(tmp_path):
+    own = replace(GENERATOR_PRESETS["quick"], seed=77)
+    write_text(tmp_path / "config.json", to_json(own))
+    assert read_config(tmp_path) == own
+    config = cli.parse_run(GENERATOR_PRESETS, ["--resume", str(tmp_path), "--max-iters", "9"])
+    assert config == replace(own, resume=tmp_path, train=replace(own.train, max_iters=9))
+
+
+@pytest.mark.parametrize("content", [None, "", "{oops", "3", '{"colour": 1}', '{"seed": "x"}', "\udcff"])
+def test_resuming_what_is_no_run(content, tmp_path):
+    if content is not None:
+        (tmp_path / "config.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(InputError) as caught:
+        cli.parse_run(GENERATOR_PRESETS, ["--resume", str(tmp_path)])
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def help_of_each_flag(text):
+    """Return flag -> its help, from the boxes that are printed."""
+    text = " ".join(re.sub(r"[─│╭╮╰╯]", " ", text).split())
+    found = list(re.finditer(r"--[A-Za-z][\w-]*(?:, --no-[\w-]+)? (?=[\[{A-Z])", text))
+    ends = [match.start() for match in found[1:]] + [len(text)]
+    return {
+        re.match(r"--[\w-]+", match[0])[0]: text[match.start() : end]
+        for match, end in zip(found, ends, strict=True)
+    }
+
+
+@pytest.mark.parametrize("presets", [GENERATOR_PRESETS, AUTOENCODER_PRESETS], ids=["gen", "ae"])
+def test_every_flag_has_help_with_its_default(presets, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as end:
+        cli.parse_run(presets, ["--help"], "What the script does.")
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert "What the script does." in text
+    helps = help_of_each_flag(text)
+    own = {f.name: getattr(presets["paper"], f.name) for f in dataclasses.fields(RunConfig) if f.name not in PARTS}
+    for part in PARTS:
+        own |= vars(getattr(presets["paper"], part))
+    for name, _ in flags():
+        entry = helps[f"--{name.replace('_', '-')}"]
+        value = own[name]
+        shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        described, default = re.fullmatch(r"--\S+(.*)\(default: ([^)]*)\).*", entry).groups()
+        assert default == shown, name
+        assert len(described.split()) >= 4, f"{name}: {described!r} explains nothing"
+        assert described.rstrip().endswith((".", "...")), f"{name}: {described!r} is no sentence"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--latent-dim", "0"], "latent_dim must be at least 1, got 0"),
+        (["--net-widths", "8", "0"], "net_widths must be at least 1, got 0"),
+        (["--num-points", "-5"], "num_points must be at least 1, got -5"),
+        (["--seed", "-1"], "seed must be not negative, got -1"),
+        (["--kl-weight", "-1"], "kl_weight must be not negative, got -1"),
+        (["--lr", "0"], "lr must be positive, got 0"),
+        (["--lr", "nan"], "lr must be positive, got nan"),
+        (["--max-minutes", "0"], "max_minutes must be positive, got 0"),
+        (["--beta-T", "1"], r"beta_T must be in \(0, 1\), got 1"),
+        (["--ema-decay", "1"], r"ema_decay must be in \(0, 1\), got 1"),
+        (["--flexibility", "1.5"], r"flexibility must be in \[0, 1\], got 1.5"),
+        (["--times-per-cloud", "7"], "times_per_cloud must divide num_points = 2048, got 7"),
+    ],
+)
+def test_values_out_of_range_are_named_before_anything_is_made(argv, message):
+    with pytest.raises(InputError, match=message):
+        cli.parse_run(GENERATOR_PRESETS, argv)
+
+
+def test_learning_rate_warms_up_holds_and_falls():
+    config = TrainConfig(lr=1.0, end_lr=0.2, warmup_iters=4, lr_decay_start=10, lr_decay_end=14)
+    expected = [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0.2, 0.2]
+    assert [learning_rate(step, config) for step in range(17)] == pytest.approx(expected)
+
+
+def golden_schedules(golden):
+    path = golden / "3d/luost26/misc/misc.json"
+    if not path.is_file():
+        pytest.skip(f"PCDIFF_GOLDEN: no {path}")
+    return json.loads(path.read_text())
+
+
+def as_config(facts):
+    return TrainConfig(
+        lr=facts["start_lr"],
+        end_lr=facts["end_lr"],
+        lr_decay_start=facts["start_epoch"],
+        lr_decay_end=facts["end_epoch"],
+    )
+
+
+@pytest.mark.golden
+def test_golden_learning_rates(golden):
+    for case in golden_schedules(golden)["linear_scheduler"]:
+        config = as_config(case["cfg"])
+        ours = [learning_rate(step, config) for step in case["steps"]]
+        assert ours == pytest.approx(case["lr"], rel=1e-9)
+
+
+@pytest.mark.golden
+def test_golden_learning_rates_of_a_stepped_run(golden):
+    """DPM steps its scheduler after the optimiser: our step k (from 0) runs at the rate after k calls."""
+    case = golden_schedules(golden)["linear_scheduler_stepped"]
+    config = as_config(case["cfg"])
+    ours = [learning_rate(step, config) for step in range(len(case["lr_after_k_calls_of_step"]))]
+    assert ours == pytest.approx(case["lr_after_k_calls_of_step"], rel=1e-9)
