@@ -23,7 +23,7 @@ class PointwiseNet(nn.Module):
         point_dim: coordinates of a point.
         widths: hidden widths.
         residual: add the input to the output.
-        frequencies: sines and cosines of every coordinate fed beside it, at octaves from one half period per unit
+        frequencies: sines and cosines of every coordinate fed beside it, at octaves from a quarter period per unit
             up (Tancik et al., 2020); 0, as in the paper, feeds the coordinates alone. A plain MLP learns sharp
             edges slowly; with them it does so within a short run.
     """

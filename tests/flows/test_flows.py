@@ -15,7 +15,7 @@ FLOWS = {
     "coupling, even depth": lambda dim: CouplingFlow(dim, depth=4, hidden_dim=16),
     "coupling, odd depth": lambda dim: CouplingFlow(dim, depth=3, hidden_dim=16),
     "coupling, one layer": lambda dim: CouplingFlow(dim, depth=1, hidden_dim=16),
-    "coupling, default depth": lambda dim: CouplingFlow(dim, hidden_dim=8),
+    "coupling, default depth": lambda dim: CouplingFlow(dim, hidden_dim=16),
 }
 DIMS = [2, 3, 8, 9]
 
@@ -140,6 +140,16 @@ def test_coupling_layer_leaves_its_driver_alone(dim, swap):
     driven[:half] = swap
     driven[half:] = not swap
     assert torch.equal(changed, driven)
+
+
+def test_coupling_layer_starts_near_a_scale_of_sigmoid_2():
+    layer, z = AffineCoupling(4, 8), draws(5, 4).float()
+    for parameter in layer.parameters():
+        torch.nn.init.zeros_(parameter)
+    scale = 1 / (1 + math.exp(-2))
+    w, log_det = layer(z)
+    torch.testing.assert_close(w, torch.cat([z[:, :2], scale * z[:, 2:]], dim=1))
+    torch.testing.assert_close(log_det, torch.full((5,), 2 * math.log(scale)))
 
 
 @pytest.mark.parametrize("name", [name for name in FLOWS if "one layer" not in name])

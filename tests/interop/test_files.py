@@ -115,7 +115,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, clouds, m
     path = write_clouds(tmp_path / "a.npy", clouds)
 
     def full(file, array, **_):
-        file.write(b"half")
+        file.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", full)
@@ -127,7 +127,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, clouds, m
 
 def test_a_folder_that_cannot_be_made(tmp_path, clouds):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match="cannot write there"):
+    with pytest.raises(InputError, match=r"cannot write \(.*what was there is untouched"):
         write_clouds(tmp_path / "file" / "a.npy", clouds)
     for bad in (clouds[0], clouds[:0], clouds.astype(int)):
         with pytest.raises(InputError, match="clouds must"):
