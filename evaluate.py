@@ -1,8 +1,10 @@
 """Score a trained run, or anyone's clouds.
 
-python evaluate.py --run runs/NAME                                     generate, then compare with the test split
-python evaluate.py --samples A.npy --reference B.npy --output s.json   compare two sets of clouds
-python evaluate.py --resume runs/NAME                                  go on with a stopped evaluation
+python evaluate.py --run runs/NAME # generate, then compare with the test split
+
+python evaluate.py --samples A.npy --reference B.npy --output s.json # compare two sets of clouds
+
+python evaluate.py --resume runs/NAME # go on with a stopped evaluation
 """
 
 from data import announce, load_clouds

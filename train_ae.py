@@ -1,8 +1,10 @@
 """Train an autoencoder of 3D shapes, then reconstruct and score validation clouds (Luo & Hu, CVPR 2021).
 
-python train_ae.py                                        the paper's recipe (a GPU's work)
-python train_ae.py --categories chair --preset quick      minutes on two CPU cores
-python train_ae.py --resume runs/NAME                     go on exactly where a run stopped
+python train_ae.py # the paper's recipe (a GPU's work)
+
+python train_ae.py --categories chair --preset quick # minutes on two CPU cores
+
+python train_ae.py --resume runs/NAME # go on exactly where a run stopped
 """
 
 import torch
@@ -31,14 +33,14 @@ def main() -> None:
     with runs.logging_to(folder):
         runs.log.info(announce(train.identity))
         identity = train.identity.to_dict()
-        given = val.points[: config.train.val_clouds, : data.num_points]
-        validation = AutoencoderValidation(given, data.num_points, config.seed)
+        given = val.points[: config.train.val_clouds, : config.train.val_points]
+        validation = AutoencoderValidation(given, config.seed)
         trainer = sessions.make_trainer(config, folder, batches, identity, device, validation)
         outcome = sessions.fit(config, trainer)
         if outcome.reason == "interrupted":
             return
         model = trainer.sampling_model.eval()
-        result = torch.cat(list(reconstruct(model, given, data.num_points, config.seed)))
+        result = torch.cat(list(reconstruct(model, given, given.shape[1], config.seed)))
         pairs = torch.stack([given, result], dim=1).flatten(0, 1)[: 2 * config.num_samples]
         sessions.keep_clouds(folder, "samples", pairs, f"input and reconstruction in turn, step {outcome.step}")
         scores = reconstruction_scores(reconstructions=result, reference=given, emd=False)

@@ -1,8 +1,10 @@
 """Train a generator of 3D shapes, then sample and score it (Luo & Hu, CVPR 2021).
 
-python train_gen.py --categories airplane                  the paper's recipe (a GPU's work)
-python train_gen.py --categories airplane --preset quick   minutes on two CPU cores
-python train_gen.py --resume runs/NAME                     go on exactly where a run stopped
+python train_gen.py --categories airplane # the paper's recipe (a GPU's work)
+
+python train_gen.py --categories airplane --preset quick # minutes on two CPU cores
+
+python train_gen.py --resume runs/NAME # go on exactly where a run stopped
 """
 
 from data import Batches, announce, load_clouds
@@ -28,7 +30,8 @@ def main() -> None:
         runs.log.info(announce(train.identity))
         identity = train.identity.to_dict()
         reference = val.points[: config.train.val_clouds]
-        validation = GeneratorValidation(reference, data.num_points, config.seed)
+        points = min(config.train.val_points, reference.shape[1])
+        validation = GeneratorValidation(reference, points, config.seed)
         trainer = sessions.make_trainer(config, folder, batches, identity, device, validation)
         outcome = sessions.fit(config, trainer)
         if outcome.reason == "interrupted":
@@ -38,8 +41,8 @@ def main() -> None:
             model, config.num_samples, config.sample_points, config.seed, flexibility=config.flexibility
         )
         sessions.keep_clouds(folder, "samples", shown, f"samples at step {outcome.step}")
-        scored = sample_all(model, len(reference), data.num_points, config.seed, flexibility=config.flexibility)
-        results = evaluate(samples=scored, reference=reference, num_points=data.num_points, emd=False)
+        scored = sample_all(model, len(reference), points, config.seed, flexibility=config.flexibility)
+        results = evaluate(samples=scored, reference=reference, num_points=points, emd=False)
         training = sessions.training_summary(config, outcome)
         sessions.keep_results(folder, {**results, "dataset": identity, "split": "val", "training": training})
         runs.log.info("%s\nscore the test split with: python evaluate.py --run %s", table(results), folder)

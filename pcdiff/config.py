@@ -75,7 +75,7 @@ class DataConfig:
     normalisation: str = "shape_unit"
     """Per-cloud normalisation: none, global_unit, shape_unit, shape_bbox, shape_half or shape_34."""
     num_points: int = 2048
-    """Points of a cloud in training and sampling (points)."""
+    """Points of a cloud in a training batch, drawn anew each time (points)."""
     rotate: bool = False
     """Turn every training cloud by a random angle about the up axis."""
 
@@ -118,6 +118,8 @@ class TrainConfig:
     """Steps between validations, which decide `best`; 0 turns them off (steps)."""
     val_clouds: int = 100
     """Clouds a validation draws or reconstructs, at most the split's size (clouds)."""
+    val_points: int = 2048
+    """Points compared in a validation, at most what the data has (points)."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,8 @@ class EvaluateConfig:
     checkpoint: Literal["auto", "best", "last"] = "auto"
     """Which of the run's checkpoints; `auto` is best where there is one."""
     num_points: int | None = None
-    """Points of a cloud, the first ones of every reference; the run's own number by default (points)."""
+    """Points of a cloud, the first ones of every reference; by default the run's sample_points, at most what the
+    data has (points)."""
     num_samples: int | None = None
     """Clouds to score against as many references; the whole split by default (clouds)."""
     emd: Literal["auto", "yes", "no"] = "auto"
@@ -212,7 +215,8 @@ def check(config: RunConfig) -> None:
     }
     at_least_one = (
         "latent_dim encoder_widths encoder_head_widths flow_depth flow_hidden_dim net_widths num_steps "
-        "times_per_cloud num_points max_iters batch_size log_every save_every val_clouds num_samples sample_points"
+        "times_per_cloud num_points max_iters batch_size log_every save_every val_clouds val_points num_samples "
+        "sample_points"
     )
     not_negative = (
         "seed kl_weight warmup_iters weight_decay val_every frequencies lr_decay_start lr_decay_end end_lr"

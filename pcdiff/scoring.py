@@ -69,7 +69,7 @@ def score_run(
             f"{folder} was trained on {_named(trained_on)}, not on {_named(dataset)}; "
             "give its own data, or --allow-other-dataset to compare all the same"
         )
-    num_points = config.num_points or run.data.num_points
+    num_points = config.num_points or min(run.sample_points, clouds.shape[1])
     if num_points > clouds.shape[1]:
         raise InputError(f"--num-points {num_points}: the {config.split} clouds have only {clouds.shape[1]} points")
     count = min(len(clouds), _QUICK_CLOUDS if config.preset == "quick" else len(clouds))

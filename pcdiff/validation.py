@@ -50,23 +50,20 @@ class AutoencoderValidation:
 
     Args:
         clouds: validation clouds `(n, P, 3)` in the model's normalisation.
-        num_points: points encoded and decoded, of each cloud.
         seed: of the decoding.
     """
 
     clouds: Tensor
-    num_points: int
     seed: int
     made: Tensor | None = field(default=None, init=False)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Return the mean squared Chamfer distance as `CD` and `score`."""
-        given = self.clouds[:, : self.num_points]
-        self.made = torch.cat(list(reconstruct(model, given, self.num_points, self.seed)))
-        distance = float(chamfer(self.made, given).mean())
+        self.made = torch.cat(list(reconstruct(model, self.clouds, self.clouds.shape[1], self.seed)))
+        distance = float(chamfer(self.made, self.clouds).mean())
         return {"CD": distance, "score": distance}
 
     def show(self, writer: SummaryWriter, step: int) -> None:
         """Log a few clouds and their last reconstructions to TensorBoard's mesh plugin."""
-        writer.add_mesh("input", self.clouds[:_SHOWN, : self.num_points], global_step=step)
+        writer.add_mesh("input", self.clouds[:_SHOWN], global_step=step)
         writer.add_mesh("reconstruction", self.made[:_SHOWN], global_step=step)

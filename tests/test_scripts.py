@@ -100,7 +100,7 @@ def test_a_run_leaves_what_it_promises(kind, request):
     assert results["training"]["steps"] == 12
     expected = {"MMD-CD", "COV-CD", "1-NNA-CD", "JSD"} if kind == "generator_run" else {"CD", "CD-median"}
     assert expected <= set(results["scores"])
-    assert np.load(run / "samples.npy").shape[1:] == (32, 3)
+    assert np.load(run / "samples.npy").shape[2] == 3
     picture = np.asarray(Image.open(run / "samples.png"))
     assert picture.std() > 5
     assert "finished at step 12" in (run / "log.txt").read_text()
