@@ -11,6 +11,7 @@ from pcdiff.config import RunConfig, check
 from pcdiff.errors import InputError
 from pcdiff.presets import preset
 from pcdiff.runs import read_config
+from pcdiff.training import TrainingDiverged
 
 T = TypeVar("T")
 
@@ -59,12 +60,12 @@ def _value_of(flag: str, argv: Sequence[str]) -> str | None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script's main: an `InputError` becomes one line on stderr and exit status 2."""
+    """Run a script's main: an `InputError` becomes one line on stderr and exit status 2, divergence one and 1."""
     try:
         main()
-    except InputError as error:
+    except (InputError, TrainingDiverged) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, InputError) else 1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
