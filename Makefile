@@ -35,6 +35,7 @@ demo: $(STAMP)
 
 # The run of docs/results.md: 40 minutes on two cores, on real chairs where they are at hand.
 chairs: $(STAMP)
+	rm -rf runs/chairs
 	$(BIN)/python train_gen.py --dataset-path $(CHAIRS) --categories chair --preset cpu --max-minutes 40 --out runs/chairs
 	$(BIN)/python evaluate.py --run runs/chairs
 

@@ -34,16 +34,20 @@ def main() -> None:
         runs.log.info(announce(train.identity))
         identity = train.identity.to_dict()
         given = val.points[: config.train.val_clouds, : config.train.val_points]
-        validation = AutoencoderValidation(given, config.seed)
+        validation = AutoencoderValidation(given, config.seed, config.flexibility)
         trainer = sessions.make_trainer(config, folder, batches, identity, device, validation)
         outcome = sessions.fit(config, trainer)
         if outcome.reason == "interrupted":
             return
         model = trainer.sampling_model.eval()
-        result = torch.cat(list(reconstruct(model, given, given.shape[1], config.seed)))
-        pairs = torch.stack([given, result], dim=1).flatten(0, 1)[: 2 * config.num_samples]
-        sessions.keep_clouds(folder, "samples", pairs, f"input and reconstruction in turn, step {outcome.step}")
-        scores = reconstruction_scores(reconstructions=result, reference=given, emd=False)
+        chunks = reconstruct(model, given, given.shape[1], config.seed, flexibility=config.flexibility)
+        made = torch.cat(list(chunks))
+        pairs = torch.stack([given, made], dim=1).flatten(0, 1)[: 2 * config.num_samples]
+        title = f"input and reconstruction in turn: {identity['name']}, step {outcome.step}"
+        sessions.keep_clouds(folder, "samples", made, title, pictured=pairs)
+        there = {"reconstructions": made, "reference": given}
+        indices = range(len(given))
+        scores = reconstruction_scores(**{k: val.denormalise(v, indices) for k, v in there.items()}, emd=False)
         training = sessions.training_summary(config, outcome)
         sessions.keep_results(folder, {**scores, "dataset": identity, "split": "val", "training": training})
         runs.log.info("scores on val: %s", scores["scores"])

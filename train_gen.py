@@ -31,7 +31,7 @@ def main() -> None:
         identity = train.identity.to_dict()
         reference = val.points[: config.train.val_clouds]
         points = min(config.train.val_points, reference.shape[1])
-        validation = GeneratorValidation(reference, points, config.seed)
+        validation = GeneratorValidation(reference, points, config.seed, flexibility=config.flexibility)
         trainer = sessions.make_trainer(config, folder, batches, identity, device, validation)
         outcome = sessions.fit(config, trainer)
         if outcome.reason == "interrupted":
@@ -40,7 +40,7 @@ def main() -> None:
         shown = sample_all(
             model, config.num_samples, config.sample_points, config.seed, flexibility=config.flexibility
         )
-        sessions.keep_clouds(folder, "samples", shown, f"samples at step {outcome.step}")
+        sessions.keep_clouds(folder, "samples", shown, f"samples: {identity['name']}, step {outcome.step}")
         scored = sample_all(model, len(reference), points, config.seed, flexibility=config.flexibility)
         results = evaluate(samples=scored, reference=reference, num_points=points, emd=False)
         training = sessions.training_summary(config, outcome)

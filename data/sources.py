@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -39,12 +40,17 @@ class Source(Protocol):
         ...
 
     def digest(self, key: str) -> bytes:
-        """Return bytes that change when the clouds of a category do, whatever the split loaded."""
+        """Return what the fingerprint takes from one category: of all three splits, whichever is loaded."""
         ...
 
 
 def fingerprint(source: Source, keys: Mapping[str, str]) -> str:
-    """Return the short SHA-256 over the chosen categories (name -> key) of a source."""
+    """Return the short SHA-256 over the chosen categories (name -> key) and each one's `Source.digest`.
+
+    It covers the shapes (of a folder: the file names and sizes) of every split, and the coordinates of up to 16
+    clouds of each, spread evenly, the first and the last among them. Of a larger split it does not see the other
+    clouds: a change of coordinates there alone leaves the fingerprint as it was.
+    """
     sha = hashlib.sha256()
     for name, key in keys.items():
         sha.update(f"{name}:".encode() + source.digest(key) + b";")
@@ -54,6 +60,11 @@ def fingerprint(source: Source, keys: Mapping[str, str]) -> str:
 def _probes(count: int) -> list[int]:
     """Return up to `_PROBES` indices spread evenly over 0..count-1, both ends included."""
     return sorted({round(i) for i in np.linspace(0, count - 1, min(count, _PROBES))}) if count else []
+
+
+def _float32_bytes(cloud: np.ndarray) -> bytes:
+    with np.errstate(over="ignore"):  # in a split that is not loaded nobody has looked for such values yet
+        return np.ascontiguousarray(cloud, dtype="<f4").tobytes()
 
 
 def _held(keys: Iterable[str], where: Path) -> dict[str, str]:
@@ -87,19 +98,27 @@ class Hdf5Source:
         self.path, self.where = path, str(path)
         self.name = f"shapenet.hdf5 layout: {path.name}"
         with self._open() as file:
+            for key in file:  # a damaged name: bytes where it is not UTF-8, or such as no one-line message holds
+                if not isinstance(key, str) or not key.isprintable():
+                    raise ValueError(f"entry named {key!a}")
             keys = sorted(key for key in file if isinstance(file[key], h5py.Group))
             keys = [key for key in keys if any(split in file[key] for split in SPLITS)]
         if not keys:
             raise InputError(f"{path} holds no category: expected groups <synset id>/train|val|test")
         self.held = _held(keys, path)
 
-    def _open(self) -> h5py.File:
+    @contextmanager
+    def _open(self) -> Iterator[h5py.File]:
         try:
-            return h5py.File(self.path, "r")
-        except OSError as error:
-            reason = str(error).splitlines()[0]
+            with h5py.File(self.path, "r") as file:
+                yield file
+        except InputError:
+            raise
+        # Damage shows wherever h5py meets it: at the opening, at a look-up, or at the reading of clouds.
+        except (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"{self.path} cannot be read as HDF5: truncated, or another format ({reason}); fetch it again"
+                f"{self.path}: truncated or damaged HDF5, or another format ({reason}); fetch it again"
             ) from None
 
     def _entry(self, file: h5py.File, key: str, split: str) -> h5py.Dataset | None:
@@ -122,29 +141,21 @@ class Hdf5Source:
             if entry is None or not len(entry):
                 present = ", ".join(s for s in SPLITS if s in file[key] and len(file[key][s]))
                 raise InputError(f"{where} is empty or absent (splits with clouds: {present or 'none'})")
-            try:
-                with np.errstate(over="ignore"):  # float64 beyond float32's range: reported as infinite below
-                    clouds = np.asarray(entry, dtype=np.float32)
-            except OSError as error:
-                raise InputError(f"{where} cannot be read: {str(error).splitlines()[0]}; fetch it again") from None
+            with np.errstate(over="ignore"):  # float64 beyond float32's range: reported as infinite below
+                clouds = np.asarray(entry, dtype=np.float32)
         ids = [str(i) for i in range(len(clouds))]
         _check_finite(clouds, where, ids)
         return torch.from_numpy(clouds), ids
 
     def digest(self, key: str) -> bytes:
-        """Hash shapes, types and a spread of clouds of all three splits."""
+        """Hash the shapes of all three splits, and up to 16 clouds of each as float32."""
         sha = hashlib.sha256()
         with self._open() as file:
             for split in SPLITS:
                 entry = self._entry(file, key, split)
                 sha.update(f"{split}{None if entry is None else entry.shape}".encode())
                 for i in _probes(0 if entry is None else len(entry)):
-                    try:
-                        cloud = entry[i]
-                    except OSError as error:
-                        reason = str(error).splitlines()[0]
-                        raise InputError(f"{self.path}: {key}/{split} cannot be read: {reason}") from None
-                    sha.update(np.ascontiguousarray(cloud, dtype="<f4").tobytes())
+                    sha.update(_float32_bytes(entry[i]))
         return sha.digest()
 
 
@@ -185,10 +196,12 @@ class FolderSource:
         return sorted((self.root / key / split).glob("*.npy"))
 
     def _load(self, file: Path) -> np.ndarray:
+        # Mapped, a header that promises more than the file holds is refused before any memory is taken; and unlike
+        # np.load this opens nothing but .npy, whatever the file is: no archive, no pickle.
         try:
-            cloud = np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            reason = (str(error).splitlines() or ["no data"])[0]
+            cloud = np.lib.format.open_memmap(file, mode="r")
+        except Exception as error:  # the header is Python text, and its parser raises what it likes
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"{file} cannot be read as .npy ({reason}); remove it") from None
         if cloud.dtype.kind != "f" or cloud.ndim != 2 or cloud.shape[1] != 3 or not len(cloud):
             raise InputError(f"{file} must be floating point (P, 3), got {cloud.dtype} {cloud.shape}")
@@ -218,7 +231,7 @@ class FolderSource:
         return torch.from_numpy(clouds), ids
 
     def digest(self, key: str) -> bytes:
-        """Hash the file names and sizes of all three splits, and a spread of the clouds."""
+        """Hash the file names and sizes of all three splits, and up to 16 clouds of each as float32."""
         sha = hashlib.sha256()
         for split in SPLITS:
             files = self._files(key, split)
@@ -226,5 +239,5 @@ class FolderSource:
             for file in files:
                 sha.update(f"{file.name} {file.stat().st_size}".encode())
             for i in _probes(len(files)):
-                sha.update(np.ascontiguousarray(self._load(files[i]), dtype="<f4").tobytes())
+                sha.update(_float32_bytes(self._load(files[i])))
         return sha.digest()

@@ -6,6 +6,7 @@
 >>> distance = pcdiff.chamfer(clouds[:2], clouds[2:])
 """
 
+from pcdiff import interop
 from pcdiff.checkpoint import load
 from pcdiff.errors import InputError
 from pcdiff.models import AutoEncoder, FlowVAE, GaussianVAE
@@ -13,4 +14,14 @@ from pcdiff.ops import chamfer, emd
 
 __version__ = "0.1.0"
 
-__all__ = ["AutoEncoder", "FlowVAE", "GaussianVAE", "InputError", "__version__", "chamfer", "emd", "load"]
+__all__ = [
+    "AutoEncoder",
+    "FlowVAE",
+    "GaussianVAE",
+    "InputError",
+    "__version__",
+    "chamfer",
+    "emd",
+    "interop",
+    "load",
+]

@@ -55,7 +55,7 @@ class ObjectiveConfig:
     """What is minimised."""
 
     objective: Literal["simple", "elbo"] = "simple"
-    """Reconstruction term: `simple` (mean squared noise error) or `elbo` (the bound itself, in nats)."""
+    """Reconstruction term: `simple` (mean squared noise error) or `elbo` (in nats; with kl_weight 1 the bound)."""
     kl_weight: float = 1e-3
     """Weight of prior and entropy beside the reconstruction term."""
     times_per_cloud: int = 1
@@ -87,7 +87,7 @@ class TrainConfig:
     max_iters: int = 400_000
     """Stop after this many optimiser steps (steps)."""
     max_minutes: float | None = None
-    """Stop after this much wall clock (minutes); no limit by default."""
+    """Stop training after this much wall clock, counted anew at each resume (minutes); no limit by default."""
     batch_size: int = 128
     """Clouds in a batch (clouds)."""
     lr: float = 2e-3
@@ -218,27 +218,58 @@ def check(config: RunConfig) -> None:
         "times_per_cloud num_points max_iters batch_size log_every save_every val_clouds val_points num_samples "
         "sample_points"
     )
-    not_negative = (
-        "seed kl_weight warmup_iters weight_decay val_every frequencies lr_decay_start lr_decay_end end_lr"
-    )
+    not_negative = "kl_weight warmup_iters weight_decay val_every frequencies lr_decay_start lr_decay_end end_lr"
     ranges: dict[str, tuple[str, Callable[[float], bool]]] = {
         "at least 1": (at_least_one, lambda v: v >= 1),
         "not negative": (not_negative, lambda v: v >= 0),
+        "in 0..2^63 - 1": ("seed", lambda v: 0 <= v < 2**63),
         "positive": ("lr max_grad_norm max_minutes", lambda v: v > 0),
         "in (0, 1)": ("beta_1 beta_T ema_decay", lambda v: 0 < v < 1),
         "in [0, 1]": ("flexibility", lambda v: 0 <= v <= 1),
     }
+    _check_ranges(fields, ranges)
+    model, train = config.model, config.train
+    if not model.encoder_widths:
+        raise InputError("encoder_widths must name at least one layer, got none")
+    if model.kind == "flow" and model.latent_dim < 2:
+        raise InputError(f"latent_dim must be at least 2 for a flow, got {model.latent_dim}")
+    if train.batch_size < 2:
+        raise InputError(f"batch_size must be at least 2 for batch normalisation, got {train.batch_size}")
+    if model.kind != "autoencoder" and train.val_every and train.val_clouds < 2:
+        raise InputError(f"val_clouds must be at least 2, since 1-NNA leaves one out, got {train.val_clouds}")
+    if config.data.num_points % config.objective.times_per_cloud:
+        raise InputError(
+            f"times_per_cloud must divide num_points = {config.data.num_points}, "
+            f"got {config.objective.times_per_cloud}"
+        )
+
+
+def check_evaluation(config: EvaluateConfig) -> None:
+    """Refuse flags of `evaluate.py` that are out of range or contradict each other.
+
+    Raises:
+        InputError: names the flag, what was expected and what came.
+    """
+    if (config.run or config.resume) and (config.samples or config.reference):
+        raise InputError("give --run or the pair --samples and --reference, not both")
+    if config.run and config.resume and config.run != config.resume:
+        raise InputError(f"--run {config.run} and --resume {config.resume} name different runs; give one")
+    ranges: dict[str, tuple[str, Callable[[float], bool]]] = {
+        "at least 1": ("num_points num_samples max_iters save_every", lambda v: v >= 1),
+        "positive": ("max_minutes truncate_std", lambda v: v > 0),
+        "in [0, 1]": ("flexibility", lambda v: 0 <= v <= 1),
+        "in 0..2^63 - 1": ("seed", lambda v: 0 <= v < 2**63),
+    }
+    _check_ranges(vars(config), ranges)
+
+
+def _check_ranges(fields: dict[str, Any], ranges: dict[str, tuple[str, Callable[[float], bool]]]) -> None:
     for expected, (names, fits) in ranges.items():
         for name in names.split():
             values = fields[name] if isinstance(fields[name], tuple) else (fields[name],)
             for value in values:
                 if value is not None and not fits(value):
                     raise InputError(f"{name} must be {expected}, got {value}")
-    if config.data.num_points % config.objective.times_per_cloud:
-        raise InputError(
-            f"times_per_cloud must divide num_points = {config.data.num_points}, "
-            f"got {config.objective.times_per_cloud}"
-        )
 
 
 def to_json(config: Any) -> str:

@@ -156,7 +156,7 @@ class PointCloudModel(nn.Module):
 
 
 class AutoEncoder(PointCloudModel):
-    """Deterministic code and diffusion decoder (Luo & Hu, CVPR 2021, section 4.3, eq. 14).
+    """Deterministic code and diffusion decoder (Luo & Hu, CVPR 2021, section 4.2, eq. 14).
 
     Example:
         >>> model = AutoEncoder(ModelConfig(kind="autoencoder"))
@@ -253,7 +253,7 @@ class LatentPriorModel(PointCloudModel):
 
 
 class GaussianVAE(LatentPriorModel):
-    """Generator whose prior is N(0, I): a variational autoencoder (Luo & Hu, CVPR 2021, section 4.1)."""
+    """Generator whose prior is N(0, I): a variational autoencoder, the `gaussian` model of DPM's code."""
 
     def prior_log_prob(self, z: Tensor) -> Tensor:
         """Return log N(z; 0, I) `(B,)` in nats."""
@@ -265,7 +265,7 @@ class GaussianVAE(LatentPriorModel):
 
 
 class FlowVAE(LatentPriorModel):
-    """Generator whose prior is a normalizing flow (Luo & Hu, CVPR 2021, section 4.2, eq. 12-13).
+    """Generator whose prior is a normalizing flow (Luo & Hu, CVPR 2021, section 4.1, eq. 12-13).
 
     Example:
         >>> model = FlowVAE(ModelConfig()).eval()

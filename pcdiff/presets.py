@@ -59,8 +59,13 @@ GENERATOR_PRESETS: Mapping[str, RunConfig] = {"paper": _PAPER, "cpu": _CPU, "qui
 
 
 def _autoencoder(config: RunConfig) -> RunConfig:
-    model = replace(config.model, kind="autoencoder")
-    return replace(config, model=model, train=replace(config.train, lr=1e-3))
+    # A code is read off whole clouds: more points of fewer clouds than a generator's posterior needs.
+    return replace(
+        config,
+        model=replace(config.model, kind="autoencoder"),
+        data=replace(config.data, num_points=512),
+        train=replace(config.train, lr=1e-3, batch_size=32),
+    )
 
 
 AUTOENCODER_PRESETS: Mapping[str, RunConfig] = {

@@ -35,7 +35,7 @@ def open_run(config: RunConfig, name: str) -> tuple[RunConfig, Path]:
         name: what the run is, for the default folder `runs/<name>-<date>-<time>`.
 
     Returns:
-        The config and the folder.
+        The config and the folder. A resumed run's `config.json` is not rewritten yet: its checkpoint may refuse.
 
     Raises:
         InputError: the folder already holds a run, or cannot be made; a resumed run's model, loss, data or seed
@@ -43,22 +43,31 @@ def open_run(config: RunConfig, name: str) -> tuple[RunConfig, Path]:
     """
     if config.resume is not None:
         folder = config.resume
-        config = replace(config, resume=None, out=None)
-        before = replace(read_config(folder), out=None)
+        before = read_config(folder)
+        if config.out not in (None, before.out, folder):
+            raise InputError(f"--out {config.out}: cannot be given with --resume; the run stays in {folder}")
+        config = replace(config, resume=None, out=before.out, preset=before.preset)
         if before.train.batch_size != config.train.batch_size:
             raise InputError(
                 f"--resume {folder}: batch_size is {before.train.batch_size} in this run; it cannot change"
             )
         for part in ("model", "objective", "data", "seed"):
             was, now = getattr(before, part), getattr(config, part)
+            if part == "data":  # the same data may lie elsewhere by now; the checkpoint knows its fingerprint
+                was = replace(was, dataset_path=now.dataset_path)
             if was != now:
                 raise InputError(f"--resume {folder}: {part} cannot change in a run; was {was}, got {now}")
     else:
         folder = config.out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         if (folder / "config.json").exists():
             raise InputError(f"--out {folder}: holds a run already; --resume {folder} goes on with it")
-    write_text(folder / "config.json", to_json(config))
+        write_config(folder, config)
     return config, folder
+
+
+def write_config(folder: Path, config: RunConfig) -> None:
+    """Write a run's resolved config."""
+    write_text(folder / "config.json", to_json(config))
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -83,8 +92,13 @@ def logging_to(folder: Path | None) -> Iterator[None]:
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot write there ({error.strerror}); give another folder with --out"
+            ) from None
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         handlers.append(file)
     level = log.level

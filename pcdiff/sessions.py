@@ -17,7 +17,7 @@ import pcdiff
 from pcdiff.config import RunConfig, to_json
 from pcdiff.interop.files import write_clouds
 from pcdiff.models import build_model
-from pcdiff.runs import log, write_json
+from pcdiff.runs import log, write_config, write_json
 from pcdiff.training import Outcome, Trainer, Validation
 from pcdiff.viz import save_grid
 
@@ -63,6 +63,7 @@ def make_trainer(
     )
     if trainer.checkpoint_path("last").exists():
         trainer.restore()
+        write_config(folder, config)
         log.info("resumed at step %d", trainer.step)
     if config.preset == "paper" and device.type == "cpu":
         remaining = config.train.max_iters - trainer.step
@@ -99,10 +100,11 @@ def fit(config: RunConfig, trainer: Trainer) -> Outcome:
     return outcome
 
 
-def keep_clouds(folder: Path, name: str, clouds: Tensor, title: str) -> None:
-    """Write `<name>.npy` and a shaded grid `<name>.png` into a run's folder."""
+def keep_clouds(folder: Path, name: str, clouds: Tensor, title: str, pictured: Tensor | None = None) -> None:
+    """Write `<name>.npy` and a shaded grid `<name>.png` (of `pictured`, if given) into a run's folder."""
     write_clouds(folder / f"{name}.npy", clouds)
-    save_grid(folder / f"{name}.png", clouds[:_PICTURED].numpy(), title=title)
+    pictured = clouds if pictured is None else pictured
+    save_grid(folder / f"{name}.png", pictured[:_PICTURED].numpy(), title=title)
     log.info("clouds: %s", folder / f"{name}.png")
 
 
@@ -116,6 +118,7 @@ def training_summary(config: RunConfig, outcome: Outcome) -> dict[str, Any]:
     """Return what `results.json` says of the training."""
     return {
         "steps": outcome.step,
+        "scored_checkpoint": "last",
         "ended": outcome.reason,
         "steps_per_second": outcome.steps_per_second,
         "best": outcome.best,

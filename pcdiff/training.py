@@ -15,6 +15,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch._inductor.cpp_builder import get_cpp_compiler
+from torch._inductor.exc import InvalidCxxCompiler
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -81,6 +83,17 @@ def keep_freed_memory() -> None:
         mallopt(top_pad, 2**28)
 
 
+def can_compile(device: torch.device) -> bool:
+    """Tell whether torch.compile can work for `device`; say so where it cannot for want of a C++ compiler."""
+    if device.type == "cpu":
+        try:
+            get_cpp_compiler()
+        except InvalidCxxCompiler:
+            log.warning("no C++ compiler found: training goes on uncompiled, which is slower")
+            return False
+    return True
+
+
 def resolve_device(name: str) -> torch.device:
     """Return the device a flag names; `auto` is CUDA where there is one.
 
@@ -91,6 +104,8 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("expected auto, cpu or cuda")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {name}: not available here ({str(error).splitlines()[0]})") from None
@@ -214,8 +229,8 @@ class Trainer:
         """
         path = self.checkpoint_path("last")
         tensors, metadata = checkpoint.read(path)
-        was, now = metadata.get("dataset"), self.metadata.get("dataset")
-        if was != now:
+        was, now = metadata["dataset"], self.metadata["dataset"]
+        if was["fingerprint"] != now["fingerprint"]:
             raise InputError(f"{path}: was trained on {was}, got {now}; give the run its own data set")
         checkpoint.load_weights(self.model, tensors, "model.", str(path))
         if self.ema is not None:
@@ -225,6 +240,8 @@ class Trainer:
             if name.startswith("optimizer."):
                 _, index, key = name.split(".")
                 state.setdefault(int(index), {})[key] = tensor
+        if metadata["step"] > 0 and len(state) != len(list(self.model.parameters())):
+            raise InputError(f"{path}: has no optimiser state (a copy of `best`?), so the run cannot go on from it")
         self.optimizer.load_state_dict(
             {"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]}
         )
@@ -259,7 +276,7 @@ class Trainer:
         self.model.train()
         if self.device.type == "cpu":
             keep_freed_memory()
-        if self.config.compile:
+        if self.config.compile and can_compile(self.device):
             self.model.compile()
         start, first, validating = time.monotonic(), self.step, 0.0
         writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step + 1 if self.step else None)
@@ -276,20 +293,21 @@ class Trainer:
             while reason is None:
                 terms = self.train_step()
                 reason = self._why_stop(signals, start)
-                # Reading the loss waits for a GPU, so there it is read only when it is logged.
-                if self.device.type == "cpu" or self._due(self.config.log_every, reason):
+                # Reading the loss waits for a GPU: there it is read only before a log entry or a checkpoint.
+                reads = self._due(self.config.log_every, reason) or self._due(self.config.save_every, reason)
+                if self.device.type == "cpu" or reads:
                     self._check_finite(terms)
                     bar.set_postfix(loss=f"{float(terms['loss']):.4f}", refresh=False)
                 bar.update()
                 if self._due(self.config.log_every, reason):
                     for name, value in terms.items():
                         writer.add_scalar(f"train/{name}", float(value), self.step)
+                if self._due(self.config.save_every, reason):
+                    self.save()
                 if self.validate and self._due(self.config.val_every, reason) and reason != "interrupted":
                     paused = time.monotonic()
                     self._validate(self.validate, writer)
                     validating += time.monotonic() - paused
-                if self._due(self.config.save_every, reason):
-                    self.save()
         seconds = max(1e-9, time.monotonic() - start - validating)
         return Outcome(reason, self.step, (self.step - first) / seconds, self.best)
 
@@ -324,5 +342,6 @@ class Trainer:
         if self.best is None or scores["score"] < self.best["score"]:
             self.best = {**scores, "step": self.step}
             self._save_best()
+            self.save()  # `last` remembers what to beat
         text = ", ".join(f"{name} {value:.4g}" for name, value in scores.items() if name != "score")
         log.info("step %d: validation %s (best so far: step %d)", self.step, text, self.best["step"])

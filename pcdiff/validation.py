@@ -22,18 +22,20 @@ class GeneratorValidation:
         num_points: points compared, of each cloud.
         seed: of the samples; the same at every validation, so that only the model differs.
         protocol: the protocol whose normalisation is used.
+        flexibility: of the sampling chain.
     """
 
     clouds: Tensor
     num_points: int
     seed: int
     protocol: str = "dpm"
+    flexibility: float = 0.0
     made: Tensor | None = field(default=None, init=False)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Return MMD-CD, COV-CD, 1-NNA-CD and `score` of `model`."""
         normalise = get_protocol(self.protocol).normalise
-        self.made = sample_all(model, len(self.clouds), self.num_points, self.seed)
+        self.made = sample_all(model, len(self.clouds), self.num_points, self.seed, flexibility=self.flexibility)
         reference = normalise(self.clouds[:, : self.num_points], "validation clouds")
         scores = generation_scores(samples=normalise(self.made, "samples"), reference=reference, distances=["cd"])
         names = ("MMD-CD", "COV-CD", "1-NNA-CD")
@@ -51,15 +53,18 @@ class AutoencoderValidation:
     Args:
         clouds: validation clouds `(n, P, 3)` in the model's normalisation.
         seed: of the decoding.
+        flexibility: of the decoding chain.
     """
 
     clouds: Tensor
     seed: int
+    flexibility: float = 0.0
     made: Tensor | None = field(default=None, init=False)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Return the mean squared Chamfer distance as `CD` and `score`."""
-        self.made = torch.cat(list(reconstruct(model, self.clouds, self.clouds.shape[1], self.seed)))
+        chunks = reconstruct(model, self.clouds, self.clouds.shape[1], self.seed, flexibility=self.flexibility)
+        self.made = torch.cat(list(chunks))
         distance = float(chamfer(self.made, self.clouds).mean())
         return {"CD": distance, "score": distance}
 

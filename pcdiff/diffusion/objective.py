@@ -82,8 +82,8 @@ def draw_times(
         batch: number of times.
         generator: source of the draw.
         stratified: one draw in each of `batch` equal parts of the chain, in random order; every time is still
-            uniform, but a batch covers the chain evenly, so the loss varies less (Kingma et al., VDM, 2021,
-            appendix I.1).
+            uniform, but a batch covers the chain evenly, so the loss varies less (compare Kingma et al., VDM,
+            2021, appendix I.1, who share one draw).
 
     Returns:
         Integer times `(batch,)` on the process's device.

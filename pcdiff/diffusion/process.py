@@ -35,7 +35,7 @@ class Process(nn.Module):
         raise NotImplementedError
 
     def perturb(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Draw from q(x_t | x_0) in closed form (Luo & Hu, 2021, section 4.4; Ho et al., 2020, eq. 4).
+        """Draw from q(x_t | x_0) in closed form (Ho et al., 2020, eq. 4).
 
         Args:
             x0: data `(B, *dims)`.

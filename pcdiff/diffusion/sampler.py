@@ -26,7 +26,7 @@ def sample(
     noise: Noise | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Run the reverse process from noise to data (Luo & Hu, 2021, eq. 3 and algorithm 2).
+    """Run the reverse process from noise to data (Luo & Hu, 2021, eq. 3; Ho et al., 2020, algorithm 2).
 
     Args:
         denoiser: the model.

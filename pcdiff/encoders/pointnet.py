@@ -11,7 +11,7 @@ from pcdiff.errors import InputError
 
 
 class PointNetEncoder(nn.Module):
-    """Encode a cloud as the mean and log-variance of q(z | X) (Luo & Hu, CVPR 2021, section 4.3).
+    """Encode a cloud as the mean and log-variance of q(z | X) (Luo & Hu, CVPR 2021, section 4).
 
     A shared pointwise MLP, a maximum over the points, and one small MLP a head. The result does not depend on
     the order of the points, and any number of points may come in.

@@ -63,7 +63,7 @@ class AffineCoupling(nn.Module):
 
 
 class CouplingFlow(nn.Module):
-    r"""Stack of affine coupling layers between the latent z and w ~ N(0, I) (Luo & Hu, CVPR 2021, section 4.2).
+    r"""Stack of affine coupling layers between the latent z and w ~ N(0, I) (Luo & Hu, CVPR 2021, section 4.1).
 
     `log p(z) = log N(w; 0, I) + log |det dw/dz|` with `w = flow(z)`.
 

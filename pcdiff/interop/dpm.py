@@ -8,11 +8,12 @@ import argparse
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pcdiff.config import ModelConfig, ObjectiveConfig
+from pcdiff.config import ModelConfig, ObjectiveConfig, RunConfig, check, from_dict
 from pcdiff.errors import InputError
 from pcdiff.models import PointCloudModel, build_model
 
@@ -30,39 +31,15 @@ def load(path: str | Path) -> PointCloudModel:
         The model in evaluation mode, on the CPU.
 
     Raises:
-        InputError: the file is missing, truncated, would run code, or is not DPM's; keys left over or missing are
-            listed.
+        InputError: the file is missing, truncated, damaged, would run code, or is not DPM's; keys left over or
+            missing are listed.
     """
-    checkpoint = _read(Path(path))
-    args, weights = vars(checkpoint["args"]), dict(checkpoint["state_dict"])
-    kind = args.get("model", "autoencoder")
-    if kind not in ("flow", "gaussian", "autoencoder"):
-        raise InputError(f"{path}: model must be 'flow', 'gaussian' or absent (autoencoder), got {kind!r}")
+    path = Path(path)
+    checkpoint = _read(path)
     try:
-        config = ModelConfig(
-            kind=kind,
-            latent_dim=args["latent_dim"],
-            num_steps=args["num_steps"],
-            schedule=args["sched_mode"],
-            beta_1=args["beta_1"],
-            beta_T=args["beta_T"],
-            residual=args["residual"],
-            flow_depth=args.get("latent_flow_depth", ModelConfig.flow_depth),
-            flow_hidden_dim=args.get("latent_flow_hidden_dim", ModelConfig.flow_hidden_dim),
-        )
-    except KeyError as error:
-        raise InputError(f"{path}: its args lack {error}, which every DPM checkpoint has") from None
-    model = build_model(config, ObjectiveConfig(kl_weight=args.get("kl_weight", ObjectiveConfig.kl_weight)))
-    translated = _translate(weights, variational=model.variational)
-    expected = set(model.state_dict())
-    left_over, missing = sorted(set(translated) - expected), sorted(expected - set(translated))
-    if left_over or missing:
-        raise InputError(f"{path}: does not fit a DPM {kind} model; left over: {left_over}, missing: {missing}")
-    try:
-        model.load_state_dict(translated)
-    except RuntimeError as error:
-        raise InputError(f"{path}: shapes do not fit its own args: {str(error).splitlines()[1].strip()}") from None
-    return model.eval()
+        return _rebuild(vars(checkpoint["args"]), checkpoint["state_dict"]).eval()
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _read(path: Path) -> dict:
@@ -71,16 +48,80 @@ def _read(path: Path) -> dict:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"it asks for {refused.group(1)}" if refused else "it holds more than tensors"
-        raise InputError(f"{path}: refused to open: {what}, which could run code") from None
-    except (RuntimeError, EOFError, OSError) as error:
-        raise InputError(f"{path}: truncated or not a torch file ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # from damaged bytes the unpickler raises anything: IndexError, struct.error, ...
+        raise InputError(f"{path}: {_why_unreadable(error)}") from None
     fits = isinstance(checkpoint, dict) and {"args", "state_dict"} <= set(checkpoint)
     if not fits or not isinstance(checkpoint["args"], argparse.Namespace):
         raise InputError(f"{path}: expected a dict with 'args' and 'state_dict', as DPM saves it")
+    weights = checkpoint["state_dict"]
+    if not isinstance(weights, dict):
+        raise InputError(f"{path}: state_dict must be a dict of tensors by name, got a {type(weights).__name__}")
+    for key, value in weights.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            kinds = f"{type(key).__name__}: {type(value).__name__}"
+            raise InputError(f"{path}: state_dict must be a dict of tensors by name, got an entry {kinds}")
     return checkpoint
+
+
+def _why_unreadable(error: Exception) -> str:
+    text = str(error)
+    code = re.search(r"GLOBAL ([\w.]+)|Trying to call reduce|Can only create new object|Can only build", text)
+    if isinstance(error, pickle.UnpicklingError) and code:
+        what = f"it asks for {code[1]}" if code[1] else "it holds more than tensors"
+        return f"refused to open: {what}, which could run code (or the file is damaged)"
+    # Only torch's first sentence: the next ones advise to open the file unsafely.
+    first = re.split(r"\. |[\r\n]", text)[0]
+    reason = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    return f"truncated, damaged or not a torch file ({reason}); fetch it again"
+
+
+def _rebuild(args: dict[str, Any], weights: dict[str, Tensor]) -> PointCloudModel:
+    config, objective = _configs(args)
+    try:
+        model = build_model(config, objective)
+        translated = _translate(weights, variational=model.variational)
+        expected = set(model.state_dict())
+        left_over, missing = sorted(set(translated) - expected), sorted(expected - set(translated))
+        if left_over or missing:
+            raise InputError(f"does not fit a DPM {config.kind} model; left over: {left_over}, missing: {missing}")
+        model.load_state_dict(translated)
+    except (RuntimeError, TypeError, MemoryError, OverflowError) as error:
+        # torch names the first misfit in the second line, if there are several.
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise InputError(f"shapes do not fit its own args: {lines[:2][-1].strip()}") from None
+    return model
+
+
+def _configs(args: dict[str, Any]) -> tuple[ModelConfig, ObjectiveConfig]:
+    """Return what DPM's arguments say, checked."""
+    try:
+        model = {
+            "kind": args.get("model", "autoencoder"),
+            "latent_dim": args["latent_dim"],
+            "num_steps": args["num_steps"],
+            "schedule": args["sched_mode"],
+            "beta_1": args["beta_1"],
+            "beta_T": args["beta_T"],
+            "residual": args["residual"],
+            "flow_depth": args.get("latent_flow_depth", ModelConfig.flow_depth),
+            "flow_hidden_dim": args.get("latent_flow_hidden_dim", ModelConfig.flow_hidden_dim),
+        }
+    except KeyError as error:
+        raise InputError(f"its args lack {error}, which every DPM checkpoint has") from None
+    objective = {"kl_weight": args.get("kl_weight", ObjectiveConfig.kl_weight)}
+    for name, value in (model | objective).items():
+        if not isinstance(value, (str, int, float)):  # the messages below print values: no tensors, no trees
+            raise InputError(f"its args: {name} must be a number or a word, got a {type(value).__name__}")
+    if model["kind"] not in ("flow", "gaussian", "autoencoder"):
+        raise InputError(
+            f"its args: model must be 'flow', 'gaussian' or absent (autoencoder), got {model['kind']!r}"
+        )
+    configs = from_dict(ModelConfig, model, "its args"), from_dict(ObjectiveConfig, objective, "its args")
+    try:
+        check(RunConfig(model=configs[0], objective=configs[1]))
+    except InputError as error:
+        raise InputError(f"its args: {error}") from None
+    return configs
 
 
 def _translate(weights: dict[str, Tensor], variational: bool) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """One call from two sets of clouds to the result that is written, printed and compared."""
 
-import os
 from collections.abc import Callable
 
 from pcdiff.errors import InputError
@@ -8,6 +7,7 @@ from pcdiff.metrics._inputs import as_clouds
 from pcdiff.metrics.generation import DISTANCES, check_sets, generation_scores
 from pcdiff.metrics.jsd import jsd_legacy, jsd_normalized, outside_share
 from pcdiff.metrics.protocols import get_protocol
+from pcdiff.ops._workers import available_cpus, estimated_seconds
 
 EMD_METHOD = "exact (SciPy)"
 EMD_LIMIT_SECONDS = 600.0
@@ -93,10 +93,8 @@ def emd_seconds(clouds: int, points: int, cores: int | None = None) -> float:
     One second a pair at 2048 points, growing as points^2.5; three matrices, two of them symmetric; `cores` at
     work at once (None: those this process may use).
     """
-    if cores is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     pairs = clouds * clouds + clouds * (clouds - 1)
-    return pairs * (points / 2048) ** 2.5 / cores
+    return estimated_seconds(pairs, points) / (available_cpus() if cores is None else cores)
 
 
 def table(result: dict) -> str:

@@ -136,7 +136,7 @@ def test_stand_in_when_there_is_nothing(monkeypatch, tmp_path, hdf5):
     monkeypatch.setattr(shapenet, "DEFAULT_PLACES", (tmp_path / "absent.hdf5", hdf5))
     assert not load_clouds(None, "airplane", "val").identity.stand_in
     hdf5.write_bytes(b"broken")
-    with pytest.raises(InputError, match="cannot be read as HDF5"):
+    with pytest.raises(InputError, match="damaged HDF5, or another format"):
         load_clouds(None, "airplane", "val")
 
 
@@ -177,10 +177,10 @@ def test_errors_of_arguments(hdf5, tmp_path):
 def test_errors_of_hdf5_files(hdf5, tmp_path):
     garbage = tmp_path / "garbage.hdf5"
     garbage.write_bytes(b"no hdf5 at all" * 100)
-    refused("garbage.hdf5 cannot be read as HDF5: truncated, or another format", garbage)
+    refused("garbage.hdf5: truncated or damaged HDF5, or another format", garbage)
     cut = tmp_path / "cut.hdf5"
     cut.write_bytes(hdf5.read_bytes()[:-500])
-    refused("cut.hdf5 cannot be read as HDF5: truncated", cut)
+    refused("cut.hdf5: truncated or damaged HDF5", cut)
     bare = tmp_path / "bare.hdf5"
     h5py.File(bare, "w").close()
     refused("bare.hdf5 holds no category", bare)
@@ -206,6 +206,103 @@ def test_errors_of_hdf5_files(hdf5, tmp_path):
     refused(r"must hold floating point \(n, P, 3\), got int32", hdf5)
     change(hdf5, f"{CHAIR}/train", clouds(CHAIR, "train", points=8))
     refused("airplane has 16 points a cloud and chair 8; load them one at a time", hdf5, "airplane,chair")
+
+
+def refusals_of(path):
+    """Load every split; return how many were refused, each in one line that names the file."""
+    messages = []
+    for split in SPLITS:
+        try:
+            load_clouds(path, "all", split)
+        except InputError as error:
+            messages.append(str(error))
+    assert all(path.name in message and "\n" not in message for message in messages)
+    return len(messages)
+
+
+def test_damaged_hdf5_loads_or_is_refused(tmp_path):
+    whole = tmp_path / "whole.hdf5"
+    with h5py.File(whole, "w") as file:
+        for split in SPLITS:
+            file[f"{CHAIR}/{split}"] = clouds(CHAIR, split)
+            # Compressed chunks have an index and a checksum of their own to damage.
+            file.create_dataset(f"{PLANE}/{split}", data=clouds(PLANE, split), compression="gzip", shuffle=True)
+    content, rng, damaged = whole.read_bytes(), np.random.default_rng(0), tmp_path / "damaged.hdf5"
+    assert refusals_of(whole) == 0
+    refusals = 0
+    for place in rng.integers(len(content), size=60):
+        hurt = bytearray(content)
+        hurt[place : place + 4] = rng.bytes(len(hurt[place : place + 4]))
+        damaged.write_bytes(hurt)
+        refusals += refusals_of(damaged)
+    assert refusals  # some of the places matter
+    for length in rng.integers(len(content), size=20):
+        damaged.write_bytes(content[:length])
+        assert refusals_of(damaged) == len(SPLITS)
+
+
+@pytest.mark.parametrize("name", [b"0269\n156", b"0269\x82156"])
+def test_a_damaged_group_name_is_refused(hdf5, name):
+    content = hdf5.read_bytes()
+    assert content.count(PLANE.encode()) == 1
+    hdf5.write_bytes(content.replace(PLANE.encode(), name))
+    refused(r"tiny.hdf5: truncated or damaged HDF5, .*entry named b?'0269\\", hdf5)
+
+
+def test_a_dangling_link_is_refused(hdf5):
+    with h5py.File(hdf5, "r+") as file:
+        file["04256520"] = h5py.SoftLink("/nowhere")
+    refused("tiny.hdf5: truncated or damaged HDF5", hdf5)
+
+
+def header(shape, descr="<f4"):
+    """Return the start of a `.npy` file, which need not be true."""
+    text = repr({"descr": descr, "fortran_order": False, "shape": shape}).encode()
+    text += b" " * (117 - len(text)) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+def test_npy_files_that_are_not_what_they_say(folders):
+    file = folders / CHAIR / "train" / "shape8.npy"
+    message = "shape8.npy cannot be read as .npy"
+    with file.open("wb") as out:
+        np.savez(out, cloud=np.zeros((16, 3), np.float32))
+    refused(message, folders)
+    for rows in (10**13, 2**62, 10**30, -1):
+        file.write_bytes(header((rows, 3)) + bytes(16 * 3 * 4))
+        refused(message, folders)
+    file.write_bytes(header((16, 3)) + bytes(16 * 3 * 4 - 1))
+    refused(message, folders)
+    file.write_bytes(header((16, 3), descr="|O") + bytes(16 * 3 * 8))
+    refused(message, folders)
+    file.write_bytes(header((16, 3)).replace(b"{", b"(") + bytes(16 * 3 * 4))
+    refused(message, folders)
+    file.write_bytes(header((0, 3)))
+    refused("shape8.npy", folders)
+    file.unlink()
+    file.mkdir()
+    refused(message, folders)
+
+
+def test_fingerprint_covers_values_beyond_float32_in_other_splits(hdf5):
+    before = load_clouds(hdf5, "chair", "val").identity.fingerprint
+    change(hdf5, f"{CHAIR}/train", clouds(CHAIR, "train").astype(np.float64) * 1e300)
+    assert load_clouds(hdf5, "chair", "val").identity.fingerprint != before
+
+
+def test_fingerprint_covers_sixteen_clouds_of_a_split(tmp_path):
+    path, many = tmp_path / "many.hdf5", np.random.default_rng(0).normal(size=(31, 8, 3))
+    prints = []
+    for moved in (None, 0, 15, 30, 1):
+        stored = many.copy()
+        if moved is not None:
+            stored[moved] += 1
+        with h5py.File(path, "w") as file:
+            file[f"{CHAIR}/train"] = stored
+        prints.append(load_clouds(path, "chair", "train").identity.fingerprint)
+    # 31 clouds: every other one is looked at, the ends included; cloud 1 and cloud 15 are not.
+    assert prints[0] == prints[2] == prints[4]
+    assert len(set(prints)) == 3
 
 
 def test_errors_of_folders(folders, tmp_path):

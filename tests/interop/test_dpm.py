@@ -234,7 +234,7 @@ def test_truncated_checkpoint(tmp_path):
     checkpoint()
     content = CASES[0][1].read_bytes()
     (tmp_path / "half.pt").write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match=r"half\.pt: truncated or not a torch file"):
+    with pytest.raises(InputError, match=r"half\.pt: truncated, damaged or not a torch file"):
         dpm.load(tmp_path / "half.pt")
 
 

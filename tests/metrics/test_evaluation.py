@@ -8,6 +8,7 @@ import torch
 
 from pcdiff.errors import InputError
 from pcdiff.metrics import emd_seconds, evaluate, table
+from pcdiff.ops import _workers
 
 
 def _sets(n=5, points=40):
@@ -89,6 +90,7 @@ def test_the_estimate_counts_pairs_and_grows_as_points_to_the_two_and_a_half():
     assert emd_seconds(10, 2048, cores=1) == pytest.approx(100 + 90)
     assert emd_seconds(10, 2048, cores=2) == pytest.approx(95)
     assert emd_seconds(10, 1024, cores=1) == pytest.approx(190 / 2**2.5)
+    assert emd_seconds(10, 2048) == pytest.approx(190 / _workers.available_cpus())
 
 
 def test_copies_and_ties_are_told():

@@ -1,0 +1,199 @@
+"""The training loop: averages, limits, validation, divergence, and what it refuses to go on from."""
+
+import math
+import os
+import signal
+
+import pytest
+import torch
+from torch import nn
+
+from pcdiff import checkpoint, training
+from pcdiff.config import TrainConfig
+from pcdiff.errors import InputError
+from pcdiff.training import ExponentialMovingAverage, Trainer, TrainingDiverged, interruptible
+
+METADATA = {"dataset": {"name": "made up", "fingerprint": "f"}}
+
+
+class Line(nn.Module):
+    """Fits a slope; `poison` makes its loss NaN at one call."""
+
+    def __init__(self, poison=None):
+        super().__init__()
+        self.slope = nn.Parameter(torch.zeros(1))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+        self.calls, self.poison = 0, poison
+
+    def loss_terms(self, x, generator=None):
+        self.calls += 1
+        self.seen += 1
+        noise = torch.randn(x.shape, generator=generator)
+        loss = (self.slope * x - 2 * x - 0.01 * noise).square().mean()
+        return {"loss": loss * math.nan if self.calls == self.poison else loss}
+
+
+class Scores:
+    """Returns given scores in turn and notes what was asked."""
+
+    def __init__(self, *scores):
+        self.scores, self.modes, self.shown = list(scores), [], []
+
+    def __call__(self, model):
+        self.modes.append(model.training)
+        return {"score": self.scores[len(self.modes) - 1]}
+
+    def show(self, writer, step):
+        self.shown.append(step)
+
+
+def trainer(folder, model=None, validate=None, seed=0, **config):
+    settings = TrainConfig(**{"max_iters": 10, "lr": 0.1, "log_every": 1, "save_every": 4, "val_every": 0} | config)
+    batches = lambda step: torch.full((4, 1), 1.0 + step % 3)  # noqa: E731
+    return Trainer(model or Line(), batches, settings, folder, dict(METADATA), seed, torch.device("cpu"), validate)
+
+
+def last(folder):
+    return checkpoint.read(folder / "checkpoints" / "last.safetensors")
+
+
+def test_it_learns_and_reports(tmp_path):
+    t = trainer(tmp_path, max_iters=300)
+    outcome = t.fit()
+    assert outcome.reason == "finished"
+    assert outcome.step == 300
+    assert outcome.steps_per_second > 0
+    assert float(t.model.slope.detach()) == pytest.approx(2, abs=0.05)
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_resumed_equals_uninterrupted(tmp_path, ema_decay):
+    trainer(tmp_path / "whole", max_iters=9, ema_decay=ema_decay).fit()
+    trainer(tmp_path / "parts", max_iters=4, ema_decay=ema_decay).fit()
+    second = trainer(tmp_path / "parts", max_iters=9, ema_decay=ema_decay)
+    second.restore()
+    assert second.step == 4
+    second.fit()
+    whole, parts = last(tmp_path / "whole")[0], last(tmp_path / "parts")[0]
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[k], parts[k]) for k in whole)
+
+
+def test_the_noise_depends_on_the_seed(tmp_path):
+    a, b = trainer(tmp_path / "a", seed=0), trainer(tmp_path / "b", seed=1)
+    a.fit()
+    b.fit()
+    assert not torch.equal(a.model.slope, b.model.slope)
+
+
+def test_moving_average_in_closed_form():
+    model = Line()
+    average = ExponentialMovingAverage(model, decay=0.5)
+    expected = 0.0
+    for step in range(6):
+        with torch.no_grad():
+            model.slope.fill_(step + 1.0)
+            model.seen.fill_(step)
+        average.update(model, step)
+        decay = min(0.5, (step + 1) / (step + 10))
+        expected = decay * expected + (1 - decay) * (step + 1)
+        assert float(average.model.slope) == pytest.approx(expected)
+        assert int(average.model.seen) == step
+    with pytest.raises(InputError, match=r"ema_decay must be in \(0, 1\), got 1"):
+        ExponentialMovingAverage(model, 1.0)
+
+
+def test_gradients_are_clipped_and_the_norm_before_is_reported(tmp_path):
+    t = trainer(tmp_path, max_grad_norm=0.5)
+    terms = t.train_step()
+    assert float(terms["gradient_norm"]) > 0.5
+    assert float(t.model.slope.grad.norm()) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_best_is_the_lowest_score_and_ties_keep_the_first(tmp_path):
+    scores = Scores(3.0, 1.0, 1.0, 2.0)
+    outcome = trainer(tmp_path, validate=scores, max_iters=8, val_every=2).fit()
+    assert outcome.best == {"score": 1.0, "step": 4}
+    assert scores.modes == [False] * 4
+    assert scores.shown == [2, 4, 6, 8]
+    _, metadata = checkpoint.read(tmp_path / "checkpoints" / "best.safetensors")
+    assert metadata["step"] == 4
+    assert last(tmp_path)[1]["best"]["step"] == 4
+
+
+def test_when_time_is_up_the_final_weights_are_validated_too(tmp_path):
+    scores = Scores(*range(1000, 0, -1))
+    outcome = trainer(tmp_path, validate=scores, max_iters=10**6, val_every=10**5, max_minutes=1e-3).fit()
+    assert outcome.reason == "time is up"
+    assert outcome.best["step"] == outcome.step
+    assert last(tmp_path)[1]["step"] == outcome.step
+
+
+@pytest.mark.parametrize("poisoned", [6, 8])
+def test_divergence_stops_and_leaves_the_last_checkpoint(tmp_path, poisoned):
+    with pytest.raises(TrainingDiverged, match=rf"loss.*not finite at step {poisoned}; the last checkpoint"):
+        trainer(tmp_path, Line(poison=poisoned), save_every=4).fit()
+    tensors, metadata = last(tmp_path)
+    assert metadata["step"] == 4
+    assert all(v.isfinite().all() for v in tensors.values() if v.is_floating_point())
+
+
+def test_a_failing_validation_loses_no_step(tmp_path):
+    with pytest.raises(IndexError):
+        trainer(tmp_path, validate=Scores(), max_iters=7, val_every=7).fit()
+    assert last(tmp_path)[1]["step"] == 7
+
+
+def test_a_copy_of_best_cannot_be_resumed(tmp_path):
+    trainer(tmp_path, validate=Scores(1.0), max_iters=4, val_every=4).fit()
+    folder = tmp_path / "checkpoints"
+    (folder / "best.safetensors").replace(folder / "last.safetensors")
+    with pytest.raises(InputError, match="has no optimiser state"):
+        trainer(tmp_path).restore()
+
+
+def test_another_data_set_cannot_be_resumed_but_a_renamed_one_can(tmp_path):
+    trainer(tmp_path, max_iters=2).fit()
+    renamed = trainer(tmp_path)
+    renamed.metadata = {"dataset": {"name": "renamed", "fingerprint": "f"}}
+    renamed.restore()
+    other = trainer(tmp_path)
+    other.metadata = {"dataset": {"name": "made up", "fingerprint": "g"}}
+    with pytest.raises(InputError, match="was trained on"):
+        other.restore()
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
+    trainer(tmp_path, max_iters=4).fit()
+    before = (tmp_path / "checkpoints" / "last.safetensors").read_bytes()
+    monkeypatch.setattr(
+        "pcdiff.checkpoint.save_file", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space"))
+    )
+    with pytest.raises(InputError, match="No space"):
+        trainer(tmp_path, max_iters=4).fit()
+    assert (tmp_path / "checkpoints" / "last.safetensors").read_bytes() == before
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["last.safetensors"]
+
+
+def test_a_second_interrupt_interrupts():
+    with interruptible() as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals == [signal.SIGINT]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_without_a_compiler_training_goes_on_and_says_so(tmp_path, monkeypatch, caplog):
+    def none():
+        raise training.InvalidCxxCompiler
+
+    monkeypatch.setattr(training, "get_cpp_compiler", none)
+    assert trainer(tmp_path, max_iters=2, compile=True).fit().step == 2
+    assert "no C++ compiler found" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["tpu9", "meta", "cuda:99"])
+def test_devices_that_are_not_there(name):
+    with pytest.raises(InputError, match=f"--device {name}: not available here"):
+        training.resolve_device(name)
