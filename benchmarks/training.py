@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from pcdiff.config import ModelConfig, TrainConfig
 from pcdiff.flows import standard_normal_log_prob
 from pcdiff.models import FlowVAE, gaussian_entropy
-from pcdiff.training import Trainer, native_bf16
+from pcdiff.training import Trainer, keep_freed_memory, native_bf16
 
 
 class PlainEncoder(nn.Module):
@@ -117,6 +117,15 @@ def seconds(step: Callable[[], object], repeats: int) -> list[float]:
     return times
 
 
+def interleaved(steps: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Time all in three rounds, so that a slow minute of the machine hits all alike."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(3):
+        for name, step in steps.items():
+            times[name] += seconds(step, max(1, repeats // 3))
+    return times
+
+
 def main() -> None:
     """Print medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -140,11 +149,11 @@ def main() -> None:
                 if compiled:
                     model.compile()
                 steps[f"pcdiff {precision}{' compiled' if compiled else ''}"] = trainer.train_step
-        # Interleaved rounds, so that a slow minute of the machine hits all alike.
-        times: dict[str, list[float]] = {name: [] for name in steps}
-        for _ in range(3):
-            for name, step in steps.items():
-                times[name] += seconds(step, max(1, args.repeats // 3))
+        times = interleaved(steps, args.repeats)
+        # It cannot be undone, so what it brings is timed last.
+        keep_freed_memory()
+        kept = interleaved(steps, args.repeats)
+        times |= {f"{name}, freed memory kept": values for name, values in kept.items()}
     baseline = statistics.median(times["plain fp32"])
     threads = f"{torch.get_num_threads()} threads, torch {torch.__version__}"
     print(f"batch {args.batch_size} x {args.num_points} points, {threads}")

@@ -42,6 +42,7 @@ _QUICK = replace(
     _CPU,
     preset="quick",
     num_samples=16,
+    sample_points=1024,
     train=replace(
         _CPU.train,
         max_iters=1200,

@@ -1,0 +1,70 @@
+"""The README's commands parse, its make targets exist and its Python runs."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from pcdiff import checkpoint, cli
+from pcdiff.config import EvaluateConfig, ModelConfig, RunConfig, to_json
+from pcdiff.models import build_model
+from pcdiff.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS
+from pcdiff.runs import write_config
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines() if line.strip()]
+TINY = ModelConfig(
+    latent_dim=4,
+    encoder_widths=(8,),
+    encoder_head_widths=(8,),
+    flow_depth=2,
+    flow_hidden_dim=8,
+    net_widths=(8,),
+    num_steps=3,
+)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run's folder with an untrained tiny generator."""
+    folder = tmp_path / "NAME"
+    config = RunConfig(model=TINY)
+    write_config(folder, config)
+    model = build_model(TINY)
+    metadata = {"config": json.loads(to_json(config)), "step": 0, "best": None, "dataset": {}}
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    checkpoint.save(folder / "checkpoints" / "last.safetensors", tensors, metadata)
+    return folder
+
+
+def test_there_is_something_to_test():
+    assert len([c for c in COMMANDS if c.startswith("python ")]) >= 6
+    assert len([kind for kind, _ in BLOCKS if kind == "python"]) >= 2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command(command, run):
+    words = shlex.split(command.replace("runs/NAME", str(run)), comments=True)
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    elif words[0] == "python":
+        assert (ROOT / words[1]).is_file()
+        if words[1] == "evaluate.py":
+            cli.parse(EvaluateConfig, words[2:])
+        else:
+            presets = GENERATOR_PRESETS if words[1] == "train_gen.py" else AUTOENCODER_PRESETS
+            cli.parse_run(presets, words[2:])
+    else:
+        assert words[:2] == ["pip", "install"]
+
+
+@pytest.mark.parametrize("code", [text for kind, text in BLOCKS if kind == "python"])
+def test_python(code, run):
+    x, y = (torch.rand(2, 16, 3, generator=torch.Generator().manual_seed(i)) for i in range(2))
+    code = code.replace("runs/NAME", str(run)).replace("8192", "16")
+    exec(compile(code, "README.md", "exec"), {"x": x, "y": y, "samples": x, "refs": y})
