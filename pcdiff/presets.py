@@ -37,7 +37,7 @@ _CPU = RunConfig(
     ),
 )
 
-# The same in a few minutes; too short for a compilation to pay.
+# The same in a few minutes.
 _QUICK = replace(
     _CPU,
     preset="quick",
@@ -45,13 +45,12 @@ _QUICK = replace(
     sample_points=1024,
     train=replace(
         _CPU.train,
-        max_iters=1200,
-        lr_decay_end=1200,
+        max_iters=1500,
+        lr_decay_end=1500,
         ema_decay=0.99,
-        compile=False,
         log_every=20,
-        save_every=400,
-        val_every=600,
+        save_every=500,
+        val_every=1500,
         val_clouds=64,
     ),
 )

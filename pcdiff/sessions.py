@@ -21,6 +21,7 @@ from pcdiff.runs import log, write_config, write_json
 from pcdiff.training import Outcome, Trainer, Validation
 from pcdiff.viz import save_grid
 
+_ELEVATION = 38.0  # degrees: from well above, wings and seats show their outline
 _PICTURED = 64  # more clouds than this do not fit a picture
 
 
@@ -104,7 +105,7 @@ def keep_clouds(folder: Path, name: str, clouds: Tensor, title: str, pictured: T
     """Write `<name>.npy` and a shaded grid `<name>.png` (of `pictured`, if given) into a run's folder."""
     write_clouds(folder / f"{name}.npy", clouds)
     pictured = clouds if pictured is None else pictured
-    save_grid(folder / f"{name}.png", pictured[:_PICTURED].numpy(), title=title)
+    save_grid(folder / f"{name}.png", pictured[:_PICTURED].numpy(), title=title, elevation=_ELEVATION)
     log.info("clouds: %s", folder / f"{name}.png")
 
 

@@ -228,7 +228,7 @@ def test_every_flag_has_help_with_its_default(presets, capsys, monkeypatch):
         (["--latent-dim", "0"], "latent_dim must be at least 1, got 0"),
         (["--net-widths", "8", "0"], "net_widths must be at least 1, got 0"),
         (["--num-points", "-5"], "num_points must be at least 1, got -5"),
-        (["--seed", "-1"], "seed must be not negative, got -1"),
+        (["--seed", "-1"], r"seed must be in 0\.\.2\^63 - 1, got -1"),
         (["--kl-weight", "-1"], "kl_weight must be not negative, got -1"),
         (["--lr", "0"], "lr must be positive, got 0"),
         (["--lr", "nan"], "lr must be positive, got nan"),

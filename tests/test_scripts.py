@@ -29,7 +29,7 @@ TINY_MODEL = (
 TINY = [
     *TINY_MODEL,
     *"--preset quick --batch-size 4 --num-points 32 --times-per-cloud 2 --sample-points 32 --num-samples 2".split(),
-    *"--log-every 5 --save-every 1000 --val-every 0 --device cpu --precision fp32".split(),
+    *"--log-every 5 --save-every 1000 --val-every 0 --device cpu --precision fp32 --no-compile".split(),
 ]
 
 
@@ -154,7 +154,8 @@ def test_a_signal_saves_and_says_how_to_go_on(number, dataset, tmp_path):
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # sums of floats depend on the number of threads
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
     )
     deadline = time.monotonic() + 60
     while not list(out.glob("tensorboard/*")) and time.monotonic() < deadline:
@@ -333,8 +334,14 @@ def mistakes(dataset, generator_run, autoencoder_run, tmp_path):
             ["evaluate.py", "--samples", tmp_path / "a.npy", "--reference", tmp_path / "b.npy"],
             r"a\.npy: no such file",
         ),
-        "protocol": (["evaluate.py", "--run", generator_run, "--protocol", "mine", *out], r"protocol.*mine"),
-        "more points": (["evaluate.py", "--run", generator_run, "--num-points", 100, *out], r"only 64 points"),
+        "protocol": (
+            ["evaluate.py", "--run", generator_run, "--protocol", "mine", "--out", tmp_path / "log"],
+            r"protocol.*mine",
+        ),
+        "more points": (
+            ["evaluate.py", "--run", generator_run, "--num-points", 100, "--out", tmp_path / "log"],
+            r"only 64 points",
+        ),
     }
 
 
@@ -362,8 +369,8 @@ def test_a_mistake_is_one_clear_line(name, all_mistakes, capsys):
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(error) == 1
     assert re.search(message, error[0]), error[0]
-    left = {path.name for path in (folder / "never").glob("*")}
-    assert left <= ({"log.txt"} if command[0] == "evaluate.py" else set())
+    assert not (folder / "never").exists()
+    assert {path.name for path in (folder / "log").glob("*")} <= {"log.txt"}
 
 
 @pytest.mark.parametrize("how", ["truncated", "garbage"])
@@ -447,8 +454,8 @@ def test_autoencoders_are_scored_in_the_data_sets_own_unit(dataset, tmp_path):
     result = json.loads((tmp_path / "out" / "results.json").read_text())
     clouds = load_clouds(dataset, "chair", "test", "shape_unit")
     made = torch.from_numpy(np.load(tmp_path / "out" / "samples.npy"))
-    assert made.shape == clouds.points.shape
-    own = [clouds.denormalise(v, range(6)) for v in (made, clouds.points)]
+    assert made.shape == (6, 32, 3)
+    own = [clouds.denormalise(v, range(6)) for v in (made, clouds.points[:, :32])]
     assert result["scores"]["CD"] == pytest.approx(float(pcdiff.chamfer(*own).mean()), rel=1e-4)
     assert "denormalised" in result["unit"]
 
@@ -472,6 +479,7 @@ def test_a_diverged_training_is_one_line(dataset, tmp_path, capsys):
     assert re.search(r"error: .*not finite at step", capsys.readouterr().err)
 
 
+@pytest.mark.filterwarnings("ignore")  # the compiler warns of its own doings
 def test_compiled_bf16_training_resumes_bit_for_bit(dataset, tmp_path):
     flags = ["--compile", "--precision", "bf16"]
     whole = train("train_gen.py", dataset, tmp_path / "whole", "--max-iters", 4, *flags)
