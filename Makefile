@@ -29,8 +29,8 @@ $(STAMP): $(SOURCES)
 
 demo: $(STAMP)
 	rm -rf runs/demo
-	$(BIN)/python train_gen.py --categories airplane --preset quick --out runs/demo
-	$(BIN)/python evaluate.py --run runs/demo --preset quick
+	$(BIN)/python train_gen.py --categories airplane --preset quick --max-minutes 5 --out runs/demo
+	$(BIN)/python evaluate.py --run runs/demo --preset quick --num-samples 32
 	@echo "look at runs/demo/samples.png"
 
 # The run of docs/results.md: 40 minutes on two cores, on real chairs where they are at hand.

@@ -45,12 +45,12 @@ _QUICK = replace(
     sample_points=1024,
     train=replace(
         _CPU.train,
-        max_iters=1500,
-        lr_decay_end=1500,
+        max_iters=1000,
+        lr_decay_end=1000,
         ema_decay=0.99,
         log_every=20,
         save_every=500,
-        val_every=1500,
+        val_every=1000,
         val_clouds=64,
     ),
 )
