@@ -57,7 +57,7 @@ def read(path: Path, prefixes: tuple[str, ...] = ("",)) -> tuple[dict[str, Tenso
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118 - no dict
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: truncated or not a safetensors file ({error}); use another checkpoint") from None
     if header.get("format") != FORMAT:
