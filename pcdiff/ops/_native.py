@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import torch
 
 from pcdiff.errors import InputError
-from pcdiff.ops import _check, reference
+from pcdiff.ops import _check
 
 _HOW_TO_BUILD = "build them with `PCDIFF_BUILD=cpu pip install --no-build-isolation -e .`"
 
@@ -74,7 +74,7 @@ def _blame(error: Exception, **tensors: torch.Tensor) -> Exception:
     return InputError(text[text.index(_ENV) :]) if f"{_ENV} must" in text else error
 
 
-def _prepare_reference(**tensors: torch.Tensor) -> None:
+def prepare_reference(**tensors: torch.Tensor) -> None:
     """Announce the fallback and check its input; the native kernels check theirs themselves."""
     # Inside a compiled graph neither is possible: a warning is Python, and asking for a value breaks the graph.
     if not torch.compiler.is_compiling():
@@ -82,7 +82,13 @@ def _prepare_reference(**tensors: torch.Tensor) -> None:
         _check.finite(**tensors)
 
 
-def _call(op, *arguments, **tensors: torch.Tensor):
+def call(name: str, *arguments, **tensors: torch.Tensor):
+    """Run the native op `pcdiff::name` on the tensors, in order, then the other arguments.
+
+    Raises:
+        InputError: the op refused its input, by its own word or because a coordinate is NaN or infinite.
+    """
+    op = getattr(torch.ops.pcdiff, name).default
     if torch.compiler.is_compiling():
         return op(*tensors.values(), *arguments)
     try:
@@ -91,48 +97,6 @@ def _call(op, *arguments, **tensors: torch.Tensor):
         raise _blame(error, **tensors) from None
 
 
-def nearest(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return squared distance `(B, N)` and index `(B, N)` of each x's nearest y, outside autograd."""
-    x, y = x.detach(), y.detach()
-    if backend(x.device) == "cpu":
-        return _call(torch.ops.pcdiff.nearest.default, x=x, y=y)
-    _prepare_reference(x=x, y=y)
-    return reference.nearest(x, y)
-
-
-def nearest_both(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Return `nearest(x, y)` and `nearest(y, x)` as four tensors; the preparation is shared."""
-    x, y = x.detach(), y.detach()
-    if backend(x.device) == "cpu":
-        return _call(torch.ops.pcdiff.nearest_both.default, x=x, y=y)
-    _prepare_reference(x=x, y=y)
-    return (*reference.nearest(x, y), *reference.nearest(y, x))
-
-
-def chamfer_matrix(xs: torch.Tensor, ys: torch.Tensor, upper: bool) -> torch.Tensor:
-    """Return `(S, R)` Chamfer distances (mean + mean); with `upper` only those with column > row, the rest 0."""
-    xs, ys = xs.detach(), ys.detach()
-    if backend(xs.device) == "cpu":
-        return _call(torch.ops.pcdiff.chamfer_matrix.default, upper, xs=xs, ys=ys)
-    _prepare_reference(xs=xs, ys=ys)
-    return reference.chamfer_matrix(xs, ys, upper)
-
-
-if _missing is None:
-
-    @torch.library.register_fake("pcdiff::nearest")
-    def _(x, y):
-        return x.new_empty(x.shape[:2]), x.new_empty(x.shape[:2], dtype=torch.int64)
-
-    @torch.library.register_fake("pcdiff::nearest_both")
-    def _(x, y):
-        return (
-            x.new_empty(x.shape[:2]),
-            x.new_empty(x.shape[:2], dtype=torch.int64),
-            x.new_empty(y.shape[:2]),
-            x.new_empty(y.shape[:2], dtype=torch.int64),
-        )
-
-    @torch.library.register_fake("pcdiff::chamfer_matrix")
-    def _(xs, ys, upper):
-        return xs.new_empty((xs.shape[0], ys.shape[0]))
+def fake(name: str):
+    """Return a decorator that registers shapes and dtypes of the native op `pcdiff::name`, if it is there."""
+    return torch.library.register_fake(f"pcdiff::{name}") if _missing is None else lambda function: function

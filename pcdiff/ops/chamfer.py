@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from pcdiff.ops import _check, _native
+from pcdiff.ops import _check, _nearest
 
 
 class Nearest(NamedTuple):
@@ -50,7 +50,7 @@ def nearest(x: torch.Tensor, y: torch.Tensor) -> Nearest:
     """
     x, y = _check.clouds("x", x, "(B, N, D)"), _check.clouds("y", y, "(B, M, D)")
     _check.alike("x", x, "y", y)
-    squared_distance, index = _native.nearest(x, y)
+    squared_distance, index = _nearest.nearest(x, y)
     if _tracked(x, y):
         squared_distance = _squared_distance(x, y, index)
     return Nearest(squared_distance, index)
@@ -83,7 +83,7 @@ def chamfer(x: torch.Tensor, y: torch.Tensor, reduction: str = "mean") -> torch.
     x, y = _check.clouds("x", x, "(B, N, D)"), _check.clouds("y", y, "(B, M, D)")
     _check.alike("x", x, "y", y)
     _check.one_of("reduction", reduction, _REDUCTIONS)
-    there, index, back, index_back = _native.nearest_both(x, y)
+    there, index, back, index_back = _nearest.nearest_both(x, y)
     if _tracked(x, y):
         there, back = _squared_distance(x, y, index), _squared_distance(y, x, index_back)
     if reduction == "sum":

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from pcdiff.ops import _check, _native, _workers
+from pcdiff.ops import _check, _nearest, _workers
 
 # The native kernel gets the matrix in strips of rows of about this many pairs: short enough for a progress bar and
 # for Ctrl-C, long enough that preparing the clouds anew for each strip costs little.
@@ -62,7 +62,7 @@ def _chamfer(xs, ys, symmetric, progress, workers) -> torch.Tensor:
     for first in range(0, len(xs), rows):
         strip = xs[first : first + rows]
         start = first if symmetric else 0
-        out[first : first + rows, start:] = _native.chamfer_matrix(strip, ys[start:], symmetric)
+        out[first : first + rows, start:] = _nearest.chamfer_matrix(strip, ys[start:], symmetric)
         pairs = len(strip) * (len(ys) - start)
         done += pairs - len(strip) * (len(strip) + 1) // 2 if symmetric else pairs
         if progress is not None:

@@ -34,28 +34,4 @@ Capability chosen_capability() {
   throw std::invalid_argument("PCDIFF_CPU_CAPABILITY must be one of " + known + " on this machine, got " + wanted);
 }
 
-template <>
-const Kernels<float>& kernels<float>() {
-#ifdef PCDIFF_X86
-  const Capability level = chosen_capability();
-  if (level == Capability::kAvx512) return avx512::kernels_float;
-  if (level == Capability::kAvx2) return avx2::kernels_float;
-#else
-  chosen_capability();
-#endif
-  return baseline::kernels_float;
-}
-
-template <>
-const Kernels<double>& kernels<double>() {
-#ifdef PCDIFF_X86
-  const Capability level = chosen_capability();
-  if (level == Capability::kAvx512) return avx512::kernels_double;
-  if (level == Capability::kAvx2) return avx2::kernels_double;
-#else
-  chosen_capability();
-#endif
-  return baseline::kernels_double;
-}
-
 }  // namespace pcdiff

@@ -1,5 +1,5 @@
-// The search kernels for any machine: 128-bit vectors, which every x86-64 and AArch64 processor has.
-#include "kernels.h"
+// The kernels for any machine: 128-bit vectors, which every x86-64 and AArch64 processor has.
+#include "search.h"
 
 #ifdef __SSE2__
 #include <emmintrin.h>
@@ -7,4 +7,5 @@
 
 #define PCDIFF_CAPABILITY baseline
 #define PCDIFF_VECTOR_BYTES 16
+#include "lanes.inc"
 #include "search.inc"

@@ -1,4 +1,4 @@
-// The searches behind the ops, in one table per instruction set.
+// The nearest-neighbour searches, in one table per instruction set.
 //
 // Every path adds the squared differences in the order of the coordinates, without fused multiply-add, so all paths
 // return the same bits, and a tie goes to the smallest index.
@@ -7,11 +7,12 @@
 #include <cstdint>
 
 #include "blocked.h"
+#include "dispatch.h"
 
 namespace pcdiff {
 
 template <class T>
-struct Kernels {
+struct SearchTable {
   // Nearest point of `data` for the query blocks [first, last) of `query`. `bounds` is scratch of data.stride values.
   // Results go to the queries' original places.
   void (*search)(const BlockedCloud<T>& query, int64_t first, int64_t last, const BlockedCloud<T>& data, T* bounds,
@@ -24,19 +25,16 @@ struct Kernels {
                T* squared_distance, int64_t* index);
 };
 
-namespace baseline {
-extern const Kernels<float> kernels_float;
-extern const Kernels<double> kernels_double;
-}  // namespace baseline
-#ifdef PCDIFF_X86
-namespace avx2 {
-extern const Kernels<float> kernels_float;
-extern const Kernels<double> kernels_double;
-}  // namespace avx2
-namespace avx512 {
-extern const Kernels<float> kernels_float;
-extern const Kernels<double> kernels_double;
-}  // namespace avx512
-#endif
+PCDIFF_FOR_EACH_CAPABILITY(extern const SearchTable<float> search_float; extern const SearchTable<double> search_double;)
+
+// The searches of the instruction set in use.
+template <class T>
+const SearchTable<T>& searches() {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    return PCDIFF_PICK(search_float);
+  } else {
+    return PCDIFF_PICK(search_double);
+  }
+}
 
 }  // namespace pcdiff

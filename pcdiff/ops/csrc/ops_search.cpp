@@ -1,22 +1,14 @@
-// The ops as torch sees them: shapes, memory and threads. Only LibTorch's stable ABI is used, so one binary serves
-// every torch from 2.10 on. Schemas are declared here; the Python side adds the fake kernels.
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
-#include <atomic>
-#include <cmath>
-#include <stdexcept>
+// Nearest neighbours and Chamfer as torch sees them: shapes, memory and threads. Only LibTorch's stable ABI is used,
+// so one binary serves every torch from 2.10 on. Schemas are declared here; the Python side adds the fake kernels.
 #include <tuple>
+#include <utility>
 #include <vector>
 
-#include "dispatch.h"
+#include "glue.h"
+#include "search.h"
 
+namespace pcdiff {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-namespace stable = torch::stable;
 
 constexpr int64_t kPrunedDims = 3;
 // Query blocks per task: long enough to outweigh the hand-over, short enough to share one cloud among threads.
@@ -39,37 +31,9 @@ Shape checked_shape(const Tensor& x, const Tensor& y) {
   return {x.size(0), x.size(1), y.size(1), x.size(2)};
 }
 
-// Runs `body(first, last)` on ranges of [0, count). An exception must not cross torch's C interface, so the first one
-// is carried over to the calling thread.
-template <class Body>
-void parallel(int64_t count, int64_t grain, const Body& body) {
-  if (count == 0) return;
-  std::atomic<bool> failed{false};
-  std::exception_ptr error;
-  stable::parallel_for(0, count, grain, [&](int64_t first, int64_t last) {
-    try {
-      body(first, last);
-    } catch (...) {
-      if (!failed.exchange(true)) error = std::current_exception();
-    }
-  });
-  if (failed) std::rethrow_exception(error);
-}
-
 template <class T>
-void check_finite(const T* values, int64_t count, const char* name) {
-  std::atomic<bool> finite{true};
-  parallel(count, int64_t{1} << 16, [&](int64_t first, int64_t last) {
-    T rest = 0;
-    for (int64_t i = first; i < last; ++i) rest += values[i] - values[i];
-    if (!(rest == 0)) finite = false;
-  });
-  STD_TORCH_CHECK(finite, "pcdiff: ", name, " holds NaN or infinite coordinates");
-}
-
-template <class T>
-pcdiff::BlockedBatch<T> blocked(const T* clouds, int64_t batch, int64_t count, int64_t dim, const char* name) {
-  pcdiff::BlockedBatch<T> out(batch, count, static_cast<int>(dim));
+BlockedBatch<T> blocked(const T* clouds, int64_t batch, int64_t count, int64_t dim, const char* name) {
+  BlockedBatch<T> out(batch, count, static_cast<int>(dim));
   std::atomic<bool> finite{true};
   parallel(batch, 1, [&](int64_t first, int64_t last) {
     for (int64_t b = first; b < last; ++b) {
@@ -87,8 +51,8 @@ struct Output {
 };
 
 template <class T>
-void search_batch(const pcdiff::Kernels<T>& kernels, const pcdiff::BlockedBatch<T>& query,
-                  const pcdiff::BlockedBatch<T>& data, int64_t batch, int64_t count, Output<T> out) {
+void search_batch(const SearchTable<T>& kernels, const BlockedBatch<T>& query,
+                  const BlockedBatch<T>& data, int64_t batch, int64_t count, Output<T> out) {
   const int64_t blocks = query.blocks();
   const int64_t tasks = (blocks + kBlocksPerTask - 1) / kBlocksPerTask;
   parallel(batch * tasks, 1, [&](int64_t first, int64_t last) {
@@ -104,11 +68,11 @@ void search_batch(const pcdiff::Kernels<T>& kernels, const pcdiff::BlockedBatch<
 }
 
 template <class T>
-void scan_batch(const pcdiff::Kernels<T>& kernels, const T* query, int64_t n, const T* data, int64_t m, int64_t batch,
+void scan_batch(const SearchTable<T>& kernels, const T* query, int64_t n, const T* data, int64_t m, int64_t batch,
                 int64_t dim, Output<T> out) {
-  const int64_t blocks = (n + pcdiff::kBlock - 1) / pcdiff::kBlock;
+  const int64_t blocks = (n + kBlock - 1) / kBlock;
   parallel(batch * blocks, 4, [&](int64_t first, int64_t last) {
-    std::vector<T> scratch(static_cast<size_t>(pcdiff::kBlock * dim));
+    std::vector<T> scratch(static_cast<size_t>(kBlock * dim));
     for (int64_t task = first; task < last; ++task) {
       const int64_t b = task / blocks, block = task % blocks;
       kernels.scan(query + b * n * dim, n, block, block + 1, data + b * m * dim, m, dim, scratch.data(),
@@ -119,9 +83,9 @@ void scan_batch(const pcdiff::Kernels<T>& kernels, const T* query, int64_t n, co
 
 template <class T>
 void nearest_typed(const Tensor& x, const Tensor& y, Shape s, const Output<T>* forward, const Output<T>* backward) {
-  const auto& kernels = pcdiff::kernels<T>();
-  const T* px = static_cast<const T*>(x.const_data_ptr());
-  const T* py = static_cast<const T*>(y.const_data_ptr());
+  const auto& kernels = searches<T>();
+  const T* px = read<T>(x);
+  const T* py = read<T>(y);
   if (s.dim <= kPrunedDims) {
     const auto bx = blocked(px, s.batch, s.n, s.dim, "x");
     const auto by = blocked(py, s.batch, s.m, s.dim, "y");
@@ -138,10 +102,10 @@ void nearest_typed(const Tensor& x, const Tensor& y, Shape s, const Output<T>* f
 void run_nearest(const Tensor& x, const Tensor& y, Shape s, const Tensor& d, const Tensor& i, const Tensor* d_back,
                  const Tensor* i_back) {
   const Tensor cx = stable::contiguous(x), cy = stable::contiguous(y);
-  const auto typed = [&](auto zero) {
+  by_dtype(x, [&](auto zero) {
     using T = decltype(zero);
     const auto output = [](const Tensor& distance, const Tensor& index) {
-      return Output<T>{static_cast<T*>(distance.mutable_data_ptr()), static_cast<int64_t*>(index.mutable_data_ptr())};
+      return Output<T>{write<T>(distance), write<int64_t>(index)};
     };
     const Output<T> forward = output(d, i);
     if (d_back) {
@@ -150,12 +114,7 @@ void run_nearest(const Tensor& x, const Tensor& y, Shape s, const Tensor& d, con
     } else {
       nearest_typed<T>(cx, cy, s, &forward, nullptr);
     }
-  };
-  if (x.scalar_type() == ScalarType::Float) {
-    typed(float{});
-  } else {
-    typed(double{});
-  }
+  });
 }
 
 std::tuple<Tensor, Tensor> nearest(const Tensor& x, const Tensor& y) {
@@ -180,9 +139,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> nearest_both(const Tensor& x, const T
 
 template <class T>
 void chamfer_matrix_typed(const Tensor& xs, const Tensor& ys, Shape s, bool upper, T* out) {
-  const auto& kernels = pcdiff::kernels<T>();
-  const T* px = static_cast<const T*>(xs.const_data_ptr());
-  const T* py = static_cast<const T*>(ys.const_data_ptr());
+  const auto& kernels = searches<T>();
+  const T* px = read<T>(xs);
+  const T* py = read<T>(ys);
   const int64_t rows = s.batch, columns = ys.size(0);
   std::vector<std::pair<int64_t, int64_t>> pairs;
   for (int64_t i = 0; i < rows; ++i) {
@@ -208,11 +167,11 @@ void chamfer_matrix_typed(const Tensor& xs, const Tensor& ys, Shape s, bool uppe
   check_finite(px, rows * s.n * s.dim, "xs");
   check_finite(py, columns * s.m * s.dim, "ys");
   parallel(count, 1, [&](int64_t first, int64_t last) {
-    std::vector<T> scratch(static_cast<size_t>(pcdiff::kBlock * s.dim));
+    std::vector<T> scratch(static_cast<size_t>(kBlock * s.dim));
     std::vector<T> distance(static_cast<size_t>(s.n > s.m ? s.n : s.m));
     std::vector<int64_t> index(distance.size());
     const auto mean = [&](const T* query, int64_t queries, const T* data, int64_t points) {
-      const int64_t blocks = (queries + pcdiff::kBlock - 1) / pcdiff::kBlock;
+      const int64_t blocks = (queries + kBlock - 1) / kBlock;
       kernels.scan(query, queries, 0, blocks, data, points, s.dim, scratch.data(), distance.data(), index.data());
       double sum = 0;
       for (int64_t q = 0; q < queries; ++q) sum += static_cast<double>(distance[static_cast<size_t>(q)]);
@@ -231,17 +190,17 @@ Tensor chamfer_matrix(const Tensor& xs, const Tensor& ys, bool upper) {
   const Shape s = checked_shape(xs, ys);
   Tensor out = stable::new_empty(xs, {s.batch, ys.size(0)});
   const Tensor cx = stable::contiguous(xs), cy = stable::contiguous(ys);
-  if (xs.scalar_type() == ScalarType::Float) {
-    chamfer_matrix_typed(cx, cy, s, upper, static_cast<float*>(out.mutable_data_ptr()));
-  } else {
-    chamfer_matrix_typed(cx, cy, s, upper, static_cast<double*>(out.mutable_data_ptr()));
-  }
+  by_dtype(xs, [&](auto zero) {
+    using T = decltype(zero);
+    chamfer_matrix_typed(cx, cy, s, upper, write<T>(out));
+  });
   return out;
 }
 
-int64_t cpu_capability() { return static_cast<int64_t>(pcdiff::machine_capability()); }
+int64_t cpu_capability() { return static_cast<int64_t>(machine_capability()); }
 
 }  // namespace
+}  // namespace pcdiff
 
 STABLE_TORCH_LIBRARY(pcdiff, m) {
   m.def("nearest(Tensor x, Tensor y) -> (Tensor squared_distance, Tensor index)");
@@ -253,11 +212,11 @@ STABLE_TORCH_LIBRARY(pcdiff, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pcdiff, CPU, m) {
-  m.impl("nearest", TORCH_BOX(&nearest));
-  m.impl("nearest_both", TORCH_BOX(&nearest_both));
-  m.impl("chamfer_matrix", TORCH_BOX(&chamfer_matrix));
+  m.impl("nearest", TORCH_BOX(&pcdiff::nearest));
+  m.impl("nearest_both", TORCH_BOX(&pcdiff::nearest_both));
+  m.impl("chamfer_matrix", TORCH_BOX(&pcdiff::chamfer_matrix));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pcdiff, CompositeExplicitAutograd, m) {
-  m.impl("cpu_capability", TORCH_BOX(&cpu_capability));
+  m.impl("cpu_capability", TORCH_BOX(&pcdiff::cpu_capability));
 }

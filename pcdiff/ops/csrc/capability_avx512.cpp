@@ -1,5 +1,5 @@
-// The search kernels for x86-64 with AVX-512; empty elsewhere.
-#include "kernels.h"
+// The kernels for x86-64 with AVX-512; empty elsewhere.
+#include "search.h"
 
 #ifdef PCDIFF_X86
 #include <immintrin.h>
@@ -13,6 +13,7 @@
 
 #define PCDIFF_CAPABILITY avx512
 #define PCDIFF_VECTOR_BYTES 64
+#include "lanes.inc"
 #include "search.inc"
 
 #ifdef __clang__
