@@ -1,4 +1,5 @@
 // The kernels for x86-64 with AVX2; empty elsewhere.
+#include "bidding.h"
 #include "search.h"
 
 #ifdef PCDIFF_X86
@@ -15,6 +16,7 @@
 #define PCDIFF_VECTOR_BYTES 32
 #include "lanes.inc"
 #include "search.inc"
+#include "bidding.inc"
 
 #ifdef __clang__
 #pragma clang attribute pop

@@ -1,4 +1,5 @@
 // The kernels for any machine: 128-bit vectors, which every x86-64 and AArch64 processor has.
+#include "bidding.h"
 #include "search.h"
 
 #ifdef __SSE2__
@@ -9,3 +10,4 @@
 #define PCDIFF_VECTOR_BYTES 16
 #include "lanes.inc"
 #include "search.inc"
+#include "bidding.inc"
