@@ -7,6 +7,7 @@ PyTorch reference does, which announces itself. `backend()` tells which.
 from pcdiff.ops._native import backend, cpu_capabilities
 from pcdiff.ops.chamfer import Nearest, chamfer, nearest
 from pcdiff.ops.emd import EMD, emd
+from pcdiff.ops.knn import KNN, knn
 from pcdiff.ops.pairwise import pairwise
 
-__all__ = ["EMD", "Nearest", "backend", "chamfer", "cpu_capabilities", "emd", "nearest", "pairwise"]
+__all__ = ["EMD", "KNN", "Nearest", "backend", "chamfer", "cpu_capabilities", "emd", "knn", "nearest", "pairwise"]
