@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 
 from pcdiff.ops import _assignment, _check
-from pcdiff.ops.chamfer import gather_points
+from pcdiff.ops._points import gather_points, root, without_padding
+from pcdiff.ops.reference import past
 
 METHODS = ("auction", "exact")
 DEFAULT_TOLERANCE = 1e-3
@@ -25,15 +26,11 @@ class EMD(NamedTuple):
     lower_bound: torch.Tensor
 
 
-def _mean_distance(x, y, assignment, lengths) -> torch.Tensor:
-    squared = (x - gather_points(y, assignment)).square().sum(dim=-1)
-    # sqrt has an infinite slope at 0, and 0 * inf is NaN: coincident points get the subgradient 0.
-    apart = squared > 0
-    distance = torch.where(apart, torch.where(apart, squared, 1).sqrt(), 0)
+def _mean_distance(x, y, assignment, padding, lengths) -> torch.Tensor:
+    distance = root((x - gather_points(y, assignment)).square().sum(dim=-1))
     if lengths is None:
         return distance.mean(dim=1)
-    real = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
-    return torch.where(real, distance, 0).sum(dim=1) / lengths
+    return distance.masked_fill(padding, 0).sum(dim=1) / lengths
 
 
 def emd(
@@ -61,7 +58,7 @@ def emd(
             their promise kept. Without native kernels both are SciPy's exact solver.
         tolerance: of the auction, relative to the cost; positive.
         lengths: `(B,)` int64: only the first `lengths[b]` points of both clouds b are there. The rest of
-            `assignment` points at itself.
+            `assignment` points at itself; what stands there does not matter.
 
     Returns:
         `EMD(cost (B,), assignment (B, N), lower_bound (B,))`. The cost is recomputed from the
@@ -81,8 +78,10 @@ def emd(
     x, y = _check.clouds("x", x), _check.clouds("y", y)
     _check.alike("x", x, "y", y)
     _check.equal_sizes("x", x, "y", y)
-    lengths = _check.lengths("lengths", lengths, x)
+    _check.lengths("lengths", lengths, "x", x)
+    padding = past(lengths, x.shape[1])
+    x, y = without_padding(x, padding), without_padding(y, padding)
     assignment, lower_bound = _assignment.assign(x, y, lengths, 0.0 if method == "exact" else float(tolerance))
-    cost = _mean_distance(x, y, assignment, lengths)
+    cost = _mean_distance(x, y, assignment, padding, lengths)
     known = cost.detach()
     return EMD(cost, assignment, known if method == "exact" else torch.minimum(lower_bound, known))

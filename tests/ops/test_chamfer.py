@@ -239,8 +239,8 @@ def test_native_ops_pass_opcheck(name):
     op = getattr(torch.ops.pcdiff, name).default
     for dim in (3, 4):
         x, y = cloud("random", 2, 20, dim, 22), cloud("random", 2, 17, dim, 23)
-        opcheck(op, (x, y))
-        opcheck(op, (x.double()[:, ::2], y.double()[:, :9]))
+        opcheck(op, (x, y, None, None))
+        opcheck(op, (x.double()[:, ::2], y.double()[:, :9], None, None))
 
 
 @needs_native

@@ -55,7 +55,7 @@ def test_exact_emd_matrices(metric_cases, letters):
         pairs = [(i, j) for i in range(want.shape[0]) for j in range(want.shape[1])]
         draw = np.random.default_rng(sum(map(ord, name + letters))).permutation(len(pairs))[:budget]
         i, j = np.array([pairs[k] for k in draw]).T
-        got = ops.emd(rows[i].double(), columns[j].double(), workers=1).cost
+        got = ops.emd(rows[i].double(), columns[j].double(), method="exact").cost
         np.testing.assert_allclose(got.numpy(), want[i, j], rtol=1e-9, atol=1e-12)
         compared += 1
     assert compared, f"no emd_l2_M{letters} in the golden files"

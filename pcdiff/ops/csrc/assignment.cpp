@@ -46,15 +46,14 @@ class Sum {
 struct Ordered {
   int64_t dim = 0;             // as stored: 3 at least
   std::vector<double> points;  // blocks x dim x 16
-  std::vector<double> lo, hi;  // dim x stride; empty above three dimensions
+  std::vector<double> boxes;   // groups of sixteen, lo and hi; empty above three dimensions
   std::vector<int64_t> index;  // blocks x 16
-  int64_t blocks = 0, stride = 0;
+  int64_t blocks = 0;
 
   Ordered(const double* cloud, int64_t n, int64_t d) {
     if (d > 3) {
       dim = d;
       blocks = (n + kBlock - 1) / kBlock;
-      stride = (blocks + kBlock - 1) / kBlock * kBlock;
       points.resize(static_cast<size_t>(blocks * dim * kBlock));
       index.resize(static_cast<size_t>(blocks * kBlock));
       for (int64_t slot = 0; slot < blocks * kBlock; ++slot) {
@@ -67,14 +66,12 @@ struct Ordered {
       return;
     }
     BlockedBatch<double> batch(1, n, static_cast<int>(d));
-    batch.fill(0, cloud);
+    batch.fill(0, cloud, n);
     const BlockedCloud<double> view = batch[0];
     dim = 3;
     blocks = view.blocks;
-    stride = view.stride;
     points.assign(view.points, view.points + blocks * 3 * kBlock);
-    lo.assign(view.lo, view.lo + 3 * stride);
-    hi.assign(view.hi, view.hi + 3 * stride);
+    boxes.assign(view.boxes, view.boxes + (boxes_on(blocks, 1)) * kGroup);
     index.assign(view.index, view.index + blocks * kBlock);
   }
 };
@@ -83,7 +80,7 @@ struct Ordered {
 template <class T>
 struct Market {
   std::vector<T> persons;  // n x dim
-  std::vector<T> points, lo, hi, price, least_price;
+  std::vector<T> points, boxes, price, least_price;
   Objects<T> objects;
 
   // `origin` is subtracted: what is left of the coordinates in float32 should be spent on the shape.
@@ -101,19 +98,14 @@ struct Market {
     for (size_t k = 0; k < points.size(); ++k) {
       points[k] = shifted(y.points[k], static_cast<int64_t>(k) / kBlock % dim);
     }
-    lo.resize(y.lo.size());
-    hi.resize(y.hi.size());
-    for (size_t k = 0; k < lo.size(); ++k) {
-      const int64_t d = static_cast<int64_t>(k) / y.stride;
-      lo[k] = shifted(y.lo[k], d);
-      hi[k] = shifted(y.hi[k], d);
-    }
+    boxes.resize(y.boxes.size());
+    for (size_t k = 0; k < boxes.size(); ++k) boxes[k] = shifted(y.boxes[k], static_cast<int64_t>(k) / kBlock % 3);
     price.assign(static_cast<size_t>(y.blocks * kBlock), kNever<T>);
     std::fill_n(price.begin(), n, T{0});
-    least_price.assign(static_cast<size_t>(y.stride), kNever<T>);
+    least_price.assign(static_cast<size_t>((y.blocks + kBlock - 1) / kBlock * kBlock), kNever<T>);
     std::fill_n(least_price.begin(), y.blocks, T{0});
-    objects = {y.blocks,    y.stride,     dim, points.data(), lo.empty() ? nullptr : lo.data(),
-               hi.data(), price.data(), least_price.data()};
+    objects = {y.blocks,     dim,          points.data(), boxes.empty() ? nullptr : boxes.data(),
+               price.data(), least_price.data()};
   }
 
   const T* person(int64_t i) const { return persons.data() + i * objects.dim; }

@@ -14,13 +14,11 @@ namespace pcdiff {
 template <class T>
 struct Objects {
   int64_t blocks;
-  int64_t stride;        // length of one row of lo, hi and least_price
   int64_t dim;           // coordinates as stored
   const T* points;       // blocks x dim x 16
-  const T* lo;           // dim x stride, the blocks' boxes; null where there are none: every block is looked at
-  const T* hi;
+  const T* boxes;        // of the blocks, in groups as in BlockedCloud; null where there are none: all are looked at
   const T* price;        // blocks x 16; kNever in the slots that fill up the last block
-  const T* least_price;  // stride; the least price of a block
+  const T* least_price;  // of each block; kNever in the places that fill up the last group of boxes
 };
 
 // A price at which nothing is bought. Far above all sums of distances and prices, far below overflow.
