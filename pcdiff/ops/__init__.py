@@ -6,7 +6,7 @@ PyTorch reference does, which announces itself. `backend()` tells which.
 
 from pcdiff.ops._assignment import estimated_emd_seconds
 from pcdiff.ops._native import backend, cpu_capabilities
-from pcdiff.ops.chamfer import Nearest, chamfer, nearest
+from pcdiff.ops.chamfer import Directions, Nearest, chamfer, nearest
 from pcdiff.ops.emd import EMD, emd
 from pcdiff.ops.knn import KNN, knn
 from pcdiff.ops.pairwise import pairwise
@@ -14,6 +14,7 @@ from pcdiff.ops.pairwise import pairwise
 __all__ = [
     "EMD",
     "KNN",
+    "Directions",
     "Nearest",
     "backend",
     "chamfer",

@@ -35,7 +35,7 @@ def nearest_both(
 def knn(
     x: torch.Tensor, y: torch.Tensor, k: int, x_lengths: Lengths = None, y_lengths: Lengths = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return squared distances `(B, N, k)` and indices `(B, N, k)` of each x's k nearest y; infinity and -1 for none."""
+    """Return squared distances and indices `(B, N, k)` of each x's k nearest y; infinity and -1 for none."""
     x, y = x.detach(), y.detach()
     if _native.backend(x.device) != "reference":
         return _native.call("knn", k, x_lengths, y_lengths, x=x, y=y)

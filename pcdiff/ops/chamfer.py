@@ -53,8 +53,8 @@ def nearest(
         `Nearest(squared_distance (B, N), index (B, N))`; the distance is differentiable in x and y.
 
     Raises:
-        InputError: shapes, dtypes or devices do not fit, a cloud is empty, a length is out of range, or a coordinate
-            is NaN or infinite.
+        InputError: shapes, dtypes or devices do not fit, a cloud is empty, a length is out of range, or a
+            coordinate is NaN or infinite.
 
     Example:
         >>> nearest(torch.zeros(1, 1, 3), torch.tensor([[[2.0, 0, 0], [1.0, 0, 0]]])).index
@@ -68,7 +68,7 @@ def nearest(
 
 
 def prepare(x, y, x_lengths, y_lengths):
-    """Return x and y, checked and with zeros for padding, and the padding of each, `(B, N)` and `(B, M)` or None."""
+    """Return x and y, checked and with zeros for padding, and which rows are padding, `(B, N)` or None each."""
     x, y = _check.clouds("x", x, "(B, N, D)"), _check.clouds("y", y, "(B, M, D)")
     _check.alike("x", x, "y", y)
     _check.lengths("x_lengths", x_lengths, "x", x)
@@ -128,8 +128,8 @@ def chamfer(x, y, x_lengths=None, y_lengths=None, reduction="mean", squared=True
         `(B,)`, differentiable in x and y; with `directions="apart"`, `Directions(x_to_y (B,), y_to_x (B,))`.
 
     Raises:
-        InputError: shapes, dtypes or devices do not fit, a cloud is empty, a length is out of range, a coordinate is
-            NaN or infinite, or a choice is unknown.
+        InputError: shapes, dtypes or devices do not fit, a cloud is empty, a length is out of range, a
+            coordinate is NaN or infinite, or a choice is unknown.
 
     Example:
         >>> chamfer(torch.zeros(1, 1, 3), torch.ones(1, 4, 3))

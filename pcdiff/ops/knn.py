@@ -23,7 +23,7 @@ def knn(
     x_lengths: torch.Tensor | None = None,
     y_lengths: torch.Tensor | None = None,
 ) -> KNN:
-    """Find, for each point of x, the k nearest points of y, the nearest first (of equally near ones the first in y).
+    """Find, for each point of x, the k nearest points of y, sorted by distance and then by place in y.
 
     A point that is in both clouds is its own neighbour: `knn(x, x, k + 1)` has it in column 0, if none coincides.
 

@@ -143,6 +143,12 @@ class Solver {
   }
 
   Assignment solve(double tolerance) {
+    if (n_ == 1) {
+      // Nobody outbids anybody.
+      take(0, 0);
+      keep(cost(), cost());
+      return best_;
+    }
     const double goal = tolerance > 0 ? tolerance : kGapBeforePaths;
     double increment = first_increment();
     while (true) {
@@ -283,7 +289,7 @@ class Solver {
           continue;
         }
         // No increment: the object stays as good as the second best, which keeps the prices optimal.
-        if (n_ > 1) fine_.set_price(offer.slot, fine_.price[at(offer.slot)] + (offer.second - offer.best));
+        fine_.set_price(offer.slot, fine_.price[at(offer.slot)] + (offer.second - offer.best));
         if (owner != kNobody) {
           slot_[at(owner)] = kNobody;
           next.push_back(owner);
