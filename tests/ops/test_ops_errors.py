@@ -72,9 +72,9 @@ def test_not_finite_is_found_on_the_native_path_and_on_the_reference(dim, value,
 def test_choices_list_what_is_known():
     with pytest.raises(InputError, match="reduction must be one of mean, sum, got 'max'"):
         ops.chamfer(X, X, reduction="max")
-    with pytest.raises(InputError, match="method must be one of auction, exact.*, got 'hungarian'"):
+    with pytest.raises(InputError, match=r"method must be one of auction, exact.*, got 'hungarian'"):
         ops.emd(X, X, method="hungarian")
-    with pytest.raises(InputError, match="distance must be one of chamfer, emd.*, got 'l2'"):
+    with pytest.raises(InputError, match=r"distance must be one of chamfer, emd.*, got 'l2'"):
         ops.pairwise(X, distance="l2")
 
     with pytest.raises(InputError, match="directions must be one of both, x_to_y, apart, got 'y_to_x'"):
