@@ -1,5 +1,7 @@
 // The kernels for any machine: 128-bit vectors, which every x86-64 and AArch64 processor has.
+#include "sampling.h"
 #include "search.h"
+#include "transport.h"
 
 #ifdef __SSE2__
 #include <emmintrin.h>
@@ -9,3 +11,5 @@
 #define PCDIFF_VECTOR_BYTES 16
 #include "lanes.inc"
 #include "search.inc"
+#include "sampling.inc"
+#include "transport.inc"
