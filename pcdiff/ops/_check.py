@@ -70,6 +70,32 @@ def equal_sizes(x_name: str, x: torch.Tensor, y_name: str, y: torch.Tensor) -> N
         )
 
 
+def lengths(name: str, value, clouds_name: str, clouds: torch.Tensor) -> None:
+    """Check how many rows of each cloud are points; None stands for all.
+
+    Raises:
+        InputError: not an int64 tensor `(B,)` on the clouds' device, or a length outside 1..N.
+    """
+    if value is None:
+        return
+    batch, most = clouds.shape[:2]
+    expected = f"{name} must be None or an int64 tensor ({batch},) like the batch of {clouds_name}"
+    if not isinstance(value, torch.Tensor):
+        raise InputError(f"{expected}, got {type(value).__name__}")
+    if tuple(value.shape) != (batch,):
+        raise InputError(f"{expected}, got {tuple(value.shape)}")
+    if value.dtype != torch.int64:
+        raise InputError(f"{expected}, got {value.dtype}")
+    if value.device != clouds.device:
+        raise InputError(f"{name} must be on {clouds.device} like {clouds_name}, got {value.device}")
+    # Inside a graph that is being compiled or captured no value can be asked for.
+    if torch.compiler.is_compiling() or (value.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return
+    bad = value[(value < 1) | (value > most)]
+    if len(bad):
+        raise InputError(f"{name} must be in 1..{most}, the rows of {clouds_name}, got {int(bad[0])}")
+
+
 def finite(**tensors: torch.Tensor) -> None:
     """Check tensors given by name for NaN and infinite coordinates.
 

@@ -1,4 +1,5 @@
 // Approximate matches and Sinkhorn's soft minimum as torch sees them: shapes, memory and threads.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -34,27 +35,70 @@ Shape checked_pair(const Tensor& x, const Tensor& y) {
   return {x.size(0), x.size(1), y.size(1), x.size(2)};
 }
 
-// The clouds of a batch in blocks of 16: with boxes up to three coordinates, in the given order without them beyond.
+// The clouds of a batch in blocks of 16: up to three coordinates neighbouring points, with boxes; beyond, in the order
+// given, without.
 template <class T>
-class Blocks {
+class PatchedBatch {
  public:
-  Blocks(const T* clouds, int64_t batch, int64_t count, int64_t dim, const char* name)
-      : count_(count), blocks_((count + kBlock - 1) / kBlock), dim_(dim > kBoxedDims ? dim : kBoxedDims) {
+  PatchedBatch(const T* clouds, int64_t batch, int64_t count, int64_t dim, const char* name)
+      : blocks_((count + kBlock - 1) / kBlock), dim_(dim > kBoxedDims ? dim : kBoxedDims) {
     if (dim <= kBoxedDims) {
-      boxed_ = std::make_unique<BlockedBatch<T>>(batch, count, static_cast<int>(dim));
-      std::atomic<bool> finite{true};
-      parallel(batch, 1, [&](int64_t first, int64_t last) {
-        for (int64_t b = first; b < last; ++b) {
-          if (!boxed_->fill(b, clouds + b * count * dim)) finite = false;
-        }
-      });
-      STD_TORCH_CHECK(finite, "pcdiff: ", name, " holds NaN or infinite coordinates");
-      return;
+      cluster(clouds, batch, count, dim, name);
+    } else {
+      copy(clouds, batch, count, dim, name);
     }
+  }
+
+  Patches<T> operator[](int64_t b) const {
+    if (clustered_) {
+      const BlockedCloud<T> cloud = (*clustered_)[b];
+      const T* lo = boxes_.data() + b * 6 * stride();
+      return {blocks_, stride(), cloud.points, cloud.index, lo, lo + 3 * stride()};
+    }
+    return {blocks_, stride(), points_.data() + b * padded() * dim_, index_.data(), nullptr, nullptr};
+  }
+
+  int64_t blocks() const { return blocks_; }
+  int64_t padded() const { return blocks_ * kBlock; }
+  int64_t stride() const { return (blocks_ + kBlock - 1) / kBlock * kBlock; }
+  // Coordinates of a point in a block: three at least, the missing ones 0.
+  int64_t dim() const { return dim_; }
+
+ private:
+  void cluster(const T* clouds, int64_t batch, int64_t count, int64_t dim, const char* name) {
+    clustered_ = std::make_unique<BlockedBatch<T>>(batch, count, static_cast<int>(dim));
+    boxes_.resize(static_cast<size_t>(batch * 6 * stride()));
+    std::atomic<bool> finite{true};
+    parallel(batch, 1, [&](int64_t first, int64_t last) {
+      for (int64_t b = first; b < last; ++b) {
+        if (clustered_->fill(b, clouds + b * count * dim)) {
+          bound((*clustered_)[b].points, boxes_.data() + b * 6 * stride());
+        } else {
+          finite = false;
+        }
+      }
+    });
+    STD_TORCH_CHECK(finite, "pcdiff: ", name, " holds NaN or infinite coordinates");
+  }
+
+  void bound(const T* points, T* boxes) const {
+    for (int64_t d = 0; d < 3; ++d) {
+      T* lo = boxes + d * stride();
+      T* hi = lo + 3 * stride();
+      for (int64_t block = 0; block < stride(); ++block) {
+        // Boxes that fill up a row are copies of the last.
+        const T* p = points + ((block < blocks_ ? block : blocks_ - 1) * 3 + d) * kBlock;
+        lo[block] = *std::min_element(p, p + kBlock);
+        hi[block] = *std::max_element(p, p + kBlock);
+      }
+    }
+  }
+
+  void copy(const T* clouds, int64_t batch, int64_t count, int64_t dim, const char* name) {
     check_finite(clouds, batch * count * dim, name);
-    points_.resize(static_cast<size_t>(batch * blocks_ * dim * kBlock));
+    points_.resize(static_cast<size_t>(batch * padded() * dim));
     index_.resize(static_cast<size_t>(padded()));
-    for (int64_t i = 0; i < padded(); ++i) index_[static_cast<size_t>(i)] = static_cast<Index<T>>(i < count ? i : count - 1);
+    for (int64_t i = 0; i < padded(); ++i) index_[static_cast<size_t>(i)] = static_cast<Index<T>>(std::min(i, count - 1));
     parallel(batch * blocks_, 64, [&](int64_t first, int64_t last) {
       for (int64_t task = first; task < last; ++task) {
         T* block = points_.data() + task * dim * kBlock;
@@ -67,20 +111,9 @@ class Blocks {
     });
   }
 
-  BlockedCloud<T> operator[](int64_t b) const {
-    if (boxed_) return (*boxed_)[b];
-    const T* points = points_.data() + b * blocks_ * dim_ * kBlock;
-    return {count_, blocks_, stride(), points, index_.data(), nullptr, nullptr};
-  }
-
-  int64_t blocks() const { return blocks_; }
-  int64_t padded() const { return blocks_ * kBlock; }
-  int64_t stride() const { return (blocks_ + kBlock - 1) / kBlock * kBlock; }
-  int64_t dim() const { return dim_; }
-
- private:
-  int64_t count_, blocks_, dim_;
-  std::unique_ptr<BlockedBatch<T>> boxed_;
+  int64_t blocks_, dim_;
+  std::unique_ptr<BlockedBatch<T>> clustered_;
+  std::vector<T> boxes_;
   std::vector<T> points_;
   std::vector<Index<T>> index_;
 };
@@ -143,7 +176,7 @@ class Matching {
   }
 
  private:
-  void fill(std::vector<T>& rest, const Blocks<T>& side, int64_t count, int64_t mass) const {
+  void fill(std::vector<T>& rest, const PatchedBatch<T>& side, int64_t count, int64_t mass) const {
     rest.assign(static_cast<size_t>(shape_.batch * side.padded()), T{0});
     for (int64_t b = 0; b < shape_.batch; ++b) {
       for (int64_t i = 0; i < count; ++i) rest[static_cast<size_t>(b * side.padded() + i)] = static_cast<T>(mass);
@@ -151,7 +184,7 @@ class Matching {
   }
 
   // What x's row block offers at `level`, given the sums of what the y's could take; written to `left`, too.
-  void offer(int64_t b, const BlockedCloud<T>& own, int64_t first, int64_t last, size_t level, const T* sum) {
+  void offer(int64_t b, const Patches<T>& own, int64_t first, int64_t last, size_t level, const T* sum) {
     const T* rest = rest_x_.data() + b * x_.padded();
     T* offered = offer_.data() + b * x_.padded();
     T* out = left_ + (b * static_cast<int64_t>(levels_.size()) + static_cast<int64_t>(level)) * shape_.n;
@@ -173,7 +206,7 @@ class Matching {
   void accept(size_t level) {
     const T exponent = static_cast<T>(levels_[level]);
     for_row_blocks<T>(shape_.batch, y_.blocks(), x_.stride(), [&](int64_t b, int64_t first, int64_t last, T* gaps) {
-      const BlockedCloud<T> own = y_[b];
+      const Patches<T> own = y_[b];
       const T* offered = offer_.data() + b * x_.padded();
       T sum[kBlocksPerTask * kBlock];
       if (exponent == 0) {
@@ -200,7 +233,7 @@ class Matching {
     const bool flat = levels_[level] == 0;
     const Ahead ahead = flat ? Ahead::kFlat : more && levels_[level + 1] < 0 ? Ahead::kQuarter : Ahead::kNothing;
     for_row_blocks<T>(shape_.batch, x_.blocks(), y_.stride(), [&](int64_t b, int64_t first, int64_t last, T* gaps) {
-      const BlockedCloud<T> own = x_[b];
+      const Patches<T> own = x_[b];
       const T* rest_y = rest_y_.data() + b * y_.padded();
       T sum[kBlocksPerTask * kBlock], cost[kBlocksPerTask * kBlock], next[kBlocksPerTask * kBlock];
       const int64_t shift = first * kBlock;
@@ -236,7 +269,7 @@ class Matching {
   const Shape shape_;
   const std::vector<double> levels_;
   const bool squared_;
-  const Blocks<T> x_, y_;
+  const PatchedBatch<T> x_, y_;
   T* const left_;
   T* const right_;
   // In the order of the blocks: what each point has left, what the present level offers and accepts.
@@ -270,12 +303,12 @@ void softmin_typed(const Tensor& x, const Tensor& y, const Tensor& potential, Sh
   const auto& kernels = transports<T>();
   const T* given = read<T>(potential);
   check_finite(given, s.batch * s.m, "potential");
-  const Blocks<T> bx(read<T>(x), s.batch, s.n, s.dim, "x"), by(read<T>(y), s.batch, s.m, s.dim, "y");
+  const PatchedBatch<T> bx(read<T>(x), s.batch, s.n, s.dim, "x"), by(read<T>(y), s.batch, s.m, s.dim, "y");
   constexpr T kLowest = std::numeric_limits<T>::lowest();
   std::vector<T> sorted(static_cast<size_t>(s.batch * by.padded()), kLowest);
   std::vector<T> highest(static_cast<size_t>(s.batch * by.stride()), kLowest);
   for (int64_t b = 0; b < s.batch; ++b) {
-    const BlockedCloud<T> cloud = by[b];
+    const Patches<T> cloud = by[b];
     for (int64_t j = 0; j < s.m; ++j) {
       const T value = given[b * s.m + cloud.index[j]];
       T& top = highest[static_cast<size_t>(b * by.stride() + j / kBlock)];
@@ -284,7 +317,7 @@ void softmin_typed(const Tensor& x, const Tensor& y, const Tensor& potential, Sh
     }
   }
   for_row_blocks<T>(s.batch, bx.blocks(), by.stride(), [&](int64_t b, int64_t first, int64_t last, T* gaps) {
-    const BlockedCloud<T> own = bx[b];
+    const Patches<T> own = bx[b];
     const int64_t shift = first * kBlock;
     T top[kBlocksPerTask * kBlock], sum[kBlocksPerTask * kBlock];
     kernels.softmin(own, first, last, by[b], bx.dim(), scale, sorted.data() + b * by.padded(),
