@@ -10,6 +10,7 @@ from pcdiff.ops.chamfer import Directions, Nearest, chamfer, nearest
 from pcdiff.ops.emd import EMD, emd
 from pcdiff.ops.knn import KNN, knn
 from pcdiff.ops.pairwise import pairwise
+from pcdiff.ops.sampling import farthest_point_sample
 
 __all__ = [
     "EMD",
@@ -21,6 +22,7 @@ __all__ = [
     "cpu_capabilities",
     "emd",
     "estimated_emd_seconds",
+    "farthest_point_sample",
     "knn",
     "nearest",
     "pairwise",

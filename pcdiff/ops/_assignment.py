@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from pcdiff.ops import _native
+from pcdiff.ops import _check, _native
 
 
 def estimated_emd_seconds(pairs: int, points: int) -> float:
@@ -72,7 +72,7 @@ def cost_matrix(xs: torch.Tensor, ys: torch.Tensor, upper: bool, tolerance: floa
 
 def _tell_of_open_gaps(cost: torch.Tensor, bound: torch.Tensor, tolerance: float) -> None:
     """Warn where a solver ended at its bound on time. The one for CPUs never does."""
-    if tolerance == 0 or cost.device.type == "cpu" or _native.values_are_out_of_reach(cost.device):
+    if tolerance == 0 or cost.device.type == "cpu" or _check.out_of_reach(cost.device):
         return
     gap = (cost - bound) / cost.clamp_min(torch.finfo(cost.dtype).tiny)
     open_pairs = int((gap > tolerance).sum())

@@ -76,7 +76,7 @@ def equal_sizes(x_name: str, x: torch.Tensor, y_name: str, y: torch.Tensor) -> N
     if x.shape[1] != y.shape[1]:
         raise InputError(
             f"{y_name} must have {x.shape[1]} points a cloud like {x_name} (EMD is a bijection), "
-            f"got {tuple(y.shape)}; subsample the larger clouds"
+            f"got {tuple(y.shape)}; subsample the larger clouds, or use emd's method='sinkhorn'"
         )
 
 
@@ -98,24 +98,52 @@ def lengths(name: str, value, clouds_name: str, clouds: torch.Tensor) -> None:
         raise InputError(f"{expected}, got {value.dtype}")
     if value.device != clouds.device:
         raise InputError(f"{name} must be on {clouds.device} like {clouds_name}, got {value.device}")
-    # Inside a graph that is being compiled or captured no value can be asked for.
-    if torch.compiler.is_compiling() or (value.is_cuda and torch.cuda.is_current_stream_capturing()):
+    if out_of_reach(value.device):
         return
     bad = value[(value < 1) | (value > most)]
     if len(bad):
         raise InputError(f"{name} must be in 1..{most}, the rows of {clouds_name}, got {int(bad[0])}")
 
 
-def neighbours(k, y: torch.Tensor) -> None:
-    """Check a number of neighbours against the rows of `y`.
+def count_of_points(k, name: str, clouds: torch.Tensor) -> None:
+    """Check a number k of points to be found in the clouds.
 
     Raises:
-        InputError: not an integer in 1..M.
+        InputError: not an integer in 1..N.
     """
     if not isinstance(k, int) or isinstance(k, bool):
         raise InputError(f"k must be an integer, got {k!r}")
-    if not 1 <= k <= y.shape[1]:
-        raise InputError(f"k must be in 1..{y.shape[1]}, the points of y, got {k}")
+    if not 1 <= k <= clouds.shape[1]:
+        raise InputError(f"k must be in 1..{clouds.shape[1]}, the points of {name}, got {k}")
+
+
+def equal_lengths(x_lengths: torch.Tensor | None, y_lengths: torch.Tensor | None) -> None:
+    """Check that clouds between which a bijection is wanted are of one size, pair by pair.
+
+    Raises:
+        InputError: they are not, or only one cloud of a pair has a length.
+    """
+    if x_lengths is None and y_lengths is None:
+        return
+    hint = "EMD is a bijection; for unequal sizes use method='sinkhorn'"
+    if x_lengths is None or y_lengths is None:
+        given = "x_lengths" if y_lengths is None else "y_lengths"
+        raise InputError(f"x_lengths and y_lengths must be given together, got only {given} ({hint})")
+    if out_of_reach(x_lengths.device):
+        return
+    different = (x_lengths != y_lengths).nonzero()
+    if len(different):
+        b = int(different[0])
+        raise InputError(
+            f"y_lengths must equal x_lengths, got {int(y_lengths[b])} and {int(x_lengths[b])} for pair {b} ({hint})"
+        )
+
+
+def out_of_reach(device: torch.device) -> bool:
+    """Return whether looking at a tensor's values would break a graph that is being compiled or captured."""
+    if torch.compiler.is_compiling():
+        return True
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def finite(**tensors: torch.Tensor) -> None:

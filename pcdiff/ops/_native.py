@@ -100,10 +100,3 @@ def call(name: str, *arguments, **tensors: torch.Tensor):
 def fake(name: str):
     """Return a decorator that registers shapes and dtypes of the native op `pcdiff::name`, if it is there."""
     return torch.library.register_fake(f"pcdiff::{name}") if _missing is None else lambda function: function
-
-
-def values_are_out_of_reach(device: torch.device) -> bool:
-    """Return whether looking at a tensor's values would break a graph that is being compiled or captured."""
-    if torch.compiler.is_compiling():
-        return True
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()

@@ -49,7 +49,7 @@ def knn(
         KNN(squared_distance=tensor([[[1., 4.]]]), index=tensor([[[1, 2]]]))
     """
     x, y, padding, _ = prepare(x, y, x_lengths, y_lengths)
-    _check.neighbours(k, y)
+    _check.count_of_points(k, "y", y)
     squared_distance, index = _nearest.knn(x, y, k, x_lengths, y_lengths)
     if tracked(x, y):
         squared_distance = _squared_distances(x, y, index, padding)

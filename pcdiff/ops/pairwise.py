@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import torch
 
-from pcdiff.ops import _assignment, _check, _nearest
+from pcdiff.ops import _approxmatch, _assignment, _check, _nearest
 from pcdiff.ops.emd import DEFAULT_TOLERANCE
 
-# A kernel gets the matrix in strips of rows of about this many pairs: short enough for a progress bar and Ctrl-C, long
-# enough that preparing the clouds anew for each strip costs little.
-_PAIRS_PER_STRIP = {"chamfer": 1024, "emd": 32}
+# A kernel gets the matrix in strips of rows of about this many pairs: short enough for a progress bar and Ctrl-C,
+# long enough that preparing the clouds anew for each strip costs little.
+_PAIRS_PER_STRIP = {"chamfer": 1024, "emd": 32, "approxmatch": 32}
 
 
 def pairwise(
@@ -28,6 +28,8 @@ def pairwise(
             - `"chamfer"`: squared distances, mean + mean, as `chamfer`.
             - `"emd"`: mean Euclidean distance of a bijection, as `emd`, within `tolerance` of the best one; N == M.
             - `"emd-exact"`: of the best bijection.
+            - `"approxmatch-latent3d"`, `"approxmatch-pointflow"`, `"approxmatch-pytorchemd"`: what `emd` says of
+              them. With ys=None the matrix is neither symmetric nor 0 on its diagonal, as the published ones.
         tolerance: of `"emd"`: no entry exceeds the optimum by more than this share of itself.
         progress: called now and then with the number of pairs finished so far.
 
@@ -47,13 +49,13 @@ def pairwise(
     _check.one_of("distance", distance, tuple(_MATRICES))
     _check.tolerance(tolerance)
     xs = _check.clouds("xs", xs, "(S, N, D)").detach()
-    symmetric = ys is None
-    if symmetric:
+    symmetric = ys is None and distance not in _approxmatch.VARIANTS
+    if ys is None:
         ys = xs
     else:
         ys = _check.clouds("ys", ys, "(R, M, D)").detach()
         _check.alike("xs", xs, "ys", ys, batch=False)
-    if distance != "chamfer":
+    if distance.startswith("emd"):
         _check.equal_sizes("xs", xs, "ys", ys)
 
     out = xs.new_zeros((len(xs), len(ys)))
@@ -73,5 +75,9 @@ def pairwise(
 _MATRICES = {
     "chamfer": lambda xs, ys, upper, tolerance: _nearest.chamfer_matrix(xs, ys, upper),
     "emd": _assignment.cost_matrix,
+    **{
+        name: lambda xs, ys, upper, tolerance, name=name: _approxmatch.approxmatch_matrix(xs, ys, name)
+        for name in _approxmatch.VARIANTS
+    },
     "emd-exact": lambda xs, ys, upper, tolerance: _assignment.cost_matrix(xs, ys, upper, 0.0),
 }

@@ -1,6 +1,8 @@
 // The kernels for any machine: 128-bit vectors, which every x86-64 and AArch64 processor has.
 #include "bidding.h"
+#include "sampling.h"
 #include "search.h"
+#include "transport.h"
 
 #ifdef __SSE2__
 #include <emmintrin.h>
@@ -11,3 +13,5 @@
 #include "lanes.inc"
 #include "search.inc"
 #include "bidding.inc"
+#include "sampling.inc"
+#include "transport.inc"
