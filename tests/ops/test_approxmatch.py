@@ -12,6 +12,8 @@ from pcdiff.errors import InputError
 from pcdiff.ops import _plan
 from pcdiff.ops._approxmatch import VARIANTS, approxmatch_cost, approxmatch_match, approxmatch_matrix
 
+FASTEST = (*ops.cpu_capabilities(), "reference")[-2 if ops.cpu_capabilities() else -1]
+
 # Whose numbers the golden files hold, and the variant that must reproduce them.
 PEERS = {
     "pointflow_cuda": "approxmatch-pointflow",
@@ -93,7 +95,9 @@ def test_gradient_is_that_of_the_match_held_constant(path, variant):
     def plainly(a, b):
         squares = (a[:, :, None] - b[:, None]).square().sum(-1)
         apart = squares > 0
-        distance = squares if VARIANTS[variant].squared else torch.where(apart, torch.where(apart, squares, 1).sqrt(), 0)
+        distance = (
+            squares if VARIANTS[variant].squared else torch.where(apart, torch.where(apart, squares, 1).sqrt(), 0)
+        )
         return (match * distance).sum((1, 2)) / a.shape[1]
 
     results = []
@@ -160,6 +164,8 @@ def test_strides_and_precisions(path):
     assert approxmatch_cost(x[:0], y[:0], "approxmatch-latent3d").shape == (0,)
 
 
+# Of dynamo's own doing.
+@pytest.mark.filterwarnings("ignore:.*Function'> should not be instantiated:DeprecationWarning")
 def test_compiles_to_one_graph(path):
     x, y = clouds(2, 40, seed=13), clouds(2, 40, seed=14)
 
@@ -179,7 +185,9 @@ def test_compiles_to_one_graph(path):
 def test_opcheck(zero_level):
     op = torch.ops.pcdiff.approxmatch.default
     opcheck(op, (clouds(2, 20), clouds(2, 30), 7, zero_level, False))
-    opcheck(op, (clouds(2, 20, 5, dtype=torch.float64), clouds(2, 30, 5, dtype=torch.float64), -1, zero_level, True))
+    opcheck(
+        op, (clouds(2, 20, 5, dtype=torch.float64), clouds(2, 30, 5, dtype=torch.float64), -1, zero_level, True)
+    )
     with pytest.raises(RuntimeError, match="first_level must be between"):
         op(clouds(2, 20), clouds(2, 30), -2, zero_level, False)
     with pytest.raises(RuntimeError, match="same batch size"):
@@ -290,13 +298,14 @@ def test_set_matrices_as_published(path, golden, letters):
         pytest.skip(f"no {file} or no {case}")
     published, clouds_of = np.load(file), np.load(case)
     for peer in ("pointflow_cuda", "pytorchemd_cuda"):
-        for suffix, dtype, tolerance in PRECISIONS if path != "reference" else PRECISIONS[1:]:
+        for suffix, dtype, tolerance in PRECISIONS:
             want = published[f"{peer}/M{letters}{suffix}"]
             sets = [
                 torch.from_numpy(clouds_of["sample" if letter == "s" else "ref"][:count]).to(dtype)
                 for letter, count in zip(letters, want.shape, strict=True)
             ]
-            if path == "reference":
-                want, sets[0] = want[:1], sets[0][:1]  # seconds a row
+            # Whole matrices on the fastest path only; all the native ones return the same bits.
+            if path != FASTEST:
+                want, sets[0] = want[:1], sets[0][:1]
             got = approxmatch_matrix(*sets, PEERS[peer])
             np.testing.assert_allclose(got.numpy(), want, rtol=tolerance, atol=1e-8)

@@ -69,7 +69,8 @@ def test_starts(path):
         assert got[b].tolist() == greedy(x[b], 10, start)
     lengths = torch.tensor([1, 2, 40])
     draws = [
-        farthest_point_sample(x, 1, "random", lengths, torch.Generator().manual_seed(seed))[:, 0] for seed in range(40)
+        farthest_point_sample(x, 1, "random", lengths, torch.Generator().manual_seed(seed))[:, 0]
+        for seed in range(40)
     ]
     assert all((draw < lengths).all() for draw in draws)
     assert len({tuple(draw.tolist()) for draw in draws}) > 10
@@ -117,7 +118,7 @@ X = torch.zeros(2, 4, 3)
         ((X, 2, 4), "start must be in 0..3, the points of its cloud, got 4"),
         ((X, 2, -1), "start must be in 0..3, the points of its cloud, got -1"),
         ((X, 2, "last"), "start must be one of random, got 'last'"),
-        ((X, 2, None), "start must be an index, an int64 tensor (2,) or \"random\", got None"),
+        ((X, 2, None), 'start must be an index, an int64 tensor (2,) or "random", got None'),
         ((X, 2, torch.zeros(3, dtype=torch.int64)), "start must be an int64 tensor (2,) on cpu like x"),
         ((X, 2, torch.zeros(2)), "got torch.float32 (2,) on cpu"),
         ((X, 2, 0, torch.tensor([4, 1])), "k must be at most every length, got 2 with a length of 1"),
