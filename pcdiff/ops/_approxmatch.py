@@ -33,8 +33,8 @@ VARIANTS = {
 
 _FIRST_LEVEL = 7
 _EPSILON = 1e-9
-# Elements of the largest intermediate of the reference, and of the factors of one strip of a matrix.
-_CHUNK = 1 << 22
+# Numbers that the factors of one strip of a matrix hold.
+_STRIP = 1 << 22
 
 
 def approxmatch_cost(x: torch.Tensor, y: torch.Tensor, variant: str) -> torch.Tensor:
@@ -103,7 +103,7 @@ def approxmatch_matrix(
     _check.finite(xs=xs, ys=ys)
     pairs = len(xs) * len(ys)
     out = xs.new_empty(pairs)
-    size = max(1, min(256, _CHUNK // (10 * (xs.shape[1] + ys.shape[1]))))
+    size = max(1, min(256, _STRIP // (10 * (xs.shape[1] + ys.shape[1]))))
     for first in range(0, pairs, size):
         place = torch.arange(first, min(first + size, pairs), device=xs.device)
         x, y = xs[place // len(ys)], ys[place % len(ys)]
@@ -143,11 +143,8 @@ def _as_plan(left: torch.Tensor, right: torch.Tensor, variant: str) -> _plan.Pla
 def _weigh(x: torch.Tensor, y: torch.Tensor, level: float, weight: torch.Tensor) -> torch.Tensor:
     """Return `(B, N)` sums over j of `exp(level |x_i - y_j|^2) weight_j`."""
     sums = []
-    rows = max(1, _CHUNK // max(1, len(x) * y.shape[1]))
-    for first in range(0, x.shape[1], rows):
-        squares = (x[:, first : first + rows, None, 0] - y[:, None, :, 0]).square()
-        for d in range(1, x.shape[2]):
-            squares += (x[:, first : first + rows, None, d] - y[:, None, :, d]).square()
+    for rows in _plan.strips(x, y):
+        squares = _plan.squares_of(_plan.differences_of(x, y, rows))
         # Not a matrix product: autocast would run that in bfloat16.
         sums.append(((squares * level).exp_() * weight[:, None]).sum(dim=2))
     return torch.cat(sums, dim=1)

@@ -31,7 +31,7 @@ class Plan(NamedTuple):
     squared: bool
 
 
-def _strips(x: torch.Tensor, y: torch.Tensor):
+def strips(x: torch.Tensor, y: torch.Tensor):
     """Yield slices of x's rows for which a strip of the plan is of the allowed size."""
     size = _STRIP_CPU if x.device.type == "cpu" else _STRIP_ELSEWHERE
     rows = max(1, size // max(1, len(x) * y.shape[1]))
@@ -39,11 +39,11 @@ def _strips(x: torch.Tensor, y: torch.Tensor):
         yield slice(first, first + rows)
 
 
-def _differences(x: torch.Tensor, y: torch.Tensor, rows: slice) -> list[torch.Tensor]:
+def differences_of(x: torch.Tensor, y: torch.Tensor, rows: slice) -> list[torch.Tensor]:
     return [x[:, rows, None, d] - y[:, None, :, d] for d in range(x.shape[2])]
 
 
-def _squares(differences: list[torch.Tensor]) -> torch.Tensor:
+def squares_of(differences: list[torch.Tensor]) -> torch.Tensor:
     total = differences[0].square()
     for difference in differences[1:]:
         total = torch.addcmul(total, difference, difference)
@@ -60,15 +60,15 @@ def _kernels(squares: torch.Tensor, plan: Plan, rows: slice):
 
 def strip(x: torch.Tensor, y: torch.Tensor, plan: Plan, rows: slice) -> torch.Tensor:
     """Return the plan's rows, `(B, rows, M)`."""
-    return sum(_kernels(_squares(_differences(x, y, rows)), plan, rows))
+    return sum(_kernels(squares_of(differences_of(x, y, rows)), plan, rows))
 
 
 def costs(x: torch.Tensor, y: torch.Tensor, plan: Plan, squared: bool = False) -> torch.Tensor:
     """Return the sums of kernel times distance (squared or not), `(B, L)`, outside autograd, in O(N + M) memory."""
     x, y = x.detach(), y.detach()
     total = x.new_zeros(plan.levels.shape)
-    for rows in _strips(x, y):
-        squares = _squares(_differences(x, y, rows))
+    for rows in strips(x, y):
+        squares = squares_of(differences_of(x, y, rows))
         distance = squares if squared else squares.sqrt()
         kernels = _kernels(squares, plan, rows)
         total += torch.stack([(kernel * distance).sum(dim=(1, 2)) for kernel in kernels], dim=1)
@@ -98,15 +98,15 @@ class _Moved(torch.autograd.Function):
         # The plan's own precision: Sinkhorn's needs float64, whatever the clouds are.
         x_grad, y_grad, dtype = [], 0, plan.levels.dtype
         wide_x, wide_y = x.to(dtype), y.to(dtype)
-        for rows in _strips(x, y):
+        for rows in strips(x, y):
             with torch.no_grad():
                 moved = strip(wide_x, wide_y, plan, rows)
-            differences = _differences(wide_x, wide_y, rows)
+            differences = differences_of(wide_x, wide_y, rows)
             if ctx.squared:
                 weight = 2 * moved
             else:
                 # Coincident points: the distance has no slope there, the subgradient 0 is taken.
-                squares = _squares(differences)
+                squares = squares_of(differences)
                 apart = squares > 0
                 weight = torch.where(apart, moved / torch.where(apart, squares, 1).sqrt(), 0)
             weight = weight * grad.to(dtype)[:, None, None]

@@ -37,8 +37,6 @@ _RESOLUTION = 1e-9
 # Rounding of a float64 bound relative to the diameter, with a good margin.
 _MARGIN = 1e-13
 _TOLERANCES = (1e-6, 1.0)
-# Elements of the largest intermediate of the reference.
-_CHUNK = 1 << 22
 
 
 class Sinkhorn(NamedTuple):
@@ -132,12 +130,8 @@ def softmin(x: torch.Tensor, y: torch.Tensor, potential: torch.Tensor, scale: fl
         return _native.call("softmin", scale, x=x, y=y, potential=potential)
     _native.prepare_reference(x=x, y=y, potential=potential)
     minima = []
-    rows = max(1, _CHUNK // max(1, len(x) * y.shape[1]))
-    for first in range(0, x.shape[1], rows):
-        squares = (x[:, first : first + rows, None, 0] - y[:, None, :, 0]).square()
-        for d in range(1, x.shape[2]):
-            squares += (x[:, first : first + rows, None, d] - y[:, None, :, d]).square()
-        terms = potential[:, None] - squares.sqrt_()
+    for rows in _plan.strips(x, y):
+        terms = potential[:, None] - _plan.squares_of(_plan.differences_of(x, y, rows)).sqrt()
         # The largest term is taken out before the division, which would round it when the scale is small.
         top = terms.amax(dim=2, keepdim=True)
         minima.append(-(top[..., 0] + scale * ((terms - top) / scale).exp_().sum(dim=2).log()))

@@ -140,8 +140,17 @@ def test_same_choices_as_pytorch3d(path, golden):
     if not file.is_file():
         pytest.skip(f"no {file}")
     data = np.load(file)
-    x, want = torch.from_numpy(data["x"]), data["fps_K16_idx"]
-    got = farthest_point_sample(x, want.shape[1], lengths=torch.from_numpy(data["x_lengths"]))
-    np.testing.assert_array_equal(got.numpy(), want)
-    points = x.gather(1, got[..., None].expand(-1, -1, 3)).numpy()
-    np.testing.assert_array_equal(points, data["fps_K16_points"])
+    x, lengths, want = torch.from_numpy(data["x"]), torch.from_numpy(data["x_lengths"]), data["fps_K16_idx"]
+    k = want.shape[1]
+    long = lengths >= k
+    got = farthest_point_sample(x[long], k, lengths=lengths[long])
+    np.testing.assert_array_equal(got.numpy(), want[long.numpy()])
+    points = x[long].gather(1, got[..., None].expand(-1, -1, 3)).numpy()
+    np.testing.assert_array_equal(points, data["fps_K16_points"][long.numpy()])
+    # It fills up clouds of fewer than k points with -1; here those are refused, and agree up to their length.
+    for b in (~long).nonzero()[:, 0].tolist():
+        length = int(lengths[b])
+        got = farthest_point_sample(x[b : b + 1], length, lengths=lengths[b : b + 1])[0]
+        np.testing.assert_array_equal(got.numpy(), want[b, :length])
+        assert (want[b, length:] == -1).all()
+    assert not long.all()
