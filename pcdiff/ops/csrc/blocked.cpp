@@ -119,7 +119,10 @@ void cluster_large(Point<T>* first, Point<T>* last) {
     ranges.swap(halves);
   }
   parallel(static_cast<int64_t>(ranges.size()), 1, [&](int64_t from, int64_t to) {
-    for (int64_t r = from; r < to; ++r) cluster(ranges[static_cast<size_t>(r)].first, ranges[static_cast<size_t>(r)].second);
+    for (int64_t r = from; r < to; ++r) {
+      const auto [a, b] = ranges[static_cast<size_t>(r)];
+      cluster(a, b);
+    }
   });
 }
 
@@ -171,7 +174,9 @@ void write_level(const T* from, const Index<T>* first_from, int64_t below, T* to
     for (int row = 0; row < 6; ++row) {
       const T* bound = group + row * kBlock;
       T extreme = bound[0];
-      for (int i = 1; i < kBlock; ++i) extreme = (row < 3 ? bound[i] < extreme : bound[i] > extreme) ? bound[i] : extreme;
+      for (int i = 1; i < kBlock; ++i) {
+        extreme = (row < 3 ? bound[i] < extreme : bound[i] > extreme) ? bound[i] : extreme;
+      }
       out[row * kBlock] = extreme;
     }
     const Index<T>* first = first_from + box * kBlock;
