@@ -13,12 +13,14 @@
 
 #ifdef __CUDACC__
 #define PCDIFF_DEVICE __device__ __forceinline__
+#define PCDIFF_BOTH __host__ __device__ inline
 #define PCDIFF_UNROLL _Pragma("unroll")
 #define PCDIFF_UNROLL_BY_4 _Pragma("unroll 4")
 #else
 #include <cmath>
 #include <cstring>
 #define PCDIFF_DEVICE inline
+#define PCDIFF_BOTH inline
 #define PCDIFF_UNROLL
 #define PCDIFF_UNROLL_BY_4
 #endif
@@ -87,6 +89,13 @@ PCDIFF_DEVICE double times(double a, double b) { return __dmul_rn(a, b); }
 
 PCDIFF_DEVICE float square_root(float a) { return __fsqrt_rn(a); }
 PCDIFF_DEVICE double square_root(double a) { return __dsqrt_rn(a); }
+// To two units in the last place, in a fraction of the time, where nothing depends on the last bits.
+PCDIFF_DEVICE float quick_root(float a) {
+  float root;
+  asm("sqrt.approx.f32 %0, %1;" : "=f"(root) : "f"(a));
+  return root;
+}
+PCDIFF_DEVICE double quick_root(double a) { return __dsqrt_rn(a); }
 PCDIFF_DEVICE float smaller(float a, float b) { return fminf(a, b); }
 PCDIFF_DEVICE double smaller(double a, double b) { return fmin(a, b); }
 PCDIFF_DEVICE float exponential(float a) { return expf(a); }
@@ -164,6 +173,10 @@ T times(T a, T b) {
 }
 template <class T>
 T square_root(T a) {
+  return std::sqrt(a);
+}
+template <class T>
+T quick_root(T a) {
   return std::sqrt(a);
 }
 template <class T>

@@ -2,7 +2,11 @@
 // worked, cudaGetLastError tells. Memory is the caller's, on the current device.
 #pragma once
 
+#include "chamfer.h"
+#include "knn.h"
 #include "nearest.h"
+#include "sampling.h"
+#include "transport.h"
 
 struct CUstream_st;
 
@@ -13,6 +17,25 @@ using Stream = CUstream_st*;
 
 template <class T>
 void launch_nearest(const NearestArgs<T>& arguments, Stream stream);
+
+template <class T>
+void launch_knn(const KnnArgs<T>& arguments, Stream stream);
+
+// Whether launch_chamfer takes clouds y of m points; else launch_nearest and launch_means do the work.
+template <class T>
+bool fits_chamfer(int dim, int64_t m);
+template <class T>
+void launch_chamfer(const ChamferArgs<T>& arguments, Stream stream);
+template <class T>
+void launch_means(const MeansArgs<T>& arguments, Stream stream);
+
+template <class T>
+void launch_farthest(const FarthestArgs<T>& arguments, Stream stream);
+
+template <class T>
+void launch_softmin(const SoftminArgs<T>& arguments, Stream stream);
+template <class T>
+void launch_match(const MatchArgs<T>& arguments, Stream stream);
 
 }  // namespace gpu
 }  // namespace pcdiff

@@ -20,26 +20,22 @@ __global__ void __launch_bounds__(kThreads) nearest_general_kernel(const Nearest
   for (int64_t task = blockIdx.x; task < tasks; task += gridDim.x) nearest_general_body(block, a, task);
 }
 
-constexpr int64_t tasks_of(int64_t batch, int64_t n, int queries) {
-  return batch * ((n + kThreads * queries - 1) / (kThreads * queries));
-}
-
 }  // namespace
 
 template <class T>
 void launch_nearest(const NearestArgs<T>& a, Stream stream) {
   if (a.batch == 0) return;
   if (a.dim > kPackedDims) {
-    const int64_t tasks = tasks_of(a.batch, a.n, 1);
+    const int64_t tasks = a.batch * chunks_of(a.n, kThreads);
     nearest_general_kernel<T><<<grid(tasks), kThreads, 0, stream>>>(a, tasks);
     return;
   }
   // Four queries a thread where that still leaves two blocks to each multiprocessor; else rather more blocks.
-  const int64_t tasks = tasks_of(a.batch, a.n, 4);
+  const int64_t tasks = a.batch * chunks_of(a.n, kThreads * 4);
   if (tasks >= 2 * multiprocessors()) {
     nearest_kernel<T, 4><<<grid(tasks), kThreads, 0, stream>>>(a, tasks);
   } else {
-    const int64_t small = tasks_of(a.batch, a.n, 1);
+    const int64_t small = a.batch * chunks_of(a.n, kThreads);
     nearest_kernel<T, 1><<<grid(small), kThreads, 0, stream>>>(a, small);
   }
 }

@@ -30,7 +30,7 @@ struct NearestShared {
   Packed<T> tile[kNearestTile];
 };
 
-PCDIFF_DEVICE int64_t chunks_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
 
 // The queries [chunk * kThreads * kQueries, ...) of cloud `task / chunks`; dim <= 3.
 template <class T, int kQueries, class B>

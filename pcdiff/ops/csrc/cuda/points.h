@@ -59,6 +59,9 @@ PCDIFF_DEVICE int64_t length_of(const int64_t* lengths, int64_t b, int64_t padde
   return length < 1 ? 1 : length > padded ? padded : length;
 }
 
+// How many chunks of `size` cover n.
+PCDIFF_BOTH int64_t chunks_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
 PCDIFF_DEVICE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 }  // namespace gpu
