@@ -121,108 +121,109 @@ struct MatchArgs {
   const T* y;  // batch x m x dim
   int64_t batch, n, m;
   int dim;
-  int first_level;  // exponents -4^first_level, ..., -4^-1
-  int levels;       // their number, and one more for exponent 0 where that is wanted
-  bool squared;     // cost by squared distances
-  T* rest_x;        // batch x n, scratch: the mass each point still has
-  T* rest_y;        // batch x m, scratch
-  T* left;          // batch x levels x n
-  T* right;         // batch x levels x m
-  T* cost;          // batch
+  int first_level;   // exponents -4^first_level, ..., -4^-1
+  int levels;        // their number, and one more for exponent 0 where that is wanted
+  bool squared;      // cost by squared distances
+  T* rest_x;         // batch x n, scratch: the mass each point still has
+  T* rest_y;         // batch x m, scratch
+  double* row_cost;  // batch x n, scratch
+  T* left;           // batch x levels x n
+  T* right;          // batch x levels x m
+  T* cost;           // batch
 };
 
-// A sum that is kept in T only for a few terms at a time.
+// A level hands out mass in three steps (Fan et al., 2017, arXiv 1612.00603, supplement). Each x offers what it has
+// left to the y's in proportion to exp(level d^2) and to what they can still take; a y that is offered more scales all
+// offers down; what is accepted is booked on both sides. Each step needs the one before of all points, so each is a
+// launch of its own, with a block for every few points.
+enum class MatchStep { kOffer, kAccept, kBook };
+
+// The exponents' factor at a step: -4^first_level, a quarter of it at the next, ..., -1/4, 0.
 template <class T>
-struct LongSum {
-  double total;
-  PCDIFF_DEVICE void add(T part) { total += static_cast<double>(part); }
-};
+PCDIFF_DEVICE T exponent_factor(int first_level, int step) {
+  const int power = first_level - step;
+  if (power < -1) return 0;
+  T factor = static_cast<T>(-0.25);
+  for (int e = -1; e < power; ++e) factor *= T{4};
+  return factor;
+}
 
-// One pair of clouds. A level hands out mass in three steps (Fan et al., 2017, arXiv 1612.00603, supplement): each x
-// offers what it has left to the y's in proportion to exp(level d^2) and to what they can still take; a y that is
-// offered more scales all offers down; what is accepted is booked on both sides.
-template <class T, bool kPacked, class B>
-PCDIFF_DEVICE void match_body(const B& block, TransportShared<T, B::kSize>& shared, const MatchArgs<T>& a, int64_t b) {
+// What each point starts with. The published kernels divide integers.
+template <class T, class B>
+PCDIFF_DEVICE void match_start_body(const B& block, const MatchArgs<T>& a, int64_t b) {
+  block.each([&](int t) {
+    for (int64_t i = t; i < a.n; i += B::kSize) {
+      a.rest_x[b * a.n + i] = static_cast<T>(a.n >= a.m ? 1 : a.m / a.n);
+      a.row_cost[b * a.n + i] = 0;
+    }
+    for (int64_t j = t; j < a.m; j += B::kSize) a.rest_y[b * a.m + j] = static_cast<T>(a.n >= a.m ? a.n / a.m : 1);
+  });
+}
+
+// One step of one level for the points [chunk * kThreads, ...) of pair `task / chunks`: points of y in kAccept, else of x.
+template <class T, bool kPacked, MatchStep kStep, class B>
+PCDIFF_DEVICE void match_body(const B& block, TransportShared<T, B::kSize>& shared, const MatchArgs<T>& a, int step,
+                              int64_t task) {
   constexpr int kAtOnce = 4;
+  constexpr bool kOfY = kStep == MatchStep::kAccept;
   // Keeps every sum that is divided by away from 0; the value all the published kernels use.
   constexpr T kEpsilon = static_cast<T>(1e-9);
+  struct Sums {
+    double mass, cost;  // a few terms at a time are added in T, the rest in double
+  };
+  const int64_t rows = kOfY ? a.m : a.n;
+  const int64_t chunks = chunks_of(rows, B::kSize);
+  const int64_t b = task / chunks, first = task % chunks * B::kSize;
   const T* const x = a.x + b * a.n * a.dim;
   const T* const y = a.y + b * a.m * a.dim;
-  T* const rest_x = a.rest_x + b * a.n;
-  T* const rest_y = a.rest_y + b * a.m;
+  T* const left = a.left + (b * a.levels + step) * a.n;
+  T* const right = a.right + (b * a.levels + step) * a.m;
+  const T* const value = kStep == MatchStep::kOffer ? a.rest_y + b * a.m : kOfY ? left : right;
+  const Against<T> pair = kOfY ? Against<T>{y, a.m, x, a.n, a.dim, value} : Against<T>{x, a.n, y, a.m, a.dim, value};
+  const T factor = exponent_factor<T>(a.first_level, step);
 
-  typename B::template PerThread<LongSum<T>> sum, spent;
-  typename B::template PerThread<double> cost;
-  block.each([&](int t) {
-    cost[t] = 0;
-    // Whole points each side can give or take; the published kernels divide integers.
-    for (int64_t i = t; i < a.n; i += B::kSize) rest_x[i] = static_cast<T>(a.n >= a.m ? 1 : a.m / a.n);
-    for (int64_t j = t; j < a.m; j += B::kSize) rest_y[j] = static_cast<T>(a.n >= a.m ? a.n / a.m : 1);
+  typename B::template PerThread<Sums> sums;
+  block.each([&](int t) { sums[t] = {0, 0}; });
+  scan_rows<T, kPacked, kAtOnce>(block, shared, pair, first, [&](int t, const T* weight, const T* square, int count) {
+    T mass = 0, cost = 0;
+    PCDIFF_UNROLL
+    for (int k = 0; k < kAtOnce; ++k) {
+      const T term = k < count ? exponential(factor * square[k]) * weight[k] : T{0};
+      mass += term;
+      if (kStep == MatchStep::kBook) cost += term * (a.squared ? square[k] : square_root(square[k]));
+    }
+    sums[t].mass += static_cast<double>(mass);
+    if (kStep == MatchStep::kBook) sums[t].cost += static_cast<double>(cost);
   });
-  for (int step = 0; step < a.levels; ++step) {
-    const int exponent = a.first_level - step;
-    T level = exponent >= -1 ? T{-1} : T{0};
-    for (int e = 0; e < exponent; ++e) level *= T{4};
-    if (exponent == -1) level /= T{4};
-    T* const left = a.left + (b * a.levels + step) * a.n;
-    T* const right = a.right + (b * a.levels + step) * a.m;
-    const auto weigh = [&](const T* value, const T* square, int count) {
-      T part = 0;
-      PCDIFF_UNROLL
-      for (int k = 0; k < kAtOnce; ++k) part += k < count ? exponential(level * square[k]) * value[k] : T{0};
-      return part;
-    };
+  block.each([&](int t) {
+    const int64_t i = first + t;
+    if (i >= rows) return;
+    const T mass = static_cast<T>(sums[t].mass);
+    if (kStep == MatchStep::kOffer) {
+      left[i] = a.rest_x[b * a.n + i] / (kEpsilon + mass);
+    } else if (kStep == MatchStep::kAccept) {
+      const T rest = a.rest_y[b * a.m + i];
+      const T asked = rest * mass;
+      const T share = rest / (asked + kEpsilon);
+      right[i] = rest * (share < T{1} ? share : T{1});
+      a.rest_y[b * a.m + i] = asked < rest ? rest - asked : T{0};
+    } else {
+      const T rest = a.rest_x[b * a.n + i];
+      const T given = left[i] * mass;
+      a.rest_x[b * a.n + i] = given < rest ? rest - given : T{0};
+      a.row_cost[b * a.n + i] += static_cast<double>(left[i]) * sums[t].cost;
+    }
+  });
+}
 
-    for (int64_t first = 0; first < a.n; first += B::kSize) {
-      block.each([&](int t) { sum[t].total = 0; });
-      scan_rows<T, kPacked, kAtOnce>(
-          block, shared, {x, a.n, y, a.m, a.dim, rest_y}, first,
-          [&](int t, const T* value, const T* square, int count) { sum[t].add(weigh(value, square, count)); });
-      block.each([&](int t) {
-        const int64_t i = first + t;
-        if (i < a.n) left[i] = rest_x[i] / (kEpsilon + static_cast<T>(sum[t].total));
-      });
-    }
-    for (int64_t first = 0; first < a.m; first += B::kSize) {
-      block.each([&](int t) { sum[t].total = 0; });
-      scan_rows<T, kPacked, kAtOnce>(
-          block, shared, {y, a.m, x, a.n, a.dim, left}, first,
-          [&](int t, const T* value, const T* square, int count) { sum[t].add(weigh(value, square, count)); });
-      block.each([&](int t) {
-        const int64_t j = first + t;
-        if (j >= a.m) return;
-        const T rest = rest_y[j];
-        const T asked = rest * static_cast<T>(sum[t].total);
-        const T share = rest / (asked + kEpsilon);
-        right[j] = rest * (share < T{1} ? share : T{1});
-        rest_y[j] = asked < rest ? rest - asked : T{0};
-      });
-    }
-    for (int64_t first = 0; first < a.n; first += B::kSize) {
-      block.each([&](int t) { sum[t].total = spent[t].total = 0; });
-      scan_rows<T, kPacked, kAtOnce>(
-          block, shared, {x, a.n, y, a.m, a.dim, right}, first,
-          [&](int t, const T* value, const T* square, int count) {
-            T part = 0, part_cost = 0;
-            PCDIFF_UNROLL
-            for (int k = 0; k < kAtOnce; ++k) {
-              const T term = k < count ? exponential(level * square[k]) * value[k] : T{0};
-              part += term;
-              part_cost += term * (a.squared ? square[k] : square_root(square[k]));
-            }
-            sum[t].add(part);
-            spent[t].add(part_cost);
-          });
-      block.each([&](int t) {
-        const int64_t i = first + t;
-        if (i >= a.n) return;
-        const T given = left[i] * static_cast<T>(sum[t].total);
-        rest_x[i] = given < rest_x[i] ? rest_x[i] - given : T{0};
-        cost[t] += static_cast<double>(left[i]) * spent[t].total;
-      });
-    }
-  }
-  block.each([&](int t) { shared.sums[t] = cost[t]; });
+template <class T, class B>
+PCDIFF_DEVICE void match_cost_body(const B& block, TransportShared<T, B::kSize>& shared, const MatchArgs<T>& a,
+                                   int64_t b) {
+  block.each([&](int t) {
+    double sum = 0;
+    for (int64_t i = t; i < a.n; i += B::kSize) sum += a.row_cost[b * a.n + i];
+    shared.sums[t] = sum;
+  });
   combine_groups(block, shared.sums, B::kSize, [](double p, double q) { return p + q; });
   block.each([&](int t) {
     if (t == 0) a.cost[b] = static_cast<T>(shared.sums[0]);
