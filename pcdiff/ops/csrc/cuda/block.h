@@ -16,6 +16,7 @@
 #define PCDIFF_BOTH __host__ __device__ inline
 #define PCDIFF_UNROLL _Pragma("unroll")
 #define PCDIFF_UNROLL_BY_4 _Pragma("unroll 4")
+#define PCDIFF_NO_UNROLL _Pragma("unroll 1")
 #else
 #include <cmath>
 #include <cstring>
@@ -23,6 +24,7 @@
 #define PCDIFF_BOTH inline
 #define PCDIFF_UNROLL
 #define PCDIFF_UNROLL_BY_4
+#define PCDIFF_NO_UNROLL
 #endif
 
 namespace pcdiff {
@@ -222,8 +224,8 @@ PCDIFF_DEVICE void combine_groups(const B& block, V* values, int width, const Co
     const auto half = [&](int t) {
       if ((t & (width - 1)) < step) values[t] = combine(values[t], values[t + step]);
     };
-    // A group no wider than a warp lies within one.
-    if (width > kWarp) {
+    // Threads less than a warp's width apart, in groups of a power of two, are of one warp.
+    if (step >= kWarp) {
       block.each(half);
     } else {
       block.each_in_warp(half);

@@ -2,6 +2,7 @@
 // worked, cudaGetLastError tells. Memory is the caller's, on the current device.
 #pragma once
 
+#include "assign.h"
 #include "chamfer.h"
 #include "knn.h"
 #include "nearest.h"
@@ -36,6 +37,13 @@ template <class T>
 void launch_softmin(const SoftminArgs<T>& arguments, Stream stream);
 template <class T>
 void launch_match(const MatchArgs<T>& arguments, Stream stream);
+
+// Bytes of workspace that launch_assign needs for clouds of this size; 0 where shared memory is enough.
+template <class T>
+int64_t assign_workspace(int64_t tasks, int64_t n, int dim);
+// `first_try` and `memory_stride` are set in here.
+template <class T>
+void launch_assign(AssignArgs<T> arguments, Stream stream);
 
 }  // namespace gpu
 }  // namespace pcdiff
