@@ -73,6 +73,11 @@ PCDIFF_DEVICE Offer<C> better(const Offer<C>& a, const Offer<C>& b) {
   return {won.best, lost.best < won.second ? lost.best : won.second, won.object};
 }
 
+// Whether a cost is known and close enough to its lower bound.
+PCDIFF_DEVICE bool certified(double cost, double bound, double tolerance) {
+  return cost < infinity<double>() && cost - bound <= tolerance * cost;
+}
+
 template <class C, int kThreads>
 struct AuctionShared {
   union {
@@ -98,9 +103,9 @@ class Auction {
   // Goes on from a bijection of mean distance `cost` in `best_holds`, if that is finite, and a lower bound; leaves the
   // best bijection there.
   PCDIFF_DEVICE void solve(double tolerance, double cost, double bound, int* best_holds) {
-    set_up(cost, bound, best_holds);
+    if (!set_up(cost, bound, best_holds)) return;
     next_increment(start());
-    while (!(shared_.cost - shared_.bound <= tolerance * shared_.cost) && shared_.increment > resolution()) {
+    while (!certified(shared_.cost, shared_.bound, tolerance) && shared_.increment > resolution()) {
       const bool sold = sale();
       if (!sold) hand_out_the_rest();
       measure();
@@ -184,7 +189,9 @@ class Auction {
     return block_.agree(shared_.sums[0]);
   }
 
-  PCDIFF_DEVICE void set_up(double cost, double bound, int* best_holds) {
+  // False if a coordinate is NaN or infinite, which only happens where nobody could ask before (in a CUDA graph): the
+  // results then are NaN and some bijection.
+  PCDIFF_DEVICE bool set_up(double cost, double bound, int* best_holds) {
     const int64_t values = static_cast<int64_t>(n_) * dim_;
     block_.each([&](int t) {
       if (t == 0) shared_.extent = 0;
@@ -194,14 +201,16 @@ class Auction {
       PCDIFF_NO_UNROLL
       for (int64_t k = t; k < values; k += B::kSize) {
         const double a = fabs(static_cast<double>(x_[k])), b = fabs(static_cast<double>(y_[k]));
-        largest = a > largest ? a : largest;
-        largest = b > largest ? b : largest;
+        // Turned around, so that NaN counts as large, too.
+        largest = a <= largest ? largest : a - a == 0 ? a : infinity<double>();
+        largest = b <= largest ? largest : b - b == 0 ? b : infinity<double>();
       }
       atomic_max(&shared_.extent, to_bits(largest));
     });
     const double extent = from_bits(block_.agree(shared_.extent));
-    // 2^-e for an extent in [2^e, 2^(e + 1)); 1 for 0 and for what is not finite.
-    const double scale = extent > 0 && extent < infinity<double>() ? ldexp(1.0, -ilogb(extent)) : 1.0;
+    const bool finite = extent < infinity<double>();
+    // 2^-e for an extent in [2^e, 2^(e + 1)).
+    const double scale = extent > 0 && finite ? ldexp(1.0, -ilogb(extent)) : 1.0;
     stamp_ = 0;
     block_.each([&](int t) {
       if (t != 0) return;
@@ -210,7 +219,12 @@ class Auction {
       shared_.bound = bound * scale;
       shared_.best_holds = best_holds;
       shared_.bids = 0;
+      if (!finite) shared_.cost = shared_.bound = extent - extent;
     });
+    block_.each([&](int t) {
+      for (int i = t; i < n_ && !finite; i += B::kSize) shared_.best_holds[i] = i;
+    });
+    if (!finite) return false;
     block_.each([&](int t) {
       for (int j = t; j < n_; j += B::kSize) {
         C* const object = row(j);
@@ -224,6 +238,7 @@ class Auction {
         owner()[j] = n_;
       }
     });
+    return true;
   }
 
   // Looks at everybody's nearest object. If no two want the same, that is the optimum. Returns the first increment:
@@ -505,7 +520,7 @@ PCDIFF_DEVICE void assign_body(const B& block, AuctionShared<C, B::kSize>& share
   // Every thread reads before any may write.
   const double cost_before = a.first_try ? infinity<double>() : block.agree(found[0]);
   const double bound_before = a.first_try ? 0 : block.agree(found[1]);
-  if (cost_before - bound_before <= tolerance * cost_before && !a.first_try) return;
+  if (certified(cost_before, bound_before, tolerance)) return;
 
   const int64_t n = length_of(a.lengths, task, a.n);
   int* const holds = a.holds + task * a.n;
