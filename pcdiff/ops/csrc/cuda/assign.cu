@@ -29,7 +29,7 @@ int64_t workspaces(int64_t tasks) {
 
 // Float32 leaves room for two blocks on a multiprocessor: while one waits for its threads, the other works.
 template <class T, class C, bool kPacked, bool kInShared>
-__global__ void __launch_bounds__(kThreads, sizeof(C) == 4 ? 2 : 1) assign_kernel(const AssignArgs<T> a) {
+__global__ void __launch_bounds__(kThreads, kInShared && sizeof(C) == 4 ? 2 : 1) assign_kernel(const AssignArgs<T> a) {
   extern __shared__ uint4 dynamic[];  // the type aligns it for vector loads
   __shared__ AuctionShared<C, kThreads> shared;
   const Block<kThreads> block;

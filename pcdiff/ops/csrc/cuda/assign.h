@@ -57,20 +57,25 @@ PCDIFF_BOTH int64_t auction_bytes(int64_t n, int dim) {
   return even * (row_width(dim) * static_cast<int64_t>(sizeof(C)) + 8 + 2 * static_cast<int64_t>(sizeof(C)) + 5 * 4);
 }
 
-// What a person finds: the least distance + price, where, and the second least.
+// What a person finds: the least distance + price, where, and the second least. Places are counted from the person's
+// own index on, around the end: of equally good objects the first in that order is taken, so that many equal persons
+// do not all want the same one of many equal objects.
 template <class C>
 struct Offer {
   C best, second;
-  int object;
+  int place;
 };
 
+PCDIFF_DEVICE int place_of(int object, int person, int n) { return object >= person ? object - person : object - person + n; }
+PCDIFF_DEVICE int object_at(int place, int person, int n) { return place < n - person ? place + person : place + person - n; }
+
+// The same whichever way the objects are split among threads.
 template <class C>
 PCDIFF_DEVICE Offer<C> better(const Offer<C>& a, const Offer<C>& b) {
-  // Of equal ones the smallest index: the same whichever way the objects are split among threads.
-  const bool swap = b.best < a.best || (b.best == a.best && b.object < a.object);
+  const bool swap = b.best < a.best || (b.best == a.best && b.place < a.place);
   const Offer<C>& won = swap ? b : a;
   const Offer<C>& lost = swap ? a : b;
-  return {won.best, lost.best < won.second ? lost.best : won.second, won.object};
+  return {won.best, lost.best < won.second ? lost.best : won.second, won.place};
 }
 
 // Whether a cost is known and close enough to its lower bound.
@@ -241,27 +246,27 @@ class Auction {
     return true;
   }
 
-  // Looks at everybody's nearest object. If no two want the same, that is the optimum. Returns the first increment:
-  // the mean distance, which bounds the cost from below and is mostly within a small factor of it.
+  // Gives everybody the nearest object, as far as no two want the same, which often proves an optimum already. Returns
+  // the first increment: the mean distance to the nearest, which bounds the cost from below and is mostly within a
+  // small factor of it.
   PCDIFF_DEVICE double start() {
-    typename B::template PerThread<double> clashes, far;
+    typename B::template PerThread<double> far;
     measure_with(true);
     block_.each([&](int t) {
-      clashes[t] = far[t] = 0;
-      PCDIFF_NO_UNROLL
+      far[t] = 0;
       for (int i = t; i < n_; i += B::kSize) {
-        if (owner()[holds()[i]] != i) clashes[t] += 1;
+        if (owner()[holds()[i]] != i) holds()[i] = -1;
         far[t] += exact_distance(i, 0);
       }
     });
-    if (total(clashes) == 0) {
-      keep();
-      raise_bound(shared_.cost);
-      return 0;
-    }
+    block_.each([&](int t) {
+      for (int j = t; j < n_; j += B::kSize) owner()[j] = owner()[j] == n_ ? -1 : owner()[j];
+    });
     const double mean_far = total(far) / n_;
+    hand_out_the_rest();
+    keep();
     // Many points on top of each other: any length of the clouds' own will do.
-    return shared_.bound > 0 ? shared_.bound : mean_far / 64;
+    return shared_.bound > 0 ? shared_.bound : mean_far > 0 ? mean_far / 64 : 1;
   }
 
   // Below this, adding an increment to a price would round most of it away.
@@ -321,7 +326,7 @@ class Auction {
     for (int first = 0; first < waiting; first += groups) {
       block_.each([&](int t) {
         const int place = first + t / team;
-        Offer<C> found{infinity<C>(), infinity<C>(), 0};
+        Offer<C> found{infinity<C>(), infinity<C>(), n_};
         if (place < waiting) {
           const int i = queue()[place];
           const Mine mine = person(i);
@@ -330,10 +335,11 @@ class Auction {
             C object_price;
             const C away = distance(mine, i, j, &object_price);
             const C value = away + object_price;
-            const bool closer = value < found.best;
-            found.second = smaller(found.second, closer ? found.best : value);
-            found.object = closer ? j : found.object;
-            found.best = closer ? value : found.best;
+            if (value > found.best) {
+              found.second = smaller(found.second, value);
+            } else {
+              found = better(found, {value, infinity<C>(), place_of(j, i, n_)});
+            }
           }
         }
         shared_.offers[t] = found;
@@ -344,10 +350,11 @@ class Auction {
         const int place = first + t / team;
         if ((t & (team - 1)) != 0 || place >= waiting) return;
         const Offer<C> found = shared_.offers[t];
-        const C bid_price = price(found.object) + ((found.second - found.best) + step);
-        wish()[place] = found.object;
+        const int object = object_at(found.place < n_ ? found.place : 0, queue()[place], n_);
+        const C bid_price = price(object) + ((found.second - found.best) + step);
+        wish()[place] = object;
         amount()[place] = bid_price;
-        atomic_max(&offer()[found.object], to_bits(bid_price));
+        atomic_max(&offer()[object], to_bits(bid_price));
       });
     }
   }
@@ -425,7 +432,7 @@ class Auction {
           // The rough value is right to a few units in its last place: most objects are ruled out by it.
           if (static_cast<double>(rough) * (1 - (sizeof(C) == 4 ? 4e-6 : 1e-14)) > best) continue;
           const double value = exact_distance(i, j) + static_cast<double>(object_price);
-          if (value < best) {
+          if (value < best || (choose && value == best && place_of(j, i, n_) < place_of(object, i, n_))) {
             best = value;
             object = j;
           }
