@@ -1,8 +1,8 @@
 """Build the native ops. The metadata lives in pyproject.toml.
 
 `PCDIFF_BUILD` decides: `auto` (the default) builds the CPU ops where torch and a C++ compiler are there, and the
-CUDA kernels where torch has CUDA and there is a toolkit, and otherwise does without, saying so; `cpu` builds the CPU
-ops or fails; `cuda` builds both or fails; `none` installs pure Python.
+CUDA kernels where torch has CUDA and there is a toolkit, and otherwise does without, saying so; `cpu` builds the
+CPU ops or fails; `cuda` builds both or fails; `none` installs pure Python.
 
 The toolkit is looked for in `CUDA_HOME`, `CUDA_PATH`, where torch guesses it to be, and in /usr/local/cuda. The
 kernels are compiled for compute capability 8.0, 9.0 and, as PTX, all later ones; `TORCH_CUDA_ARCH_LIST` overrides.
@@ -147,7 +147,9 @@ def extensions(wanted: str, builder: ModuleType) -> list[Extension]:
 
     try:
         if torch.version.cuda is None:
-            raise RuntimeError(f"this torch ({torch.__version__}) is built without CUDA; install one with CUDA first")
+            raise RuntimeError(
+                f"this torch ({torch.__version__}) is built without CUDA; install one with CUDA first"
+            )
         use_toolkit(builder)
     except RuntimeError as error:
         if wanted == "cuda":

@@ -107,7 +107,7 @@ def build(folder, *flags):
 
 
 class Kernels:
-    """Every kernel as a function from arrays to arrays, run by blocks of `threads`, the last thread first or last."""
+    """Every kernel as a function from arrays to arrays, run by blocks of `threads`, forwards or backwards."""
 
     def __init__(self, library, threads=128, backwards=False):
         self.library, self.how = library, Run(threads, backwards)
@@ -175,7 +175,11 @@ class Kernels:
         x, y = self._clouds(x, y)
         (batch, n, dim), m = x.shape, y.shape[1]
         levels = first_level + 2 + zero_level
-        rest_x, rest_y, row_cost = np.empty((batch, n), x.dtype), np.empty((batch, m), x.dtype), np.empty((batch, n))
+        rest_x, rest_y, row_cost = (
+            np.empty((batch, n), x.dtype),
+            np.empty((batch, m), x.dtype),
+            np.empty((batch, n)),
+        )
         left, right = np.full((batch, levels, n), np.nan, x.dtype), np.full((batch, levels, m), np.nan, x.dtype)
         cost = np.full(batch, np.nan, x.dtype)
         scratch = at(rest_x), at(rest_y), at(row_cost)

@@ -1,7 +1,7 @@
 """The CUDA kernels' own bodies, run by host loops: against the PyTorch reference, SciPy and plain NumPy.
 
-What this cannot show is the device's: launches, memory spaces, barriers. Running the threads backwards as well, with
-the same result, shows that no phase depends on the order of its threads.
+What this cannot show is the device's: launches, memory spaces, barriers. Running the threads backwards as well,
+with the same result, shows that no phase depends on the order of its threads.
 """
 
 import host_kernels

@@ -1,7 +1,7 @@
 """The CUDA extension compiles, without a warning or a spill, for every architecture; no GPU is needed.
 
-What is checked is what `setup.py` builds: its sources, its flags, its toolkit. Bound to a torch without CUDA, through
-a stand-in for the one function that torch lacks there, the library must load and register every op.
+What is checked is what `setup.py` builds: its sources, its flags, its toolkit. Bound to a torch without CUDA,
+through a stand-in for the one function that torch lacks there, the library must load and register every op.
 """
 
 import importlib.util
@@ -38,7 +38,8 @@ extern "C" int aoti_torch_get_current_cuda_stream(int, void**) { return 1; }
 REGISTERED = """
 import sys, torch
 torch.ops.load_library(sys.argv[1])
-print(*(name for name in torch._C._dispatch_get_registrations_for_dispatch_key("CUDA") if name.startswith("pcdiff::")))
+names = torch._C._dispatch_get_registrations_for_dispatch_key("CUDA")
+print(*(name for name in names if name.startswith("pcdiff::")))
 """
 
 
