@@ -166,10 +166,11 @@ def lenient(build: type[build_ext]) -> type[build_ext]:
 
     class BuildOps(build):
         def run(self) -> None:
-            built = []
+            built, compiler = [], self.compiler
             # One after the other, so that one's failure leaves the other.
             for extension in list(self.extensions):
-                self.extensions = [extension]
+                # run() turns the compiler's name into an object, which it does not take for a name again.
+                self.extensions, self.compiler = [extension], compiler
                 try:
                     super().run()
                 except Exception as error:

@@ -202,8 +202,11 @@ def test_one_extensions_failure_leaves_the_other(setup_module, monkeypatch, caps
     class Command:
         def __init__(self):
             self.extensions, self.built = [Extension("pcdiff.ops._C"), Extension("pcdiff.ops._cuda")], []
+            self.compiler = None
 
         def run(self):
+            assert self.compiler is None
+            self.compiler = object()  # as setuptools does
             if self.extensions[0].name == "pcdiff.ops._cuda":
                 raise RuntimeError("nvcc broke")
             self.built += self.extensions

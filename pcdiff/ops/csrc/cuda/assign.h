@@ -66,8 +66,12 @@ struct Offer {
   int place;
 };
 
-PCDIFF_DEVICE int place_of(int object, int person, int n) { return object >= person ? object - person : object - person + n; }
-PCDIFF_DEVICE int object_at(int place, int person, int n) { return place < n - person ? place + person : place + person - n; }
+PCDIFF_DEVICE int place_of(int object, int person, int n) {
+  return object >= person ? object - person : object - person + n;
+}
+PCDIFF_DEVICE int object_at(int place, int person, int n) {
+  return place < n - person ? place + person : place + person - n;
+}
 
 // The same whichever way the objects are split among threads.
 template <class C>
@@ -482,7 +486,9 @@ class Auction {
   PCDIFF_DEVICE int width() const { return kPacked ? row_width(kPackedDims) : dim_ + 1; }
   PCDIFF_DEVICE int64_t even() const { return (static_cast<int64_t>(n_) + 3) / 4 * 4; }
   PCDIFF_DEVICE C* row(int j) const { return reinterpret_cast<C*>(memory_) + static_cast<int64_t>(j) * width(); }
-  PCDIFF_DEVICE unsigned long long* bidder() const { return reinterpret_cast<unsigned long long*>(row(0) + even() * width()); }
+  PCDIFF_DEVICE unsigned long long* bidder() const {
+    return reinterpret_cast<unsigned long long*>(row(0) + even() * width());
+  }
   PCDIFF_DEVICE Bits<C>* offer() const { return reinterpret_cast<Bits<C>*>(bidder() + even()); }
   PCDIFF_DEVICE C* amount() const { return reinterpret_cast<C*>(offer() + even()); }
   PCDIFF_DEVICE int* owner() const { return reinterpret_cast<int*>(amount() + even()); }
@@ -531,7 +537,8 @@ PCDIFF_DEVICE void assign_body(const B& block, AuctionShared<C, B::kSize>& share
 
   const int64_t n = length_of(a.lengths, task, a.n);
   int* const holds = a.holds + task * a.n;
-  Auction<T, C, kPacked, B> auction(block, shared, a.x + row * a.n * a.dim, a.y + column * a.n * a.dim, n, a.dim, memory);
+  const int64_t size = a.n * a.dim;
+  Auction<T, C, kPacked, B> auction(block, shared, a.x + row * size, a.y + column * size, n, a.dim, memory);
   auction.solve(tolerance, cost_before, bound_before, holds);
   const double cost = auction.cost(), bound = auction.bound();
   block.each([&](int t) {

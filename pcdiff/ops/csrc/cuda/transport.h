@@ -76,7 +76,8 @@ struct SoftminArgs {
   T* out;  // batch x n
 };
 
-// The points [chunk * kThreads, ...) of cloud `task / chunks`: -scale log sum_j exp((potential_j - |x_i - y_j|) / scale).
+// -scale log sum_j exp((potential_j - |x_i - y_j|) / scale) for the points [chunk * kThreads, ...) of cloud
+// `task / chunks`.
 template <class T, bool kPacked, class B>
 PCDIFF_DEVICE void softmin_body(const B& block, TransportShared<T, B::kSize>& shared, const SoftminArgs<T>& a,
                                 int64_t task) {
@@ -160,7 +161,7 @@ PCDIFF_DEVICE void match_start_body(const B& block, const MatchArgs<T>& a, int64
   });
 }
 
-// One step of one level for the points [chunk * kThreads, ...) of pair `task / chunks`: points of y in kAccept, else of x.
+// One step of one level for the points [chunk * kThreads, ...) of pair `task / chunks`: of y in kAccept, else of x.
 template <class T, bool kPacked, MatchStep kStep, class B>
 PCDIFF_DEVICE void match_body(const B& block, TransportShared<T, B::kSize>& shared, const MatchArgs<T>& a, int step,
                               int64_t task) {
