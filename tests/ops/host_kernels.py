@@ -1,6 +1,7 @@
 """The bodies of the CUDA kernels, built for the host and called on NumPy arrays (see `host_kernels.cpp`)."""
 
 import ctypes
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -95,13 +96,17 @@ Assign = structure(
 )
 
 
-def build(folder, *flags):
-    """Compile the bodies into a library in `folder`; None where there is no C++ compiler."""
+def build(folder):
+    """Compile the bodies into a library in `folder`; None where there is no C++ compiler.
+
+    `PCDIFF_HOST_FLAGS` adds flags, for sanitizers.
+    """
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         return None
     library = Path(folder) / "libhost_kernels.so"
-    options = ["-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared", f"-I{BODIES}", *flags]
+    options = ["-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared", f"-I{BODIES}"]
+    options += os.environ.get("PCDIFF_HOST_FLAGS", "").split()
     subprocess.run([compiler, *options, str(SOURCE), "-o", str(library)], check=True)
     return ctypes.CDLL(str(library))
 
