@@ -7,9 +7,9 @@ from pcdiff.metrics._inputs import as_clouds
 from pcdiff.metrics.generation import DISTANCES, check_sets, generation_scores
 from pcdiff.metrics.jsd import jsd_legacy, jsd_normalized, outside_share
 from pcdiff.metrics.protocols import get_protocol
-from pcdiff.ops._workers import available_cpus, estimated_seconds
+from pcdiff.ops import estimated_emd_seconds
 
-EMD_METHOD = "exact (SciPy)"
+EMD_METHOD = "exact"
 EMD_LIMIT_SECONDS = 600.0
 SCALES_IN_PRINT = {"MMD-CD": 1e3, "MMD-EMD": 10.0, "JSD": 1e3}
 
@@ -87,14 +87,12 @@ def evaluate(
     }
 
 
-def emd_seconds(clouds: int, points: int, cores: int | None = None) -> float:
-    """Return a rough estimate of the seconds that exact EMD takes for two sets of `clouds` clouds.
+def emd_seconds(clouds: int, points: int) -> float:
+    """Return a rough estimate of the seconds that exact EMD takes here for two sets of `clouds` clouds.
 
-    One second a pair at 2048 points, growing as points^2.5; three matrices, two of them symmetric; `cores` at
-    work at once (None: those this process may use).
+    Three matrices, two of them symmetric, at `pcdiff.ops.estimated_emd_seconds` a pair.
     """
-    pairs = clouds * clouds + clouds * (clouds - 1)
-    return estimated_seconds(pairs, points) / (available_cpus() if cores is None else cores)
+    return estimated_emd_seconds(clouds * clouds + clouds * (clouds - 1), points)
 
 
 def table(result: dict) -> str:

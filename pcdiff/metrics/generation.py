@@ -15,7 +15,7 @@ from pcdiff.metrics._inputs import as_clouds, as_matrix
 from pcdiff.ops import pairwise
 
 TIE_TOLERANCE = 1e-6  # relative; float32 sums over the same points in another order differ by about 1e-7
-DISTANCES = {"cd": "chamfer", "emd": "emd"}
+DISTANCES = {"cd": "chamfer", "emd": "emd-exact"}
 
 
 class Coverage(NamedTuple):

@@ -49,7 +49,7 @@ def reconstruction_scores(
         reconstructions: `(n, P, 3)`; `reconstructions[i]` stands for `reference[i]`.
         reference: `(n, Q, 3)`; P = Q where `emd` is asked.
         threshold: of the F-score, on the **squared** distance.
-        emd: also the exact Earth Mover's Distance (about 1 s a pair at 2048 points).
+        emd: also the exact Earth Mover's Distance (about 0.05 s a pair of 2048 points on one core).
         progress: called with (pairs done, pairs in all).
 
     Returns:
@@ -78,7 +78,7 @@ def reconstruction_scores(
         rows = zip(there.cpu().numpy(), back.cpu().numpy(), strict=True)
         per_cloud["F-score"] += [f_score(*row, threshold)[0] for row in rows]
         if emd:
-            per_cloud["EMD"] += earth_mover(a, b).cost.tolist()
+            per_cloud["EMD"] += earth_mover(a, b, method="exact").cost.tolist()
         if progress is not None:
             progress(first + len(a), len(ours))
     scores = {}

@@ -4,9 +4,26 @@ Everything takes clouds `(B, N, D)`. On the CPU native kernels do the searching 
 PyTorch reference does, which announces itself. `backend()` tells which.
 """
 
+from pcdiff.ops._assignment import estimated_emd_seconds
 from pcdiff.ops._native import backend, cpu_capabilities
-from pcdiff.ops.chamfer import Nearest, chamfer, nearest
+from pcdiff.ops.chamfer import Directions, Nearest, chamfer, nearest
 from pcdiff.ops.emd import EMD, emd
+from pcdiff.ops.knn import KNN, knn
 from pcdiff.ops.pairwise import pairwise
+from pcdiff.ops.sampling import farthest_point_sample
 
-__all__ = ["EMD", "Nearest", "backend", "chamfer", "cpu_capabilities", "emd", "nearest", "pairwise"]
+__all__ = [
+    "EMD",
+    "KNN",
+    "Directions",
+    "Nearest",
+    "backend",
+    "chamfer",
+    "cpu_capabilities",
+    "emd",
+    "estimated_emd_seconds",
+    "farthest_point_sample",
+    "knn",
+    "nearest",
+    "pairwise",
+]

@@ -57,6 +57,16 @@ def one_of(name: str, value, known) -> None:
         raise InputError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
+def flag(name: str, value) -> None:
+    """Check a yes or no.
+
+    Raises:
+        InputError: anything but True and False.
+    """
+    if not isinstance(value, bool):
+        raise InputError(f"{name} must be True or False, got {value!r}")
+
+
 def equal_sizes(x_name: str, x: torch.Tensor, y_name: str, y: torch.Tensor) -> None:
     """Check that two tensors of clouds have the same number of points.
 
@@ -66,8 +76,74 @@ def equal_sizes(x_name: str, x: torch.Tensor, y_name: str, y: torch.Tensor) -> N
     if x.shape[1] != y.shape[1]:
         raise InputError(
             f"{y_name} must have {x.shape[1]} points a cloud like {x_name} (EMD is a bijection), "
-            f"got {tuple(y.shape)}; subsample the larger clouds"
+            f"got {tuple(y.shape)}; subsample the larger clouds, or use emd's method='sinkhorn'"
         )
+
+
+def lengths(name: str, value, clouds_name: str, clouds: torch.Tensor) -> None:
+    """Check how many rows of each cloud are points; None stands for all.
+
+    Raises:
+        InputError: not an int64 tensor `(B,)` on the clouds' device, or a length outside 1..N.
+    """
+    if value is None:
+        return
+    batch, most = clouds.shape[:2]
+    expected = f"{name} must be None or an int64 tensor ({batch},) like the batch of {clouds_name}"
+    if not isinstance(value, torch.Tensor):
+        raise InputError(f"{expected}, got {type(value).__name__}")
+    if tuple(value.shape) != (batch,):
+        raise InputError(f"{expected}, got {tuple(value.shape)}")
+    if value.dtype != torch.int64:
+        raise InputError(f"{expected}, got {value.dtype}")
+    if value.device != clouds.device:
+        raise InputError(f"{name} must be on {clouds.device} like {clouds_name}, got {value.device}")
+    if out_of_reach(value.device):
+        return
+    bad = value[(value < 1) | (value > most)]
+    if len(bad):
+        raise InputError(f"{name} must be in 1..{most}, the rows of {clouds_name}, got {int(bad[0])}")
+
+
+def count_of_points(k, name: str, clouds: torch.Tensor) -> None:
+    """Check a number k of points to be found in the clouds.
+
+    Raises:
+        InputError: not an integer in 1..N.
+    """
+    if not isinstance(k, int) or isinstance(k, bool):
+        raise InputError(f"k must be an integer, got {k!r}")
+    if not 1 <= k <= clouds.shape[1]:
+        raise InputError(f"k must be in 1..{clouds.shape[1]}, the points of {name}, got {k}")
+
+
+def equal_lengths(x_lengths: torch.Tensor | None, y_lengths: torch.Tensor | None) -> None:
+    """Check that clouds between which a bijection is wanted are of one size, pair by pair.
+
+    Raises:
+        InputError: they are not, or only one cloud of a pair has a length.
+    """
+    if x_lengths is None and y_lengths is None:
+        return
+    hint = "EMD is a bijection; for unequal sizes use method='sinkhorn'"
+    if x_lengths is None or y_lengths is None:
+        given = "x_lengths" if y_lengths is None else "y_lengths"
+        raise InputError(f"x_lengths and y_lengths must be given together, got only {given} ({hint})")
+    if out_of_reach(x_lengths.device):
+        return
+    different = (x_lengths != y_lengths).nonzero()
+    if len(different):
+        b = int(different[0])
+        raise InputError(
+            f"y_lengths must equal x_lengths, got {int(y_lengths[b])} and {int(x_lengths[b])} for pair {b} ({hint})"
+        )
+
+
+def out_of_reach(device: torch.device) -> bool:
+    """Return whether looking at a tensor's values would break a graph that is being compiled or captured."""
+    if torch.compiler.is_compiling():
+        return True
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def finite(**tensors: torch.Tensor) -> None:
@@ -85,11 +161,13 @@ def finite(**tensors: torch.Tensor) -> None:
             )
 
 
-def workers(value: int | None) -> None:
-    """Check a number of worker processes.
+def tolerance(value) -> None:
+    """Check a relative tolerance.
 
     Raises:
-        InputError: neither None nor a positive integer.
+        InputError: not a positive number below 1.
     """
-    if value is not None and (not isinstance(value, int) or value < 1):
-        raise InputError(f"workers must be None or a positive integer, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+        raise InputError(
+            f"tolerance must be a number above 0 and below 1, got {value!r}; for the optimum use method='exact'"
+        )

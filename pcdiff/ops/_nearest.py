@@ -1,50 +1,76 @@
-"""Nearest neighbours by the native kernels or by the reference: indices and values, outside autograd."""
+"""Nearest neighbours by the native kernels or by the reference: indices and values, outside autograd.
+
+Lengths are int64 `(B,)` on the clouds' device, or None; rows at or past a length get distance 0 and index 0.
+"""
 
 import torch
 
 from pcdiff.ops import _native, reference
 
+Lengths = torch.Tensor | None
 
-def nearest(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+
+def nearest(
+    x: torch.Tensor, y: torch.Tensor, x_lengths: Lengths = None, y_lengths: Lengths = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return squared distance `(B, N)` and index `(B, N)` of each x's nearest y."""
     x, y = x.detach(), y.detach()
-    if _native.backend(x.device) == "cpu":
-        return _native.call("nearest", x=x, y=y)
+    if _native.backend(x.device) != "reference":
+        return _native.call("nearest", x_lengths, y_lengths, x=x, y=y)
     _native.prepare_reference(x=x, y=y)
-    return reference.nearest(x, y)
+    return reference.nearest(x, y, x_lengths, y_lengths)
 
 
-def nearest_both(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def nearest_both(
+    x: torch.Tensor, y: torch.Tensor, x_lengths: Lengths = None, y_lengths: Lengths = None
+) -> tuple[torch.Tensor, ...]:
     """Return `nearest(x, y)` and `nearest(y, x)` as four tensors; the preparation is shared."""
     x, y = x.detach(), y.detach()
-    if _native.backend(x.device) == "cpu":
-        return _native.call("nearest_both", x=x, y=y)
+    if _native.backend(x.device) != "reference":
+        return _native.call("nearest_both", x_lengths, y_lengths, x=x, y=y)
     _native.prepare_reference(x=x, y=y)
-    return (*reference.nearest(x, y), *reference.nearest(y, x))
+    return (*reference.nearest(x, y, x_lengths, y_lengths), *reference.nearest(y, x, y_lengths, x_lengths))
+
+
+def knn(
+    x: torch.Tensor, y: torch.Tensor, k: int, x_lengths: Lengths = None, y_lengths: Lengths = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return squared distances and indices `(B, N, k)` of each x's k nearest y; infinity and -1 for none."""
+    x, y = x.detach(), y.detach()
+    if _native.backend(x.device) != "reference":
+        return _native.call("knn", k, x_lengths, y_lengths, x=x, y=y)
+    _native.prepare_reference(x=x, y=y)
+    return reference.knn(x, y, k, x_lengths, y_lengths)
 
 
 def chamfer_matrix(xs: torch.Tensor, ys: torch.Tensor, upper: bool) -> torch.Tensor:
     """Return `(S, R)` Chamfer distances (mean + mean); with `upper` only those with column > row, the rest 0."""
     xs, ys = xs.detach(), ys.detach()
-    if _native.backend(xs.device) == "cpu":
+    if _native.backend(xs.device) != "reference":
         return _native.call("chamfer_matrix", upper, xs=xs, ys=ys)
     _native.prepare_reference(xs=xs, ys=ys)
     return reference.chamfer_matrix(xs, ys, upper)
 
 
 @_native.fake("nearest")
-def _(x, y):
+def _(x, y, x_lengths, y_lengths):
     return x.new_empty(x.shape[:2]), x.new_empty(x.shape[:2], dtype=torch.int64)
 
 
 @_native.fake("nearest_both")
-def _(x, y):
+def _(x, y, x_lengths, y_lengths):
     return (
         x.new_empty(x.shape[:2]),
         x.new_empty(x.shape[:2], dtype=torch.int64),
         x.new_empty(y.shape[:2]),
         x.new_empty(y.shape[:2], dtype=torch.int64),
     )
+
+
+@_native.fake("knn")
+def _(x, y, k, x_lengths, y_lengths):
+    shape = (*x.shape[:2], k)
+    return x.new_empty(shape), x.new_empty(shape, dtype=torch.int64)
 
 
 @_native.fake("chamfer_matrix")

@@ -19,26 +19,88 @@ def squared_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def nearest(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def past(lengths: torch.Tensor | None, rows: int) -> torch.Tensor | None:
+    """Return which of `rows` rows lie at or past each length, `(B, rows)`; None where there are no lengths."""
+    if lengths is None:
+        return None
+    return torch.arange(rows, device=lengths.device) >= lengths[:, None]
+
+
+def nearest(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    x_lengths: torch.Tensor | None = None,
+    y_lengths: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return squared distance `(B, N)` and int64 index `(B, N)` of each x's nearest y; ties take the first.
 
     Args:
         x: queries, `(B, N, D)`, finite.
         y: points, `(B, M, D)`, finite, same dtype and device.
+        x_lengths: how many rows of each x are points, int64 `(B,)`; the others get distance 0 and index 0.
+        y_lengths: likewise of y; no others are found.
     """
+    distances, indices = _in_chunks(x, y, 1, y_lengths, _first)
+    return _without_padding(distances[..., 0], indices[..., 0], past(x_lengths, x.shape[1]))
+
+
+def knn(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    k: int,
+    x_lengths: torch.Tensor | None = None,
+    y_lengths: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return squared distances `(B, N, k)`, ascending, and int64 indices `(B, N, k)` of each x's k nearest y.
+
+    Args:
+        x: queries, `(B, N, D)`, finite.
+        y: points, `(B, M, D)`, finite, same dtype and device; of equally near ones the first come first.
+        k: at most M. Where a cloud has fewer points by length, the rest is distance infinity and index -1.
+        x_lengths: how many rows of each x are points, int64 `(B,)`; the others get distance 0 and index 0.
+        y_lengths: likewise of y; no others are found.
+    """
+    distances, indices = _in_chunks(x, y, k, y_lengths, _sorted)
+    if y_lengths is not None:
+        indices = indices.masked_fill(past(y_lengths, k)[:, None], -1)
+    return _without_padding(distances, indices, past(x_lengths, x.shape[1]))
+
+
+def _first(d: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    # argmin, not min: only argmin promises the first of equal values.
+    index = d.argmin(dim=2, keepdim=True)
+    return d.gather(2, index), index
+
+
+def _sorted(d: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    # A stable sort, not topk: only the sort promises the order of equal values.
+    values, index = d.sort(dim=2, stable=True)
+    return values[..., :k], index[..., :k]
+
+
+def _in_chunks(x, y, k, y_lengths, choose) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what `choose(squared distances, k)` finds, `(B, N, k)`, a part of the clouds and rows at a time."""
     batch, n, _ = x.shape
-    distances = x.new_empty((batch, n))
-    indices = x.new_empty((batch, n), dtype=torch.int64)
+    distances = x.new_empty((batch, n, k))
+    indices = x.new_empty((batch, n, k), dtype=torch.int64)
+    padding = past(y_lengths, y.shape[1])
     rows = max(1, _CHUNK // max(1, y.shape[1]))  # query points at a time
     clouds = max(1, rows // max(1, n))
     for b in range(0, batch, clouds):
         for i in range(0, n, rows):
             d = squared_distances(x[b : b + clouds, i : i + rows], y[b : b + clouds])
-            # argmin, not min: only argmin promises the first of equal values.
-            index = d.argmin(dim=2)
-            distances[b : b + clouds, i : i + rows] = d.gather(2, index[..., None])[..., 0]
-            indices[b : b + clouds, i : i + rows] = index
+            if padding is not None:
+                d.masked_fill_(padding[b : b + clouds, None], torch.inf)
+            part = (slice(b, b + clouds), slice(i, i + rows))
+            distances[part], indices[part] = choose(d, k)
     return distances, indices
+
+
+def _without_padding(distances, indices, padding) -> tuple[torch.Tensor, torch.Tensor]:
+    if padding is None:
+        return distances, indices
+    padding = padding.view(*padding.shape, *[1] * (distances.ndim - 2))
+    return distances.masked_fill(padding, 0), indices.masked_fill(padding, 0)
 
 
 def chamfer_matrix(xs: torch.Tensor, ys: torch.Tensor, upper: bool = False) -> torch.Tensor:

@@ -5,35 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from cloud_kinds import KINDS, cloud
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.library import opcheck
 
 from pcdiff import ops
 from pcdiff.ops import reference
-
-
-def cloud(kind, batch, n, dim, seed, dtype=torch.float32):
-    g = torch.Generator().manual_seed(seed)
-    x = torch.randn(batch, n, dim, generator=g, dtype=torch.float64)
-    if kind == "surface":
-        x = x / x.norm(dim=-1, keepdim=True)
-    elif kind == "clustered":
-        centres = torch.randn(batch, 4, dim, generator=g, dtype=torch.float64)
-        which = torch.randint(4, (batch, n), generator=g)
-        x = centres.gather(1, which[..., None].expand(-1, -1, dim)) + 1e-3 * x
-    elif kind == "duplicated":
-        x = (2 * x).round()
-    elif kind == "collinear":
-        x = x[..., :1].expand(-1, -1, dim).clone()
-    elif kind == "identical":
-        x = torch.ones_like(x)
-    elif kind == "far":
-        x = x + 1000 * seed
-    else:
-        assert kind == "random"
-    return x.to(dtype)
 
 
 def oracle(x, y):
@@ -43,7 +22,6 @@ def oracle(x, y):
     return d.min(axis=2), d.argmin(axis=2)
 
 
-KINDS = ["random", "surface", "clustered", "duplicated", "collinear", "identical", "far"]
 SIZES = [(1, 1), (1, 40), (40, 1), (16, 16), (17, 33), (300, 217)]
 
 
@@ -230,6 +208,182 @@ def test_reference_in_chunks_equals_reference_in_one(monkeypatch):
             assert torch.equal(a, b)
 
 
+LENGTHS = [torch.tensor([70, 1, 33, 16]), torch.tensor([2, 51, 17, 52])]
+
+
+def ragged(dim, dtype=torch.float64):
+    """Return two ragged batches whose padding lies in the way, and their lengths."""
+    return cloud("random", 4, 70, dim, 30, dtype), cloud("random", 4, 52, dim, 31, dtype), *LENGTHS
+
+
+def pairs_of(x, y, x_lengths, y_lengths):
+    """Return the clouds of a ragged batch, cut to their lengths, as batches of one."""
+    return [(x[b : b + 1, :n], y[b : b + 1, :m]) for b, (n, m) in enumerate(zip(x_lengths, y_lengths, strict=True))]
+
+
+@pytest.mark.parametrize("dim", [2, 3, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ragged_batches_equal_their_clouds_one_by_one(path, dim, dtype):
+    x, y, nx, ny = ragged(dim, dtype)
+    both, only_x, only_y = ops.nearest(x, y, nx, ny), ops.nearest(x, y, x_lengths=nx), ops.nearest(x, y, None, ny)
+    for b, (a, c) in enumerate(pairs_of(x, y, nx, ny)):
+        n = a.shape[1]
+        for found, want in [
+            (both, ops.nearest(a, c)),
+            (only_x, ops.nearest(a, y[b : b + 1])),
+            (only_y, ops.nearest(x[b : b + 1], c)),
+        ]:
+            rows = want.index.shape[1]
+            assert torch.equal(found.index[b, :rows], want.index[0])
+            assert torch.equal(found.squared_distance[b, :rows], want.squared_distance[0])
+        for found in (both, only_x):
+            assert not found.index[b, n:].any()
+            assert not found.squared_distance[b, n:].any()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("squared", [True, False])
+@pytest.mark.parametrize("dim", [3, 5])
+def test_options_of_chamfer_against_the_oracle(path, reduction, squared, dim):
+    x, y, nx, ny = ragged(dim)
+    want = []
+    for a, c in pairs_of(x, y, nx, ny):
+        terms = [d[0] if squared else d[0] ** 0.5 for d, _ in (oracle(a, c), oracle(c, a))]
+        want.append([float(getattr(d, reduction)()) for d in terms])
+    want = np.array(want)
+    options = {"x_lengths": nx, "y_lengths": ny, "reduction": reduction, "squared": squared}
+    for grad in (False, True):
+        x.requires_grad_(grad)
+        apart = ops.chamfer(x, y, **options, directions="apart")
+        assert isinstance(apart, ops.Directions)
+        np.testing.assert_allclose(torch.stack(apart, dim=1).detach(), want, rtol=1e-13)
+        np.testing.assert_allclose(ops.chamfer(x, y, **options).detach(), want.sum(1), rtol=1e-13)
+        one = ops.chamfer(x, y, **options, directions="x_to_y")
+        np.testing.assert_allclose(one.detach(), want[:, 0], rtol=1e-13)
+
+
+@pytest.mark.parametrize("dim", [3, 5])
+def test_what_stands_in_the_padding_does_not_matter(path, dim):
+    x, y, nx, ny = ragged(dim)
+    dirty = [t.clone() for t in (x, y)]
+    for t, lengths in zip(dirty, (nx, ny), strict=True):
+        for b, n in enumerate(lengths):
+            t[b, n:] = torch.nan
+        t.requires_grad_()
+    x.requires_grad_(), y.requires_grad_()
+    clean = torch.autograd.grad(ops.chamfer(x, y, nx, ny).sum(), (x, y))
+    assert torch.equal(ops.chamfer(*dirty, nx, ny), ops.chamfer(x, y, nx, ny))
+    for got, want, lengths in zip(
+        torch.autograd.grad(ops.chamfer(*dirty, nx, ny).sum(), dirty), clean, (nx, ny), strict=True
+    ):
+        assert torch.equal(got, want)
+        for b, n in enumerate(lengths):
+            assert not got[b, n:].any()
+            assert got[b, :n].any()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # by forward mode itself
+@pytest.mark.parametrize("dim", [3, 5])
+def test_derivatives_of_every_mode_with_lengths(path, dim):
+    x = cloud("random", 2, 5, dim, 32, torch.float64).requires_grad_()
+    y = cloud("random", 2, 4, dim, 33, torch.float64).requires_grad_()
+    lengths = torch.tensor([5, 2]), torch.tensor([3, 4])
+    for f in (
+        lambda a, b: ops.chamfer(a, b, *lengths),
+        lambda a, b: ops.chamfer(a, b, *lengths, squared=False, directions="x_to_y"),
+        lambda a, b: tuple(ops.chamfer(a, b, *lengths, reduction="sum", directions="apart")),
+        lambda a, b: ops.nearest(a, b, *lengths).squared_distance,
+    ):
+        assert gradcheck(f, (x, y), check_forward_ad=True)
+        assert gradgradcheck(f, (x, y))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # by forward mode itself
+def test_forward_mode_needs_no_requires_grad(path):
+    x, y = cloud("random", 2, 9, 3, 34, torch.float64), cloud("random", 2, 8, 3, 35, torch.float64)
+    direction = cloud("random", 2, 9, 3, 36, torch.float64)
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(ops.chamfer(forward_ad.make_dual(x, direction), y)).tangent
+    gradient = torch.autograd.grad(ops.chamfer(x.requires_grad_(), y).sum(), x)[0]
+    torch.testing.assert_close(tangent.sum(), (gradient * direction).sum())
+
+
+def test_coincident_points_have_gradient_zero_when_unsquared(path):
+    x = cloud("random", 1, 20, 3, 37).requires_grad_()
+    ops.chamfer(x, x.detach().clone(), squared=False).sum().backward()
+    assert torch.equal(x.grad, torch.zeros_like(x))
+    y = torch.tensor([[[3.0, 4.0, 0.0]]])
+    z = torch.zeros(1, 1, 3, requires_grad=True)
+    ops.chamfer(z, y, squared=False).sum().backward()
+    torch.testing.assert_close(z.grad, torch.tensor([[[-1.2, -1.6, 0.0]]]))
+
+
+@pytest.mark.parametrize("kind", ["surface", "duplicated"])
+def test_a_large_cloud_equals_the_reference_on_a_slice(path, kind):
+    if path == "reference":
+        pytest.skip("this compares with the reference")
+    # More than 16^3 blocks: four levels of boxes; and beyond 2^15 points threads share one cloud.
+    y = cloud(kind, 1, 70_001, 3, 38)
+    x = torch.cat([cloud("surface", 1, 300, 3, 39), 3 * cloud("random", 1, 100, 3, 40), y[:, -100:]], dim=1)
+    squared, index = ops.nearest(x, y)
+    want, want_index = reference.nearest(x, y)
+    assert torch.equal(squared, want)
+    assert torch.equal(index, want_index)
+    back, index_back = ops.nearest(y, x)
+    rows = torch.arange(0, y.shape[1], 37)
+    want, want_index = reference.nearest(y[:, rows], x)
+    assert torch.equal(back[:, rows], want)
+    assert torch.equal(index_back[:, rows], want_index)
+
+
+def test_a_large_cloud_of_one_place_ends_soon(path):
+    if path == "reference":
+        pytest.skip("the search down the tree is native")
+    x = torch.ones(1, 200_000, 3)
+    squared, index = ops.nearest(x, x)
+    assert not squared.any()
+    assert not index.any()
+
+
+@pytest.mark.skipif(ops.backend() != "cpu", reason="the native ops are not built")
+@pytest.mark.parametrize("count", [100, 40_000])
+def test_threads_that_share_a_large_cloud_change_nothing(count):
+    x, y = cloud("surface", 1, count, 3, 41), cloud("surface", 1, count, 3, 42)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(ops.nearest(x, y))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0].squared_distance, found[1].squared_distance)
+    assert torch.equal(found[0].index, found[1].index)
+
+
+def test_autocast_does_not_lower_the_precision(path):
+    x, y = cloud("random", 2, 40, 3, 43).requires_grad_(), cloud("random", 2, 30, 3, 44)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = ops.chamfer(x, y)
+    assert value.dtype == torch.float32
+    assert torch.equal(value, ops.chamfer(x, y))
+
+
+def rotation(seed):
+    g = torch.Generator().manual_seed(seed)
+    q, r = torch.linalg.qr(torch.randn(3, 3, generator=g, dtype=torch.float64))
+    return q * r.diagonal().sign()
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.integers(0, 2**31), st.integers(1, 60), st.integers(1, 60))
+def test_rotation_changes_neither_neighbours_nor_chamfer(seed, n, m):
+    x, y = cloud("random", 1, n, 3, seed, torch.float64), cloud("random", 1, m, 3, seed + 1, torch.float64)
+    turn = rotation(seed)
+    torch.testing.assert_close(ops.chamfer(x @ turn, y @ turn), ops.chamfer(x, y), rtol=1e-10, atol=0)
+    assert torch.equal(ops.nearest(x @ turn, y @ turn).index, ops.nearest(x, y).index)
+
+
 needs_native = pytest.mark.skipif(ops.backend() != "cpu", reason="the native ops are not built")
 
 
@@ -239,8 +393,19 @@ def test_native_ops_pass_opcheck(name):
     op = getattr(torch.ops.pcdiff, name).default
     for dim in (3, 4):
         x, y = cloud("random", 2, 20, dim, 22), cloud("random", 2, 17, dim, 23)
-        opcheck(op, (x, y))
-        opcheck(op, (x.double()[:, ::2], y.double()[:, :9]))
+        opcheck(op, (x, y, None, None))
+        opcheck(op, (x.double()[:, ::2], y.double()[:, :9], None, None))
+        opcheck(op, (x, y, torch.tensor([20, 3]), torch.tensor([1, 17])))
+
+
+@needs_native
+def test_native_ops_check_lengths_themselves():
+    # In a compiled graph nobody else can.
+    x = cloud("random", 2, 5, 3, 45)
+    with pytest.raises(RuntimeError, match=r"y_lengths must be in 1\.\.5, got 6"):
+        torch.ops.pcdiff.nearest(x, x, None, torch.tensor([1, 6]))
+    with pytest.raises(RuntimeError, match="x_lengths must be an int64 tensor"):
+        torch.ops.pcdiff.nearest(x, x, torch.tensor([1]), None)
 
 
 @needs_native
@@ -257,6 +422,13 @@ def test_compiles_to_one_graph_with_gradient():
     want = torch.autograd.grad(ops.chamfer(x, y).sum(), (x, y))
     got = torch.autograd.grad(compiled(x, y), (x, y))
     for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b)
+    lengths = torch.tensor([33, 5]), torch.tensor([1, 40])
+    compiled = torch.compile(
+        lambda a, b, n, m: ops.chamfer(a, b, n, m, squared=False).sum(), fullgraph=True, backend="aot_eager"
+    )
+    want = torch.autograd.grad(ops.chamfer(x, y, *lengths, squared=False).sum(), (x, y))
+    for a, b in zip(torch.autograd.grad(compiled(x, y, *lengths), (x, y)), want, strict=True):
         torch.testing.assert_close(a, b)
     with torch.no_grad():
         compiled_nearest = torch.compile(ops.nearest, fullgraph=True, backend="aot_eager")

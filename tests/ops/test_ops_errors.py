@@ -13,7 +13,7 @@ BAD = torch.zeros(2, 4, 3)
 BAD[1, 2, 0] = float("nan")
 BAD[0, 0, 1] = float("inf")
 
-PAIR_OPS = [ops.nearest, ops.chamfer, ops.emd]
+PAIR_OPS = [ops.nearest, ops.chamfer, ops.emd, lambda x, y: ops.knn(x, y, 1)]
 PAIR_CASES = [
     ([1.0], X, "x must be a torch.Tensor (B, N, D), got list"),
     (torch.zeros(2048, 3), X, "x must be (B, N, D), got (2048, 3); add the batch dimension with x[None]"),
@@ -72,10 +72,54 @@ def test_not_finite_is_found_on_the_native_path_and_on_the_reference(dim, value,
 def test_choices_list_what_is_known():
     with pytest.raises(InputError, match="reduction must be one of mean, sum, got 'max'"):
         ops.chamfer(X, X, reduction="max")
-    with pytest.raises(InputError, match="method must be one of exact, got 'sinkhorn'"):
-        ops.emd(X, X, method="sinkhorn")
-    with pytest.raises(InputError, match="distance must be one of chamfer, emd, got 'l2'"):
+    with pytest.raises(InputError, match=r"method must be one of auction, exact.*, got 'hungarian'"):
+        ops.emd(X, X, method="hungarian")
+    with pytest.raises(InputError, match=r"distance must be one of chamfer, emd.*, got 'l2'"):
         ops.pairwise(X, distance="l2")
+
+    with pytest.raises(InputError, match="directions must be one of both, x_to_y, apart, got 'y_to_x'"):
+        ops.chamfer(X, X, directions="y_to_x")
+    with pytest.raises(InputError, match="squared must be True or False, got 'no'"):
+        ops.chamfer(X, X, squared="no")
+
+
+RAGGED_OPS = [ops.nearest, ops.chamfer, lambda x, y, *lengths: ops.knn(x, y, 2, *lengths)]
+LENGTHS_CASES = [
+    ([4, 4], "must be None or an int64 tensor (2,) like the batch of {}, got list"),
+    (torch.tensor([4, 4, 4]), "must be None or an int64 tensor (2,) like the batch of {}, got (3,)"),
+    (torch.tensor([[4, 4]]), "must be None or an int64 tensor (2,) like the batch of {}, got (1, 2)"),
+    (torch.tensor([4.0, 4.0]), "must be None or an int64 tensor (2,) like the batch of {}, got torch.float32"),
+    (torch.tensor([4, 4]).int(), "got torch.int32"),
+    (torch.zeros(2, dtype=torch.int64, device="meta"), "must be on cpu like {}, got meta"),
+    (torch.tensor([4, 0]), "must be in 1..4, the rows of {}, got 0"),
+    (torch.tensor([-1, 4]), "must be in 1..4, the rows of {}, got -1"),
+    (torch.tensor([4, 5]), "must be in 1..4, the rows of {}, got 5"),
+]
+
+
+@pytest.mark.parametrize("op", RAGGED_OPS)
+@pytest.mark.parametrize(("lengths", "message"), LENGTHS_CASES)
+def test_lengths(op, lengths, message):
+    with pytest.raises(InputError, match="^x_lengths .*" + re.escape(message.format("x"))) as caught:
+        op(X, X, lengths, None)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="^y_lengths .*" + re.escape(message.format("y"))):
+        op(X, X, None, lengths)
+
+
+@pytest.mark.parametrize(
+    ("k", "message"),
+    [
+        (0, "k must be in 1..4, the points of y, got 0"),
+        (5, "got 5"),
+        (-1, "got -1"),
+        (2.0, "k must be an integer, got 2.0"),
+        (True, "k must be an integer, got True"),
+    ],
+)
+def test_number_of_neighbours(k, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        ops.knn(X, X, k)
 
 
 def test_emd_needs_clouds_of_one_size():
@@ -85,10 +129,13 @@ def test_emd_needs_clouds_of_one_size():
         ops.pairwise(X, torch.zeros(7, 5, 3), distance="emd")
 
 
-@pytest.mark.parametrize("workers", [0, -1, 1.5])
-def test_workers_is_a_count(workers):
-    with pytest.raises(InputError, match=f"workers must be None or a positive integer, got {workers}"):
-        ops.emd(X, X, workers=workers)
+@pytest.mark.parametrize("tolerance", [0, -1e-3, 1, float("nan"), True, "1e-3", None])
+def test_tolerance_is_a_share(tolerance):
+    message = re.escape(f"tolerance must be a number above 0 and below 1, got {tolerance!r}")
+    with pytest.raises(InputError, match=message):
+        ops.emd(X, X, tolerance=tolerance)
+    with pytest.raises(InputError, match=message):
+        ops.pairwise(X, distance="emd", tolerance=tolerance)
 
 
 @pytest.mark.skipif(ops.backend() != "cpu", reason="the native ops are not built")

@@ -55,7 +55,7 @@ def test_exact_emd_matrices(metric_cases, letters):
         pairs = [(i, j) for i in range(want.shape[0]) for j in range(want.shape[1])]
         draw = np.random.default_rng(sum(map(ord, name + letters))).permutation(len(pairs))[:budget]
         i, j = np.array([pairs[k] for k in draw]).T
-        got = ops.emd(rows[i].double(), columns[j].double(), workers=1).cost
+        got = ops.emd(rows[i].double(), columns[j].double(), method="exact").cost
         np.testing.assert_allclose(got.numpy(), want[i, j], rtol=1e-9, atol=1e-12)
         compared += 1
     assert compared, f"no emd_l2_M{letters} in the golden files"
@@ -72,41 +72,3 @@ def test_nearest_distances_of_two_clouds(metric_cases):
                 assert (index.numpy() == case[f"{name}_idx{k}"]).mean() > 0.99
                 compared += 1
     assert compared, "no fs_*_dist1 in the golden files"
-
-
-@pytest.fixture(scope="module")
-def pytorch3d(golden):
-    file = golden / "3d" / "pytorch3d" / "chamfer_knn.npz"
-    if not file.is_file():
-        pytest.skip(f"no {file}")
-    data = np.load(file)
-    return {name: data[name] for name in data.files}
-
-
-def test_chamfer_as_pytorch3d_without_lengths(pytorch3d):
-    x, y = torch.from_numpy(pytorch3d["x"]), torch.from_numpy(pytorch3d["y"])
-    assert ops.chamfer(x, y).mean().item() == pytest.approx(pytorch3d["chamfer_ignoring_lengths"].item(), rel=1e-6)
-
-
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_chamfer_as_pytorch3d_cloud_by_cloud(pytorch3d, reduction):
-    """The ragged clouds cut to their lengths, one by one."""
-    x, y = torch.from_numpy(pytorch3d["x"]), torch.from_numpy(pytorch3d["y"])
-    lengths = list(zip(pytorch3d["x_lengths"], pytorch3d["y_lengths"], strict=True))
-    for suffix, dtype, rtol in [("", torch.float32, 1e-6), ("_f64", torch.float64, 1e-12)]:
-        want = pytorch3d[f"chamfer_norm2_point_{reduction}_batch_None_single_False{suffix}"]
-        got = [
-            ops.chamfer(x[b : b + 1, :n].to(dtype), y[b : b + 1, :m].to(dtype), reduction=reduction).item()
-            for b, (n, m) in enumerate(lengths)
-        ]
-        np.testing.assert_allclose(got, want, rtol=rtol)
-
-
-def test_chamfer_gradient_as_pytorch3d(pytorch3d):
-    x = torch.from_numpy(pytorch3d["x"]).requires_grad_()
-    y = torch.from_numpy(pytorch3d["y"]).requires_grad_()
-    lengths = list(zip(pytorch3d["x_lengths"], pytorch3d["y_lengths"], strict=True))
-    values = [ops.chamfer(x[b : b + 1, :n], y[b : b + 1, :m]) for b, (n, m) in enumerate(lengths)]
-    torch.cat(values).mean().backward()
-    np.testing.assert_allclose(x.grad.numpy(), pytorch3d["chamfer_grad_x"], rtol=1e-5, atol=1e-8)
-    np.testing.assert_allclose(y.grad.numpy(), pytorch3d["chamfer_grad_y"], rtol=1e-5, atol=1e-8)

@@ -1,5 +1,8 @@
 // The kernels for x86-64 with AVX2; empty elsewhere.
+#include "bidding.h"
+#include "sampling.h"
 #include "search.h"
+#include "transport.h"
 
 #ifdef PCDIFF_X86
 #include <immintrin.h>
@@ -15,6 +18,9 @@
 #define PCDIFF_VECTOR_BYTES 32
 #include "lanes.inc"
 #include "search.inc"
+#include "bidding.inc"
+#include "sampling.inc"
+#include "transport.inc"
 
 #ifdef __clang__
 #pragma clang attribute pop

@@ -13,16 +13,23 @@ namespace pcdiff {
 
 template <class T>
 struct SearchTable {
-  // Nearest point of `data` for the query blocks [first, last) of `query`. `bounds` is scratch of data.stride values.
-  // Results go to the queries' original places.
-  void (*search)(const BlockedCloud<T>& query, int64_t first, int64_t last, const BlockedCloud<T>& data, T* bounds,
+  // Nearest point of `data` for the query blocks [first, last) of `query`. Results go to the queries' original places.
+  void (*search)(const BlockedCloud<T>& query, int64_t first, int64_t last, const BlockedCloud<T>& data,
                  T* squared_distance, int64_t* index);
   // Sum over all points of `query` of the squared distance to the nearest point of `data`.
-  double (*search_sum)(const BlockedCloud<T>& query, const BlockedCloud<T>& data, T* bounds);
+  double (*search_sum)(const BlockedCloud<T>& query, const BlockedCloud<T>& data);
+  // The k nearest points, sorted by distance and then index, for the query blocks [first, last); k results to a query.
+  // Where `data` has fewer than k points, distance infinity and index -1. `distances` and `indices` are scratch of
+  // 16 k values.
+  void (*search_several)(const BlockedCloud<T>& query, int64_t first, int64_t last, const BlockedCloud<T>& data,
+                         int64_t k, T* distances, Index<T>* indices, T* squared_distance, int64_t* index);
   // Any dimension, no pruning: the queries [16 first, min(16 last, n)) of row-major `query` (n, dim) against all of
-  // `data` (m, dim). `block` is scratch of 16 dim values.
+  // `data` (m, dim). `block` is scratch of 16 max(dim, 3) values.
   void (*scan)(const T* query, int64_t n, int64_t first, int64_t last, const T* data, int64_t m, int64_t dim, T* block,
                T* squared_distance, int64_t* index);
+  // The k nearest points likewise.
+  void (*scan_several)(const T* query, int64_t n, int64_t first, int64_t last, const T* data, int64_t m, int64_t dim,
+                       T* block, int64_t k, T* distances, Index<T>* indices, T* squared_distance, int64_t* index);
 };
 
 PCDIFF_FOR_EACH_CAPABILITY(extern const SearchTable<float> search_float; extern const SearchTable<double> search_double;)

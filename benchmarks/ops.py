@@ -1,0 +1,228 @@
+"""Point-cloud distances: pcdiff against the usual ways to compute them, on the same clouds in one run.
+
+    python benchmarks/ops.py [--only chamfer emd pairwise million] [--points 2048] [--threads 2] [--device cpu]
+
+The clouds are surfaces of random ellipsoids, as the shapes of the field are: hollow, thin, and overlapping.
+`--blobs` takes Gaussian blobs instead, which fill space and leave a search less to skip. Baseline and pcdiff take
+turns, so that a slow minute of the machine hits both; the figures are medians, and the ratio is one of medians.
+Before timing, every baseline's result is compared with ours.
+"""
+
+import argparse
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
+
+from pcdiff import ops
+
+Run = Callable[[], object]
+
+
+def surfaces(count: int, points: int, blobs: bool, seed: int) -> torch.Tensor:
+    """Return `(count, points, 3)` points on ellipsoids with half-axes in [0.3, 1], or Gaussian blobs."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, points, 3, generator=generator)
+    if not blobs:
+        x = x / x.norm(dim=-1, keepdim=True)
+    return x * (0.3 + 0.7 * torch.rand(count, 1, 3, generator=generator))
+
+
+def by_bmm(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Compute |x|^2 + |y|^2 - 2 x.y by a matrix product, as most published code does; it cancels."""
+    d = x.square().sum(-1)[:, :, None] + y.square().sum(-1)[:, None, :] - 2 * torch.bmm(x, y.mT)
+    return d.min(2).values.mean(1) + d.min(1).values.mean(1)
+
+
+def by_cdist(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Compute the N x M distances with `torch.cdist`."""
+    d = torch.cdist(x, y)
+    return d.min(2).values.square().mean(1) + d.min(1).values.square().mean(1)
+
+
+def by_trees(x: torch.Tensor, y: torch.Tensor, threads: int) -> torch.Tensor:
+    """Build and query two SciPy k-d trees a pair, pairs spread over threads; no gradient."""
+
+    def one(pair) -> float:
+        a, b = pair
+        there, back = cKDTree(b).query(a)[0], cKDTree(a).query(b)[0]
+        return (there**2).mean() + (back**2).mean()
+
+    with ThreadPoolExecutor(threads) as pool:
+        return torch.tensor(list(pool.map(one, zip(x.numpy(), y.numpy(), strict=True))))
+
+
+def by_scipy_assignment(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Solve the assignment on the float64 distance matrix, a pair at a time: SciPy holds the interpreter's lock."""
+    costs = []
+    for a, b in zip(x.double().numpy(), y.double().numpy(), strict=True):
+        distance = cdist(a, b)
+        costs.append(distance[linear_sum_assignment(distance)].mean())
+    return torch.tensor(costs)
+
+
+def bmm_matrix(xs: torch.Tensor, at_once: int) -> torch.Tensor:
+    """Return the Chamfer matrix the way the peers' metrics loop: each cloud against `at_once` others at a time."""
+    rows = []
+    for x in xs:
+        parts = [by_bmm(x.expand(len(ys), -1, -1), ys) for ys in xs.split(at_once)]
+        rows.append(torch.cat(parts))
+    return torch.stack(rows)
+
+
+def seconds(run: Run, device: str) -> float:
+    """Return the wall time of one call."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def compare(
+    title: str, runs: dict[str, Run], repeats: int, device: str, scale: dict[str, float] | None = None
+) -> None:
+    """Time the runs in turns and print their medians; "pcdiff" must be among them. `scale` multiplies a time."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(repeats + 1):
+        for name, run in runs.items():
+            taken = seconds(run, device)
+            if turn:  # the first turn warms up
+                times[name].append(taken * (scale or {}).get(name, 1))
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    print(f"\n{title}")
+    for name, median in medians.items():
+        print(f"  {name:<34}{1e3 * median:>12.2f} ms {median / medians['pcdiff']:>9.1f} x", flush=True)
+
+
+def bench_chamfer(args: argparse.Namespace) -> None:
+    """Chamfer distance of a batch, forward, and forward with backward."""
+    x, y = (surfaces(args.batch, args.points, args.blobs, args.seed + s).to(args.device) for s in (0, 1))
+    ours = ops.chamfer(x, y)
+    for baseline in (by_bmm(x, y), by_cdist(x, y)):
+        torch.testing.assert_close(baseline, ours, rtol=1e-3, atol=1e-5)
+    runs: dict[str, Run] = {"bmm form": lambda: by_bmm(x, y), "torch.cdist": lambda: by_cdist(x, y)}
+    if args.device == "cpu":
+        torch.testing.assert_close(by_trees(x, y, args.threads).float(), ours, rtol=1e-3, atol=1e-5)
+        runs[f"SciPy k-d trees, {args.threads} threads"] = lambda: by_trees(x, y, args.threads)
+    runs["pcdiff"] = lambda: ops.chamfer(x, y)
+    size = f"{args.batch} pairs of {args.points} points"
+    compare(f"Chamfer forward, {size}", runs, args.repeats, args.device)
+
+    gx, gy = x.clone().requires_grad_(), y.clone().requires_grad_()
+    backward = {
+        name: lambda f=f: torch.autograd.grad(f(gx, gy).sum(), (gx, gy))
+        for name, f in {"bmm form": by_bmm, "torch.cdist": by_cdist, "pcdiff": ops.chamfer}.items()
+    }
+    compare(f"Chamfer forward and backward, {size}", backward, args.repeats, args.device)
+
+
+def bench_emd(args: argparse.Namespace) -> None:
+    """Certified and exact earth mover's distance of a batch of 8; on CUDA of 1,000 pairs, certified."""
+    count = 8 if args.device == "cpu" else 1000
+    x, y = (surfaces(count, args.points, args.blobs, args.seed + s).to(args.device) for s in (2, 3))
+    result = ops.emd(x, y)
+    gap = (result.cost - result.lower_bound) / result.cost
+    if args.device != "cpu":
+        taken = statistics.median(seconds(lambda: ops.emd(x, y), args.device) for _ in range(3))
+        print(f"\nEMD, {count} pairs of {args.points} points: {1e3 * taken / count:.3f} ms a pair")
+        print(f"  certified gap at most {gap.max():.2e}")
+        return
+    optimum = by_scipy_assignment(x, y)
+    torch.testing.assert_close(ops.emd(x, y, method="exact").cost.double(), optimum, rtol=1e-6, atol=0)
+    assert (gap <= 1e-3).all()
+    assert (result.lower_bound <= optimum * (1 + 1e-6)).all()
+    runs = {
+        "SciPy linear_sum_assignment": lambda: by_scipy_assignment(x, y),
+        "pcdiff, exact": lambda: ops.emd(x, y, method="exact"),
+        "pcdiff": lambda: ops.emd(x, y),
+    }
+    title = f"EMD, {count} pairs of {args.points} points; certified gap of the last row at most {gap.max():.1e}"
+    compare(title, runs, max(1, args.repeats // 3), args.device)
+
+
+def bench_pairwise(args: argparse.Namespace) -> None:
+    """Chamfer matrix of a set with itself. The baselines get a slice of it; their times are scaled by pairs.
+
+    Like the metrics of the peers, the baselines do not make use of the symmetry.
+    """
+    xs = surfaces(args.set, args.points, args.blobs, args.seed + 4).to(args.device)
+    part = xs[: args.slice]
+    want = ops.pairwise(part)
+    for at_once in (32, 1):
+        got = bmm_matrix(part, at_once).fill_diagonal_(0)
+        torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-5)
+    runs = {
+        "bmm form, 32 clouds at a time": lambda: bmm_matrix(part, 32),
+        "bmm form, a pair at a time": lambda: bmm_matrix(part, 1),
+        "pcdiff": lambda: ops.pairwise(xs),
+    }
+    scale = dict.fromkeys(runs, (args.set / args.slice) ** 2) | {"pcdiff": 1.0}
+    title = f"all pairs of {args.set} clouds of {args.points} points (baselines: {args.slice} clouds, scaled up)"
+    compare(title, runs, max(2, args.repeats // 3), args.device, scale)
+    if args.device == "cuda":
+        pairs = args.set * (args.set - 1) // 2
+        taken = statistics.median(seconds(lambda: ops.pairwise(xs), args.device) for _ in range(5))
+        print(f"  {8 * pairs * args.points**2 / taken / 1e12:.1f} TFLOP/s counting 8 flops a point pair")
+
+
+def bench_million(args: argparse.Namespace) -> None:
+    """Nearest neighbours between two clouds of a million points, both directions, trees built in the time."""
+    x, y = (surfaces(1, args.million, args.blobs, args.seed + s).to(args.device) for s in (5, 6))
+
+    def trees() -> tuple[np.ndarray, np.ndarray]:
+        a, b = x[0].numpy(), y[0].numpy()
+        return cKDTree(b).query(a, workers=args.threads)[0], cKDTree(a).query(b, workers=args.threads)[0]
+
+    def ours() -> tuple[torch.Tensor, torch.Tensor]:
+        return ops.nearest(x, y).squared_distance, ops.nearest(y, x).squared_distance
+
+    runs: dict[str, Run] = {"pcdiff": ours}
+    if args.device == "cpu":
+        for got, want in zip(ours(), trees(), strict=True):
+            torch.testing.assert_close(got[0].double().sqrt(), torch.from_numpy(want), rtol=1e-4, atol=1e-7)
+        runs = {f"SciPy cKDTree(workers={args.threads})": trees} | runs
+    compare(f"nearest, {args.million:,} x {args.million:,} points, both directions", runs, 3, args.device)
+
+
+BENCHES = {"chamfer": bench_chamfer, "emd": bench_emd, "pairwise": bench_pairwise, "million": bench_million}
+
+
+def main() -> None:
+    """Run the comparisons."""
+    parser = argparse.ArgumentParser(description="Time the ops against the usual ways.")
+    parser.add_argument("--only", nargs="+", choices=BENCHES, default=list(BENCHES))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--points", type=int, default=2048)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--set", type=int, default=100, help="clouds in the matrix of all pairs")
+    parser.add_argument("--slice", type=int, default=12, help="clouds of it that the baselines get")
+    parser.add_argument("--million", type=int, default=1_000_000, help="points of the two large clouds")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--blobs", action="store_true", help="Gaussian blobs instead of surfaces")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    machine = torch.cuda.get_device_name() if args.device == "cuda" else platform.machine()
+    print(
+        f"backend {ops.backend(args.device)} {ops.cpu_capabilities()[-1:]}, torch {torch.__version__}, {machine}, "
+        f"{args.threads} thread(s), commit {commit or 'unknown'}, seed {args.seed}"
+    )
+    for name in args.only:
+        BENCHES[name](args)
+
+
+if __name__ == "__main__":
+    main()

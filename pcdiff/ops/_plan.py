@@ -1,0 +1,121 @@
+"""The cost of moving one cloud onto another by a plan that is known by its factors.
+
+Approximate matches and Sinkhorn's plans are sums of a few scaled kernels,
+`P[i, j] = sum_l exp(level_l * c(x_i, y_j)^p + log_left[l, i] + log_right[l, j])`, so N + M numbers a kernel stand for
+N x M. The plan is rebuilt in strips of rows whenever it is needed and never kept.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+# Elements of one strip of the plan. On the CPU a handful of such tensors should stay in the cache (1 MB each in
+# float64); a GPU wants enough of them to be busy.
+_STRIP_CPU = 1 << 17
+_STRIP_ELSEWHERE = 1 << 22
+
+
+class Plan(NamedTuple):
+    """Factors of a plan between clouds `(B, N, D)` and `(B, M, D)`; constants, outside autograd.
+
+    Attributes:
+        levels: `(B, L)`.
+        log_left: `(B, L, N)`, minus infinity for a factor of 0.
+        log_right: `(B, L, M)`.
+        squared: whether the kernels are of the squared distance (p = 2) or the distance (p = 1).
+    """
+
+    levels: torch.Tensor
+    log_left: torch.Tensor
+    log_right: torch.Tensor
+    squared: bool
+
+
+def _strips(x: torch.Tensor, y: torch.Tensor):
+    """Yield slices of x's rows for which a strip of the plan is of the allowed size."""
+    size = _STRIP_CPU if x.device.type == "cpu" else _STRIP_ELSEWHERE
+    rows = max(1, size // max(1, len(x) * y.shape[1]))
+    for first in range(0, x.shape[1], rows):
+        yield slice(first, first + rows)
+
+
+def _differences(x: torch.Tensor, y: torch.Tensor, rows: slice) -> list[torch.Tensor]:
+    return [x[:, rows, None, d] - y[:, None, :, d] for d in range(x.shape[2])]
+
+
+def _squares(differences: list[torch.Tensor]) -> torch.Tensor:
+    total = differences[0].square()
+    for difference in differences[1:]:
+        total = torch.addcmul(total, difference, difference)
+    return total
+
+
+def _kernels(squares: torch.Tensor, plan: Plan, rows: slice):
+    """Yield the plan's kernels, `(B, rows, M)` each, for the squared distances of some rows."""
+    exponent = squares if plan.squared else squares.sqrt()
+    for level in range(plan.levels.shape[1]):
+        factors = plan.log_left[:, level, rows, None] + plan.log_right[:, level, None, :]
+        yield torch.addcmul(factors, plan.levels[:, level, None, None], exponent).exp_()
+
+
+def strip(x: torch.Tensor, y: torch.Tensor, plan: Plan, rows: slice) -> torch.Tensor:
+    """Return the plan's rows, `(B, rows, M)`."""
+    return sum(_kernels(_squares(_differences(x, y, rows)), plan, rows))
+
+
+def costs(x: torch.Tensor, y: torch.Tensor, plan: Plan, squared: bool = False) -> torch.Tensor:
+    """Return the sums of kernel times distance (squared or not), `(B, L)`, outside autograd, in O(N + M) memory."""
+    x, y = x.detach(), y.detach()
+    total = x.new_zeros(plan.levels.shape)
+    for rows in _strips(x, y):
+        squares = _squares(_differences(x, y, rows))
+        distance = squares if squared else squares.sqrt()
+        kernels = _kernels(squares, plan, rows)
+        total += torch.stack([(kernel * distance).sum(dim=(1, 2)) for kernel in kernels], dim=1)
+    return total
+
+
+class _Moved(torch.autograd.Function):
+    """Gives a known cost its gradient with the plan held constant.
+
+    The backward is ordinary PyTorch on strips of the plan, so it can be differentiated again; then, and only then,
+    autograd keeps tensors of N x M.
+    """
+
+    @staticmethod
+    def forward(x, y, value, levels, log_left, log_right, squared_kernel, squared):
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, y, _, levels, log_left, log_right, ctx.squared_kernel, ctx.squared = inputs
+        ctx.save_for_backward(x, y, levels, log_left, log_right)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, y, *factors = ctx.saved_tensors
+        plan = Plan(*factors, ctx.squared_kernel)
+        # The plan's own precision: Sinkhorn's needs float64, whatever the clouds are.
+        x_grad, y_grad, dtype = [], 0, plan.levels.dtype
+        wide_x, wide_y = x.to(dtype), y.to(dtype)
+        for rows in _strips(x, y):
+            with torch.no_grad():
+                moved = strip(wide_x, wide_y, plan, rows)
+            differences = _differences(wide_x, wide_y, rows)
+            if ctx.squared:
+                weight = 2 * moved
+            else:
+                # Coincident points: the distance has no slope there, the subgradient 0 is taken.
+                squares = _squares(differences)
+                apart = squares > 0
+                weight = torch.where(apart, moved / torch.where(apart, squares, 1).sqrt(), 0)
+            weight = weight * grad.to(dtype)[:, None, None]
+            forces = [weight * difference for difference in differences]
+            x_grad.append(torch.stack([force.sum(dim=2) for force in forces], dim=2))
+            y_grad = y_grad - torch.stack([force.sum(dim=1) for force in forces], dim=2)
+        return torch.cat(x_grad, dim=1).to(x.dtype), y_grad.to(y.dtype), None, None, None, None, None, None
+
+
+def differentiable(value, x: torch.Tensor, y: torch.Tensor, plan: Plan, squared: bool = False) -> torch.Tensor:
+    """Return `value` `(B,)`, the plan's cost, with its gradient in x and y, the plan held constant."""
+    return _Moved.apply(x, y, value, plan.levels, plan.log_left, plan.log_right, plan.squared, squared)

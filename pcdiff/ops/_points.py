@@ -1,0 +1,33 @@
+"""What the differentiable distances share: padding, gathered points, and when a gradient is wanted."""
+
+import torch
+from torch.autograd import forward_ad
+
+
+def without_padding(x: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
+    """Return clouds `(B, N, D)` with zeros where `padding` `(B, N)` is set, whatever stood there, NaN included."""
+    return x if padding is None else x.masked_fill(padding[..., None], 0)
+
+
+def gather_points(y: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Return the points `y[b, index[b, i]]`, `(B, N, D)`, of clouds `(B, M, D)` and indices `(B, N)`."""
+    return y.gather(1, index[..., None].expand(-1, -1, y.shape[2]))
+
+
+def tracked(*tensors: torch.Tensor) -> bool:
+    """Return whether a result needs a derivative, by reverse or forward mode."""
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return True
+    # Dual numbers live in eager mode only, and only inside a level that somebody opened.
+    if torch.compiler.is_compiling() or not torch._C._is_fwd_grad_enabled():
+        return False
+    return any(forward_ad.unpack_dual(t).tangent is not None for t in tensors)
+
+
+def root(squared: torch.Tensor) -> torch.Tensor:
+    """Return the square root with the derivative 0 at 0.
+
+    The slope is infinite there, and 0 * inf is NaN: coincident points get the subgradient 0.
+    """
+    apart = squared > 0
+    return torch.where(apart, torch.where(apart, squared, 1).sqrt(), 0)

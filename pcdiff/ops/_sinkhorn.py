@@ -1,0 +1,282 @@
+"""Optimal transport between uniform clouds of any sizes by Sinkhorn's iteration, with a certificate.
+
+The iteration (Cuturi, 2013, arXiv 1306.0895; in the log domain, with falling regularisation) is only a means of
+finding candidates. What is returned is proved for each: the cost is that of a plan whose marginals are right (rounded
+by Altschuler, Weed & Rigollet, 2017, arXiv 1705.09634, algorithm 2), and the lower bound is the value of prices that no
+pair of points violates.
+"""
+
+import math
+import warnings
+from typing import NamedTuple
+
+import torch
+
+from pcdiff.errors import InputError
+from pcdiff.ops import _check, _native, _plan
+
+# Regularisations are relative to the diameter of the two clouds' common bounding box.
+_FIRST_SCALE = 0.25
+_LAST_SCALE = 1e-8
+# Of a minimum instead of a soft minimum: so sharp that the difference is below the rounding of float64.
+_SHARP = 1e-13
+# Below this the rounding of float32 potentials moves more mass than the tolerance allows.
+_FLOAT32_SCALE = 1e-4
+# Sweeps on the way down to the last regularisation, over-relaxed by a little: the potentials are far off anyway.
+_SWEEPS_PER_SCALE = 10
+_RELAXATION_DOWN = 1.5
+# On the last one, over-relaxation chosen by the rate at which plain sweeps converge saves several times the sweeps
+# (Thibault et al., 2021, arXiv 1711.01851); the rate is measured before each certificate. At most this much:
+_RELAXATION = 1.97
+_PLAIN_SWEEPS = 4
+# Sweeps before the first certificate at a regularisation; half as many more before each later one.
+_FIRST_CERTIFICATE = 20
+# No certificate closer than this, relative to the diameter, is asked for: identical clouds have cost 0, and no
+# computed cost is a small multiple of that.
+_RESOLUTION = 1e-9
+# Rounding of a float64 bound relative to the diameter, with a good margin.
+_MARGIN = 1e-13
+_TOLERANCES = (1e-6, 1.0)
+# Elements of the largest intermediate of the reference.
+_CHUNK = 1 << 22
+
+
+class Sinkhorn(NamedTuple):
+    """A certified transport cost.
+
+    Attributes:
+        cost: `(B,)`, mean Euclidean distance (not squared) under a feasible plan; differentiable.
+        lower_bound: `(B,)`, no plan costs less. No gradient.
+    """
+
+    cost: torch.Tensor
+    lower_bound: torch.Tensor
+
+
+def sinkhorn(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    tolerance: float = 1e-2,
+    x_lengths: torch.Tensor | None = None,
+    y_lengths: torch.Tensor | None = None,
+    max_sweeps: int = 10_000,
+) -> Sinkhorn:
+    """Return the optimal transport cost of each pair of clouds, every point of a cloud weighing the same.
+
+    `W(x, y) = min sum_ij P_ij |x_i - y_j|` over plans P >= 0 with rows that sum to 1/N and columns that sum to 1/M. For
+    clouds of equal size this is the mean distance of the best bijection, the EMD.
+
+    Args:
+        x: clouds `(B, N, D)`, float32 or float64 (half and bfloat16 are computed in float32).
+        y: clouds `(B, M, D)` of the same dtype, device and batch size; M may differ from N.
+        tolerance: `cost - lower_bound` ends at most this fraction of the cost, or below 1e-9 of the diameter of the
+            clouds (identical clouds); 1e-6 to 1.
+        x_lengths: int64 `(B,)`, how many rows of each cloud are points; None stands for all.
+        y_lengths: the same for y.
+        max_sweeps: bound on the work: a sweep takes O(N M) time and O(N + M) memory. On reaching it the best
+            certified pair is returned, with a warning that states the gap.
+
+    Returns:
+        `Sinkhorn(cost (B,), lower_bound (B,))`: the true cost lies between the two. The gradient holds the
+        plan constant: it is the gradient of an upper bound that is within the tolerance. The backward rebuilds
+        the plan in strips of 2^22 elements, in float64; what is kept between the passes is O(N + M).
+
+    Raises:
+        InputError: shapes, dtypes or devices do not fit, a cloud is empty, a coordinate is NaN or infinite, or the
+            tolerance, a length or the bound on the sweeps is out of range.
+
+    Example:
+        >>> x = torch.tensor([[[0.0], [1.0]]])
+        >>> round(sinkhorn(x, torch.tensor([[[3.0]]])).cost.item(), 6)
+        2.5
+    """
+    x, y = _check.clouds("x", x, "(B, N, D)"), _check.clouds("y", y, "(B, M, D)")
+    _check.alike("x", x, "y", y)
+    _check.lengths("x_lengths", x_lengths, "x", x)
+    _check.lengths("y_lengths", y_lengths, "y", y)
+    low, high = _TOLERANCES
+    if not isinstance(tolerance, (int, float)) or not low <= tolerance <= high:
+        raise InputError(f"tolerance must be between {low:g} and {high:g}, got {tolerance!r}")
+    if not isinstance(max_sweeps, int) or max_sweeps < 1:
+        raise InputError(f"max_sweeps must be a positive integer, got {max_sweeps!r}")
+    _check.finite(x=x, y=y)
+    costs, bounds, open_gaps = [x.new_zeros(0)], [x.new_zeros(0)], {}
+    for b in range(len(x)):
+        one_x = x[b : b + 1, : None if x_lengths is None else int(x_lengths[b])]
+        one_y = y[b : b + 1, : None if y_lengths is None else int(y_lengths[b])]
+        solved = _Pair(one_x.detach().double(), one_y.detach().double(), tolerance, max_sweeps).solve()
+        if not solved.certified:
+            open_gaps[b] = 1 - solved.lower / solved.cost
+        # A bound must survive being rounded to float32; the cost may round by half a unit either way.
+        value = x.new_tensor([solved.cost])
+        bound = torch.nextafter(x.new_tensor([solved.lower]), x.new_tensor([-math.inf])).clamp(min=0)
+        if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
+            value = _plan.differentiable(value, one_x, one_y, solved.plan)
+        costs.append(value)
+        bounds.append(bound)
+    if open_gaps:
+        worst = max(open_gaps, key=open_gaps.get)
+        warnings.warn(
+            f"sinkhorn stopped after {max_sweeps} sweeps with {len(open_gaps)} of {len(x)} pairs above the tolerance "
+            f"{tolerance:g}, the worst pair {worst} with a gap of {open_gaps[worst]:.2g} of its cost; "
+            "the bounds hold all the same. Raise tolerance or max_sweeps",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return Sinkhorn(torch.cat(costs), torch.cat(bounds))
+
+
+def softmin(x: torch.Tensor, y: torch.Tensor, potential: torch.Tensor, scale: float) -> torch.Tensor:
+    """Return `(B, N)` soft minima `-scale log sum_j exp((potential_j - |x_i - y_j|) / scale)`, outside autograd."""
+    if _native.backend(x.device) != "reference":
+        return _native.call("softmin", scale, x=x, y=y, potential=potential)
+    _native.prepare_reference(x=x, y=y, potential=potential)
+    minima = []
+    rows = max(1, _CHUNK // max(1, len(x) * y.shape[1]))
+    for first in range(0, x.shape[1], rows):
+        squares = (x[:, first : first + rows, None, 0] - y[:, None, :, 0]).square()
+        for d in range(1, x.shape[2]):
+            squares += (x[:, first : first + rows, None, d] - y[:, None, :, d]).square()
+        terms = potential[:, None] - squares.sqrt_()
+        # The largest term is taken out before the division, which would round it when the scale is small.
+        top = terms.amax(dim=2, keepdim=True)
+        minima.append(-(top[..., 0] + scale * ((terms - top) / scale).exp_().sum(dim=2).log()))
+    return torch.cat(minima, dim=1)
+
+
+class _Solved(NamedTuple):
+    cost: float
+    lower: float
+    plan: _plan.Plan
+    certified: bool
+
+
+class _Candidate(NamedTuple):
+    cost: float
+    misplaced: float
+    plan: _plan.Plan
+
+
+class _Pair:
+    """One pair of clouds, `(1, n, D)` and `(1, m, D)` in float64, brought to diameter 1."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor, tolerance: float, max_sweeps: int):
+        low = torch.minimum(x.amin(dim=1), y.amin(dim=1))
+        high = torch.maximum(x.amax(dim=1), y.amax(dim=1))
+        self._diameter = float(torch.linalg.vector_norm(high - low))
+        # Coincident clouds of one place have no diameter; any other would do as well.
+        unit = self._diameter if self._diameter > 0 else 1.0
+        self._unit = unit
+        self._x, self._y = (x - low[:, None]) / unit, (y - low[:, None]) / unit
+        self._narrow = self._x.float(), self._y.float()
+        self._tolerance, self._max_sweeps = tolerance, max_sweeps
+        self._f, self._g = self._x.new_zeros(x.shape[:2]), self._y.new_zeros(y.shape[:2])
+        self._log_n, self._log_m = math.log(x.shape[1]), math.log(y.shape[1])
+        self._sweeps = 0
+        self._best: _Candidate | None = None
+        self._lower = 0.0
+
+    def solve(self) -> _Solved:
+        scale = _FIRST_SCALE
+        while True:
+            for k in range(_SWEEPS_PER_SCALE):
+                self._sweep(scale, _RELAXATION_DOWN if k else 1.0)
+            # The regularised plan costs about the scale too much; this is where that meets the tolerance.
+            enough = max(self._tolerance * self._soft_value(), _LAST_SCALE)
+            if scale <= enough or self._spent():
+                break
+            scale = max(scale / 2, enough)
+        while not self._settle(scale) and not self._spent() and scale > _LAST_SCALE:
+            scale /= 2
+        best = self._best
+        # Back in the units of the clouds.
+        plan = best.plan._replace(levels=best.plan.levels / self._unit)
+        return _Solved(best.cost * self._unit, self._lower * self._unit, plan, self._certified())
+
+    def _spent(self) -> bool:
+        return self._sweeps >= self._max_sweeps
+
+    def _certified(self) -> bool:
+        gap = self._best.cost - self._lower
+        # What rounding the results to float32 may add stays within the tolerance.
+        return gap <= max((self._tolerance - 3e-7) * self._best.cost, _RESOLUTION)
+
+    def _soft_value(self) -> float:
+        return float(self._f.double().mean() + self._g.double().mean())
+
+    def _settle(self, scale: float) -> bool:
+        """Iterate at one regularisation until the pair is certified or a smaller regularisation is needed."""
+        sweeps, relaxation, before = _FIRST_CERTIFICATE, 1.0, math.inf
+        while True:
+            for _ in range(sweeps):
+                self._sweep(scale, relaxation)
+            relaxation = self._best_relaxation(scale)
+            candidate = self._certify(scale)
+            if self._certified() or self._spent():
+                return self._certified()
+            # So little mass stands wrong that it cannot be what keeps the gap open.
+            if candidate.misplaced <= 0.2 * self._tolerance * candidate.cost or candidate.misplaced > before:
+                return False
+            before = candidate.misplaced
+            sweeps += sweeps // 2
+
+    def _best_relaxation(self, scale: float) -> float:
+        """Sweep a few times plainly and return the over-relaxation that suits the rate at which the changes shrink."""
+        changes = []
+        for _ in range(_PLAIN_SWEEPS):
+            before = self._g
+            self._sweep(scale, 1.0)
+            changes.append(float((self._g - before.to(self._g.dtype)).norm()))
+        rate = min(changes[-1] / changes[-2], 1.0) if changes[-2] > 0 else 0.0
+        return min(2 / (1 + math.sqrt(1 - rate)), _RELAXATION)
+
+    def _sweep(self, scale: float, relaxation: float) -> None:
+        """Update both potentials once: each becomes the soft minimum of the other, or goes beyond it."""
+        if self._spent():
+            return
+        x, y = self._narrow if scale >= _FLOAT32_SCALE else (self._x, self._y)
+        f, g = self._f.to(x.dtype), self._g.to(x.dtype)
+        f = torch.lerp(f, softmin(x, y, g, scale) + scale * self._log_m, relaxation)
+        g = torch.lerp(g, softmin(y, x, f, scale) + scale * self._log_n, relaxation)
+        self._f, self._g = f, g
+        self._sweeps += 1
+
+    def _certify(self, scale: float) -> _Candidate:
+        """Turn the potentials into a feasible plan and feasible prices; keep the better of each."""
+        f, g = self._f.double(), self._g.double()
+        candidate = self._round(f, g, scale)
+        if self._best is None or candidate.cost < self._best.cost:
+            self._best = candidate
+        # A soft minimum never exceeds the minimum, so these prices satisfy price_i + price_j <= |x_i - y_j|.
+        prices = softmin(self._x, self._y, g, _SHARP)
+        prices_back = softmin(self._y, self._x, prices, _SHARP)
+        self._lower = max(self._lower, float(prices.mean() + prices_back.mean()) - _MARGIN)
+        return candidate
+
+    def _round(self, f: torch.Tensor, g: torch.Tensor, scale: float) -> _Candidate:
+        """Scale rows and columns that hold too much, then spread what is missing as a product of the two sides."""
+        x, y = self._x, self._y
+        log_both = self._log_n + self._log_m
+
+        def log_sums(own, points, potential, others):
+            return (own - softmin(points, others, potential, scale)) / scale - log_both
+
+        rows = log_sums(f, x, g, y)
+        f = f + scale * (-self._log_n - rows).clamp(max=0)
+        columns = log_sums(g, y, f, x)
+        g = g + scale * (-self._log_m - columns).clamp(max=0)
+        missing = (math.exp(-self._log_n) - log_sums(f, x, g, y).exp()).clamp(min=0)
+        missing_back = (math.exp(-self._log_m) - columns.exp()).clamp(min=0)
+        # The sums of both sides agree up to rounding; nothing is missing where either is 0.
+        share = missing_back / max(float(missing_back.sum()), 1e-300)
+        levels = x.new_tensor([[-1 / scale, 0]])
+        log_left = torch.stack([f / scale - log_both, missing.log()], dim=1)
+        log_right = torch.stack([g / scale, share.log()], dim=1)
+        plan = _plan.Plan(levels, log_left, log_right, squared=False)
+        kept, misplaced = _plan.costs(x, y, plan)[0].tolist()
+        return _Candidate(kept + misplaced, misplaced, plan)
+
+
+@_native.fake("softmin")
+def _(x, y, potential, scale):
+    return x.new_empty(x.shape[:2])
