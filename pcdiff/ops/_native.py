@@ -9,40 +9,63 @@ import torch
 from pcdiff.errors import InputError
 from pcdiff.ops import _check
 
-_HOW_TO_BUILD = "build them with `PCDIFF_BUILD=cpu pip install --no-build-isolation -e .`"
+_HOW_TO_BUILD = "build them with `PCDIFF_BUILD={} pip install --no-build-isolation -e .`"
+
+
+def _load_library(name: str, what: str, build: str) -> str | None:
+    """Load an extension of this package; return None, or why there is none."""
+    how = _HOW_TO_BUILD.format(build)
+    # The library holds only torch ops, no Python module, so it is located like one but loaded by torch.
+    spec = find_spec(f"pcdiff.ops.{name}")
+    if spec is None or spec.origin is None:
+        return f"{what} are not built; {how}"
+    try:
+        torch.ops.load_library(spec.origin)
+    except (OSError, RuntimeError) as error:
+        return f"{what} at {spec.origin} do not load ({str(error).splitlines()[0]}); re{how}"
+    return None
 
 
 def _load() -> str | None:
-    """Load the extension; return None, or why there is none."""
+    """Load the CPU extension, which also declares every op; return None, or why there is none."""
     wanted = os.environ.get("PCDIFF_NATIVE", "1")
     if wanted not in ("0", "1"):
         raise InputError(f"PCDIFF_NATIVE must be 0 (hide the native ops) or 1, got {wanted}")
     if wanted == "0":
         return "PCDIFF_NATIVE=0 hides the native ops; unset it to use them"
-    # The library holds only torch ops, no Python module, so it is located like one but loaded by torch.
-    spec = find_spec("pcdiff.ops._C")
-    if spec is None or spec.origin is None:
-        return f"the native ops are not built; {_HOW_TO_BUILD}"
-    try:
-        torch.ops.load_library(spec.origin)
-    except (OSError, RuntimeError) as error:
-        return f"the native ops at {spec.origin} do not load ({str(error).splitlines()[0]}); re{_HOW_TO_BUILD}"
-    return None
+    return _load_library("_C", "the native ops", "cpu")
+
+
+def _load_cuda() -> str | None:
+    """Load the CUDA extension; return None, or why there is none."""
+    if _missing is not None:
+        return _missing
+    if torch.version.cuda is None:
+        return f"this torch ({torch.__version__}) is built without CUDA"
+    return _load_library("_cuda", "the CUDA kernels", "cuda")
 
 
 _ENV = "PCDIFF_CPU_CAPABILITY"
 _missing = _load()
+_missing_cuda = _load_cuda()
 _warned: set[str] = set()
 
 
 def backend(device: torch.device | str = "cpu") -> str:
-    """Return what runs the ops for tensors on `device`: `"cpu"` (native kernels) or `"reference"` (PyTorch).
+    """Return what runs the ops for tensors on `device`: `"cpu"` or `"cuda"` (kernels), or `"reference"` (PyTorch).
 
     Example:
-        >>> pcdiff.ops.backend("cuda")
+        >>> pcdiff.ops.backend("meta")
         'reference'
     """
-    return "cpu" if torch.device(device).type == "cpu" and _missing is None else "reference"
+    kind = torch.device(device).type
+    missing = {"cpu": _missing, "cuda": _missing_cuda}.get(kind, "no kernels")
+    return kind if missing is None else "reference"
+
+
+def has_kernels(device: torch.device | str) -> bool:
+    """Return whether native kernels run the ops for tensors on `device`."""
+    return backend(device) != "reference"
 
 
 def cpu_capabilities() -> tuple[str, ...]:
@@ -59,8 +82,10 @@ def _warn_once(device: torch.device) -> None:
     _warned.add(device.type)
     if device.type == "cpu":
         message = f"pcdiff.ops runs on its slow PyTorch reference: {_missing}"
+    elif device.type == "cuda":
+        message = f"pcdiff.ops runs CUDA tensors on its slow PyTorch reference: {_missing_cuda}"
     else:
-        message = f"pcdiff.ops has no {device.type} kernels in this version and runs on its PyTorch reference there"
+        message = f"pcdiff.ops has no kernels for {device.type} tensors and runs them on its PyTorch reference"
     warnings.warn(message, RuntimeWarning, stacklevel=5)
 
 
@@ -82,6 +107,19 @@ def prepare_reference(**tensors: torch.Tensor) -> None:
         _check.finite(**tensors)
 
 
+def _check_on_device(tensors: dict[str, torch.Tensor]) -> None:
+    """Check the input of a CUDA kernel, which cannot refuse it; one wait for the device in the good case.
+
+    Raises:
+        InputError: a coordinate is NaN or infinite.
+    """
+    # In a graph no value can be asked for; the kernels then let NaN through to the result.
+    if torch.cuda.is_current_stream_capturing():
+        return
+    if not bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()]).all()):
+        _check.finite(**tensors)
+
+
 def call(name: str, *arguments, **tensors: torch.Tensor):
     """Run the native op `pcdiff::name` on the tensors, in order, then the other arguments.
 
@@ -91,6 +129,8 @@ def call(name: str, *arguments, **tensors: torch.Tensor):
     op = getattr(torch.ops.pcdiff, name).default
     if torch.compiler.is_compiling():
         return op(*tensors.values(), *arguments)
+    if next(iter(tensors.values())).device.type == "cuda":
+        _check_on_device(tensors)
     try:
         return op(*tensors.values(), *arguments)
     except (RuntimeError, ValueError) as error:

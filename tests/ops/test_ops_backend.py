@@ -1,5 +1,6 @@
 """Loading, hiding and building the native ops, each in a process of its own."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -7,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from pcdiff import ops
+from pcdiff.errors import InputError
+from pcdiff.ops import _native
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,7 +91,8 @@ def test_a_broken_compiler_is_fatal_only_when_a_build_was_asked_for(tmp_path):
     broken = shutil.which("false")
     automatic = build(tmp_path, CC=broken, CXX=broken)
     assert automatic.returncode == 0
-    assert "the native ops were NOT built" in automatic.stderr
+    assert "pcdiff.ops._C was NOT built" in automatic.stderr
+    assert "slow PyTorch reference" in automatic.stderr
     assert build(tmp_path, CC=broken, CXX=broken, PCDIFF_BUILD="cpu").returncode != 0
 
 
@@ -96,7 +101,162 @@ def test_build_choices(tmp_path):
     assert none.returncode == 0
     assert "no native ops" in none.stderr
     assert not (tmp_path / "lib").exists()
+    assert (
+        "PCDIFF_BUILD must be one of auto, cpu, cuda, none, got gpu" in build(tmp_path, PCDIFF_BUILD="gpu").stderr
+    )
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA")
+def test_asking_for_cuda_without_it_fails_and_says_why(tmp_path):
     cuda = build(tmp_path, PCDIFF_BUILD="cuda")
     assert cuda.returncode != 0
-    assert "no CUDA kernels in this version" in cuda.stderr
-    assert "PCDIFF_BUILD must be one of auto, cpu, none, got gpu" in build(tmp_path, PCDIFF_BUILD="gpu").stderr
+    assert cuda.stderr.strip().splitlines()[-1] == (
+        f"PCDIFF_BUILD=cuda: this torch ({torch.__version__}) is built without CUDA; install one with CUDA first"
+    )
+    assert not (tmp_path / "lib").exists()
+
+
+@pytest.fixture
+def setup_module(monkeypatch):
+    """Return setup.py as a module, under a torch that claims to have CUDA and a builder without effects."""
+    spec = importlib.util.spec_from_file_location("pcdiff_setup", ROOT / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    for variable in ("CUDA_HOME", "CUDA_PATH", "TORCH_CUDA_ARCH_LIST"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(ROOT)
+    return module
+
+
+class Builder:
+    """Stands in for `torch.utils.cpp_extension`: extensions are dictionaries."""
+
+    def __init__(self, guess):
+        self.CUDA_HOME = guess
+
+    def CppExtension(self, name, **arguments):
+        return {"name": name, **arguments}
+
+    CUDAExtension = CppExtension
+
+
+def toolkit_in(folder):
+    for file in ("bin/nvcc", "include/cuda_runtime.h"):
+        (folder / file).parent.mkdir(parents=True)
+        (folder / file).touch()
+    return folder
+
+
+def names(extensions):
+    return [extension["name"] for extension in extensions]
+
+
+def test_cuda_is_built_where_torch_and_a_toolkit_are(setup_module, tmp_path, monkeypatch, capsys):
+    builder = Builder(str(toolkit_in(tmp_path / "cuda")))
+    for wanted in ("auto", "cuda"):
+        cpu, cuda = setup_module.extensions(wanted, builder)
+        assert (cpu["name"], cuda["name"]) == ("pcdiff.ops._C", "pcdiff.ops._cuda")
+        assert {Path(source).suffix for source in cuda["sources"]} == {".cpp", ".cu"}
+        assert not {Path(s).parent for s in cpu["sources"]} & {Path(s).parent for s in cuda["sources"]}
+        assert set(setup_module.GENCODE) <= set(cuda["extra_compile_args"]["nvcc"])
+    assert names(setup_module.extensions("cpu", builder)) == ["pcdiff.ops._C"]
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.6")
+    cuda = setup_module.extensions("cuda", builder)[1]
+    assert not any("gencode" in flag for flag in cuda["extra_compile_args"]["nvcc"])
+    assert not capsys.readouterr().err
+
+
+def test_a_named_toolkit_comes_first_and_a_wrapper_script_is_none(setup_module, tmp_path, monkeypatch):
+    wrapper = tmp_path / "wrapper"
+    (wrapper / "bin").mkdir(parents=True)
+    (wrapper / "bin" / "nvcc").touch()
+    named = toolkit_in(tmp_path / "named")
+    monkeypatch.setenv("CUDA_HOME", str(named))
+    builder = Builder(str(wrapper))
+    setup_module.extensions("cuda", builder)
+    assert Path(builder.CUDA_HOME) == named
+    monkeypatch.setenv("CUDA_HOME", str(wrapper))
+    with pytest.raises(RuntimeError, match=r"no CUDA toolkit .* in .*wrapper; set CUDA_HOME"):
+        setup_module.toolkit("elsewhere")
+
+
+def test_without_a_toolkit_auto_says_so_and_cuda_fails(setup_module, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert names(setup_module.extensions("auto", Builder(None))) == ["pcdiff.ops._C"]
+    said = capsys.readouterr().err
+    assert "no CUDA kernels: no CUDA toolkit" in said
+    assert "PCDIFF_BUILD=cuda makes this an error" in said
+    with pytest.raises(SystemExit, match="PCDIFF_BUILD=cuda: no CUDA toolkit"):
+        setup_module.extensions("cuda", Builder(None))
+    monkeypatch.setattr("torch.version.cuda", None)
+    assert names(setup_module.extensions("auto", Builder(None))) == ["pcdiff.ops._C"]
+    assert not capsys.readouterr().err
+
+
+def test_one_extensions_failure_leaves_the_other(setup_module, monkeypatch, capsys):
+    class Extension:
+        def __init__(self, name):
+            self.name = name
+
+    class Command:
+        def __init__(self):
+            self.extensions, self.built = [Extension("pcdiff.ops._C"), Extension("pcdiff.ops._cuda")], []
+            self.compiler = None
+
+        def run(self):
+            assert self.compiler is None
+            self.compiler = object()  # as setuptools does
+            if self.extensions[0].name == "pcdiff.ops._cuda":
+                raise RuntimeError("nvcc broke")
+            self.built += self.extensions
+
+        def get_outputs(self):
+            return []
+
+    monkeypatch.setenv("PCDIFF_BUILD", "auto")
+    command = setup_module.lenient(Command)()
+    command.run()
+    assert [e.name for e in command.extensions] == [e.name for e in command.built] == ["pcdiff.ops._C"]
+    assert "pcdiff.ops._cuda was NOT built: nvcc broke" in capsys.readouterr().err
+    monkeypatch.setenv("PCDIFF_BUILD", "cuda")
+    with pytest.raises(RuntimeError, match="nvcc broke"):
+        setup_module.lenient(Command)().run()
+
+
+def test_which_devices_have_kernels(monkeypatch):
+    monkeypatch.setattr(_native, "_missing", None)
+    monkeypatch.setattr(_native, "_missing_cuda", "hidden by the test")
+    assert [ops.backend(device) for device in ("cpu", "cuda:1", "meta")] == ["cpu", "reference", "reference"]
+    monkeypatch.setattr(_native, "_missing_cuda", None)
+    assert ops.backend("cuda:1") == "cuda"
+    assert _native.has_kernels("cuda")
+    assert not _native.has_kernels("meta")
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        (
+            "cuda",
+            "pcdiff.ops runs CUDA tensors on its slow PyTorch reference: the CUDA kernels are not built; build",
+        ),
+        ("meta", "pcdiff.ops has no kernels for meta tensors"),
+    ],
+)
+def test_the_warning_names_the_device_and_the_reason(device, words, monkeypatch):
+    monkeypatch.setattr(_native, "_warned", set())
+    monkeypatch.setattr(_native, "_missing_cuda", _native._load_library("_no_such", "the CUDA kernels", "cuda"))
+    assert "PCDIFF_BUILD=cuda pip install" in _native._missing_cuda
+    with pytest.warns(RuntimeWarning, match=words):
+        _native._warn_once(torch.device(device))
+
+
+def test_coordinates_are_checked_before_a_cuda_kernel_runs(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_current_stream_capturing", lambda: False)
+    good, bad = torch.zeros(1, 4, 3), torch.full((1, 4, 3), torch.nan)
+    _native._check_on_device({"x": good, "y": good})
+    with pytest.raises(InputError, match="y must be finite, got 12 NaN"):
+        _native._check_on_device({"x": good, "y": bad})
+    monkeypatch.setattr("torch.cuda.is_current_stream_capturing", lambda: True)
+    _native._check_on_device({"x": good, "y": bad})

@@ -1,0 +1,28 @@
+#include "kernels.h"
+#include "launch.h"
+
+namespace pcdiff {
+namespace gpu {
+namespace {
+
+constexpr int kThreads = 512;
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) farthest_kernel(const FarthestArgs<T> a) {
+  __shared__ FarthestShared<T, kThreads> shared;
+  const Block<kThreads> block;
+  for (int64_t b = blockIdx.x; b < a.batch; b += gridDim.x) farthest_body(block, shared, a, b);
+}
+
+}  // namespace
+
+template <class T>
+void launch_farthest(const FarthestArgs<T>& a, Stream stream) {
+  if (a.batch > 0) farthest_kernel<<<grid(a.batch), kThreads, 0, stream>>>(a);
+}
+
+template void launch_farthest<float>(const FarthestArgs<float>&, Stream);
+template void launch_farthest<double>(const FarthestArgs<double>&, Stream);
+
+}  // namespace gpu
+}  // namespace pcdiff
