@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CHAIRS ?= ../shared/data/modelnet10/chair_1024.hdf5
-SOURCES := setup.py pyproject.toml $(wildcard pcdiff/ops/csrc/*)
+SOURCES := setup.py pyproject.toml $(wildcard pcdiff/ops/csrc/*.* pcdiff/ops/csrc/cuda/*)
 
 .PHONY: help setup demo chairs test lint bench sanitize clean
 
