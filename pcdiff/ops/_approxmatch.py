@@ -1,9 +1,9 @@
 """The three approximate "EMD"s in the literature's code, for comparing with published numbers only.
 
-All are the fractional matching of Fan et al. (2017, arXiv 1612.00603, supplement): mass is handed out in levels, at
-each in proportion to `exp(-4^j |x_i - y_j|^2)`, j falling from 7. The published programs differ in the last levels and
-in the cost. None is a metric or a bound on one: the levels are absolute, so scaling the clouds changes the matching,
-and swapping x and y changes the value.
+All are the fractional matching of Fan et al. (2017, arXiv 1612.00603, supplement): mass is handed out in levels,
+at each in proportion to `exp(-4^j |x_i - y_j|^2)`, j falling from 7. The published programs differ in the last
+levels and in the cost. None is a metric or a bound on one: the levels are absolute, so scaling the clouds changes
+the matching, and swapping x and y changes the value.
 """
 
 from collections.abc import Callable
@@ -121,7 +121,7 @@ def _checked(x, y, variant) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _match(x: torch.Tensor, y: torch.Tensor, variant: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return each level's factors of x `(B, L, N)` and of y `(B, L, M)`, and the cost `(B,)`, summed over points."""
+    """Return each level's factors of x `(B, L, N)` and of y `(B, L, M)`, and the cost `(B,)`, a sum over points."""
     x, y = x.detach(), y.detach()
     zero_level, squared = VARIANTS[variant]
     if _native.backend(x.device) != "reference":

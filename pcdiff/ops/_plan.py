@@ -1,8 +1,8 @@
 """The cost of moving one cloud onto another by a plan that is known by its factors.
 
 Approximate matches and Sinkhorn's plans are sums of a few scaled kernels,
-`P[i, j] = sum_l exp(level_l * c(x_i, y_j)^p + log_left[l, i] + log_right[l, j])`, so N + M numbers a kernel stand for
-N x M. The plan is rebuilt in strips of rows whenever it is needed and never kept.
+`P[i, j] = sum_l exp(level_l * c(x_i, y_j)^p + log_left[l, i] + log_right[l, j])`, so N + M numbers a kernel stand
+for N x M. The plan is rebuilt in strips of rows whenever it is needed and never kept.
 """
 
 from typing import NamedTuple

@@ -1,9 +1,9 @@
 """Optimal transport between uniform clouds of any sizes by Sinkhorn's iteration, with a certificate.
 
 The iteration (Cuturi, 2013, arXiv 1306.0895; in the log domain, with falling regularisation) is only a means of
-finding candidates. What is returned is proved for each: the cost is that of a plan whose marginals are right (rounded
-by Altschuler, Weed & Rigollet, 2017, arXiv 1705.09634, algorithm 2), and the lower bound is the value of prices that no
-pair of points violates.
+finding candidates. What is returned is proved for each: the cost is that of a plan whose marginals are right
+(rounded by Altschuler, Weed & Rigollet, 2017, arXiv 1705.09634, algorithm 2), and the lower bound is the value of
+prices that no pair of points violates.
 """
 
 import math
@@ -61,8 +61,8 @@ def sinkhorn(
 ) -> Sinkhorn:
     """Return the optimal transport cost of each pair of clouds, every point of a cloud weighing the same.
 
-    `W(x, y) = min sum_ij P_ij |x_i - y_j|` over plans P >= 0 with rows that sum to 1/N and columns that sum to 1/M. For
-    clouds of equal size this is the mean distance of the best bijection, the EMD.
+    `W(x, y) = min sum_ij P_ij |x_i - y_j|` over plans P >= 0 with rows that sum to 1/N and columns that sum to 1/M.
+    For clouds of equal size this is the mean distance of the best bijection, the EMD.
 
     Args:
         x: clouds `(B, N, D)`, float32 or float64 (half and bfloat16 are computed in float32).
@@ -115,8 +115,8 @@ def sinkhorn(
     if open_gaps:
         worst = max(open_gaps, key=open_gaps.get)
         warnings.warn(
-            f"sinkhorn stopped after {max_sweeps} sweeps with {len(open_gaps)} of {len(x)} pairs above the tolerance "
-            f"{tolerance:g}, the worst pair {worst} with a gap of {open_gaps[worst]:.2g} of its cost; "
+            f"sinkhorn stopped after {max_sweeps} sweeps with {len(open_gaps)} of {len(x)} pairs above the "
+            f"tolerance {tolerance:g}, the worst pair {worst} with a gap of {open_gaps[worst]:.2g} of its cost; "
             "the bounds hold all the same. Raise tolerance or max_sweeps",
             RuntimeWarning,
             stacklevel=2,
@@ -215,7 +215,7 @@ class _Pair:
             sweeps += sweeps // 2
 
     def _best_relaxation(self, scale: float) -> float:
-        """Sweep a few times plainly and return the over-relaxation that suits the rate at which the changes shrink."""
+        """Sweep a few times plainly and return the over-relaxation that suits the rate of convergence."""
         changes = []
         for _ in range(_PLAIN_SWEEPS):
             before = self._g

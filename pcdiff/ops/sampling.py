@@ -17,8 +17,8 @@ def farthest_point_sample(
 
     The greedy rule of Gonzalez (1985, Theoretical Computer Science 38) and Eldar et al. (1997, IEEE Transactions on
     Image Processing 6(9)): no other k points cover a cloud with balls of less than half the radius. Of equally far
-    points the one with the smallest index is taken. The indices are distinct, also where points coincide: once every
-    point left coincides with a chosen one, the others follow in ascending order.
+    points the one with the smallest index is taken. The indices are distinct, also where points coincide: once
+    every point left coincides with a chosen one, the others follow in ascending order.
 
     Args:
         x: clouds `(B, N, D)`, float32 or float64 (half and bfloat16 are computed in float32).
@@ -82,9 +82,8 @@ def _check_values(x, k, first, lengths) -> None:
         raise InputError(f"k must be at most every length, got {k} with a length of {int(short[0])}")
     outside = (first < 0) | (first >= most)
     if outside.any():
-        raise InputError(
-            f"start must be in 0..{int(most[outside][0]) - 1}, the points of its cloud, got {int(first[outside][0])}"
-        )
+        last, given = int(most[outside][0]) - 1, int(first[outside][0])
+        raise InputError(f"start must be in 0..{last}, the points of its cloud, got {given}")
 
 
 def _reference(x: torch.Tensor, k: int, first: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
