@@ -53,8 +53,8 @@ bench: $(STAMP)
 clean:
 	rm -rf $(VENV) build *.egg-info pcdiff/ops/*.so
 
-# The CPU kernels, and the bodies of the CUDA kernels, under the address and undefined-behaviour sanitizers, in a copy of the tree. Torch itself is not
-# instrumented, hence no leak check; the interpreter must load the sanitizer first.
+# The CPU kernels, and the bodies of the CUDA kernels, under the address and undefined-behaviour sanitizers, in a copy
+# of the tree. Torch itself is not instrumented, hence no leak check; the interpreter must load the sanitizer first.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 sanitize: $(STAMP)
 	rm -rf build/sanitize
