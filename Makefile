@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CHAIRS ?= ../shared/data/modelnet10/chair_1024.hdf5
-SOURCES := setup.py pyproject.toml $(wildcard pcdiff/ops/csrc/*.* pcdiff/ops/csrc/cuda/*)
+SOURCES := setup.py pyproject.toml $(wildcard pcdiff/ops/csrc/*.* pcdiff/ops/csrc/cuda/*.*)
 
 .PHONY: help setup demo chairs test lint bench sanitize clean
 
@@ -53,8 +53,8 @@ bench: $(STAMP)
 clean:
 	rm -rf $(VENV) build *.egg-info pcdiff/ops/*.so
 
-# The CPU kernels under the address and undefined-behaviour sanitizers, in a copy of the tree. Torch itself is not
-# instrumented, hence no leak check; the interpreter must load the sanitizer first.
+# The CPU kernels, and the bodies of the CUDA kernels, under the address and undefined-behaviour sanitizers, in a copy
+# of the tree. Torch itself is not instrumented, hence no leak check; the interpreter must load the sanitizer first.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 sanitize: $(STAMP)
 	rm -rf build/sanitize
@@ -65,5 +65,6 @@ sanitize: $(STAMP)
 	cd build/sanitize && PCDIFF_BUILD=cpu CXXFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" $(abspath $(BIN))/python setup.py -q build_ext --inplace
 	nm -D build/sanitize/pcdiff/ops/_C*.so | grep -q __asan_report || { echo "the build is not instrumented"; exit 1; }
 	cd build/sanitize && PYTHONPATH=. LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-		ASAN_OPTIONS=detect_leaks=0 PCDIFF_GOLDEN=$${PCDIFF_GOLDEN:-$(abspath ../shared/golden)} \
-		OMP_NUM_THREADS=2 $(abspath $(BIN))/python -m pytest -q -p no:cacheprovider tests/ops
+		ASAN_OPTIONS=detect_leaks=0 PCDIFF_HOST_FLAGS="$(SANITIZE)" PCDIFF_GOLDEN=$${PCDIFF_GOLDEN:-$(abspath ../shared/golden)} \
+		OMP_NUM_THREADS=2 $(abspath $(BIN))/python -m pytest -q -p no:cacheprovider tests/ops \
+		--ignore tests/ops/test_cuda_compile.py

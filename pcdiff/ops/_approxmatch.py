@@ -124,7 +124,7 @@ def _match(x: torch.Tensor, y: torch.Tensor, variant: str) -> tuple[torch.Tensor
     """Return each level's factors of x `(B, L, N)` and of y `(B, L, M)`, and the cost `(B,)`, a sum over points."""
     x, y = x.detach(), y.detach()
     zero_level, squared = VARIANTS[variant]
-    if _native.backend(x.device) != "reference":
+    if _native.has_kernels(x.device):
         return _native.call("approxmatch", _FIRST_LEVEL, zero_level, squared, x=x, y=y)
     _native.prepare_reference(x=x, y=y)
     left, right = _reference_factors(x, y, _levels(zero_level))

@@ -16,7 +16,7 @@ def estimated_emd_seconds(pairs: int, points: int) -> float:
     On thin surfaces of 2048 points the native solver takes 0.05 s a pair on one core, growing as points^2; SciPy
     takes 1 s, growing as points^2.5, on one core whatever there are.
     """
-    if _native.backend("cpu") == "reference":
+    if not _native.has_kernels("cpu"):
         return pairs * (points / 2048) ** 2.5
     return pairs * 0.05 * (points / 2048) ** 2 / torch.get_num_threads()
 
@@ -24,9 +24,9 @@ def estimated_emd_seconds(pairs: int, points: int) -> float:
 def _device_for(x: torch.Tensor, tolerance: float) -> torch.device | None:
     """Return where the kernel runs: on x's device, else on the CPU; None if there is none."""
     # Shortest augmenting paths follow one another; only the CPU has them, and only they reach tolerance 0.
-    if tolerance > 0 and _native.backend(x.device) != "reference":
+    if tolerance > 0 and _native.has_kernels(x.device):
         return x.device
-    return torch.device("cpu") if _native.backend("cpu") != "reference" else None
+    return torch.device("cpu") if _native.has_kernels("cpu") else None
 
 
 def assign(

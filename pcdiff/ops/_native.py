@@ -107,17 +107,31 @@ def prepare_reference(**tensors: torch.Tensor) -> None:
         _check.finite(**tensors)
 
 
-def _check_on_device(tensors: dict[str, torch.Tensor]) -> None:
+def _without_padding(op, arguments: tuple, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors with 0 in the rows at or past the lengths, if the op was given lengths for them."""
+    names = [argument.name for argument in op._schema.arguments]
+    given = dict(zip(names, (*tensors.values(), *arguments), strict=True))
+    out = {}
+    for name, tensor in tensors.items():
+        lengths = given.get(f"{name}_lengths", given.get("lengths"))
+        if lengths is not None:
+            rows = torch.arange(tensor.shape[1], device=tensor.device)
+            tensor = tensor.where((rows < lengths[:, None])[..., None], 0)
+        out[name] = tensor
+    return out
+
+
+def _check_on_device(op, arguments: tuple, tensors: dict[str, torch.Tensor]) -> None:
     """Check the input of a CUDA kernel, which cannot refuse it; one wait for the device in the good case.
 
     Raises:
         InputError: a coordinate is NaN or infinite.
     """
     # In a graph no value can be asked for; the kernels then let NaN through to the result.
-    if torch.cuda.is_current_stream_capturing():
+    if _check.out_of_reach(next(iter(tensors.values())).device):
         return
     if not bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()]).all()):
-        _check.finite(**tensors)
+        _check.finite(**_without_padding(op, arguments, tensors))
 
 
 def call(name: str, *arguments, **tensors: torch.Tensor):
@@ -130,7 +144,7 @@ def call(name: str, *arguments, **tensors: torch.Tensor):
     if torch.compiler.is_compiling():
         return op(*tensors.values(), *arguments)
     if next(iter(tensors.values())).device.type == "cuda":
-        _check_on_device(tensors)
+        _check_on_device(op, arguments, tensors)
     try:
         return op(*tensors.values(), *arguments)
     except (RuntimeError, ValueError) as error:

@@ -15,7 +15,7 @@ def nearest(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return squared distance `(B, N)` and index `(B, N)` of each x's nearest y."""
     x, y = x.detach(), y.detach()
-    if _native.backend(x.device) != "reference":
+    if _native.has_kernels(x.device):
         return _native.call("nearest", x_lengths, y_lengths, x=x, y=y)
     _native.prepare_reference(x=x, y=y)
     return reference.nearest(x, y, x_lengths, y_lengths)
@@ -26,7 +26,7 @@ def nearest_both(
 ) -> tuple[torch.Tensor, ...]:
     """Return `nearest(x, y)` and `nearest(y, x)` as four tensors; the preparation is shared."""
     x, y = x.detach(), y.detach()
-    if _native.backend(x.device) != "reference":
+    if _native.has_kernels(x.device):
         return _native.call("nearest_both", x_lengths, y_lengths, x=x, y=y)
     _native.prepare_reference(x=x, y=y)
     return (*reference.nearest(x, y, x_lengths, y_lengths), *reference.nearest(y, x, y_lengths, x_lengths))
@@ -37,7 +37,7 @@ def knn(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return squared distances and indices `(B, N, k)` of each x's k nearest y; infinity and -1 for none."""
     x, y = x.detach(), y.detach()
-    if _native.backend(x.device) != "reference":
+    if _native.has_kernels(x.device):
         return _native.call("knn", k, x_lengths, y_lengths, x=x, y=y)
     _native.prepare_reference(x=x, y=y)
     return reference.knn(x, y, k, x_lengths, y_lengths)
@@ -46,7 +46,7 @@ def knn(
 def chamfer_matrix(xs: torch.Tensor, ys: torch.Tensor, upper: bool) -> torch.Tensor:
     """Return `(S, R)` Chamfer distances (mean + mean); with `upper` only those with column > row, the rest 0."""
     xs, ys = xs.detach(), ys.detach()
-    if _native.backend(xs.device) != "reference":
+    if _native.has_kernels(xs.device):
         return _native.call("chamfer_matrix", upper, xs=xs, ys=ys)
     _native.prepare_reference(xs=xs, ys=ys)
     return reference.chamfer_matrix(xs, ys, upper)

@@ -126,7 +126,7 @@ def sinkhorn(
 
 def softmin(x: torch.Tensor, y: torch.Tensor, potential: torch.Tensor, scale: float) -> torch.Tensor:
     """Return `(B, N)` soft minima `-scale log sum_j exp((potential_j - |x_i - y_j|) / scale)`, outside autograd."""
-    if _native.backend(x.device) != "reference":
+    if _native.has_kernels(x.device):
         return _native.call("softmin", scale, x=x, y=y, potential=potential)
     _native.prepare_reference(x=x, y=y, potential=potential)
     minima = []

@@ -45,7 +45,7 @@ def farthest_point_sample(
     # Where no value can be asked for, the native op checks again.
     if not _check.out_of_reach(x.device):
         _check_values(x, k, first, lengths)
-    if _native.backend(x.device) != "reference":
+    if _native.has_kernels(x.device):
         return _native.call("farthest_points", k, first, lengths, x=x)
     _native.prepare_reference(x=x)
     return _reference(x, k, first, lengths)

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import torch.utils.cpp_extension
 
+from pcdiff.ops import cpu_capabilities
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "pcdiff" / "ops" / "csrc" / "cuda"
 KERNELS = sorted(FOLDER.glob("*.cu"))
@@ -77,6 +79,28 @@ def compiled(build, toolkit, tmp_path_factory):
     with ThreadPoolExecutor(2) as pool:
         outcomes = pool.map(lambda p: compile_kernels(build, toolkit, p, folder / f"{p.stem}.o"), longest_first)
         return folder, dict(zip(longest_first, outcomes, strict=True))
+
+
+# How a binding's parameters and results are spelt in a schema.
+SPELT = {
+    "const Tensor&": "Tensor",
+    "const std::optional<Tensor>&": "Tensor?",
+    "int64_t": "int",
+    "double": "float",
+    "bool": "bool",
+}
+
+
+@pytest.mark.skipif(not cpu_capabilities(), reason="the native ops, which declare the schemas, are not built")
+@pytest.mark.parametrize("op", OPS)
+def test_a_binding_takes_and_returns_what_the_schema_says(op):
+    text = " ".join((FOLDER / "bindings.cpp").read_text().split())
+    results, parameters = re.search(rf"(std::tuple<[\w, ]+>|Tensor) {op}\(([^)]*)\) {{", text).groups()
+    bound = [re.fullmatch(r"(.+[ &])(\w+)", parameter).groups() for parameter in parameters.split(", ")]
+    schema = getattr(torch.ops.pcdiff, op).default._schema
+    declared = re.match(r"pcdiff::\w+\((.*)\) ->", str(schema))[1].split(", ")
+    assert [f"{SPELT[kind.strip()]} {name}" for kind, name in bound] == declared
+    assert len(schema.returns) == max(1, results.count("Tensor"))
 
 
 def test_there_are_kernels():
