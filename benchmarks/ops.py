@@ -177,8 +177,12 @@ def bench_pairwise(args: argparse.Namespace) -> None:
 
 
 def bench_million(args: argparse.Namespace) -> None:
-    """Nearest neighbours between two clouds of a million points, both directions, trees built in the time."""
-    x, y = (surfaces(1, args.million, args.blobs, args.seed + s).to(args.device) for s in (5, 6))
+    """Nearest neighbours between two clouds of a million points, both directions, trees built in the time.
+
+    The clouds are two samplings of one surface, as two scans are. (Between two surfaces of different shape SciPy's
+    trees did not end within nine minutes, ours within two seconds.)
+    """
+    x, y = surfaces(1, 2 * args.million, args.blobs, args.seed + 5).to(args.device).chunk(2, dim=1)
 
     def trees() -> tuple[np.ndarray, np.ndarray]:
         a, b = x[0].numpy(), y[0].numpy()
