@@ -1,5 +1,7 @@
 """What the ops accept: one place for the checks, so that every op says the same thing."""
 
+import numbers
+
 import torch
 
 from pcdiff.errors import InputError
@@ -111,7 +113,7 @@ def count_of_points(k, name: str, clouds: torch.Tensor) -> None:
     Raises:
         InputError: not an integer in 1..N.
     """
-    if not isinstance(k, int) or isinstance(k, bool):
+    if not hasattr(k, "__index__") or isinstance(k, (bool, torch.Tensor)):
         raise InputError(f"k must be an integer, got {k!r}")
     if not 1 <= k <= clouds.shape[1]:
         raise InputError(f"k must be in 1..{clouds.shape[1]}, the points of {name}, got {k}")
@@ -167,7 +169,7 @@ def tolerance(value) -> None:
     Raises:
         InputError: not a positive number below 1.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < 1:
         raise InputError(
             f"tolerance must be a number above 0 and below 1, got {value!r}; for the optimum use method='exact'"
         )

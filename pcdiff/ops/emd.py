@@ -56,11 +56,12 @@ def emd(
               these names compute in the place of an EMD, divided by N; the last in squared units. Only for
               comparing with published numbers: up to 1.4 times the EMD, or 6 times the squared one.
 
-            On the CPU auction and exact end after at most 400 N bids and N shortest paths, O(N^3) whatever the
-            clouds, with their promise kept. On CUDA the rounds of the auction are bounded: pairs that reach the
-            bound are returned with the gap they have, and a warning. Without native kernels both are SciPy's
-            exact solver.
-        tolerance: of auction and Sinkhorn, relative to the cost; above 0, below 1.
+            On the CPU auction and exact end after at most 400 N bids and 2 N shortest paths, O(N^3) whatever the
+            clouds; their promise is kept unless distances differ so much in size (10^14 and more) that float64
+            sums lose the small ones. On CUDA the rounds of the auction are bounded. A pair that ends with an open
+            gap is returned with it, and a warning. Without native kernels both are SciPy's exact solver.
+        tolerance: of auction (above 0, below 1) and Sinkhorn (1e-6 to 1), relative to the cost; the others do not
+            read it. Where float32 cannot resolve it (below 4e-6), the auction goes on to the optimum.
         x_lengths: `(B,)` int64: only the first `x_lengths[b]` points of x's cloud b are there. What stands in the
             rest does not matter; its `assignment` points at itself. Not for the approximate matches.
         y_lengths: likewise of y; equal to `x_lengths` where a bijection is wanted.
@@ -79,7 +80,6 @@ def emd(
         tensor([[1, 0]])
     """
     _check.one_of("method", method, METHODS)
-    _check.tolerance(tolerance)
     if method == "sinkhorn":
         cost, lower_bound = _sinkhorn.sinkhorn(x, y, float(tolerance), x_lengths, y_lengths)
         return EMD(cost, None, lower_bound)
@@ -96,8 +96,13 @@ def emd(
     _check.equal_lengths(x_lengths, y_lengths)
     padding = past(x_lengths, x.shape[1])
     x, y = without_padding(x, padding), without_padding(y, padding)
-    assignment, lower_bound = _assignment.assign(x, y, x_lengths, 0.0 if method == "exact" else float(tolerance))
+    if method == "auction":
+        _check.tolerance(tolerance)
+    share = 0.0 if method == "exact" else float(tolerance)
+    assignment, found, lower_bound = _assignment.assign(x, y, x_lengths, share)
     distance = root((x - gather_points(y, assignment)).square().sum(dim=-1))
     cost = distance.sum(dim=1) / (x.shape[1] if x_lengths is None else x_lengths)
+    # The same sum once more, rounded otherwise: what was proved optimal stays so.
     known = cost.detach()
-    return EMD(cost, assignment, known if method == "exact" else torch.minimum(lower_bound, known))
+    lower_bound = torch.where(lower_bound < found, torch.minimum(lower_bound, known), known)
+    return EMD(cost, assignment, lower_bound)

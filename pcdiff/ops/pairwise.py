@@ -1,5 +1,6 @@
 """Distances between all pairs of two sets of clouds."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -7,9 +8,12 @@ import torch
 from pcdiff.ops import _approxmatch, _assignment, _check, _nearest
 from pcdiff.ops.emd import DEFAULT_TOLERANCE
 
-# A kernel gets the matrix in strips of rows of about this many pairs: short enough for a progress bar and Ctrl-C,
-# long enough that preparing the clouds anew for each strip costs little.
-_PAIRS_PER_STRIP = {"chamfer": 1024, "emd": 32, "approxmatch": 32}
+# A kernel gets the matrix in tiles of about this many pairs. On the CPU: short enough for a progress bar and
+# Ctrl-C, long enough that preparing a tile's clouds costs little. On CUDA: enough to fill the device several times.
+_PAIRS_AT_ONCE = {
+    "cpu": {"chamfer": 1024, "emd": 32, "approxmatch": 32},
+    "cuda": {"chamfer": 1 << 15, "emd": 4096, "approxmatch": 1024},
+}
 
 
 def pairwise(
@@ -47,7 +51,8 @@ def pairwise(
         torch.Size([5, 5])
     """
     _check.one_of("distance", distance, tuple(_MATRICES))
-    _check.tolerance(tolerance)
+    if distance == "emd":
+        _check.tolerance(tolerance)
     xs = _check.clouds("xs", xs, "(S, N, D)").detach()
     symmetric = ys is None and distance not in _approxmatch.VARIANTS
     if ys is None:
@@ -59,16 +64,20 @@ def pairwise(
         _check.equal_sizes("xs", xs, "ys", ys)
 
     out = xs.new_zeros((len(xs), len(ys)))
-    rows = max(1, _PAIRS_PER_STRIP[distance.partition("-")[0]] // max(1, len(ys)))
+    device = "cuda" if xs.is_cuda and distance != "emd-exact" else "cpu"
+    pairs = _PAIRS_AT_ONCE[device][distance.partition("-")[0]]
+    rows = max(1, min(math.isqrt(pairs), len(xs)))
+    columns = rows if symmetric else max(1, pairs // rows)
     done = 0
-    for first in range(0, len(xs), rows):
-        strip = xs[first : first + rows]
-        start = first if symmetric else 0
-        out[first : first + rows, start:] = _MATRICES[distance](strip, ys[start:], symmetric, tolerance)
-        pairs = len(strip) * (len(ys) - start)
-        done += pairs - len(strip) * (len(strip) + 1) // 2 if symmetric else pairs
-        if progress is not None:
-            progress(done)
+    for i in range(0, len(xs), rows):
+        for j in range(i if symmetric else 0, len(ys), columns):
+            tile = xs[i : i + rows], ys[j : j + columns]
+            upper = symmetric and i == j
+            out[i : i + rows, j : j + columns] = _MATRICES[distance](*tile, upper, tolerance)
+            count = len(tile[0])
+            done += count * (count - 1) // 2 if upper else count * len(tile[1])
+            if progress is not None:
+                progress(done)
     return out + out.T if symmetric else out
 
 

@@ -1,7 +1,9 @@
 """The earth mover's distance: optimality, certificates, gradients, hard cases."""
 
 import itertools
+import math
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -126,8 +128,22 @@ HARD = {
     "grid": lambda x, y: (_grid(x), _grid(x) + 0.5),
     "tiny": lambda x, y: (1e-12 * x, 1e-12 * y),
     "huge": lambda x, y: (1e12 * x, 1e12 * y),
+    "planar and turned": lambda x, y: _turned(x * torch.tensor([1.0, 1, 0])),
+    "nearly planar": lambda x, y: (x * torch.tensor([1.0, 1, 0]), x * torch.tensor([1, 1, 1e-17])),
+    "an axis far away": lambda x, y: (_lifted(x), _lifted(y)),
+    "subnormal": lambda x, y: (x.double() * 1e-310, y.double() * 1e-310),
     "an outlier": lambda x, y: (torch.cat([x[:, :-1], 1e4 + x[:, -1:]], dim=1), y),
 }
+
+
+def _turned(x):
+    cosine, sine = math.cos(0.3), math.sin(0.3)
+    turn = torch.tensor([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]], dtype=x.dtype)
+    return x, (x @ turn.T) @ turn
+
+
+def _lifted(x):
+    return torch.cat([x[..., :2], torch.full_like(x[..., :1], 1e15)], dim=2)
 
 
 def _grid(x):
@@ -157,6 +173,44 @@ def test_the_bids_are_bounded_and_the_paths_take_over():
     y = torch.randn(1, 200, 3, generator=g, dtype=torch.float64) * scale.flip(1)
     for tolerance in (1e-3, 1e-9, 1e-13):
         check_certificate(ops.emd(x, y, tolerance=tolerance), x, y, tolerance, scipy_costs(x, y))
+
+
+@needs_native
+@pytest.mark.parametrize("scale", [1e-13, 1e-16, 1e-20])
+def test_small_distances_do_not_drown_in_large_prices(scale):
+    # A hundred points within `scale` of one another, and one that both clouds share, far away.
+    near = scale * clouds(1, 100, 3, 25), scale * clouds(1, 100, 3, 26)
+    x, y = (torch.cat([cloud, torch.full((1, 1, 3), 2.0).double()], dim=1) for cloud in near)
+    optimum = scipy_costs(near[0] / scale, near[1] / scale) * scale * 100 / 101
+    for method in ("auction", "exact"):
+        check_certificate(ops.emd(x, y, method=method), x, y, 1e-3 if method == "auction" else 0, optimum)
+
+
+@needs_native
+@pytest.mark.parametrize("tolerance", [1e-3, 4e-6, 1e-7, 1e-12])
+def test_float32_costs_keep_the_tolerance(tolerance):
+    x, y = clouds(64, 100, 3, 27, torch.float32), clouds(64, 100, 3, 28, torch.float32)
+    check_certificate(ops.emd(x, y, tolerance=tolerance), x, y, tolerance, scipy_costs(x, y), 1e-6)
+
+
+@needs_native
+def test_many_dimensions_and_many_points():
+    x, y = clouds(1, 12, 5000, 29), clouds(1, 12, 5000, 30)
+    check_certificate(ops.emd(x, y), x, y, 1e-3, scipy_costs(x, y))
+    x, y = surfaces(1, 1500, 31), surfaces(1, 1500, 32)
+    check_certificate(ops.emd(x, y), x, y, 1e-3, scipy_costs(x, y))
+    torch.testing.assert_close(ops.emd(x, y, method="exact").cost, scipy_costs(x, y), rtol=1e-12, atol=0)
+
+
+@needs_native
+def test_python_threads_and_inference_mode():
+    x, y = surfaces(6, 200, 33), surfaces(6, 200, 34)
+    want = ops.emd(x, y)
+    with ThreadPoolExecutor(3) as pool:
+        got = list(pool.map(lambda b: ops.emd(x[b : b + 1], y[b : b + 1]), range(6)))
+    assert torch.equal(torch.cat([g.assignment for g in got]), want.assignment)
+    with torch.inference_mode():
+        assert torch.equal(ops.emd(x, y).cost, want.cost)
 
 
 def test_on_a_line_the_sorted_points_match(path):

@@ -40,7 +40,7 @@ def test_strips_change_nothing_and_count_every_pair(path, strip, symmetric, monk
     xs, ys = clouds(9, 20, 3, 3), clouds(5, 25, 3, 4)
     arguments = (xs,) if symmetric else (xs, ys)
     whole = ops.pairwise(*arguments)
-    monkeypatch.setitem(sys.modules["pcdiff.ops.pairwise"]._PAIRS_PER_STRIP, "chamfer", strip)
+    monkeypatch.setitem(sys.modules["pcdiff.ops.pairwise"]._PAIRS_AT_ONCE["cpu"], "chamfer", strip)
     seen = []
     assert torch.equal(ops.pairwise(*arguments, progress=seen.append), whole)
     assert seen == sorted(seen)

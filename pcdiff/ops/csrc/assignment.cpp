@@ -24,6 +24,8 @@ constexpr double kShrink = 8;           // from one round's increment to the nex
 constexpr double kGapInIncrements = 0.6;
 constexpr double kGapBeforePaths = 1e-4;  // where an exact solution is wanted, the auction stops here
 constexpr int kReductions = 3;
+// Relative to the cost: what is closer to a proved bound than this is optimal as far as float64 can tell.
+constexpr double kRounding = 1e-12;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // Neumaier's compensated sum: its error does not grow with the number of terms.
@@ -135,8 +137,8 @@ struct Market {
 
 class Solver {
  public:
-  Solver(const Ordered& x, const Ordered& y, int64_t n, const std::vector<double>& origin)
-      : n_(n), fine_(x, y, n, std::vector<double>(origin.size(), 0.0)), coarse_(x, y, n, origin) {
+  Solver(const Bidding& bidding, const Ordered& x, const Ordered& y, int64_t n, const std::vector<double>& origin)
+      : bidding_(bidding), n_(n), fine_(x, y, n, std::vector<double>(origin.size(), 0.0)), coarse_(x, y, n, origin) {
     slot_.assign(static_cast<size_t>(n), kNobody);
     hint_.assign(static_cast<size_t>(n), 0);
     owner_.assign(static_cast<size_t>(y.blocks * kBlock), kNobody);
@@ -161,15 +163,20 @@ class Solver {
       }
       if (!done) break;
       measure();
-      const double gap = best_.cost - best_.lower_bound;
-      if (gap <= goal * best_.cost) break;
+      if (closed(goal)) break;
       const double last = goal * best_.lower_bound / kGapInIncrements;
       const double next = increment / kShrink;
       // Straight to the last one when it is near; where that was not enough, half of it.
       increment = increment <= last ? increment / 2 : next < last * std::sqrt(kShrink) ? last : next;
     }
-    if (tolerance > 0 && best_.cost - best_.lower_bound <= tolerance * best_.cost) return best_;
-    finish();
+    if (tolerance > 0 && closed(tolerance)) return best_;
+    finish(true);
+    if (!closed(kRounding)) {
+      // Prices so far above the distances that those drown in their rounding: start from none, raise none needlessly.
+      for (int64_t slot = 0; slot < n_; ++slot) fine_.set_price(slot, 0);
+      finish(false);
+    }
+    if (closed(kRounding)) best_.lower_bound = best_.cost;
     return best_;
   }
 
@@ -179,12 +186,24 @@ class Solver {
  private:
   size_t at(int64_t i) const { return static_cast<size_t>(i); }
 
+  template <class T>
+  const BiddingTable<T>& loops() const {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      return bidding_.coarse;
+    } else {
+      return bidding_.fine;
+    }
+  }
+
+  bool closed(double share) const {
+    return !best_slot_.empty() && best_.cost - best_.lower_bound <= share * best_.cost;
+  }
+
   // The mean distance to the nearest object: a lower bound of the cost, and mostly within a small factor of it.
   double first_increment() {
-    const auto& loops = bidding<float>();
     double sum = 0, far = 0;
     for (int64_t i = 0; i < n_; ++i) {
-      const auto offer = loops.best_two(coarse_.objects, coarse_.person(i), i ? hint_[at(i - 1)] : 0);
+      const auto offer = bidding_.coarse.best_two(coarse_.objects, coarse_.person(i), i ? hint_[at(i - 1)] : 0);
       hint_[at(i)] = offer.slot / kBlock;
       sum += static_cast<double>(offer.best);
       far = std::max(far, static_cast<double>(coarse_.distance(i, 0)));
@@ -210,7 +229,6 @@ class Solver {
   // Sells all objects anew. False if the bids run out first. The first round may have to raise the increment.
   template <class T>
   bool round(Market<T>& market, double& increment) {
-    const auto& loops = bidding<T>();
     release();
     std::vector<int64_t> waiting(at(n_));
     for (int64_t i = 0; i < n_; ++i) waiting[at(i)] = n_ - 1 - i;
@@ -225,7 +243,7 @@ class Solver {
       ++bids_;
       const int64_t i = waiting.back();
       waiting.pop_back();
-      const auto offer = loops.best_two(market.objects, market.person(i), hint_[at(i)]);
+      const auto offer = loops<T>().best_two(market.objects, market.person(i), hint_[at(i)]);
       hint_[at(i)] = offer.slot / kBlock;
       market.set_price(offer.slot, market.price[at(offer.slot)] + ((offer.second - offer.best) + static_cast<T>(increment)));
       if (owner_[at(offer.slot)] != kNobody) waiting.push_back(owner_[at(offer.slot)]);
@@ -252,14 +270,14 @@ class Solver {
 
   // The value of the bijection and the bound that the prices prove, both in float64.
   void measure() {
-    const auto& loops = bidding<double>();
     Sum dual;
     for (int64_t i = 0; i < n_; ++i) {
-      dual.add(loops.best_two(fine_.objects, fine_.person(i), slot_[at(i)] / kBlock).best);
+      dual.add(bidding_.fine.best_two(fine_.objects, fine_.person(i), slot_[at(i)] / kBlock).best);
       dual.add(-fine_.price[at(slot_[at(i)])]);
     }
-    // The terms are right to a few units in the last place; so is their sum.
-    const double margin = 16 * std::numeric_limits<double>::epsilon() * dual.size();
+    // Distances are right to half as many units in the last place as they have coordinates, and so is the sum.
+    const double units = 16 + static_cast<double>(fine_.objects.dim);
+    const double margin = units * std::numeric_limits<double>::epsilon() * dual.size();
     keep(cost(), (dual.total() - margin) / static_cast<double>(n_));
   }
 
@@ -272,24 +290,24 @@ class Solver {
     best_.lower_bound = std::min(best_.cost, std::max({best_.lower_bound, lower_bound, 0.0}));
   }
 
-  // From the prices reached to an optimal bijection.
-  void finish() {
-    const auto& loops = bidding<double>();
+  // From the prices reached to an optimal bijection. With `raise`, bids without an increment come before the paths:
+  // far quicker, but they raise prices to the second best.
+  void finish(bool raise) {
     release();
     std::vector<int64_t> waiting(at(n_)), next;
     for (int64_t i = 0; i < n_; ++i) waiting[at(i)] = i;
-    for (int pass = 0; pass < kReductions; ++pass) {
+    for (int pass = 0; pass < (raise ? kReductions : 1); ++pass) {
       next.clear();
       for (const int64_t i : waiting) {
-        const auto offer = loops.best_two(fine_.objects, fine_.person(i), hint_[at(i)]);
+        const auto offer = bidding_.fine.best_two(fine_.objects, fine_.person(i), hint_[at(i)]);
         hint_[at(i)] = offer.slot / kBlock;
         const int64_t owner = owner_[at(offer.slot)];
-        if (owner != kNobody && !(offer.best < offer.second)) {
+        if (owner != kNobody && (!raise || !(offer.best < offer.second))) {
           next.push_back(i);
           continue;
         }
         // No increment: the object stays as good as the second best, which keeps the prices optimal.
-        fine_.set_price(offer.slot, fine_.price[at(offer.slot)] + (offer.second - offer.best));
+        if (raise) fine_.set_price(offer.slot, fine_.price[at(offer.slot)] + (offer.second - offer.best));
         if (owner != kNobody) {
           slot_[at(owner)] = kNobody;
           next.push_back(owner);
@@ -306,13 +324,11 @@ class Solver {
     person_.resize(owner_.size());
     shortest_.resize(at(fine_.objects.blocks));
     for (const int64_t i : waiting) augment(i);
-    const double optimum = cost();
-    keep(optimum, optimum);
+    measure();
   }
 
   // Finds the shortest path from a person without an object to an object without an owner, and reassigns along it.
   void augment(int64_t start) {
-    const auto& loops = bidding<double>();
     const Paths<double> paths{length_.data(), person_.data(), shortest_.data()};
     std::fill(length_.begin(), length_.end(), -kInfinity);
     std::fill_n(length_.begin(), n_, kInfinity);
@@ -321,10 +337,10 @@ class Solver {
 
     int64_t i = start, target;
     double reached = 0;
-    double value = loops.best_two(fine_.objects, fine_.person(i), hint_[at(i)]).best;
+    double value = bidding_.fine.best_two(fine_.objects, fine_.person(i), hint_[at(i)]).best;
     double limit = kInfinity;  // the shortest known way to an object without an owner
     while (true) {
-      loops.relax(fine_.objects, fine_.person(i), reached - value, limit, i, paths);
+      bidding_.fine.relax(fine_.objects, fine_.person(i), reached - value, limit, i, paths);
       for (const int64_t slot : free_) limit = std::min(limit, length_[at(slot)]);
       const auto block = std::min_element(shortest_.begin(), shortest_.end()) - shortest_.begin();
       int64_t slot = block * kBlock;
@@ -354,6 +370,7 @@ class Solver {
     }
   }
 
+  Bidding bidding_;
   int64_t n_;
   Market<double> fine_;
   Market<float> coarse_;
@@ -369,9 +386,11 @@ class Solver {
 }  // namespace
 
 template <class T>
-Assignment assign(const T* x, const T* y, int64_t n, int64_t dim, double tolerance, int64_t* assignment) {
+Assignment assign(const Bidding& bidding, const T* x, const T* y, int64_t n, int64_t dim, double tolerance,
+                  int64_t* assignment) {
   // To a size of about 1, by a power of two, which rounds nothing: squares can neither overflow nor vanish.
   std::vector<double> origin(static_cast<size_t>(std::max<int64_t>(dim, 3)), 0.0);
+  std::vector<bool> flat(origin.size(), true);
   double extent = 0;
   for (int64_t d = 0; d < dim; ++d) {
     double low = kInfinity, high = -kInfinity;
@@ -383,17 +402,23 @@ Assignment assign(const T* x, const T* y, int64_t n, int64_t dim, double toleran
     }
     origin[static_cast<size_t>(d)] = low / 2 + high / 2;
     extent = std::max(extent, high / 2 - low / 2);
+    // A coordinate that all points share may be of any size beside the others, and means nothing.
+    flat[static_cast<size_t>(d)] = low == high;
+    if (low == high) origin[static_cast<size_t>(d)] = 0;
   }
   const int exponent = extent > 0 ? -std::ilogb(extent) : 0;
   const auto scaled = [&](const T* cloud) {
     std::vector<double> out(static_cast<size_t>(n * dim));
-    for (size_t k = 0; k < out.size(); ++k) out[k] = std::ldexp(static_cast<double>(cloud[k]), exponent);
+    for (size_t k = 0; k < out.size(); ++k) {
+      const bool same = flat[k % static_cast<size_t>(dim)];
+      out[k] = same ? 0 : std::ldexp(static_cast<double>(cloud[k]), exponent);
+    }
     return out;
   };
   for (double& value : origin) value = std::ldexp(value, exponent);
 
   const Ordered ordered_x(scaled(x).data(), n, dim), ordered_y(scaled(y).data(), n, dim);
-  Solver solver(ordered_x, ordered_y, n, origin);
+  Solver solver(bidding, ordered_x, ordered_y, n, origin);
   const Assignment result = solver.solve(tolerance);
   for (int64_t i = 0; i < n; ++i) {
     assignment[ordered_x.index[static_cast<size_t>(i)]] =
@@ -402,7 +427,7 @@ Assignment assign(const T* x, const T* y, int64_t n, int64_t dim, double toleran
   return {std::ldexp(result.cost, -exponent), std::ldexp(result.lower_bound, -exponent)};
 }
 
-template Assignment assign(const float*, const float*, int64_t, int64_t, double, int64_t*);
-template Assignment assign(const double*, const double*, int64_t, int64_t, double, int64_t*);
+template Assignment assign(const Bidding&, const float*, const float*, int64_t, int64_t, double, int64_t*);
+template Assignment assign(const Bidding&, const double*, const double*, int64_t, int64_t, double, int64_t*);
 
 }  // namespace pcdiff
