@@ -132,6 +132,7 @@ def equal_lengths(x_lengths: torch.Tensor | None, y_lengths: torch.Tensor | None
         given = "x_lengths" if y_lengths is None else "y_lengths"
         raise InputError(f"x_lengths and y_lengths must be given together, got only {given} ({hint})")
     if out_of_reach(x_lengths.device):
+        torch._assert_async((x_lengths == y_lengths).all(), f"y_lengths must equal x_lengths ({hint})")
         return
     different = (x_lengths != y_lengths).nonzero()
     if len(different):

@@ -338,6 +338,17 @@ def test_compiles_to_one_graph_with_gradient():
         torch.testing.assert_close(a, b)
 
 
+@needs_native
+def test_a_compiled_graph_checks_that_lengths_agree():
+    x, lengths = clouds(2, 10, 3, 35), torch.tensor([10, 4])
+    compiled = torch.compile(
+        lambda n: ops.emd(x, x, x_lengths=lengths, y_lengths=n).cost, fullgraph=True, backend="eager"
+    )
+    assert compiled(lengths.clone()).tolist() == [0, 0]
+    with pytest.raises(RuntimeError, match="y_lengths must equal x_lengths"):
+        compiled(torch.tensor([10, 5]))
+
+
 def test_results_do_not_depend_on_the_number_of_threads():
     x, y = surfaces(4, 200, 21), surfaces(4, 200, 22)
     before = torch.get_num_threads()
