@@ -199,9 +199,8 @@ def bench_million(args: argparse.Namespace) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     ours()
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(
-        f"\npcdiff's memory on top of the two clouds' {8 * x.numel() / 2**20:.0f} MB: {grown / 2**10:.0f} MB at most"
-    )
+    clouds = 2 * x.numel() * x.element_size()
+    print(f"\nmemory on top of the two clouds' {clouds / 2**20:.0f} MB: {grown / 2**10:.0f} MB at most")
     runs: dict[str, Run] = {"pcdiff": ours}
     if args.device == "cpu":
         for got, want in zip(ours(), trees(), strict=True):
