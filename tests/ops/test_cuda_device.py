@@ -60,7 +60,9 @@ def test_knn_has_the_cpus_bits(k, make, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("n", "m", "dim"), [(2048, 2048, 3), (100, 900, 2), (50, 60, 5), (300, 9000, 3)])
+@pytest.mark.parametrize(
+    ("n", "m", "dim"), [(2048, 2048, 3), (900, 701, 3), (400, 333, 1), (100, 900, 2), (50, 60, 5), (300, 9000, 3)]
+)
 def test_chamfer_matrix_is_the_cpus(n, m, dim, dtype):
     xs, ys = clouds(7, n, dim, 5, dtype), clouds(5, m, dim, 6, dtype)
     for upper in (False, True):
