@@ -165,7 +165,6 @@ int assign(Run run, AssignArgs<T> a, int64_t* bids) {
   return with_block(run, [&](const auto& block) {
     a.first_try = true;
     assign_in<T, T>(block, a, bids);
-    if (sizeof(T) == sizeof(double)) return;
     a.first_try = false;
     assign_in<T, double>(block, a, bids);
   });

@@ -119,8 +119,8 @@ def test_the_certificate_holds_and_agrees_with_the_cpus(n, dim, tolerance, dtype
 
 
 def test_the_auction_is_the_same_every_time_and_ends_on_hard_clouds():
-    x = torch.cat([clouds(2, 512, 3, 15), grid(2, 512, 3, 16), torch.zeros(1, 512, 3)]).cuda()
-    y = torch.cat([x[:2].flip(1), grid(2, 512, 3, 17).cuda(), x[4:] + 1])
+    x = torch.cat([clouds(2, 512, 3, 15), grid(2, 512, 3, 16), torch.zeros(2, 512, 3)]).cuda()
+    y = torch.cat([x[:2].flip(1), grid(2, 512, 3, 17).cuda(), x[4:5] + 1, x[:1]])
     first, second = NAMESPACE.assign(x, y, None, 1e-3), NAMESPACE.assign(x, y, None, 1e-3)
     for a, b in zip(first, second, strict=True):
         assert torch.equal(a, b)
