@@ -70,11 +70,21 @@ int knn(Run run, int slots, const KnnArgs<T>& a) {
 }
 
 template <class T>
-int chamfer(Run run, const ChamferArgs<T>& a) {
+int chamfer(Run run, int queries, const ChamferArgs<T>& a) {
   if (a.dim > kPackedDims || a.m > most_columns<T>()) return 0;
   return with_block(run, [&](const auto& block) {
     const auto shared = std::make_unique<ChamferShared<T, std::decay_t<decltype(block)>::kSize>>();
-    for (int64_t task = 0; task < a.rows * a.columns; ++task) chamfer_body(block, *shared, a, task);
+    for (int64_t task = 0; task < a.rows * a.columns; ++task) {
+      if (queries == 8) {
+        chamfer_body<T, 8>(block, *shared, a, task);
+      } else if (queries == 4) {
+        chamfer_body<T, 4>(block, *shared, a, task);
+      } else if (queries == 2) {
+        chamfer_body<T, 2>(block, *shared, a, task);
+      } else {
+        chamfer_body<T, 1>(block, *shared, a, task);
+      }
+    }
   });
 }
 
@@ -155,7 +165,6 @@ int assign(Run run, AssignArgs<T> a, int64_t* bids) {
   return with_block(run, [&](const auto& block) {
     a.first_try = true;
     assign_in<T, T>(block, a, bids);
-    if (sizeof(T) == sizeof(double)) return;
     a.first_try = false;
     assign_in<T, double>(block, a, bids);
   });
@@ -166,7 +175,7 @@ int assign(Run run, AssignArgs<T> a, int64_t* bids) {
 #define PCDIFF_FOR(T, suffix)                                                                                         \
   extern "C" int nearest_##suffix(Run run, int queries, const NearestArgs<T>* a) { return nearest(run, queries, *a); } \
   extern "C" int knn_##suffix(Run run, int slots, const KnnArgs<T>* a) { return knn(run, slots, *a); }                 \
-  extern "C" int chamfer_##suffix(Run run, const ChamferArgs<T>* a) { return chamfer(run, *a); }                       \
+  extern "C" int chamfer_##suffix(Run run, int queries, const ChamferArgs<T>* a) { return chamfer(run, queries, *a); } \
   extern "C" int means_##suffix(Run run, const MeansArgs<T>* a) { return means(run, *a); }                             \
   extern "C" int farthest_##suffix(Run run, const FarthestArgs<T>* a) { return farthest(run, *a); }                    \
   extern "C" int softmin_##suffix(Run run, const SoftminArgs<T>* a) { return softmin(run, *a); }                       \

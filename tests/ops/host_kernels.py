@@ -148,11 +148,11 @@ class Kernels:
         self._call("knn", Knn(at(x), at(y), batch, n, m, dim, k, *lengths, at(distance), at(index)), int(slots))
         return distance, index
 
-    def chamfer(self, xs, ys, upper=False):
+    def chamfer(self, xs, ys, upper=False, queries=8):
         xs, ys = self._clouds(xs, ys)
         out = np.full((len(xs), len(ys)), np.nan, xs.dtype)
         sizes = len(xs), len(ys), xs.shape[1], ys.shape[1], xs.shape[2]
-        self._call("chamfer", Chamfer(at(xs), at(ys), *sizes, upper, at(out)))
+        self._call("chamfer", Chamfer(at(xs), at(ys), *sizes, upper, at(out)), queries)
         return out
 
     def means(self, there, back):

@@ -60,7 +60,9 @@ def test_knn_has_the_cpus_bits(k, make, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("n", "m", "dim"), [(2048, 2048, 3), (100, 900, 2), (50, 60, 5), (300, 9000, 3)])
+@pytest.mark.parametrize(
+    ("n", "m", "dim"), [(2048, 2048, 3), (900, 701, 3), (400, 333, 1), (100, 900, 2), (50, 60, 5), (300, 9000, 3)]
+)
 def test_chamfer_matrix_is_the_cpus(n, m, dim, dtype):
     xs, ys = clouds(7, n, dim, 5, dtype), clouds(5, m, dim, 6, dtype)
     for upper in (False, True):
@@ -117,8 +119,8 @@ def test_the_certificate_holds_and_agrees_with_the_cpus(n, dim, tolerance, dtype
 
 
 def test_the_auction_is_the_same_every_time_and_ends_on_hard_clouds():
-    x = torch.cat([clouds(2, 512, 3, 15), grid(2, 512, 3, 16), torch.zeros(1, 512, 3)]).cuda()
-    y = torch.cat([x[:2].flip(1), grid(2, 512, 3, 17).cuda(), x[4:] + 1])
+    x = torch.cat([clouds(2, 512, 3, 15), grid(2, 512, 3, 16), torch.zeros(2, 512, 3)]).cuda()
+    y = torch.cat([x[:2].flip(1), grid(2, 512, 3, 17).cuda(), x[4:5] + 1, x[:1]])
     first, second = NAMESPACE.assign(x, y, None, 1e-3), NAMESPACE.assign(x, y, None, 1e-3)
     for a, b in zip(first, second, strict=True):
         assert torch.equal(a, b)

@@ -7,20 +7,6 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// Dynamic shared memory that a block may have on the current device, beside `kept` bytes of its own.
-int64_t shared_memory(int64_t kept) {
-  int device = 0, bytes = 0;
-  if (cudaGetDevice(&device) != cudaSuccess) return 0;
-  if (cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess) return 0;
-  return bytes - kept;
-}
-
-template <class C>
-bool fits_shared(int64_t n, int dim) {
-  return dim <= kPackedDims &&
-         auction_bytes<C>(n, dim) <= shared_memory(static_cast<int64_t>(sizeof(AuctionShared<C, kThreads>)));
-}
-
 // Blocks that get a workspace in global memory each; they take the tasks in turn.
 int64_t workspaces(int64_t tasks) {
   const int64_t most = 2 * multiprocessors();
@@ -40,13 +26,31 @@ __global__ void __launch_bounds__(kThreads, kInShared && sizeof(C) == 4 ? 2 : 1)
   }
 }
 
+// Bytes of shared memory for a block's workspace on the current device, beside what the kernel keeps of its own.
+template <class T, class C>
+int64_t workspace_room() {
+  int device = 0, bytes = 0;
+  cudaFuncAttributes own;
+  if (cudaGetDevice(&device) != cudaSuccess) return 0;
+  if (cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess) return 0;
+  if (cudaFuncGetAttributes(&own, assign_kernel<T, C, true, true>) != cudaSuccess) return 0;
+  return bytes - static_cast<int64_t>(own.sharedSizeBytes);
+}
+
+template <class T, class C>
+bool fits_shared(int64_t n, int dim) {
+  return dim <= kPackedDims && auction_bytes<C>(n, dim) <= workspace_room<T, C>();
+}
+
 template <class T, class C>
 void launch_in(const AssignArgs<T>& a, Stream stream) {
-  if (fits_shared<C>(a.n, a.dim)) {
+  if (fits_shared<T, C>(a.n, a.dim)) {
     const size_t bytes = static_cast<size_t>(auction_bytes<C>(a.n, a.dim));
     const auto kernel = assign_kernel<T, C, true, true>;
-    // A refusal shows as the launch's error.
-    (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+    // The limit belongs to the kernel, not to the launch: were it this launch's bytes, another host thread could lower
+    // it in between. A refusal shows as the launch's error.
+    (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(workspace_room<T, C>()));
     kernel<<<grid(a.tasks), kThreads, bytes, stream>>>(a);
   } else if (a.dim <= kPackedDims) {
     assign_kernel<T, C, true, false><<<grid(workspaces(a.tasks)), kThreads, 0, stream>>>(a);
@@ -59,7 +63,7 @@ void launch_in(const AssignArgs<T>& a, Stream stream) {
 
 template <class T>
 int64_t assign_workspace(int64_t tasks, int64_t n, int dim) {
-  return fits_shared<double>(n, dim) ? 0 : workspaces(tasks) * auction_bytes<double>(n, dim);
+  return fits_shared<T, double>(n, dim) ? 0 : workspaces(tasks) * auction_bytes<double>(n, dim);
 }
 
 template <class T>
@@ -68,7 +72,6 @@ void launch_assign(AssignArgs<T> a, Stream stream) {
   a.memory_stride = auction_bytes<double>(a.n, a.dim);
   a.first_try = true;
   launch_in<T, T>(a, stream);
-  if (sizeof(T) == sizeof(double)) return;
   a.first_try = false;
   launch_in<T, double>(a, stream);
 }

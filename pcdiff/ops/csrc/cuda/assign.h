@@ -10,6 +10,9 @@
 //
 // Prices p prove a lower bound at any time: sum_i min_j (d_ij + p_j) - sum_j p_j, because each bijection pays every
 // price exactly once. Bids may be computed roughly, in float32; the cost and the bound are computed in float64.
+//
+// One pair of clouds never gets more than one block, and its work grows as n^2 a bid: for clouds of far more than ten
+// thousand points the rest of the device idles, and the CPU is the better place.
 #pragma once
 
 #include "points.h"
@@ -18,7 +21,7 @@ namespace pcdiff {
 namespace gpu {
 
 // The same bound as on the CPU; each bid looks at n objects, so the time is O(n^2) per bid and O(n^3) in all.
-constexpr int64_t kMostBids = 400;    // a person, in all
+constexpr int64_t kMostBids = 400;    // a person, in each of the two launches
 constexpr int64_t kPatientBids = 16;  // a person, in the first sale; then its increment was too small
 constexpr double kShrink = 8;         // from one sale's increment to the next
 // The gap after a sale is mostly near 0.55 of the increment; a last sale aims at this much of the tolerance.
@@ -35,7 +38,9 @@ struct AssignArgs {
   int dim;
   const int64_t* lengths;  // tasks, or null
   double tolerance;        // cost - lower_bound <= tolerance * cost is aimed at
-  // Float32 clouds are tried in float32 first; where that does not reach the tolerance, float64 starts anew.
+  // What the first launch does not bring to the tolerance, the second starts anew, in float64 and with y's points as
+  // the persons: many equal persons outbid each other for one object at a time and run out of bids, where many equal
+  // objects are no trouble.
   bool first_try;          // whether this is the first launch
   double* found;           // tasks x 2, scratch between the launches: cost and lower bound
   int* holds;              // tasks x n, scratch between the launches: the best assignment
@@ -94,8 +99,9 @@ struct AuctionShared {
     double sums[kThreads];
   };
   unsigned long long extent;
-  // What changes seldom stands here instead of in every thread's registers.
-  double scale, cost, bound, increment;
+  // What changes seldom stands here instead of in every thread's registers. `unit` is what the clouds' size is about,
+  // scaled: 1, but for float64 clouds too small for that.
+  double scale, unit, cost, bound, increment;
   int* best_holds;
   int64_t bids;
   int waiting;  // persons without an object
@@ -105,12 +111,14 @@ struct AuctionShared {
 template <class T, class C, bool kPacked, class B>
 class Auction {
  public:
-  PCDIFF_DEVICE Auction(const B& block, AuctionShared<C, B::kSize>& shared, const T* x, const T* y, int64_t n, int dim,
-                        unsigned char* memory)
-      : block_(block), shared_(shared), x_(x), y_(y), memory_(memory), n_(static_cast<int>(n)), dim_(dim) {}
+  // With `turned`, y's points are the persons.
+  PCDIFF_DEVICE Auction(const B& block, AuctionShared<C, B::kSize>& shared, const T* x, const T* y, bool turned,
+                        int64_t n, int dim, unsigned char* memory)
+      : block_(block), shared_(shared), x_(turned ? y : x), y_(turned ? x : y), turned_(turned), memory_(memory),
+        n_(static_cast<int>(n)), dim_(dim) {}
 
   // Goes on from a bijection of mean distance `cost` in `best_holds`, if that is finite, and a lower bound; leaves the
-  // best bijection there.
+  // best bijection there, from x to y.
   PCDIFF_DEVICE void solve(double tolerance, double cost, double bound, int* best_holds) {
     if (!set_up(cost, bound, best_holds)) return;
     next_increment(start());
@@ -131,10 +139,19 @@ class Auction {
 
   // Mean distance under the best bijection, and a bound that no bijection's goes below.
   PCDIFF_DEVICE double cost() const { return shared_.cost / shared_.scale; }
-  PCDIFF_DEVICE double bound() const { return shared_.bound / shared_.scale; }
+  PCDIFF_DEVICE double bound() const {
+    const double out = shared_.bound / shared_.scale;
+    // Only a subnormal quotient is rounded, or one beyond the largest number; the number below it is no higher then.
+    return out * shared_.scale > shared_.bound ? from_bits(to_bits(out) - 1) : out;
+  }
 
  private:
   using Mine = Packed<C>;
+
+  static constexpr double kEpsilon = sizeof(C) == 4 ? 1.1920929e-7 : 2.220446049250313e-16;
+  // Far more than a distance loses where a coordinate or a square falls below C's range, and far less than any
+  // distance that matters to clouds whose size is about 1.
+  static constexpr double kLost = sizeof(C) == 4 ? 1e-20 : 1e-150;
 
   PCDIFF_DEVICE Mine person(int i) const {
     Mine out{};
@@ -152,10 +169,13 @@ class Auction {
     return out;
   }
 
-  // To a size of about 1 by a power of two, which rounds nothing: squares can neither overflow nor vanish.
+  // To a size of about 1 by a power of two: no square overflows. Nothing is rounded but what is smaller than the
+  // largest coordinate by V's range, 2^126 in float32: `kLost` makes up for that.
   template <class V>
   PCDIFF_DEVICE V scaled(T coordinate) const {
-    return static_cast<V>(static_cast<double>(coordinate) * shared_.scale);
+    const V value = static_cast<V>(static_cast<double>(coordinate) * shared_.scale);
+    // Beyond the extent lies only what all points share, which any other shared value can stand for.
+    return value < V{4} && value > V{-4} ? value : V{0};
   }
 
   PCDIFF_DEVICE C price(int j) const { return row(j)[width() - 1]; }
@@ -179,7 +199,7 @@ class Auction {
     return quick_root(sum);
   }
 
-  // The distance in float64. The coordinates are exact in either precision.
+  // The distance in float64. The coordinates are exact in either precision, but for `kLost`.
   PCDIFF_DEVICE double exact_distance(int i, int j) const {
     const T* const point = x_ + static_cast<int64_t>(i) * dim_;
     const C* const object = row(j);
@@ -189,6 +209,17 @@ class Auction {
       sum += difference * difference;
     }
     return square_root(sum);
+  }
+
+  // The larger of `largest` and what a coordinate adds to the clouds' extent: nothing if it is the same as the first
+  // point's, because a coordinate that all points share is no part of any distance. Infinity if it is not finite.
+  PCDIFF_DEVICE static double reach(double largest, T coordinate, T firsts) {
+    const double a = fabs(static_cast<double>(coordinate)), b = fabs(static_cast<double>(firsts));
+    if (!(a - a == 0)) return infinity<double>();
+    if (coordinate == firsts) return largest;
+    // The first point's own is seen to be finite when it is the coordinate.
+    const double larger = a < b ? b : a;
+    return largest < larger ? larger : largest;
   }
 
   // Adds the threads' values in a fixed order.
@@ -201,29 +232,30 @@ class Auction {
   // False if a coordinate is NaN or infinite, which only happens where nobody could ask before (in a CUDA graph): the
   // results then are NaN and some bijection.
   PCDIFF_DEVICE bool set_up(double cost, double bound, int* best_holds) {
-    const int64_t values = static_cast<int64_t>(n_) * dim_;
     block_.each([&](int t) {
       if (t == 0) shared_.extent = 0;
     });
     block_.each([&](int t) {
       double largest = 0;
       PCDIFF_NO_UNROLL
-      for (int64_t k = t; k < values; k += B::kSize) {
-        const double a = fabs(static_cast<double>(x_[k])), b = fabs(static_cast<double>(y_[k]));
-        // Turned around, so that NaN counts as large, too.
-        largest = a <= largest ? largest : a - a == 0 ? a : infinity<double>();
-        largest = b <= largest ? largest : b - b == 0 ? b : infinity<double>();
+      for (int i = t; i < n_; i += B::kSize) {
+        const int64_t at = static_cast<int64_t>(i) * dim_;
+        PCDIFF_NO_UNROLL
+        for (int d = 0; d < dim_; ++d) largest = reach(reach(largest, x_[at + d], x_[d]), y_[at + d], x_[d]);
       }
       atomic_max(&shared_.extent, to_bits(largest));
     });
     const double extent = from_bits(block_.agree(shared_.extent));
     const bool finite = extent < infinity<double>();
-    // 2^-e for an extent in [2^e, 2^(e + 1)).
-    const double scale = extent > 0 && finite ? ldexp(1.0, -ilogb(extent)) : 1.0;
+    // The scale is 2^-e for an extent in [2^e, 2^(e + 1)), as far as that is a number: subnormal extents are brought
+    // to 2^-74 or more.
+    const int exponent = extent > 0 && finite ? ilogb(extent) : 0;
+    const double scale = ldexp(1.0, exponent < -1000 ? 1000 : -exponent);
     stamp_ = 0;
     block_.each([&](int t) {
       if (t != 0) return;
       shared_.scale = scale;
+      shared_.unit = exponent < -1000 ? ldexp(1.0, exponent + 1000) : 1.0;
       shared_.cost = cost * scale;
       shared_.bound = bound * scale;
       shared_.best_holds = best_holds;
@@ -270,21 +302,20 @@ class Auction {
     hand_out_the_rest();
     keep();
     // Many points on top of each other: any length of the clouds' own will do.
-    return shared_.bound > 0 ? shared_.bound : mean_far > 0 ? mean_far / 64 : 1;
+    return shared_.bound > 0 ? shared_.bound : mean_far > 0 ? mean_far / 64 : shared_.unit;
   }
 
   // Below this, adding an increment to a price would round most of it away.
   PCDIFF_DEVICE double resolution() {
     block_.each([&](int t) {
-      if (t == 0) shared_.extent = to_bits(1.0);
+      if (t == 0) shared_.extent = to_bits(shared_.unit);
     });
     block_.each([&](int t) {
-      double highest = 1;
+      double highest = shared_.unit;
       for (int j = t; j < n_; j += B::kSize) highest = price(j) > highest ? static_cast<double>(price(j)) : highest;
       atomic_max(&shared_.extent, to_bits(highest));
     });
-    const double epsilon = sizeof(C) == 4 ? 1.1920929e-7 : 2.220446049250313e-16;
-    return from_bits(block_.agree(shared_.extent)) * 16 * epsilon;
+    return from_bits(block_.agree(shared_.extent)) * 16 * kEpsilon;
   }
 
   PCDIFF_DEVICE void next_increment(double increment) {
@@ -421,6 +452,9 @@ class Auction {
   // price, and `owner`, which must hold n or more before, gets the smallest of those who took it.
   PCDIFF_DEVICE void measure_with(bool choose) {
     typename B::template PerThread<double> least, prices;
+    // The rough value is right to a quarter unit in its last place for each square added, and a few more: most objects
+    // are ruled out by it.
+    const double safely = 1 - (32 + dim_) * kEpsilon;
     block_.each([&](int t) {
       least[t] = prices[t] = 0;
       PCDIFF_NO_UNROLL
@@ -433,8 +467,7 @@ class Auction {
         for (int j = 0; j < n_; ++j) {
           C object_price;
           const C rough = distance(mine, i, j, &object_price) + object_price;
-          // The rough value is right to a few units in its last place: most objects are ruled out by it.
-          if (static_cast<double>(rough) * (1 - (sizeof(C) == 4 ? 4e-6 : 1e-14)) > best) continue;
+          if (static_cast<double>(rough) * safely - kLost > best) continue;
           const double value = exact_distance(i, j) + static_cast<double>(object_price);
           if (value < best || (choose && value == best && place_of(j, i, n_) < place_of(object, i, n_))) {
             best = value;
@@ -449,9 +482,11 @@ class Auction {
       }
     });
     const double all_least = total(least), all_prices = total(prices);
-    // Each term is right to a few units in the last place, and the sums' errors grow with their length at most.
-    const double margin = (16 + n_ / static_cast<double>(B::kSize)) * 2.3e-16 * (all_least + all_prices);
-    const double dual = (all_least - all_prices - margin) / n_;
+    // Each distance is right to a few units in the last place and one for each square added, and the sums' errors grow
+    // with their length at most.
+    const double units = 16 + dim_ + n_ / static_cast<double>(B::kSize);
+    const double margin = units * 2.3e-16 * (all_least + all_prices);
+    const double dual = (all_least - all_prices - margin) / n_ - kLost;
     raise_bound(dual);
   }
 
@@ -472,7 +507,10 @@ class Auction {
     const double cost = total(lengths) / n_;
     if (cost < block_.agree(shared_.cost)) {
       block_.each([&](int t) {
-        for (int i = t; i < n_; i += B::kSize) shared_.best_holds[i] = holds()[i];
+        for (int i = t; i < n_; i += B::kSize) {
+          const int j = holds()[i];
+          shared_.best_holds[turned_ ? j : i] = turned_ ? i : j;
+        }
         if (t == 0) shared_.cost = cost;
       });
     }
@@ -500,8 +538,9 @@ class Auction {
 
   const B& block_;
   AuctionShared<C, B::kSize>& shared_;
-  const T* const x_;
-  const T* const y_;
+  const T* const x_;  // the persons
+  const T* const y_;  // the objects
+  const bool turned_;
   unsigned char* const memory_;
   const int n_, dim_;
   unsigned stamp_;  // rounds so far; the same in all threads
@@ -538,7 +577,8 @@ PCDIFF_DEVICE void assign_body(const B& block, AuctionShared<C, B::kSize>& share
   const int64_t n = length_of(a.lengths, task, a.n);
   int* const holds = a.holds + task * a.n;
   const int64_t size = a.n * a.dim;
-  Auction<T, C, kPacked, B> auction(block, shared, a.x + row * size, a.y + column * size, n, a.dim, memory);
+  Auction<T, C, kPacked, B> auction(block, shared, a.x + row * size, a.y + column * size, !a.first_try, n, a.dim,
+                                     memory);
   auction.solve(tolerance, cost_before, bound_before, holds);
   const double cost = auction.cost(), bound = auction.bound();
   block.each([&](int t) {

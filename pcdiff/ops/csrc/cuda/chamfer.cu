@@ -7,11 +7,14 @@ namespace {
 
 constexpr int kThreads = 256;
 
-template <class T>
-__global__ void __launch_bounds__(kThreads) chamfer_kernel(const ChamferArgs<T> a, int64_t tasks) {
+// How many blocks a multiprocessor holds is given, so that no register is spilled to hold more.
+template <class T, int kQueries>
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 4 : 2) chamfer_kernel(const ChamferArgs<T> a, int64_t tasks) {
   __shared__ ChamferShared<T, kThreads> shared;
   const Block<kThreads> block;
-  for (int64_t task = blockIdx.x; task < tasks; task += gridDim.x) chamfer_body(block, shared, a, task);
+  for (int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
+    chamfer_body<T, kQueries>(block, shared, a, task);
+  }
 }
 
 template <class T>
@@ -31,7 +34,13 @@ bool fits_chamfer(int dim, int64_t m) {
 template <class T>
 void launch_chamfer(const ChamferArgs<T>& a, Stream stream) {
   const int64_t tasks = a.rows * a.columns;
-  if (tasks > 0) chamfer_kernel<<<grid(tasks), kThreads, 0, stream>>>(a, tasks);
+  if (tasks == 0) return;
+  // The fewest rows a thread that cover x in one pass: those past its end would be computed for nothing.
+  const auto kernel = a.n <= kThreads       ? chamfer_kernel<T, 1>
+                      : a.n <= 2 * kThreads ? chamfer_kernel<T, 2>
+                      : a.n <= 4 * kThreads ? chamfer_kernel<T, 4>
+                                            : chamfer_kernel<T, 8>;
+  kernel<<<grid(tasks), kThreads, 0, stream>>>(a, tasks);
 }
 
 template <class T>

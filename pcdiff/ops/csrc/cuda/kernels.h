@@ -41,7 +41,7 @@ void launch_match(const MatchArgs<T>& arguments, Stream stream);
 // Bytes of workspace that launch_assign needs for clouds of this size; 0 where shared memory is enough.
 template <class T>
 int64_t assign_workspace(int64_t tasks, int64_t n, int dim);
-// `first_try` and `memory_stride` are set in here.
+// `first_try` and `memory_stride` are set in here. One pair of clouds is one block's work, however large the clouds.
 template <class T>
 void launch_assign(AssignArgs<T> arguments, Stream stream);
 
