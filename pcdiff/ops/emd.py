@@ -6,7 +6,7 @@ import torch
 
 from pcdiff.errors import InputError
 from pcdiff.ops import _approxmatch, _assignment, _check, _sinkhorn
-from pcdiff.ops._points import gather_points, root, without_padding
+from pcdiff.ops._points import gather_points, root, tracked, without_padding
 from pcdiff.ops.reference import past
 
 METHODS = ("auction", "exact", "sinkhorn", *_approxmatch.VARIANTS)
@@ -99,10 +99,10 @@ def emd(
     if method == "auction":
         _check.tolerance(tolerance)
     share = 0.0 if method == "exact" else float(tolerance)
-    assignment, found, lower_bound = _assignment.assign(x, y, x_lengths, share)
-    distance = root((x - gather_points(y, assignment)).square().sum(dim=-1))
-    cost = distance.sum(dim=1) / (x.shape[1] if x_lengths is None else x_lengths)
-    # The same sum once more, rounded otherwise: what was proved optimal stays so.
-    known = cost.detach()
-    lower_bound = torch.where(lower_bound < found, torch.minimum(lower_bound, known), known)
+    assignment, cost, lower_bound = _assignment.assign(x, y, x_lengths, share)
+    if tracked(x, y):
+        distance = root((x - gather_points(y, assignment)).square().sum(dim=-1))
+        sums = distance.sum(dim=1) / (x.shape[1] if x_lengths is None else x_lengths)
+        # The value that the lower bound was certified for, with the gradient of the sum.
+        cost = cost + (sums - sums.detach())
     return EMD(cost, assignment, lower_bound)

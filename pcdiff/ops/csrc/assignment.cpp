@@ -424,7 +424,11 @@ Assignment assign(const Bidding& bidding, const T* x, const T* y, int64_t n, int
     assignment[ordered_x.index[static_cast<size_t>(i)]] =
         ordered_y.index[static_cast<size_t>(solver.slots()[static_cast<size_t>(i)])];
   }
-  return {std::ldexp(result.cost, -exponent), std::ldexp(result.lower_bound, -exponent)};
+  // Back among the subnormal numbers digits are lost; a lower bound must not gain by it.
+  double bound = std::ldexp(result.lower_bound, -exponent);
+  if (std::ldexp(bound, exponent) > result.lower_bound) bound = std::nextafter(bound, 0.0);
+  const double cost = std::ldexp(result.cost, -exponent);
+  return {cost, result.lower_bound == result.cost ? cost : bound};
 }
 
 template Assignment assign(const Bidding&, const float*, const float*, int64_t, int64_t, double, int64_t*);

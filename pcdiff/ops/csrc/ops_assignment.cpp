@@ -33,8 +33,8 @@ T rounded_down(double value) {
   return static_cast<double>(rounded) > value ? std::nextafter(rounded, -std::numeric_limits<T>::infinity()) : rounded;
 }
 
-// The cost is summed again in T from the bijection. That rounding stays within the tolerance; where the tolerance is
-// no larger than it, only the optimum will do.
+// Rounding cost and bound to T stays within the tolerance; where the tolerance is no larger than that, only the
+// optimum will do.
 template <class T>
 double attainable(double tolerance) {
   constexpr double kRounding = 8 * static_cast<double>(std::numeric_limits<T>::epsilon());
