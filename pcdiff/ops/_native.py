@@ -5,6 +5,7 @@ import warnings
 from importlib.util import find_spec
 
 import torch
+from torch.func import debug_unwrap
 
 from pcdiff.errors import InputError
 from pcdiff.ops import _check
@@ -104,7 +105,7 @@ def prepare_reference(**tensors: torch.Tensor) -> None:
     # Inside a compiled graph neither is possible: a warning is Python, and asking for a value breaks the graph.
     if not torch.compiler.is_compiling():
         _warn_once(next(iter(tensors.values())).device)
-        _check.finite(**tensors)
+        _check.finite(**{name: debug_unwrap(tensor) for name, tensor in tensors.items()})
 
 
 def _without_padding(op, arguments: tuple, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -141,7 +142,8 @@ def call(name: str, *arguments, **tensors: torch.Tensor):
         InputError: the op refused its input, by its own word or because a coordinate is NaN or infinite.
     """
     op = getattr(torch.ops.pcdiff, name).default
-    if torch.compiler.is_compiling():
+    # Within vmap no value can be asked for; the rule of `foldable` calls again, with tensors that have values.
+    if torch.compiler.is_compiling() or any(debug_unwrap(t).ndim > t.ndim for t in tensors.values()):
         return op(*tensors.values(), *arguments)
     if next(iter(tensors.values())).device.type == "cuda":
         _check_on_device(op, arguments, tensors)
@@ -154,3 +156,25 @@ def call(name: str, *arguments, **tensors: torch.Tensor):
 def fake(name: str):
     """Return a decorator that registers shapes and dtypes of the native op `pcdiff::name`, if it is there."""
     return torch.library.register_fake(f"pcdiff::{name}") if _missing is None else lambda function: function
+
+
+def foldable(name: str) -> None:
+    """Register how `torch.vmap` runs the native op `pcdiff::name`, if it is there: mapped clouds join the batch.
+
+    The op must work on clouds `x` and `y`, and the batch be the first dimension of all it takes and returns.
+    """
+    if _missing is not None:
+        return
+
+    def rule(info, in_dims, *arguments):
+        def folded(value, dim):
+            if not isinstance(value, torch.Tensor):
+                return value
+            whole = value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
+            return whole.flatten(0, 1)
+
+        x, y, *rest = (folded(*pair) for pair in zip(arguments, in_dims, strict=True))
+        found = call(name, *rest, x=x, y=y)
+        return tuple(out.unflatten(0, (info.batch_size, -1)) for out in found), (0,) * len(found)
+
+    torch.library.register_vmap(f"pcdiff::{name}", rule)

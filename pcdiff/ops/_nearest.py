@@ -76,3 +76,7 @@ def _(x, y, k, x_lengths, y_lengths):
 @_native.fake("chamfer_matrix")
 def _(xs, ys, upper):
     return xs.new_empty((xs.shape[0], ys.shape[0]))
+
+
+for _name in ("nearest", "nearest_both", "knn"):
+    _native.foldable(_name)

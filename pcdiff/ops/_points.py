@@ -14,6 +14,18 @@ def gather_points(y: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return y.gather(1, index[..., None].expand(-1, -1, y.shape[2]))
 
 
+def squared_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Return the squared distances `(...)` between points `(..., D)`, differentiable.
+
+    Squares are added in the order of the coordinates, as the kernels and the reference do: so a distance keeps its
+    bits, and neighbours their order, whether or not a gradient is wanted. `sum` promises no order.
+    """
+    total, *others = (x - y).square().unbind(-1)
+    for square in others:
+        total = total + square
+    return total
+
+
 def tracked(*tensors: torch.Tensor) -> bool:
     """Return whether a result needs a derivative, by reverse or forward mode."""
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, overload
 import torch
 
 from pcdiff.ops import _check, _nearest
-from pcdiff.ops._points import gather_points, root, tracked, without_padding
+from pcdiff.ops._points import gather_points, root, squared_distances, tracked, without_padding
 from pcdiff.ops.reference import past
 
 
@@ -27,10 +27,10 @@ class Directions(NamedTuple):
     y_to_x: torch.Tensor
 
 
-def _squared_distance(
+def _recomputed(
     x: torch.Tensor, y: torch.Tensor, index: torch.Tensor, padding: torch.Tensor | None
 ) -> torch.Tensor:
-    squared = (x - gather_points(y, index)).square().sum(dim=-1)
+    squared = squared_distances(x, gather_points(y, index))
     return squared if padding is None else squared.masked_fill(padding, 0)
 
 
@@ -63,7 +63,7 @@ def nearest(
     x, y, padding, _ = prepare(x, y, x_lengths, y_lengths)
     squared_distance, index = _nearest.nearest(x, y, x_lengths, y_lengths)
     if tracked(x, y):
-        squared_distance = _squared_distance(x, y, index, padding)
+        squared_distance = _recomputed(x, y, index, padding)
     return Nearest(squared_distance, index)
 
 
@@ -143,7 +143,7 @@ def chamfer(x, y, x_lengths=None, y_lengths=None, reduction="mean", squared=True
 
     def term(a, b, distance, index, padding, lengths):
         if needs_gradient:
-            distance = _squared_distance(a, b, index, padding)
+            distance = _recomputed(a, b, index, padding)
         total = (distance if squared else root(distance)).sum(dim=1)
         return total if reduction == "sum" else total / (a.shape[1] if lengths is None else lengths)
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 
 from pcdiff.ops import _check, _nearest
-from pcdiff.ops._points import gather_points, tracked
+from pcdiff.ops._points import gather_points, squared_distances, tracked
 from pcdiff.ops.chamfer import prepare
 
 
@@ -52,12 +52,12 @@ def knn(
     _check.count_of_points(k, "y", y)
     squared_distance, index = _nearest.knn(x, y, k, x_lengths, y_lengths)
     if tracked(x, y):
-        squared_distance = _squared_distances(x, y, index, padding)
+        squared_distance = _recomputed(x, y, index, padding)
     return KNN(squared_distance, index)
 
 
-def _squared_distances(x, y, index, padding) -> torch.Tensor:
+def _recomputed(x, y, index, padding) -> torch.Tensor:
     missing = index < 0
     points = gather_points(y, index.clamp(min=0).flatten(1)).unflatten(1, index.shape[1:])
-    squared = (x[:, :, None] - points).square().sum(dim=-1).masked_fill(missing, torch.inf)
+    squared = squared_distances(x[:, :, None], points).masked_fill(missing, torch.inf)
     return squared if padding is None else squared.masked_fill(padding[..., None], 0)

@@ -13,9 +13,14 @@ _CHUNK = 1 << 24
 
 def squared_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Return all squared distances `(B, N, M)` between `(B, N, D)` and `(B, M, D)`."""
-    total = (x[:, :, None, 0] - y[:, None, :, 0]).square_()
+
+    def squares(d: int) -> torch.Tensor:
+        difference = x[:, :, None, d] - y[:, None, :, d]
+        return difference.mul_(difference)  # square_() has no rule for vmap
+
+    total = squares(0)
     for d in range(1, x.shape[-1]):
-        total += (x[:, :, None, d] - y[:, None, :, d]).square_()
+        total += squares(d)
     return total
 
 
@@ -75,25 +80,25 @@ def _first(d: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 def _sorted(d: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     # A stable sort, not topk: only the sort promises the order of equal values.
     values, index = d.sort(dim=2, stable=True)
-    return values[..., :k], index[..., :k]
+    return values[..., :k].clone(), index[..., :k].clone()  # views would keep every chunk alive
 
 
-def _in_chunks(x, y, k, y_lengths, choose) -> tuple[torch.Tensor, torch.Tensor]:
+def _in_chunks(x, y, k, y_lengths, choose) -> tuple[torch.Tensor, ...]:
     """Return what `choose(squared distances, k)` finds, `(B, N, k)`, a part of the clouds and rows at a time."""
     batch, n, _ = x.shape
-    distances = x.new_empty((batch, n, k))
-    indices = x.new_empty((batch, n, k), dtype=torch.int64)
     padding = past(y_lengths, y.shape[1])
     rows = max(1, _CHUNK // max(1, y.shape[1]))  # query points at a time
     clouds = max(1, rows // max(1, n))
-    for b in range(0, batch, clouds):
+    found = []
+    for b in range(0, max(1, batch), clouds):
+        parts = []
         for i in range(0, n, rows):
             d = squared_distances(x[b : b + clouds, i : i + rows], y[b : b + clouds])
             if padding is not None:
-                d.masked_fill_(padding[b : b + clouds, None], torch.inf)
-            part = (slice(b, b + clouds), slice(i, i + rows))
-            distances[part], indices[part] = choose(d, k)
-    return distances, indices
+                d = d.masked_fill(padding[b : b + clouds, None], torch.inf)
+            parts.append(choose(d, k))
+        found.append([torch.cat(part, dim=1) for part in zip(*parts, strict=True)])
+    return tuple(torch.cat(part) for part in zip(*found, strict=True))
 
 
 def _without_padding(distances, indices, padding) -> tuple[torch.Tensor, torch.Tensor]:

@@ -25,3 +25,16 @@ def cloud(kind, batch, n, dim, seed, dtype=torch.float32):
     else:
         assert kind == "random"
     return x.to(dtype)
+
+
+def tied(batch, n, dim, seed, dtype=torch.float32):
+    """Return points of a small grid whose step is no binary fraction: most distances tie, and their sums round."""
+    g = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 4, (batch, n, dim), generator=g).to(dtype) * 0.1
+
+
+def rotation(seed):
+    """Return a random 3 x 3 rotation or reflection, float64."""
+    g = torch.Generator().manual_seed(seed)
+    q, r = torch.linalg.qr(torch.randn(3, 3, generator=g, dtype=torch.float64))
+    return q * r.diagonal().sign()

@@ -1,11 +1,12 @@
 """Nearest neighbours and Chamfer against a float64 oracle, on every path this machine has."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from cloud_kinds import KINDS, cloud
+from cloud_kinds import KINDS, cloud, rotation, tied
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
@@ -81,11 +82,20 @@ def test_chamfer_is_the_sum_of_both_directions(path):
         np.testing.assert_allclose(ops.chamfer(x, y, reduction="sum"), there.sum(1) + back.sum(1), rtol=1e-13)
 
 
-def test_value_does_not_depend_on_whether_a_gradient_is_asked(path):
-    x, y = cloud("surface", 2, 200, 3, 9), cloud("surface", 2, 210, 3, 10)
-    tracked = ops.chamfer(x.clone().requires_grad_(), y)
-    assert tracked.requires_grad
-    torch.testing.assert_close(tracked.detach(), ops.chamfer(x, y), rtol=1e-6, atol=0)
+@pytest.mark.parametrize("dim", [3, 6, 16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_values_keep_their_bits_when_a_gradient_is_asked(path, dim, dtype):
+    for make in (tied, lambda *sizes: cloud("surface", *sizes)):
+        x, y = make(2, 200, dim, 9, dtype), make(2, 210, dim, 10, dtype)
+        lengths = torch.tensor([200, 7]), torch.tensor([1, 210])
+        for arguments in ((y,), (y, *lengths)):
+            tracked = ops.nearest(x.clone().requires_grad_(), *arguments)
+            assert tracked.squared_distance.requires_grad
+            assert torch.equal(tracked.squared_distance, ops.nearest(x, *arguments).squared_distance)
+            for squared in (True, False):
+                value = ops.chamfer(x.clone().requires_grad_(), *arguments, squared=squared)
+                assert value.requires_grad
+                assert torch.equal(value, ops.chamfer(x, *arguments, squared=squared))
     with torch.no_grad():
         assert not ops.chamfer(x.clone().requires_grad_(), y).requires_grad
 
@@ -308,6 +318,57 @@ def test_forward_mode_needs_no_requires_grad(path):
     torch.testing.assert_close(tangent.sum(), (gradient * direction).sum())
 
 
+def both_clouds(f):
+    """Return f of one tensor `(B, 9 + 8, D)` that holds x and y, so that one Jacobian covers both."""
+    return lambda clouds: f(clouds[:, :9], clouds[:, 9:])
+
+
+FUNCTIONS = [
+    ops.chamfer,
+    lambda a, b: ops.chamfer(a, b, torch.tensor([9, 2]), torch.tensor([1, 8]), squared=False),
+    lambda a, b: ops.nearest(a, b).squared_distance,
+]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # by forward mode itself
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("dim", [3, 5])
+def test_torch_func_agrees_with_autograd(path, function, dim):
+    f = both_clouds(function)
+    clouds, direction = (cloud("random", 2, 17, dim, seed, torch.float64) for seed in (46, 47))
+    want = torch.autograd.functional.jacobian(f, clouds)
+    torch.testing.assert_close(torch.func.jacrev(f)(clouds), want)
+    value, tangent = torch.func.jvp(f, (clouds,), (direction,))
+    assert torch.equal(value, f(clouds))
+    torch.testing.assert_close(tangent, (want * direction).flatten(-3).sum(-1))
+    want = torch.autograd.functional.hessian(lambda c: f(c).sum(), clouds)
+    assert want.any()
+    torch.testing.assert_close(torch.func.hessian(lambda c: f(c).sum())(clouds), want)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # by forward mode itself
+@pytest.mark.parametrize("dim", [3, 5])
+def test_vmap_equals_a_loop(path, dim, capfd):
+    xs, ys = (cloud("random", 6, n, dim, n, torch.float64).unflatten(0, (3, 2)) for n in (9, 8))
+
+    def summed(a, b):
+        return ops.chamfer(a, b).sum()
+
+    def index(a, b):
+        return ops.nearest(a, b).index
+
+    for f in (*FUNCTIONS, index, torch.func.grad(summed), torch.func.hessian(summed)):
+        want = torch.stack([f(a, b) for a, b in zip(xs, ys, strict=True)])
+        torch.testing.assert_close(torch.vmap(f)(xs, ys), want)
+        torch.testing.assert_close(torch.vmap(f, (1, 2))(xs.movedim(0, 1), ys.movedim(0, 2)), want)
+        torch.testing.assert_close(torch.vmap(f, (0, None))(xs, ys[0]), torch.stack([f(a, ys[0]) for a in xs]))
+        torch.testing.assert_close(torch.vmap(f, (None, 0))(xs[0], ys), torch.stack([f(xs[0], b) for b in ys]))
+    pairs = torch.vmap(torch.vmap(lambda a, b: ops.chamfer(a[None], b[None])[0]))(xs, ys)
+    torch.testing.assert_close(pairs, torch.stack([ops.chamfer(a, b) for a, b in zip(xs, ys, strict=True)]))
+    # Where an op has no rule, torch falls back to a loop of its own and says so.
+    assert "performance drop" not in "".join(capfd.readouterr())
+
+
 def test_coincident_points_have_gradient_zero_when_unsquared(path):
     x = cloud("random", 1, 20, 3, 37).requires_grad_()
     ops.chamfer(x, x.detach().clone(), squared=False).sum().backward()
@@ -369,10 +430,32 @@ def test_autocast_does_not_lower_the_precision(path):
     assert torch.equal(value, ops.chamfer(x, y))
 
 
-def rotation(seed):
-    g = torch.Generator().manual_seed(seed)
-    q, r = torch.linalg.qr(torch.randn(3, 3, generator=g, dtype=torch.float64))
-    return q * r.diagonal().sign()
+def test_inference_mode_changes_nothing(path):
+    x, y = cloud("random", 2, 40, 3, 48), cloud("random", 2, 30, 3, 49)
+    want = ops.chamfer(x, y), *ops.nearest(x, y)
+    with torch.inference_mode():
+        inside = x.clone()
+        for a in (x, inside, x.clone().requires_grad_()):
+            for got, expected in zip((ops.chamfer(a, y), *ops.nearest(a, y)), want, strict=True):
+                assert torch.equal(got, expected)
+    assert torch.equal(ops.chamfer(inside, y), want[0])
+
+
+def test_python_threads_do_not_disturb_each_other(path):
+    pairs = [
+        (cloud("surface", 2, 300 + i, 3 + i % 2, i), cloud("surface", 2, 200, 3 + i % 2, 50)) for i in range(24)
+    ]
+
+    def work(pair):
+        x, y = pair[0].clone().requires_grad_(), pair[1]
+        value = ops.chamfer(x, y)
+        return value.detach(), torch.autograd.grad(value.sum(), x)[0], *ops.knn(*pair, 4)
+
+    want = [work(pair) for pair in pairs]
+    with ThreadPoolExecutor(6) as threads:
+        for got, expected in zip(threads.map(work, pairs), want, strict=True):
+            for a, b in zip(got, expected, strict=True):
+                assert torch.equal(a, b)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -404,8 +487,19 @@ def test_native_ops_check_lengths_themselves():
     x = cloud("random", 2, 5, 3, 45)
     with pytest.raises(RuntimeError, match=r"y_lengths must be in 1\.\.5, got 6"):
         torch.ops.pcdiff.nearest(x, x, None, torch.tensor([1, 6]))
-    with pytest.raises(RuntimeError, match="x_lengths must be an int64 tensor"):
+    with pytest.raises(RuntimeError, match=r"x_lengths must be an int64 tensor \(2,\)"):
         torch.ops.pcdiff.nearest(x, x, torch.tensor([1]), None)
+
+
+@needs_native
+def test_native_ops_map_over_lengths_too():
+    x, y = cloud("random", 6, 20, 3, 51).unflatten(0, (3, 2)), cloud("random", 2, 17, 3, 52)
+    lengths = torch.tensor([[20, 1], [3, 4], [9, 20]])
+    for op in (torch.ops.pcdiff.nearest, torch.ops.pcdiff.nearest_both):
+        got = torch.vmap(op, (0, None, 0, None))(x, y, lengths, torch.tensor([17, 2]))
+        for i in range(3):
+            for a, b in zip(got, op(x[i], y, lengths[i], torch.tensor([17, 2])), strict=True):
+                assert torch.equal(a[i], b)
 
 
 @needs_native

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from cloud_kinds import KINDS, cloud
+from cloud_kinds import KINDS, cloud, rotation, tied
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
@@ -48,6 +48,20 @@ def test_every_path_returns_the_same_bits_as_the_reference(path, kind, dim, dtyp
         assert torch.equal(squared, want)
         assert torch.equal(index, want_index)
         assert torch.equal(squared, squared.sort(dim=2).values)
+
+
+@pytest.mark.parametrize("dim", [3, 6, 16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_values_and_order_stay_when_a_gradient_is_asked(path, dim, dtype):
+    for make in (tied, lambda *sizes: cloud("surface", *sizes)):
+        x, y = make(2, 100, dim, 21, dtype), make(2, 130, dim, 22, dtype)
+        for lengths in ((), (torch.tensor([100, 7]), torch.tensor([11, 130]))):
+            want = ops.knn(x, y, 40, *lengths)
+            got = ops.knn(x, y.clone().requires_grad_(), 40, *lengths)
+            assert got.squared_distance.requires_grad
+            assert torch.equal(got.squared_distance, want.squared_distance)
+            assert torch.equal(got.squared_distance, got.squared_distance.sort(dim=2).values)
+            assert torch.equal(got.index, want.index)
 
 
 def test_first_column_is_the_nearest(path):
@@ -139,6 +153,51 @@ def test_a_large_cloud_equals_the_reference(path):
     for k in (5, 40):
         for got, want in zip(ops.knn(x, y, k), reference.knn(x, y, k), strict=True):
             assert torch.equal(got, want)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # by forward mode itself
+def test_torch_func_and_vmap(path, capfd):
+    xs, ys = (cloud("random", 6, n, 3, n, torch.float64).unflatten(0, (3, 2)) for n in (9, 8))
+    lengths = torch.tensor([9, 4]), torch.tensor([8, 5])
+
+    def f(a, b):
+        return ops.knn(a, b, 5, *lengths).squared_distance
+
+    jacobian = torch.autograd.functional.jacobian(f, (xs[0], ys[0]))
+    for got, want in zip(torch.func.jacrev(f, (0, 1))(xs[0], ys[0]), jacobian, strict=True):
+        torch.testing.assert_close(got, want)
+    value, tangent = torch.func.jvp(f, (xs[0], ys[0]), (xs[1], ys[1]))
+    assert torch.equal(value, f(xs[0], ys[0]))
+    want = sum((j * d).flatten(3).sum(-1) for j, d in zip(jacobian, (xs[1], ys[1]), strict=True))
+    torch.testing.assert_close(tangent, want)
+    for g in (f, torch.func.jacfwd(f, 1), lambda a, b: ops.knn(a, b, 5, *lengths).index):
+        want = torch.stack([g(a, b) for a, b in zip(xs, ys, strict=True)])
+        torch.testing.assert_close(torch.vmap(g)(xs, ys), want)
+        torch.testing.assert_close(torch.vmap(g, (None, 0))(xs[0], ys), torch.stack([g(xs[0], b) for b in ys]))
+    assert "performance drop" not in "".join(capfd.readouterr())
+
+
+def test_autocast_and_inference_mode_change_nothing(path):
+    x, y = cloud("random", 2, 40, 5, 23), cloud("random", 2, 30, 5, 24)
+    want = ops.knn(x, y, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        tracked, plain = ops.knn(x.clone().requires_grad_(), y, 4), ops.knn(x, y, 4)
+    with torch.inference_mode():
+        inside = ops.knn(x.clone(), y, 4)
+    for got in (tracked, plain, inside):
+        assert got.squared_distance.dtype == torch.float32
+        assert torch.equal(got.squared_distance, want.squared_distance)
+        assert torch.equal(got.index, want.index)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.integers(0, 2**31), st.integers(1, 60), st.integers(1, 60))
+def test_rotation_changes_no_neighbour(seed, n, m):
+    x, y = cloud("random", 1, n, 3, seed, torch.float64), cloud("random", 1, m, 3, seed + 1, torch.float64)
+    turn, k = rotation(seed), 1 + seed % m
+    (squared, index), turned = ops.knn(x, y, k), ops.knn(x @ turn, y @ turn, k)
+    assert torch.equal(turned.index, index)
+    torch.testing.assert_close(turned.squared_distance, squared, rtol=1e-10, atol=0)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

@@ -69,6 +69,43 @@ def test_not_finite_is_found_on_the_native_path_and_on_the_reference(dim, value,
             ops.pairwise(x, bad)
 
 
+@pytest.mark.parametrize("op", PAIR_OPS[:2] + PAIR_OPS[3:])
+def test_not_finite_is_found_within_vmap(op, path):
+    with pytest.raises(InputError, match="x must be finite, got 2 NaN"):
+        torch.vmap(lambda x: op(x, X))(torch.stack([X, BAD]))
+
+
+NATIVE_CASES = [
+    (torch.zeros(4, 3), X, "{x} must have three dimensions, got 2"),
+    (torch.zeros(2, 0, 3), X, "{x} must have at least one point and one coordinate, got 0 and 3"),
+    (torch.zeros(1, 1, 1).expand(2, 2**31, 3), X, "{x} must have fewer than 2147483584 points"),
+    (X.half(), X.half(), "{x} must be float32 or float64"),
+    (X, torch.zeros(2, 4, 2), "{y} must have points of 3 coordinates like {x}, got 2"),
+    (X, X.double(), "{y} must have the dtype of {x}"),
+]
+
+
+@pytest.mark.skipif(ops.backend() != "cpu", reason="the native ops are not built")
+@pytest.mark.parametrize(("x", "y", "message"), NATIVE_CASES)
+def test_native_ops_check_shapes_themselves(x, y, message):
+    native = torch.ops.pcdiff
+    for call in (
+        lambda: native.nearest(x, y, None, None),
+        lambda: native.nearest_both(x, y, None, None),
+        lambda: native.knn(x, y, 1, None, None),
+    ):
+        with pytest.raises(RuntimeError, match=re.escape("pcdiff: " + message.format(x="x", y="y"))):
+            call()
+    with pytest.raises(RuntimeError, match=re.escape("pcdiff: " + message.format(x="xs", y="ys"))):
+        native.chamfer_matrix(x, y, False)
+
+
+@pytest.mark.skipif(ops.backend() != "cpu", reason="the native ops are not built")
+def test_native_ops_check_the_batch_themselves():
+    with pytest.raises(RuntimeError, match="pcdiff: y must have the batch size 2 of x, got 3"):
+        torch.ops.pcdiff.nearest(X, torch.zeros(3, 4, 3), None, None)
+
+
 def test_choices_list_what_is_known():
     with pytest.raises(InputError, match="reduction must be one of mean, sum, got 'max'"):
         ops.chamfer(X, X, reduction="max")

@@ -17,47 +17,6 @@ constexpr int64_t kPrunedDims = 3;
 // Query blocks per task: long enough to outweigh the hand-over, short enough to share one cloud among threads.
 constexpr int64_t kBlocksPerTask = 16;
 
-using OptionalTensor = std::optional<Tensor>;
-
-struct Shape {
-  int64_t batch, n, m, dim;
-};
-
-Shape checked_shape(const Tensor& x, const Tensor& y) {
-  STD_TORCH_CHECK(x.dim() == 3 && y.dim() == 3, "pcdiff: x and y must have three dimensions");
-  STD_TORCH_CHECK(x.size(2) == y.size(2) && x.size(2) > 0, "pcdiff: x and y must have the same point dimension");
-  STD_TORCH_CHECK(x.size(1) > 0 && y.size(1) > 0, "pcdiff: clouds must not be empty");
-  STD_TORCH_CHECK(x.scalar_type() == y.scalar_type(), "pcdiff: x and y must have one dtype");
-  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::Double,
-                  "pcdiff: x and y must be float32 or float64");
-  // The float kernels keep indices in 32 bits.
-  STD_TORCH_CHECK(x.size(1) < (int64_t{1} << 31) - 64 && y.size(1) < (int64_t{1} << 31) - 64,
-                  "pcdiff: clouds of 2^31 points or more are not supported");
-  return {x.size(0), x.size(1), y.size(1), x.size(2)};
-}
-
-// How many points of each cloud are real: all of them, or what a tensor of lengths says.
-class Lengths {
- public:
-  Lengths(const std::optional<Tensor>& lengths, int64_t batch, int64_t most, const char* name) : most_(most) {
-    if (!lengths) return;
-    STD_TORCH_CHECK(lengths->scalar_type() == ScalarType::Long && lengths->dim() == 1 && lengths->size(0) == batch,
-                    "pcdiff: ", name, " must be an int64 tensor (", batch, ",)");
-    held_ = stable::contiguous(*lengths);
-    values_ = read<int64_t>(*held_);
-    for (int64_t b = 0; b < batch; ++b) {
-      STD_TORCH_CHECK(values_[b] >= 1 && values_[b] <= most, "pcdiff: ", name, " must be in 1..", most, ", got ",
-                      values_[b]);
-    }
-  }
-  int64_t operator[](int64_t b) const { return values_ ? values_[b] : most_; }
-
- private:
-  int64_t most_;
-  std::optional<Tensor> held_;
-  const int64_t* values_ = nullptr;
-};
-
 // A batch of clouds as it lies in memory.
 template <class T>
 struct Clouds {
@@ -187,7 +146,6 @@ struct Found {
 
 void run(const Tensor& x, const Tensor& y, Shape s, const OptionalTensor& x_lengths, const OptionalTensor& y_lengths,
          int64_t several, const Found& forward, const Found* backward) {
-  STD_TORCH_CHECK(y.size(0) == s.batch, "pcdiff: x and y must have the same batch size");
   const Tensor cx = stable::contiguous(x), cy = stable::contiguous(y);
   const Lengths xl(x_lengths, s.batch, s.n, "x_lengths"), yl(y_lengths, s.batch, s.m, "y_lengths");
   by_dtype(x, [&](auto zero) {
@@ -208,7 +166,7 @@ void run(const Tensor& x, const Tensor& y, Shape s, const OptionalTensor& x_leng
 
 std::tuple<Tensor, Tensor> nearest(const Tensor& x, const Tensor& y, const OptionalTensor& x_lengths,
                                    const OptionalTensor& y_lengths) {
-  const Shape s = checked_shape(x, y);
+  const Shape s = checked_pairs(x, y);
   const Found found(x, {s.batch, s.n});
   run(x, y, s, x_lengths, y_lengths, 0, found, nullptr);
   return {found.squared_distance, found.index};
@@ -217,7 +175,7 @@ std::tuple<Tensor, Tensor> nearest(const Tensor& x, const Tensor& y, const Optio
 std::tuple<Tensor, Tensor, Tensor, Tensor> nearest_both(const Tensor& x, const Tensor& y,
                                                         const OptionalTensor& x_lengths,
                                                         const OptionalTensor& y_lengths) {
-  const Shape s = checked_shape(x, y);
+  const Shape s = checked_pairs(x, y);
   const Found there(x, {s.batch, s.n}), back(x, {s.batch, s.m});
   run(x, y, s, x_lengths, y_lengths, 0, there, &back);
   return {there.squared_distance, there.index, back.squared_distance, back.index};
@@ -225,7 +183,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> nearest_both(const Tensor& x, const T
 
 std::tuple<Tensor, Tensor> knn(const Tensor& x, const Tensor& y, int64_t k, const OptionalTensor& x_lengths,
                                const OptionalTensor& y_lengths) {
-  const Shape s = checked_shape(x, y);
+  const Shape s = checked_pairs(x, y);
   STD_TORCH_CHECK(k >= 1 && k <= s.m, "pcdiff: k must be in 1..", s.m, ", got ", k);
   const Found found(x, {s.batch, s.n, k});
   run(x, y, s, x_lengths, y_lengths, k, found, nullptr);
@@ -282,7 +240,7 @@ void chamfer_matrix_typed(const Tensor& xs, const Tensor& ys, Shape s, bool uppe
 }
 
 Tensor chamfer_matrix(const Tensor& xs, const Tensor& ys, bool upper) {
-  const Shape s = checked_shape(xs, ys);
+  const Shape s = checked_sets(xs, ys);
   Tensor out = stable::new_empty(xs, {s.batch, ys.size(0)});
   const Tensor cx = stable::contiguous(xs), cy = stable::contiguous(ys);
   by_dtype(xs, [&](auto zero) {
