@@ -15,7 +15,7 @@ from pcdiff.ops.pairwise import pairwise
 from pcdiff.ops.sampling import farthest_point_sample
 
 # Torch's square roots come from a library that sets itself up at the first call. When two threads make that call
-# together, one of them computes with an error of up to 3e-4 (seen in 1 of 14 processes, torch 2.13): one makes it here.
+# together, one of them may compute with errors of up to 3e-4 (1 in 14 processes, torch 2.13): one makes it here.
 torch.ones(1).sqrt()
 torch.ones(1, dtype=torch.float64).sqrt()
 
