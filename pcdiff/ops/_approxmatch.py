@@ -49,12 +49,13 @@ def approxmatch_cost(x: torch.Tensor, y: torch.Tensor, variant: str) -> torch.Te
         variant: one of `VARIANTS`. `"approxmatch-pytorchemd"` is in squared units, the others in the units of x.
 
     Returns:
-        `(B,)`, differentiable in x and y with the matching held constant, as the published backward passes do. The
-        backward rebuilds the matching in strips; memory is `L (N + M)` a pair between the passes (L = 9 or 10).
+        `(B,)`, differentiable in x and y, in every mode and order, with the matching held constant, as the
+        published backward passes do. The derivative rebuilds the matching in strips; memory is `L (N + M)` a pair
+        between the passes (L = 9 or 10).
 
     Raises:
-        InputError: shapes, dtypes or devices do not fit, a cloud is empty, a coordinate is NaN or infinite, or the
-            variant is unknown.
+        InputError: shapes, dtypes or devices do not fit, a cloud is empty, a coordinate is NaN or infinite, the
+            variant is unknown, or a transform of `torch.func` and `torch.compile` are used together.
 
     Example:
         >>> x = torch.tensor([[[0.0], [1.0]]])
@@ -64,7 +65,7 @@ def approxmatch_cost(x: torch.Tensor, y: torch.Tensor, variant: str) -> torch.Te
     x, y = _checked(x, y, variant)
     left, right, value = _match(x, y, variant)
     value = value / x.shape[1]
-    if not (torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)):
+    if not _plan.tracked(x, y):
         return value
     # Dividing the left factors divides the gradient.
     plan = _as_plan(left / x.shape[1], right, variant)
@@ -100,7 +101,8 @@ def approxmatch_matrix(
     xs, ys = _check.clouds("xs", xs, "(S, N, D)").detach(), _check.clouds("ys", ys, "(R, M, D)").detach()
     _check.alike("xs", xs, "ys", ys, batch=False)
     # Checked here, so that an error names the set and not the strip that was cut from it.
-    _check.finite(xs=xs, ys=ys)
+    if not _check.out_of_reach(xs.device):
+        _check.finite(xs=xs, ys=ys)
     pairs = len(xs) * len(ys)
     out = xs.new_empty(pairs)
     size = max(1, min(256, _STRIP // (10 * (xs.shape[1] + ys.shape[1]))))

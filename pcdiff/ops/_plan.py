@@ -8,6 +8,10 @@ for N x M. The plan is rebuilt in strips of rows whenever it is needed and never
 from typing import NamedTuple
 
 import torch
+from torch.autograd import forward_ad
+
+from pcdiff.errors import InputError
+from pcdiff.ops import _points
 
 # Elements of one strip of the plan. On the CPU a handful of such tensors should stay in the cache (1 MB each in
 # float64); a GPU wants enough of them to be busy.
@@ -75,12 +79,34 @@ def costs(x: torch.Tensor, y: torch.Tensor, plan: Plan, squared: bool = False) -
     return total
 
 
-class _Moved(torch.autograd.Function):
-    """Gives a known cost its gradient with the plan held constant.
+def _slopes(x: torch.Tensor, y: torch.Tensor, plan: Plan, squared: bool):
+    """Yield the rows of each strip, `weight` `(B, rows, M)`, and the differences `x_i - y_j`, one for a coordinate.
 
-    The backward is ordinary PyTorch on strips of the plan, so it can be differentiated again; then, and only then,
+    `weight[i, j] (x_i - y_j)` is the derivative of the plan's cost along x_i that is due to y_j. All is ordinary
+    PyTorch but for the plan itself, which is a constant.
+    """
+    for rows in strips(x, y):
+        # Detached, not computed under no_grad: that would let forward mode through.
+        moved = strip(x.detach(), y.detach(), plan, rows)
+        differences = differences_of(x, y, rows)
+        if squared:
+            weight = 2 * moved
+        else:
+            # Coincident points: the distance has no slope there, the subgradient 0 is taken.
+            squares = squares_of(differences)
+            apart = squares > 0
+            weight = torch.where(apart, moved / torch.where(apart, squares, 1).sqrt(), 0)
+        yield rows, weight, differences
+
+
+class _Moved(torch.autograd.Function):
+    """Gives a known cost its derivative with the plan held constant.
+
+    Both modes are ordinary PyTorch on strips of the plan, so they can be differentiated again; then, and only then,
     autograd keeps tensors of N x M.
     """
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(x, y, value, levels, log_left, log_right, squared_kernel, squared):
@@ -90,6 +116,7 @@ class _Moved(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         x, y, _, levels, log_left, log_right, ctx.squared_kernel, ctx.squared = inputs
         ctx.save_for_backward(x, y, levels, log_left, log_right)
+        ctx.save_for_forward(x, y, levels, log_left, log_right)
 
     @staticmethod
     def backward(ctx, grad):
@@ -97,18 +124,7 @@ class _Moved(torch.autograd.Function):
         plan = Plan(*factors, ctx.squared_kernel)
         # The plan's own precision: Sinkhorn's needs float64, whatever the clouds are.
         x_grad, y_grad, dtype = [], 0, plan.levels.dtype
-        wide_x, wide_y = x.to(dtype), y.to(dtype)
-        for rows in strips(x, y):
-            with torch.no_grad():
-                moved = strip(wide_x, wide_y, plan, rows)
-            differences = differences_of(wide_x, wide_y, rows)
-            if ctx.squared:
-                weight = 2 * moved
-            else:
-                # Coincident points: the distance has no slope there, the subgradient 0 is taken.
-                squares = squares_of(differences)
-                apart = squares > 0
-                weight = torch.where(apart, moved / torch.where(apart, squares, 1).sqrt(), 0)
+        for _, weight, differences in _slopes(x.to(dtype), y.to(dtype), plan, ctx.squared):
             weight = weight * grad.to(dtype)[:, None, None]
             forces = [weight * difference for difference in differences]
             x_grad.append(torch.stack([force.sum(dim=2) for force in forces], dim=2))
@@ -116,6 +132,40 @@ class _Moved(torch.autograd.Function):
         return torch.cat(x_grad, dim=1).to(x.dtype), y_grad.to(y.dtype), None, None, None, None, None, None
 
 
+class _MovedForward(_Moved):
+    """The same with forward mode, too; of its own, because torch.compile refuses functions that have it."""
+
+    @staticmethod
+    def jvp(ctx, x_tangent, y_tangent, *_):
+        # Autograd switches forward mode off around a jvp, and forward mode of forward mode would silently give 0.
+        with forward_ad._set_fwd_grad_enabled(True):
+            x, y, *factors = (forward_ad.unpack_dual(saved).primal for saved in ctx.saved_tensors)
+            plan = Plan(*factors, ctx.squared_kernel)
+            dtype, total = plan.levels.dtype, 0
+            x_tangent, y_tangent = x_tangent.to(dtype), y_tangent.to(dtype)
+            for rows, weight, differences in _slopes(x.to(dtype), y.to(dtype), plan, ctx.squared):
+                moving = differences_of(x_tangent, y_tangent, rows)
+                pushed = sum(difference * moved for difference, moved in zip(differences, moving, strict=True))
+                total = total + (weight * pushed).sum(dim=(1, 2))
+            return total.to(x.dtype)
+
+
+def tracked(x: torch.Tensor, y: torch.Tensor) -> bool:
+    """Return whether a cost of x and y needs a derivative.
+
+    Raises:
+        InputError: it would be lost, because a transform of `torch.func` is being compiled.
+    """
+    # There the compiler takes the derivative of `_Moved` for 0 without a word.
+    if torch.compiler.is_compiling() and torch._C._functorch.get_dynamic_layer_stack_depth() > 0:
+        raise InputError("this distance cannot be compiled under a transform of torch.func; drop one of the two")
+    return _points.tracked(x, y)
+
+
 def differentiable(value, x: torch.Tensor, y: torch.Tensor, plan: Plan, squared: bool = False) -> torch.Tensor:
-    """Return `value` `(B,)`, the plan's cost, with its gradient in x and y, the plan held constant."""
-    return _Moved.apply(x, y, value, plan.levels, plan.log_left, plan.log_right, plan.squared, squared)
+    """Return `value` `(B,)`, the plan's cost, with its derivative in x and y, the plan held constant.
+
+    Reverse and forward mode, `torch.func` and derivatives of derivatives work; all leave the plan where it is.
+    """
+    function = _Moved if torch.compiler.is_compiling() else _MovedForward
+    return function.apply(x, y, value, plan.levels, plan.log_left, plan.log_right, plan.squared, squared)

@@ -8,19 +8,25 @@ prices that no pair of points violates.
 
 import math
 import warnings
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch
 
 from pcdiff.errors import InputError
 from pcdiff.ops import _check, _native, _plan
+from pcdiff.ops._points import without_padding
+from pcdiff.ops.reference import past
 
 # Regularisations are relative to the diameter of the two clouds' common bounding box.
 _FIRST_SCALE = 0.25
-_LAST_SCALE = 1e-8
-# Of a minimum instead of a soft minimum: so sharp that the difference is below the rounding of float64.
-_SHARP = 1e-13
-# Below this the rounding of float32 potentials moves more mass than the tolerance allows.
+# No plan is looked for below this, nor where the rounding of the potentials would weigh more than this share of the
+# tolerance.
+_LAST_SCALE = 1e-14
+_ROUNDING_SHARE = 0.1
+# Of a minimum instead of a soft minimum: so sharp that the difference is below the rounding of any cost.
+_SHARP = 1e-30
+# Below this float32 is not precise enough for the potentials.
 _FLOAT32_SCALE = 1e-4
 # Sweeps on the way down to the last regularisation, over-relaxed by a little: the potentials are far off anyway.
 _SWEEPS_PER_SCALE = 10
@@ -31,11 +37,13 @@ _RELAXATION = 1.97
 _PLAIN_SWEEPS = 4
 # Sweeps before the first certificate at a regularisation; half as many more before each later one.
 _FIRST_CERTIFICATE = 20
-# No certificate closer than this, relative to the diameter, is asked for: identical clouds have cost 0, and no
-# computed cost is a small multiple of that.
-_RESOLUTION = 1e-9
-# Rounding of a float64 bound relative to the diameter, with a good margin.
-_MARGIN = 1e-13
+# A kernel's exponent that leaves nothing of any distance but 0.
+_APART = -1e170
+# Rounding errors of a price and of the sum of all prices, in units of the largest, with a good margin.
+_SAFETY = 64
+_ULP = torch.finfo(torch.float64).eps
+# What rounding the cost and the bound to float32 may add to the relative gap.
+_FLOAT32_GAP = 3e-7
 _TOLERANCES = (1e-6, 1.0)
 
 
@@ -67,61 +75,92 @@ def sinkhorn(
     Args:
         x: clouds `(B, N, D)`, float32 or float64 (half and bfloat16 are computed in float32).
         y: clouds `(B, M, D)` of the same dtype, device and batch size; M may differ from N.
-        tolerance: `cost - lower_bound` ends at most this fraction of the cost, or below 1e-9 of the diameter of the
-            clouds (identical clouds); 1e-6 to 1.
+        tolerance: `cost - lower_bound` ends at most this fraction of the cost; 1e-6 to 1.
         x_lengths: int64 `(B,)`, how many rows of each cloud are points; None stands for all.
         y_lengths: the same for y.
-        max_sweeps: bound on the work: a sweep takes O(N M) time and O(N + M) memory. On reaching it the best
-            certified pair is returned, with a warning that states the gap.
+        max_sweeps: bound on the work: a sweep takes O(N M) time and O(N + M) memory.
 
     Returns:
-        `Sinkhorn(cost (B,), lower_bound (B,))`: the true cost lies between the two. The gradient holds the
-        plan constant: it is the gradient of an upper bound that is within the tolerance. The backward rebuilds
-        the plan in strips of 2^22 elements, in float64; what is kept between the passes is O(N + M).
+        `Sinkhorn(cost (B,), lower_bound (B,))`: the true cost lies between the two. Where the gap is above the
+        tolerance, a `RuntimeWarning` says how wide it is. It stays open where `max_sweeps` is reached, and where
+        the cost is so small beside the diameter of the clouds that float64 cannot hold a better plan: below about
+        1e-12 of it at a tolerance of 1e-2, earlier where points that trade with each other lie in clusters far
+        smaller than the clouds. Clouds with the same points in the same shares have cost 0, exactly.
+
+        Derivatives, in every mode and order, hold the plan constant: they are those of an upper bound that is
+        within the tolerance. The plan is rebuilt for them in strips, in float64; what is kept between the passes
+        is O(N + M).
 
     Raises:
-        InputError: shapes, dtypes or devices do not fit, a cloud is empty, a coordinate is NaN or infinite, or the
-            tolerance, a length or the bound on the sweeps is out of range.
+        InputError: shapes, dtypes or devices do not fit, a cloud is empty, a coordinate is NaN or infinite, the
+            tolerance, a length or the bound on the sweeps is out of range, or the call stands inside
+            `torch.compile` or `torch.func.vmap`: how many sweeps are needed depends on the values.
 
     Example:
         >>> x = torch.tensor([[[0.0], [1.0]]])
         >>> round(sinkhorn(x, torch.tensor([[[3.0]]])).cost.item(), 6)
         2.5
     """
+    if torch.compiler.is_compiling():
+        raise InputError("sinkhorn cannot be compiled: its sweeps depend on values; call it outside torch.compile")
     x, y = _check.clouds("x", x, "(B, N, D)"), _check.clouds("y", y, "(B, M, D)")
     _check.alike("x", x, "y", y)
+    if _mapped(x) or _mapped(y):
+        raise InputError("sinkhorn cannot be mapped by vmap: its sweeps depend on values; give it the batch")
     _check.lengths("x_lengths", x_lengths, "x", x)
     _check.lengths("y_lengths", y_lengths, "y", y)
     low, high = _TOLERANCES
-    if not isinstance(tolerance, (int, float)) or not low <= tolerance <= high:
+    # Compared before it is converted: the float32 nearest to 1e-6 lies below it.
+    if not isinstance(tolerance, Real) or isinstance(tolerance, bool) or not low <= tolerance <= high:
         raise InputError(f"tolerance must be between {low:g} and {high:g}, got {tolerance!r}")
-    if not isinstance(max_sweeps, int) or max_sweeps < 1:
+    tolerance = max(float(tolerance), low)
+    if not isinstance(max_sweeps, Integral) or isinstance(max_sweeps, bool) or max_sweeps < 1:
         raise InputError(f"max_sweeps must be a positive integer, got {max_sweeps!r}")
+    x = without_padding(x, past(x_lengths, x.shape[1]))
+    y = without_padding(y, past(y_lengths, y.shape[1]))
     _check.finite(x=x, y=y)
     costs, bounds, open_gaps = [x.new_zeros(0)], [x.new_zeros(0)], {}
     for b in range(len(x)):
         one_x = x[b : b + 1, : None if x_lengths is None else int(x_lengths[b])]
         one_y = y[b : b + 1, : None if y_lengths is None else int(y_lengths[b])]
         solved = _Pair(one_x.detach().double(), one_y.detach().double(), tolerance, max_sweeps).solve()
-        if not solved.certified:
-            open_gaps[b] = 1 - solved.lower / solved.cost
-        # A bound must survive being rounded to float32; the cost may round by half a unit either way.
-        value = x.new_tensor([solved.cost])
-        bound = torch.nextafter(x.new_tensor([solved.lower]), x.new_tensor([-math.inf])).clamp(min=0)
-        if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
+        value, bound = _rounded(solved, x.dtype)
+        # Judged as it is returned, and written so that NaN is above the tolerance.
+        if not value - bound <= tolerance * value:
+            open_gaps[b] = 1 - bound / value
+        value, bound = x.new_tensor([value]), x.new_tensor([bound])
+        if _plan.tracked(x, y):
             value = _plan.differentiable(value, one_x, one_y, solved.plan)
         costs.append(value)
         bounds.append(bound)
     if open_gaps:
         worst = max(open_gaps, key=open_gaps.get)
         warnings.warn(
-            f"sinkhorn stopped after {max_sweeps} sweeps with {len(open_gaps)} of {len(x)} pairs above the "
-            f"tolerance {tolerance:g}, the worst pair {worst} with a gap of {open_gaps[worst]:.2g} of its cost; "
-            "the bounds hold all the same. Raise tolerance or max_sweeps",
+            f"sinkhorn left {len(open_gaps)} of {len(x)} pairs above the tolerance {tolerance:g}, the worst pair "
+            f"{worst} with a gap of {open_gaps[worst]:.2g} of its cost: max_sweeps={max_sweeps} was reached, or "
+            "float64 holds no better plan; the bounds hold all the same",
             RuntimeWarning,
             stacklevel=2,
         )
     return Sinkhorn(torch.cat(costs), torch.cat(bounds))
+
+
+def _mapped(x: torch.Tensor) -> bool:
+    """Return whether vmap hides a dimension of x."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        if torch._C._functorch.is_batchedtensor(x):
+            return True
+        x = torch._C._functorch.get_unwrapped(x)
+    return False
+
+
+def _rounded(solved: "_Solved", dtype: torch.dtype) -> tuple[float, float]:
+    """Return cost and lower bound as they are in the dtype of the clouds."""
+    cost, lower = torch.tensor([solved.cost, solved.lower], dtype=torch.float64).to(dtype)
+    # A bound must survive being rounded; the cost may round by half a unit either way.
+    if lower.double() > solved.lower:
+        lower = torch.nextafter(lower, torch.zeros_like(lower))
+    return float(cost), min(float(lower), float(cost))
 
 
 def softmin(x: torch.Tensor, y: torch.Tensor, potential: torch.Tensor, scale: float) -> torch.Tensor:
@@ -142,7 +181,6 @@ class _Solved(NamedTuple):
     cost: float
     lower: float
     plan: _plan.Plan
-    certified: bool
 
 
 class _Candidate(NamedTuple):
@@ -152,17 +190,20 @@ class _Candidate(NamedTuple):
 
 
 class _Pair:
-    """One pair of clouds, `(1, n, D)` and `(1, m, D)` in float64, brought to diameter 1."""
+    """One pair of clouds, `(1, n, D)` and `(1, m, D)` in float64, brought to a diameter near 1."""
 
     def __init__(self, x: torch.Tensor, y: torch.Tensor, tolerance: float, max_sweeps: int):
         low = torch.minimum(x.amin(dim=1), y.amin(dim=1))
         high = torch.maximum(x.amax(dim=1), y.amax(dim=1))
-        self._diameter = float(torch.linalg.vector_norm(high - low))
-        # Coincident clouds of one place have no diameter; any other would do as well.
-        unit = self._diameter if self._diameter > 0 else 1.0
-        self._unit = unit
-        self._x, self._y = (x - low[:, None]) / unit, (y - low[:, None]) / unit
-        self._narrow = self._x.float(), self._y.float()
+        self._unit, self._diameter = _measure(high - low)
+        # Neither the shift nor the unit rounds a coordinate: small distances in large clouds keep all their digits.
+        # The difference of numbers within a factor of two of each other is exact (Sterbenz); other clouds reach no
+        # farther from the origin than twice their width, and stay.
+        shift = torch.where((low > 0) & (high <= 2 * low), low, 0)
+        shift = torch.where((high < 0) & (low >= 2 * high), high, shift)[:, None]
+        self._x, self._y = (x - shift) / self._unit, (y - shift) / self._unit
+        middle = ((low + high) / 2)[:, None]
+        self._narrow = tuple(((cloud - middle) / self._unit).float() for cloud in (x, y))
         self._tolerance, self._max_sweeps = tolerance, max_sweeps
         self._f, self._g = self._x.new_zeros(x.shape[:2]), self._y.new_zeros(y.shape[:2])
         self._log_n, self._log_m = math.log(x.shape[1]), math.log(y.shape[1])
@@ -171,29 +212,53 @@ class _Pair:
         self._lower = 0.0
 
     def solve(self) -> _Solved:
-        scale = _FIRST_SCALE
+        plan = self._coincidence()
+        if plan is not None:
+            return _Solved(0.0, 0.0, plan)
+        scale = _FIRST_SCALE * self._diameter
         while True:
-            for k in range(_SWEEPS_PER_SCALE):
-                self._sweep(scale, _RELAXATION_DOWN if k else 1.0)
+            self._sweep_evenly(scale)
+            for _ in range(_SWEEPS_PER_SCALE - 1):
+                self._sweep(scale, _RELAXATION_DOWN)
             # The regularised plan costs about the scale too much; this is where that meets the tolerance.
-            enough = max(self._tolerance * self._soft_value(), _LAST_SCALE)
+            enough = max(self._tolerance * self._soft_value(), self._last_scale())
             if scale <= enough or self._spent():
                 break
+            # Clouds much nearer to each other than their own points are already settled, and potentials round the
+            # less, the larger the scale.
+            if scale < _FLOAT32_SCALE * self._diameter:
+                self._certify(scale)
+                if self._certified():
+                    break
             scale = max(scale / 2, enough)
-        while not self._settle(scale) and not self._spent() and scale > _LAST_SCALE:
+        settled = self._best is not None and self._certified()
+        while not settled and not self._settle(scale) and not self._spent() and scale > self._last_scale():
             scale /= 2
         best = self._best
         # Back in the units of the clouds.
         plan = best.plan._replace(levels=best.plan.levels / self._unit)
-        return _Solved(best.cost * self._unit, self._lower * self._unit, plan, self._certified())
+        return _Solved(best.cost * self._unit, self._lower * self._unit, plan)
+
+    def _coincidence(self) -> _plan.Plan | None:
+        """Return the plan that moves nothing, if the clouds have the same points in the same shares."""
+        n, m = self._x.shape[1], self._y.shape[1]
+        places, place = torch.cat([self._x[0], self._y[0]]).unique(dim=0, return_inverse=True)
+        here, there = (part.bincount(minlength=len(places)) for part in (place[:n], place[n:]))
+        if not torch.equal(here * m, there * n):
+            return None
+        log_left = -(n * there[place[:n]]).double().log()
+        levels = log_left.new_tensor([[_APART]])
+        return _plan.Plan(levels, log_left[None, None], log_left.new_zeros((1, 1, m)), squared=False)
 
     def _spent(self) -> bool:
         return self._sweeps >= self._max_sweeps
 
     def _certified(self) -> bool:
-        gap = self._best.cost - self._lower
-        # What rounding the results to float32 may add stays within the tolerance.
-        return gap <= max((self._tolerance - 3e-7) * self._best.cost, _RESOLUTION)
+        return self._best.cost - self._lower <= (self._tolerance - _FLOAT32_GAP) * self._best.cost
+
+    def _last_scale(self) -> float:
+        largest = float(self._f.abs().max()) + float(self._g.abs().max())
+        return max(_LAST_SCALE * self._diameter, _ULP * largest / (_ROUNDING_SHARE * self._tolerance))
 
     def _soft_value(self) -> float:
         return float(self._f.double().mean() + self._g.double().mean())
@@ -208,8 +273,8 @@ class _Pair:
             candidate = self._certify(scale)
             if self._certified() or self._spent():
                 return self._certified()
-            # So little mass stands wrong that it cannot be what keeps the gap open.
-            if candidate.misplaced <= 0.2 * self._tolerance * candidate.cost or candidate.misplaced > before:
+            # So little mass stands wrong that it cannot be what keeps the gap open; or nothing moves any more.
+            if candidate.misplaced <= 0.2 * self._tolerance * candidate.cost or candidate.misplaced == before:
                 return False
             before = candidate.misplaced
             sweeps += sweeps // 2
@@ -228,12 +293,29 @@ class _Pair:
         """Update both potentials once: each becomes the soft minimum of the other, or goes beyond it."""
         if self._spent():
             return
-        x, y = self._narrow if scale >= _FLOAT32_SCALE else (self._x, self._y)
+        x, y = self._clouds(scale)
         f, g = self._f.to(x.dtype), self._g.to(x.dtype)
         f = torch.lerp(f, softmin(x, y, g, scale) + scale * self._log_m, relaxation)
         g = torch.lerp(g, softmin(y, x, f, scale) + scale * self._log_n, relaxation)
         self._f, self._g = f, g
         self._sweeps += 1
+
+    def _sweep_evenly(self, scale: float) -> None:
+        """Let both sides take half of what the potentials miss.
+
+        In turns the first side would take all. Scale after scale that drives the potentials of clouds near each
+        other apart, and only small ones are stored finely enough for small costs.
+        """
+        if self._spent():
+            return
+        x, y = self._clouds(scale)
+        f, g = self._f.to(x.dtype), self._g.to(x.dtype)
+        self._f = torch.lerp(f, softmin(x, y, g, scale) + scale * self._log_m, 0.5)
+        self._g = torch.lerp(g, softmin(y, x, f, scale) + scale * self._log_n, 0.5)
+        self._sweeps += 1
+
+    def _clouds(self, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._narrow if scale >= _FLOAT32_SCALE * self._diameter else (self._x, self._y)
 
     def _certify(self, scale: float) -> _Candidate:
         """Turn the potentials into a feasible plan and feasible prices; keep the better of each."""
@@ -244,7 +326,10 @@ class _Pair:
         # A soft minimum never exceeds the minimum, so these prices satisfy price_i + price_j <= |x_i - y_j|.
         prices = softmin(self._x, self._y, g, _SHARP)
         prices_back = softmin(self._y, self._x, prices, _SHARP)
-        self._lower = max(self._lower, float(prices.mean() + prices_back.mean()) - _MARGIN)
+        # What violates it has a distance below the sum of the two prices, and so a rounding error of that size.
+        largest = float(prices.abs().max()) + float(prices_back.abs().max())
+        margin = (_SAFETY + self._x.shape[2]) * _ULP * largest
+        self._lower = max(self._lower, float(prices.mean() + prices_back.mean()) - margin)
         return candidate
 
     def _round(self, f: torch.Tensor, g: torch.Tensor, scale: float) -> _Candidate:
@@ -269,6 +354,17 @@ class _Pair:
         plan = _plan.Plan(levels, log_left, log_right, squared=False)
         kept, misplaced = _plan.costs(x, y, plan)[0].tolist()
         return _Candidate(kept + misplaced, misplaced, plan)
+
+
+def _measure(sides: torch.Tensor) -> tuple[float, float]:
+    """Return a power of two and the diagonal of a box in that unit, 1/2 to 1; of a point, 1 and 1."""
+    longest = float(sides.max())
+    if longest == 0:
+        return 1.0, 1.0
+    # In two steps: the squares of the sides as they are may be out of float64's range.
+    unit = 2.0 ** math.frexp(longest)[1]
+    diagonal, exponent = math.frexp(float(torch.linalg.vector_norm(sides / unit)))
+    return unit * 2.0**exponent, diagonal
 
 
 @_native.fake("softmin")

@@ -1,9 +1,13 @@
 """Farthest point sampling: a few points of a cloud that cover it evenly."""
 
+from numbers import Integral
+
 import torch
 
 from pcdiff.errors import InputError
 from pcdiff.ops import _check, _native
+from pcdiff.ops._points import without_padding
+from pcdiff.ops.reference import past
 
 
 def farthest_point_sample(
@@ -25,6 +29,7 @@ def farthest_point_sample(
         k: how many points, 1 to N.
         start: the first point: an index for all clouds, an int64 tensor `(B,)`, or `"random"`.
         lengths: int64 `(B,)`, how many rows of each cloud are points; None stands for all. k may not exceed any.
+            What stands in the rows past a length does not matter.
         generator: for `"random"`, on the device of x; None draws from torch's global one.
 
     Returns:
@@ -41,6 +46,7 @@ def farthest_point_sample(
     x = _check.clouds("x", x).detach()
     _check.count_of_points(k, "x", x)
     _check.lengths("lengths", lengths, "x", x)
+    x = without_padding(x, past(lengths, x.shape[1]))
     first = _first(x, start, lengths, generator)
     # Where no value can be asked for, the native op checks again.
     if not _check.out_of_reach(x.device):
@@ -63,7 +69,7 @@ def _first(x, start, lengths, generator) -> torch.Tensor:
         return (draw * lengths).long()
     if generator is not None:
         raise InputError('generator is only for start="random"')
-    if isinstance(start, int) and not isinstance(start, bool):
+    if isinstance(start, Integral) and not isinstance(start, bool):
         return torch.full((batch,), start, dtype=torch.int64, device=x.device)
     if not isinstance(start, torch.Tensor):
         raise InputError(f'start must be an index, an int64 tensor ({batch},) or "random", got {start!r}')
@@ -90,8 +96,9 @@ def _reference(x: torch.Tensor, k: int, first: torch.Tensor, lengths: torch.Tens
     batch, n, dim = x.shape
     # A chosen point has the distance -1, one past its cloud's length -2: neither is ever the farthest.
     distance = x.new_full((batch, n), float("inf"))
-    if lengths is not None:
-        distance[torch.arange(n, device=x.device) >= lengths[:, None]] = -2
+    padding = past(lengths, n)
+    if padding is not None:
+        distance.masked_fill_(padding, -2)
     chosen = [first]
     for _ in range(k - 1):
         place = chosen[-1][:, None]

@@ -19,9 +19,9 @@ def clouds(batch, n, dim, seed=0, dtype=torch.float32):
 def greedy(cloud, k, start):
     """The rule written out, in float64, for one cloud (n, dim)."""
     cloud = cloud.double().numpy()
-    chosen = [start]
+    chosen, distance = [start], np.inf
     while len(chosen) < k:
-        distance = ((cloud[:, None] - cloud[chosen]) ** 2).sum(-1).min(axis=1)
+        distance = np.minimum(distance, ((cloud - cloud[chosen[-1]]) ** 2).sum(-1))
         distance[chosen] = -1
         chosen.append(int(distance.argmax()))
     return chosen
@@ -50,12 +50,13 @@ def test_ties_and_duplicates(path):
     assert farthest_point_sample(torch.ones(1, 6, 3), 6, start=2).tolist() == [[2, 0, 1, 3, 4, 5]]
 
 
-def test_lengths_hide_the_rows_past_them(path):
+@pytest.mark.parametrize("hidden", [1e6, float("nan"), float("inf")])
+def test_lengths_hide_the_rows_past_them(path, hidden):
     x = clouds(4, 50, 3, 2)
     lengths = torch.tensor([50, 31, 16, 8])
     junk = x.clone()
     for b, length in enumerate(lengths):
-        junk[b, length:] = 1e6
+        junk[b, length:] = hidden
     got = farthest_point_sample(junk, 8, start=5, lengths=lengths)
     for b, length in enumerate(lengths):
         assert torch.equal(got[b], farthest_point_sample(x[b : b + 1, :length], 8, start=5)[0])
@@ -67,6 +68,7 @@ def test_starts(path):
     got = farthest_point_sample(x, 10, start=starts)
     for b, start in enumerate(starts.tolist()):
         assert got[b].tolist() == greedy(x[b], 10, start)
+    assert torch.equal(farthest_point_sample(x, 10, np.int64(7)), farthest_point_sample(x, 10, 7))
     lengths = torch.tensor([1, 2, 40])
     draws = [
         farthest_point_sample(x, 1, "random", lengths, torch.Generator().manual_seed(seed))[:, 0]

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from derivatives import check_derivatives
 from scipy.optimize import linear_sum_assignment, linprog
 from torch.library import opcheck
 
@@ -89,14 +90,21 @@ def test_awkward_clouds(path, kind):
 
 def test_clouds_of_no_distance(path):
     x = clouds(1, 50, 3, 11)
-    for a, b in [(x, x.clone()), (x, x.flip(1)), (torch.ones(1, 4, 3), torch.ones(1, 7, 3)), (x[:, :1], x[:, :1])]:
+    pairs = [
+        (x, x.clone()),
+        (x, x.flip(1)),
+        (x, x.flip(1).repeat(1, 3, 1)),
+        (torch.ones(1, 4, 3), torch.ones(1, 7, 3)),
+        (-0.0 * x, 0.0 * x[:, :7]),
+        (x[:, :1], x[:, :1]),
+    ]
+    for a, b in pairs:
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
             if path == "reference":
                 warnings.filterwarnings("ignore", message="pcdiff.ops runs on its slow")
             cost, lower = sinkhorn(a, b, 1e-3)
-        assert cost.item() == pytest.approx(0, abs=1e-8)
-        assert lower.item() == pytest.approx(0, abs=1e-8)
+        assert cost.item() == lower.item() == 0
 
 
 def test_scale_and_translation():
@@ -109,11 +117,37 @@ def test_scale_and_translation():
     torch.testing.assert_close(sinkhorn(x + 100, y + 100).cost, cost, rtol=1e-4, atol=0)
 
 
-def test_lengths_hide_the_rows_past_them(path):
+def test_clouds_near_each_other_are_certified_or_announced(path):
+    x, noise = clouds(1, 60, 3, 33), clouds(1, 60, 3, 34)
+    for shift in (0, 50):
+        for size in (1e-6, 1e-9, 1e-10, 1e-11):
+            a, b = x + shift, x + shift + size * noise
+            # So near each other that every point stays where it is.
+            want = (a - b).norm(dim=-1).mean()
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", RuntimeWarning)
+                cost, lower = sinkhorn(a, b, 1e-2)
+            assert lower <= want * (1 + 1e-6)
+            assert want <= cost * (1 + 1e-6)
+            assert cost - lower <= 1e-2 * cost
+    y = x + 1e-15 * noise
+    with pytest.warns(RuntimeWarning, match=r"left 1 of 1 pairs above the tolerance 0\.01, the worst pair 0"):
+        cost, lower = sinkhorn(x, y, 1e-2)
+    assert lower <= (x - y).norm(dim=-1).mean() <= cost * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("hidden", [1e3, float("nan"), float("inf")])
+def test_lengths_hide_the_rows_past_them(path, hidden):
     x, y = clouds(2, 20, 3, 14), clouds(2, 25, 3, 15)
-    x[1, 12:] = 1e3
-    y[0, 21:] = -1e3
-    got = sinkhorn(x, y, x_lengths=torch.tensor([20, 12]), y_lengths=torch.tensor([21, 25]))
+    x[1, 12:] = hidden
+    y[0, 21:] = -hidden
+    a, b = x.clone().requires_grad_(), y.clone().requires_grad_()
+    got = sinkhorn(a, b, x_lengths=torch.tensor([20, 12]), y_lengths=torch.tensor([21, 25]))
+    got.cost.sum().backward()
+    assert (a.grad[1, 12:] == 0).all()
+    assert (b.grad[0, 21:] == 0).all()
+    assert a.grad.isfinite().all()
+    assert b.grad.isfinite().all()
     assert torch.equal(got.cost[:1], sinkhorn(x[:1], y[:1, :21]).cost)
     assert torch.equal(got.cost[1:], sinkhorn(x[1:, :12], y[1:]).cost)
 
@@ -144,6 +178,39 @@ def test_gradient_is_that_of_the_plan_held_constant(path):
             assert grad[place].item() == pytest.approx(slope, rel=1e-5, abs=1e-8)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # by forward mode itself
+def test_every_mode_and_order_holds_the_plan_constant(path):
+    x, y = clouds(2, 7, 3, 35), clouds(2, 5, 3, 36)
+    pairs = [(x[b : b + 1], y[b : b + 1]) for b in range(2)]
+    plan = torch.cat([_plan.strip(*pair, _Pair(*pair, 1e-2, 10_000).solve().plan, slice(None)) for pair in pairs])
+
+    def fixed(a, b):
+        return (plan * (a[:, :, None] - b[:, None]).norm(dim=-1)).sum((1, 2))
+
+    def cost(a, b):
+        return sinkhorn(a, b).cost
+
+    check_derivatives(cost, fixed, x, y)
+
+
+def test_cannot_be_compiled_or_mapped():
+    x, y = clouds(1, 6, 3, 37), clouds(1, 5, 3, 38)
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="sinkhorn cannot be compiled"):
+        torch.compile(lambda a: sinkhorn(a, y).cost, fullgraph=True, backend="eager")(x)
+    for function in (lambda a: sinkhorn(a, y).cost, torch.func.grad(lambda a: sinkhorn(a, y).cost.sum())):
+        with pytest.raises(InputError, match="sinkhorn cannot be mapped by vmap"):
+            torch.func.vmap(function)(x[None])
+
+
+def test_tolerances_of_numpy_are_numbers():
+    x, y = clouds(1, 6, 3, 37), clouds(1, 5, 3, 38)
+    for tolerance in (1e-2, 1e-6):
+        want = sinkhorn(x, y, tolerance)
+        assert torch.equal(sinkhorn(x, y, np.float64(tolerance)).cost, want.cost)
+        got = sinkhorn(x, y, np.float32(tolerance), max_sweeps=np.int64(10_000))
+        assert got.cost - got.lower_bound <= tolerance * 1.000001 * got.cost
+
+
 def test_gradient_in_float32_and_where_none_is_asked(path):
     x, y = surface(2, 64, 20, torch.float32), surface(2, 64, 21, torch.float32)
     a = x.clone().requires_grad_()
@@ -165,7 +232,7 @@ def test_gradient_in_float32_and_where_none_is_asked(path):
 
 def test_the_bound_on_the_sweeps_is_kept_and_announced():
     x, y = surface(2, 200, 22), surface(2, 200, 23)
-    with pytest.warns(RuntimeWarning, match=r"stopped after 30 sweeps with 2 of 2 pairs above the tolerance 1e-06"):
+    with pytest.warns(RuntimeWarning, match=r"left 2 of 2 pairs above the tolerance 1e-06.*max_sweeps=30"):
         cost, lower = sinkhorn(x, y, 1e-6, max_sweeps=30)
     want = exact(x, y)
     assert (lower <= want).all()
@@ -244,6 +311,8 @@ X = torch.zeros(2, 4, 3)
         ((X, X[:1]), "y must have the batch size 2 of x"),
         ((X, X / 0), "y must be finite, got 24 NaN"),
         ((X, X, 0.0), "tolerance must be between 1e-06 and 1, got 0.0"),
+        ((X, X, True), "tolerance must be between 1e-06 and 1, got True"),
+        ((X, X, float("nan")), "tolerance must be between 1e-06 and 1, got nan"),
         ((X, X, "tight"), "tolerance must be between 1e-06 and 1, got 'tight'"),
         ((X, X, 0.1, torch.tensor([4, 5])), "x_lengths must be in 1..4"),
         ((X, X, 0.1, None, torch.tensor([0, 4])), "y_lengths must be in 1..4"),
