@@ -30,8 +30,11 @@ def tracked(*tensors: torch.Tensor) -> bool:
     """Return whether a result needs a derivative, by reverse or forward mode."""
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return True
-    # Dual numbers live in eager mode only, and only inside a level that somebody opened.
-    if torch.compiler.is_compiling() or not torch._C._is_fwd_grad_enabled():
+    # What is compiled may be differentiated in ways that do not show here.
+    if torch.compiler.is_compiling():
+        return True
+    # Dual numbers live only inside a level that somebody opened.
+    if not torch._C._is_fwd_grad_enabled():
         return False
     return any(forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 

@@ -538,3 +538,18 @@ def test_cuda_tensors_run_on_the_reference_there(monkeypatch):
         squared, index = ops.nearest(x.cuda(), y.cuda())
     assert torch.equal(index.cpu(), ops.nearest(x, y).index)
     torch.testing.assert_close(squared.cpu(), ops.nearest(x, y).squared_distance)
+
+
+@needs_native
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, on the way to its forward mode
+@pytest.mark.parametrize("op", [ops.chamfer, lambda a, b: ops.emd(a, b).cost], ids=["chamfer", "emd"])
+def test_compiled_function_transforms_are_not_silently_zero(op):
+    x, y = cloud("random", 2, 20, 3, 40), cloud("random", 2, 20, 3, 41)
+    torch._dynamo.reset()
+
+    def slope(a):
+        return torch.func.jvp(lambda z: op(z, y).sum(), (a,), (torch.ones_like(a),))[1]
+
+    want = torch.autograd.functional.jvp(lambda z: op(z, y).sum(), x, torch.ones_like(x))[1]
+    torch.testing.assert_close(slope(x), want)
+    torch.testing.assert_close(torch.compile(slope, backend="eager")(x), want)
