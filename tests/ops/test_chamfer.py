@@ -529,17 +529,6 @@ def test_compiles_to_one_graph_with_gradient():
         assert torch.equal(compiled_nearest(x, y).index, ops.nearest(x, y).index)
 
 
-@pytest.mark.gpu
-def test_cuda_tensors_run_on_the_reference_there(monkeypatch):
-    monkeypatch.setattr("pcdiff.ops._native._warned", set())
-    x, y = cloud("random", 2, 100, 3, 28), cloud("random", 2, 90, 3, 29)
-    assert ops.backend("cuda") == "reference"
-    with pytest.warns(RuntimeWarning, match="no cuda kernels"):
-        squared, index = ops.nearest(x.cuda(), y.cuda())
-    assert torch.equal(index.cpu(), ops.nearest(x, y).index)
-    torch.testing.assert_close(squared.cpu(), ops.nearest(x, y).squared_distance)
-
-
 @needs_native
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, on the way to its forward mode
 @pytest.mark.parametrize("op", [ops.chamfer, lambda a, b: ops.emd(a, b).cost], ids=["chamfer", "emd"])
