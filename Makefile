@@ -13,6 +13,7 @@ help:
 	@echo "make test    the whole test suite, linters first"
 	@echo "make chairs  train 40 minutes on real chairs (CHAIRS=file.hdf5), score on the test split"
 	@echo "make bench   time the ops against their baselines"
+	@echo "make sanitize  the CPU ops under the address and undefined-behaviour sanitizers, seven minutes"
 	@echo "make clean   remove build outputs and the virtual environment"
 
 setup: $(STAMP)

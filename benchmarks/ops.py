@@ -1,6 +1,6 @@
 """Point-cloud distances: pcdiff against the usual ways to compute them, on the same clouds in one run.
 
-    python benchmarks/ops.py [--only chamfer emd pairwise million] [--points 2048] [--threads 2] [--device cpu]
+    python benchmarks/ops.py [--only chamfer emd ...] [--points 2048] [--threads 2] [--device cpu]
 
 The clouds are surfaces of random ellipsoids, as the shapes of the field are: hollow, thin, and overlapping.
 `--blobs` takes Gaussian blobs instead, which fill space and leave a search less to skip. Baseline and pcdiff take
@@ -209,7 +209,54 @@ def bench_million(args: argparse.Namespace) -> None:
     compare(f"nearest, {args.million:,} x {args.million:,} points, both directions", runs, 3, args.device)
 
 
-BENCHES = {"chamfer": bench_chamfer, "emd": bench_emd, "pairwise": bench_pairwise, "million": bench_million}
+def bench_hard(args: argparse.Namespace) -> None:
+    """Certified and exact EMD of single pairs that are hard in different ways, beside SciPy's exact one."""
+    n, generator = args.points, torch.Generator().manual_seed(args.seed + 7)
+    x, y = torch.randn(2, n, 3, generator=generator).unbind(0)
+    one = surfaces(1, 2 * n, False, args.seed + 8)[0]
+    centres = torch.randn(16, 3, generator=generator).repeat_interleave(-(-n // 8), dim=0)
+    line = torch.tensor([1.0, 0.0, 0.0])
+    pairs = {
+        "two samplings of one surface": one.chunk(2),
+        "Gaussian blobs": (x, y),
+        "eight tight clusters": [c[:n] + 1e-3 * z for c, z in zip(centres.chunk(2), (x, y), strict=True)],
+        "rounded to a grid": ((2 * x).round(), (2 * y).round()),
+        "on a line": (x * line, y * line),
+        "five apart": (one[:n], surfaces(1, n, False, args.seed + 9)[0] + 5 * line),
+    }
+    for name, pair in pairs.items():
+        a, b = (cloud[None].to(args.device) for cloud in pair)
+        runs: dict[str, Run] = {"pcdiff, exact": lambda a=a, b=b: ops.emd(a, b, method="exact")}
+        if args.device == "cpu":
+            runs = {"SciPy linear_sum_assignment": lambda a=a, b=b: by_scipy_assignment(a, b, 1)} | runs
+        compare(f"EMD, {name}", runs | {"pcdiff": lambda a=a, b=b: ops.emd(a, b)}, 1, args.device)
+
+
+def bench_others(args: argparse.Namespace) -> None:
+    """Time the other ops, a pair at a time: no baseline but SciPy's trees for the neighbours."""
+    x, y = (surfaces(1, args.points, args.blobs, args.seed + s).to(args.device) for s in (10, 11))
+    runs: dict[str, Run] = {"pcdiff": lambda: ops.knn(x, y, 8)}
+    if args.device == "cpu":
+        a, b = x[0].numpy(), y[0].numpy()
+        runs = {"SciPy k-d tree": lambda: cKDTree(b).query(a, k=8, workers=args.threads)} | runs
+    compare("8 nearest neighbours", runs, args.repeats, args.device)
+    single: dict[str, Run] = {
+        "512 farthest points": lambda: ops.farthest_point_sample(x, min(512, args.points)),
+        "approxmatch-pointflow": lambda: ops.emd(x, y, method="approxmatch-pointflow"),
+        "sinkhorn, tolerance 1e-2": lambda: ops.emd(x, y, method="sinkhorn", tolerance=1e-2),
+    }
+    for name, run in single.items():
+        compare(name, {"pcdiff": run}, 3, args.device)
+
+
+BENCHES = {
+    "chamfer": bench_chamfer,
+    "emd": bench_emd,
+    "pairwise": bench_pairwise,
+    "million": bench_million,
+    "hard": bench_hard,
+    "others": bench_others,
+}
 
 
 def main() -> None:

@@ -306,7 +306,7 @@ class Solver {
           next.push_back(i);
           continue;
         }
-        // No increment: the object stays as good as the second best, which keeps the prices optimal.
+        // No increment: the object stays as good as the second best, so the prices still prove it the best.
         if (raise) fine_.set_price(offer.slot, fine_.price[at(offer.slot)] + (offer.second - offer.best));
         if (owner != kNobody) {
           slot_[at(owner)] = kNobody;
