@@ -14,8 +14,16 @@ ROOT = Path(__file__).resolve().parent.parent
 # `__init__.py`, which gathers the public names.
 FLOORS = [
     {"pcdiff.errors", "pcdiff.rng"},
-    {"pcdiff.atomic"},
-    {"pcdiff.config", "pcdiff.ops", "pcdiff.encoders", "pcdiff.flows", "pcdiff.nets", "pcdiff.diffusion"},
+    {"pcdiff.atomic", "pcdiff.distributed"},
+    {
+        "pcdiff.work",
+        "pcdiff.config",
+        "pcdiff.ops",
+        "pcdiff.encoders",
+        "pcdiff.flows",
+        "pcdiff.nets",
+        "pcdiff.diffusion",
+    },
     {"pcdiff.models", "pcdiff.metrics", "pcdiff.viz", "pcdiff.presets", "pcdiff.runs"},
     {"pcdiff.checkpoint", "pcdiff.interop"},
     {"pcdiff", "pcdiff.sampling", "pcdiff.training"},

@@ -1,21 +1,31 @@
 """How close a set of generated clouds is to a reference set: MMD, coverage and 1-NNA.
 
-The three scores read distance matrices only, so they serve any distance. MMD and coverage: Achlioptas et al.,
+The three scores read nearest neighbours only, so they serve any distance. MMD and coverage: Achlioptas et al.,
 "Learning Representations and Generative Models for 3D Point Clouds" (ICML 2018), section 2; 1-NNA: Lopez-Paz and
 Oquab (ICLR 2017), brought to clouds by Yang et al., "PointFlow" (ICCV 2019), section 5.1.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from pcdiff.errors import InputError
 from pcdiff.metrics._inputs import as_clouds, as_matrix
-from pcdiff.ops import pairwise
+from pcdiff.metrics.emd_search import emd_neighbours
+from pcdiff.metrics.neighbours import (
+    Nearest,
+    Neighbours,
+    Progress,
+    chamfer_neighbours,
+    equal,
+    neighbours_in_matrices,
+)
+from pcdiff.work import Work
 
-TIE_TOLERANCE = 1e-6  # relative; float32 sums over the same points in another order differ by about 1e-7
-DISTANCES = {"cd": "chamfer", "emd": "emd-exact"}
+DISTANCES = ("cd", "emd")
 
 
 class Coverage(NamedTuple):
@@ -39,6 +49,67 @@ class OneNNA(NamedTuple):
     copies: int
 
 
+@dataclass(frozen=True)
+class Scores:
+    """The three scores by one distance, and the terms of each cloud that they are means of.
+
+    Attributes:
+        mmd: the mean of `reference_distance`.
+        coverage: its share is the mean of `covered`.
+        one_nna: its accuracy is the mean of all votes.
+        reference_distance: `(R,)` distance of each reference to its nearest sample.
+        covered: `(R,)` bool: the nearest reference of at least one sample.
+        sample_votes: `(S,)` 1 where a sample is told rightly, 0 where wrongly, one half in a tie.
+        reference_votes: `(R,)` likewise.
+        nearest_reference: `(S,)` index of each sample's nearest reference.
+        sample_distance: `(S,)` distance of each sample to its nearest reference.
+    """
+
+    mmd: float
+    coverage: Coverage
+    one_nna: OneNNA
+    reference_distance: np.ndarray
+    covered: np.ndarray
+    sample_votes: np.ndarray
+    reference_votes: np.ndarray
+    nearest_reference: np.ndarray
+    sample_distance: np.ndarray
+
+    def terms(self) -> dict[str, tuple[np.ndarray, ...]]:
+        """Return, for each score, the groups of terms that it is the mean of; COV and 1-NNA in percent."""
+        return {
+            "MMD": (self.reference_distance,),
+            "COV": (100.0 * self.covered,),
+            "1-NNA": (100 * self.sample_votes, 100 * self.reference_votes),
+        }
+
+
+def scores_of(neighbours: Neighbours) -> Scores:
+    """Compute MMD, coverage and 1-NNA from the nearest neighbours."""
+    to_reference, to_samples = neighbours.sample_reference, neighbours.reference_sample
+    covered = np.isin(np.arange(len(to_samples.distance)), to_reference.index)
+    sample_votes, tied_samples = _votes(neighbours.sample_sample, to_reference.distance)
+    reference_votes, tied_references = _votes(neighbours.reference_reference, to_samples.distance)
+    test = OneNNA(
+        accuracy=100 * float(np.concatenate([sample_votes, reference_votes]).mean()),
+        samples=100 * float(sample_votes.mean()),
+        reference=100 * float(reference_votes.mean()),
+        ties=tied_samples + tied_references,
+        copies=int((to_reference.distance == 0).sum()),
+    )
+    return Scores(
+        mmd=float(to_samples.distance.mean()),
+        coverage=Coverage(float(covered.mean()), int(to_reference.tied.sum())),
+        one_nna=test,
+        reference_distance=to_samples.distance,
+        covered=covered,
+        sample_votes=sample_votes,
+        reference_votes=reference_votes,
+        nearest_reference=to_reference.index,
+        sample_distance=to_reference.distance,
+    )
+
+
 def mmd(sample_reference) -> float:
     """Return the minimum matching distance: the mean over references of the distance to the nearest sample.
 
@@ -57,10 +128,8 @@ def coverage(sample_reference) -> Coverage:
     Args:
         sample_reference: `(S, R)` distances, row = sample.
     """
-    matrix = as_matrix(sample_reference, "sample_reference")
-    nearest = matrix.argmin(axis=1)
-    tied = _equal(matrix, matrix.min(axis=1, keepdims=True)).sum(axis=1) > 1
-    return Coverage(len(np.unique(nearest)) / matrix.shape[1], int(tied.sum()))
+    nearest = Nearest.of_rows(matrix := as_matrix(sample_reference, "sample_reference"))
+    return Coverage(len(np.unique(nearest.index)) / matrix.shape[1], int(nearest.tied.sum()))
 
 
 def one_nna(sample_reference, reference_reference, sample_sample) -> OneNNA:
@@ -79,18 +148,7 @@ def one_nna(sample_reference, reference_reference, sample_sample) -> OneNNA:
     Raises:
         InputError: for shapes that do not fit, or a set of fewer than two clouds.
     """
-    across = as_matrix(sample_reference, "sample_reference")
-    count, count_reference = across.shape
-    right_samples, tied_samples = _votes(as_matrix(sample_sample, "sample_sample"), across, "sample_sample")
-    within = as_matrix(reference_reference, "reference_reference")
-    right_reference, tied_reference = _votes(within, across.T, "reference_reference")
-    return OneNNA(
-        accuracy=100 * float(right_samples + right_reference) / (count + count_reference),
-        samples=100 * float(right_samples) / count,
-        reference=100 * float(right_reference) / count_reference,
-        ties=tied_samples + tied_reference,
-        copies=int((across.min(axis=1) == 0).sum()),
-    )
+    return scores_of(neighbours_in_matrices(sample_reference, reference_reference, sample_sample)).one_nna
 
 
 def generation_scores(
@@ -99,6 +157,7 @@ def generation_scores(
     reference,
     distances: Sequence[str] = ("cd", "emd"),
     progress: Callable[[int, int], None] | None = None,
+    work: Work | None = None,
 ) -> dict:
     """Score generated clouds against a reference set of the same size. The clouds are compared as they come.
 
@@ -107,10 +166,11 @@ def generation_scores(
         reference: `(n, Q, 3)`; P = Q where "emd" is asked.
         distances: of "cd" (squared, mean + mean) and "emd" (exact, Euclidean, mean).
         progress: called with (pairs of clouds compared, pairs in all); a pair counts once for each distance.
+        work: shares the work and keeps what is finished; by default this process does all.
 
     Returns:
         For each distance D: `MMD-D` (unit of D), `COV-D` and `1-NNA-D` (percent); and under `details` per D the
-        accuracy of each set, |1-NNA - 50|, ties and copies.
+        accuracy of each set, |1-NNA - 50|, ties and copies, and for the EMD how many pairs had to be solved.
 
     Raises:
         InputError: for bad clouds, unequal set sizes (coverage and 1-NNA depend on them), unequal point counts
@@ -123,37 +183,71 @@ def generation_scores(
     """
     samples, reference = as_clouds(samples, "samples"), as_clouds(reference, "reference")
     check_sets(samples, reference, distances)
-    scores: dict = {"details": {}}
-    count = len(samples)
-    total, done = len(distances) * count * (2 * count - 1), 0
+    steps = Steps(progress, len(distances) * pairs_compared(len(samples)))
+    found, details = score_by(samples, reference, distances, work or Work(), "", steps)
+    return named(found) | {"details": details}
 
-    def matrix(xs, ys, kind, pairs):
-        nonlocal done
-        report = None if progress is None else lambda finished: progress(done + finished, total)
-        result = pairwise(xs, ys, distance=kind, progress=report)
-        done += pairs
-        return result
 
+def score_by(
+    samples: Tensor, reference: Tensor, distances: Sequence[str], work: Work, title: str, progress: Progress
+) -> tuple[dict[str, Scores], dict[str, dict]]:
+    """Return the scores by each distance of two checked sets, and each distance's details for a result file.
+
+    Args:
+        samples: `(n, P, 3)`.
+        reference: `(n, Q, 3)`.
+        distances: of `DISTANCES`.
+        work: does the blocks.
+        title: sets this comparison apart from others by the same `work`.
+        progress: called with the number of pairs compared, whenever some are.
+    """
+    scores, details = {}, {}
     for short in distances:
-        kind = DISTANCES[short]
-        across = matrix(samples, reference, kind, count * count)
-        within_reference = matrix(reference, None, kind, count * (count - 1) // 2)
-        within_samples = matrix(samples, None, kind, count * (count - 1) // 2)
-        covered = coverage(across)
-        test = one_nna(across, within_reference, within_samples)
-        name = short.upper()
-        scores[f"MMD-{name}"] = mmd(across)
-        scores[f"COV-{name}"] = 100 * covered.share
-        scores[f"1-NNA-{name}"] = test.accuracy
-        scores["details"][name] = {
+        name, effort = short.upper(), {}
+        if short == "cd":
+            neighbours = chamfer_neighbours(samples, reference, work, f"{title}{name}", progress)
+        else:
+            neighbours, spent = emd_neighbours(samples, reference, work, f"{title}{name}", progress)
+            effort = spent.to_dict()
+        scores[name] = scores_of(neighbours)
+        test = scores[name].one_nna
+        details[name] = {
             "1-NNA-samples": test.samples,
             "1-NNA-reference": test.reference,
             "|1-NNA-50|": abs(test.accuracy - 50),
             "1-NNA-ties": test.ties,
-            "COV-ties": covered.ties,
+            "COV-ties": scores[name].coverage.ties,
             "copies": test.copies,
+            **effort,
         }
-    return scores
+    return scores, details
+
+
+def named(scores: dict[str, Scores]) -> dict[str, float]:
+    """Return the scores under the names of result files: MMD raw, COV and 1-NNA in percent."""
+    flat = {}
+    for name, found in scores.items():
+        flat[f"MMD-{name}"] = found.mmd
+        flat[f"COV-{name}"] = 100 * found.coverage.share
+        flat[f"1-NNA-{name}"] = found.one_nna.accuracy
+    return flat
+
+
+def pairs_compared(count: int) -> int:
+    """Return the pairs of clouds in the three matrices of two sets of `count` clouds, two of them symmetric."""
+    return count * (2 * count - 1)
+
+
+class Steps:
+    """Turns steps into calls of `progress(done, total)`."""
+
+    def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def __call__(self, pairs: int) -> None:
+        self._done += pairs
+        if self._progress is not None and pairs:
+            self._progress(self._done, self._total)
 
 
 def check_sets(samples, reference, distances: Sequence[str]) -> None:
@@ -175,18 +269,7 @@ def check_sets(samples, reference, distances: Sequence[str]) -> None:
         )
 
 
-def _votes(within: np.ndarray, across: np.ndarray, name: str) -> tuple[float, int]:
-    """Return how many clouds of one set are told rightly (ties count one half), and the number of ties."""
-    count = len(across)
-    if within.shape != (count, count):
-        raise InputError(f"{name} must be {(count, count)} to fit sample_reference, got {within.shape}")
-    if count < 2:
-        raise InputError(f"{name}: 1-NNA leaves one cloud out and needs at least 2 in each set, got {count}")
-    same = np.where(np.eye(count, dtype=bool), np.inf, within).min(axis=1)
-    other = across.min(axis=1)
-    tied = _equal(same, other)
-    return float(((same < other) & ~tied).sum() + 0.5 * tied.sum()), int(tied.sum())
-
-
-def _equal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.abs(a - b) <= TIE_TOLERANCE * np.maximum(np.abs(a), np.abs(b))
+def _votes(same: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return each cloud's vote (1 told rightly, 0 wrongly, one half in a tie), and the number of ties."""
+    tied = equal(same, other)
+    return np.where(tied, 0.5, (same < other).astype(np.float64)), int(tied.sum())

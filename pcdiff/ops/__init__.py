@@ -8,6 +8,7 @@ import torch
 
 from pcdiff.ops._assignment import estimated_emd_seconds
 from pcdiff.ops._native import backend, cpu_capabilities
+from pcdiff.ops.bounds import PairBounds, emd_pairs, sliced_bound, slices
 from pcdiff.ops.chamfer import Directions, Nearest, chamfer, nearest
 from pcdiff.ops.emd import EMD, emd
 from pcdiff.ops.knn import KNN, knn
@@ -24,13 +25,17 @@ __all__ = [
     "KNN",
     "Directions",
     "Nearest",
+    "PairBounds",
     "backend",
     "chamfer",
     "cpu_capabilities",
     "emd",
+    "emd_pairs",
     "estimated_emd_seconds",
     "farthest_point_sample",
     "knn",
     "nearest",
     "pairwise",
+    "sliced_bound",
+    "slices",
 ]

@@ -13,6 +13,9 @@ from pcdiff.ops import _check, _native
 
 # On CUDA one block solves a pair, at up to 400 N bids of N objects: above this the CPU's search is the quicker one.
 _MOST_POINTS_ON_CUDA = 16384
+# Of the auctions that come before the exact solver: most pairs are decided by a rough bound.
+_TOLERANCES_ON_CUDA = (0.05, 1e-3)
+_PAIRS_AT_ONCE_ON_CUDA = 4096
 
 
 def estimated_emd_seconds(pairs: int, points: int) -> float:
@@ -78,6 +81,37 @@ def cost_matrix(xs: torch.Tensor, ys: torch.Tensor, upper: bool, tolerance: floa
     return cost.to(xs.device)
 
 
+def costs_of_pairs(
+    xs: torch.Tensor, ys: torch.Tensor, pairs: torch.Tensor, enough: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return costs `(K,)` and lower bounds `(K,)` of the pairs `(K, 2)` of two sets, optimal but where a bound > enough.
+
+    On CUDA auctions of growing precision sort out what the bounds decide; what is left goes to the CPU's solver.
+    """
+    xs, ys = xs.detach(), ys.detach()
+    if _device_for(xs, 0.0) is None:
+        _native.prepare_reference(xs=xs, ys=ys)
+        costs = [cost for cost, _ in _by_scipy((xs[i], ys[j]) for i, j in pairs.tolist())]
+        cost = torch.tensor(costs, dtype=xs.dtype, device=xs.device)
+        return cost, cost
+    if xs.device.type == "cpu":
+        return _native.call("assign_listed", pairs, enough, 0.0, xs=xs, ys=ys)
+    cost = xs.new_full((len(pairs),), float("inf"))
+    bound, left = torch.zeros_like(cost), torch.arange(len(pairs), device=xs.device)
+    pairs, enough = pairs.to(xs.device), enough.to(xs.device)
+    for tolerance in _TOLERANCES_ON_CUDA if _device_for(xs, _TOLERANCES_ON_CUDA[0]) == xs.device else ():
+        for part in left.split(_PAIRS_AT_ONCE_ON_CUDA):
+            x, y = xs[pairs[part, 0]], ys[pairs[part, 1]]
+            # An open gap is no failure here: the bounds hold, and the next solver goes on.
+            _, found, proved = _native.call("assign", None, tolerance, x=x, y=y)
+            cost[part], bound[part] = torch.minimum(cost[part], found), torch.maximum(bound[part], proved)
+        left = left[(bound[left] <= enough[left]) & (bound[left] < cost[left])]
+    if len(left):
+        found, proved = costs_of_pairs(xs.cpu(), ys.cpu(), pairs[left].cpu(), enough[left].cpu())
+        cost[left], bound[left] = found.to(xs.device), proved.to(xs.device)
+    return cost, bound
+
+
 def _tell_of_open_gaps(cost: torch.Tensor, bound: torch.Tensor, tolerance: float) -> None:
     """Warn where a solver ended with a larger gap than was asked for."""
     if _check.out_of_reach(cost.device):
@@ -112,6 +146,11 @@ def _by_scipy(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[tu
 @_native.fake("assign")
 def _(x, y, lengths, tolerance):
     return x.new_empty(x.shape[:2], dtype=torch.int64), x.new_empty(x.shape[:1]), x.new_empty(x.shape[:1])
+
+
+@_native.fake("assign_listed")
+def _(xs, ys, pairs, enough, tolerance):
+    return xs.new_empty(pairs.shape[:1]), xs.new_empty(pairs.shape[:1])
 
 
 @_native.fake("assign_matrix")

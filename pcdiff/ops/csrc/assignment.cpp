@@ -144,7 +144,7 @@ class Solver {
     owner_.assign(static_cast<size_t>(y.blocks * kBlock), kNobody);
   }
 
-  Assignment solve(double tolerance) {
+  Assignment solve(double tolerance, double enough) {
     if (n_ == 1) {
       // Nobody outbids anybody.
       take(0, 0);
@@ -163,6 +163,7 @@ class Solver {
       }
       if (!done) break;
       measure();
+      if (best_.lower_bound > enough) return best_;
       if (closed(goal)) break;
       const double last = goal * best_.lower_bound / kGapInIncrements;
       const double next = increment / kShrink;
@@ -387,7 +388,7 @@ class Solver {
 
 template <class T>
 Assignment assign(const Bidding& bidding, const T* x, const T* y, int64_t n, int64_t dim, double tolerance,
-                  int64_t* assignment) {
+                  double enough, int64_t* assignment) {
   // To a size of about 1, by a power of two, which rounds nothing: squares can neither overflow nor vanish.
   std::vector<double> origin(static_cast<size_t>(std::max<int64_t>(dim, 3)), 0.0);
   std::vector<bool> flat(origin.size(), true);
@@ -419,7 +420,7 @@ Assignment assign(const Bidding& bidding, const T* x, const T* y, int64_t n, int
 
   const Ordered ordered_x(scaled(x).data(), n, dim), ordered_y(scaled(y).data(), n, dim);
   Solver solver(bidding, ordered_x, ordered_y, n, origin);
-  const Assignment result = solver.solve(tolerance);
+  const Assignment result = solver.solve(tolerance, std::ldexp(enough, exponent));
   for (int64_t i = 0; i < n; ++i) {
     assignment[ordered_x.index[static_cast<size_t>(i)]] =
         ordered_y.index[static_cast<size_t>(solver.slots()[static_cast<size_t>(i)])];
@@ -431,7 +432,7 @@ Assignment assign(const Bidding& bidding, const T* x, const T* y, int64_t n, int
   return {cost, result.lower_bound == result.cost ? cost : bound};
 }
 
-template Assignment assign(const Bidding&, const float*, const float*, int64_t, int64_t, double, int64_t*);
-template Assignment assign(const Bidding&, const double*, const double*, int64_t, int64_t, double, int64_t*);
+template Assignment assign(const Bidding&, const float*, const float*, int64_t, int64_t, double, double, int64_t*);
+template Assignment assign(const Bidding&, const double*, const double*, int64_t, int64_t, double, double, int64_t*);
 
 }  // namespace pcdiff

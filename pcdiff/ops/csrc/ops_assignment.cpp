@@ -2,7 +2,6 @@
 #include <cmath>
 #include <limits>
 #include <tuple>
-#include <utility>
 #include <vector>
 
 #include "assignment.h"
@@ -10,6 +9,9 @@
 
 namespace pcdiff {
 namespace {
+
+// No lower bound is above it: the pair is solved to the end.
+constexpr double kNoBound = std::numeric_limits<double>::infinity();
 
 void check_one_size(const Shape& s) {
   STD_TORCH_CHECK(s.n == s.m, "pcdiff: x and y must have the same number of points, got ", s.n, " and ", s.m);
@@ -57,8 +59,8 @@ std::tuple<Tensor, Tensor, Tensor> assign_pairs(const Tensor& x, const Tensor& y
         const int64_t n = counts[b];
         int64_t* row = write<int64_t>(assignment) + b * s.n;
         const int64_t start = b * s.n * s.dim;
-        const Assignment found =
-            assign(bidding, read<T>(cx) + start, read<T>(cy) + start, n, s.dim, attainable<T>(tolerance), row);
+        const Assignment found = assign(bidding, read<T>(cx) + start, read<T>(cy) + start, n, s.dim,
+                                        attainable<T>(tolerance), kNoBound, row);
         for (int64_t i = n; i < s.n; ++i) row[i] = i;
         write_result(found, write<T>(cost) + b, write<T>(lower_bound) + b);
       }
@@ -67,39 +69,67 @@ std::tuple<Tensor, Tensor, Tensor> assign_pairs(const Tensor& x, const Tensor& y
   return {assignment, cost, lower_bound};
 }
 
+// One pair of clouds out of two sets, where its result goes, and the lower bound at which it need not be solved further.
+struct Job {
+  int64_t row, column, place;
+  double enough;
+};
+
+void run_jobs(const Tensor& xs, const Tensor& ys, const Shape& s, const std::vector<Job>& jobs, double tolerance,
+              const Tensor& cost, const Tensor& lower_bound) {
+  STD_TORCH_CHECK(tolerance >= 0, "pcdiff: tolerance must not be negative");
+  const Tensor cx = stable::contiguous(xs), cy = stable::contiguous(ys);
+  by_dtype(xs, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t size = s.n * s.dim;
+    check_finite(read<T>(cx), s.batch * size, "xs");
+    check_finite(read<T>(cy), ys.size(0) * size, "ys");
+    const Bidding bidding;
+    parallel(static_cast<int64_t>(jobs.size()), 1, [&](int64_t first, int64_t last) {
+      std::vector<int64_t> assignment(static_cast<size_t>(s.n));
+      for (int64_t k = first; k < last; ++k) {
+        const Job& job = jobs[static_cast<size_t>(k)];
+        const Assignment found = assign(bidding, read<T>(cx) + job.row * size, read<T>(cy) + job.column * size, s.n,
+                                        s.dim, attainable<T>(tolerance), job.enough, assignment.data());
+        write_result(found, write<T>(cost) + job.place, write<T>(lower_bound) + job.place);
+      }
+    });
+  });
+}
+
 std::tuple<Tensor, Tensor> assign_matrix(const Tensor& xs, const Tensor& ys, bool upper, double tolerance) {
   const Shape s = checked_sets(xs, ys);
   check_one_size(s);
   const int64_t columns = ys.size(0);
-  STD_TORCH_CHECK(tolerance >= 0, "pcdiff: tolerance must not be negative");
-  const Tensor cx = stable::contiguous(xs), cy = stable::contiguous(ys);
-  Tensor cost = stable::new_empty(xs, {s.batch, columns});
-  Tensor lower_bound = stable::new_empty(xs, {s.batch, columns});
-  by_dtype(xs, [&](auto zero) {
-    using T = decltype(zero);
-    check_finite(read<T>(cx), s.batch * s.n * s.dim, "xs");
-    check_finite(read<T>(cy), columns * s.n * s.dim, "ys");
-    T* costs = write<T>(cost);
-    T* bounds = write<T>(lower_bound);
-    std::vector<std::pair<int64_t, int64_t>> pairs;
-    for (int64_t i = 0; i < s.batch; ++i) {
-      for (int64_t j = 0; j < columns; ++j) {
-        costs[i * columns + j] = bounds[i * columns + j] = T{0};
-        if (!upper || j > i) pairs.emplace_back(i, j);
-      }
-    }
-    const int64_t size = s.n * s.dim;
-    const Bidding bidding;
-    parallel(static_cast<int64_t>(pairs.size()), 1, [&](int64_t first, int64_t last) {
-      std::vector<int64_t> row(static_cast<size_t>(s.n));
-      for (int64_t p = first; p < last; ++p) {
-        const auto [i, j] = pairs[static_cast<size_t>(p)];
-        const Assignment found = assign(bidding, read<T>(cx) + i * size, read<T>(cy) + j * size, s.n, s.dim,
-                                        attainable<T>(tolerance), row.data());
-        write_result(found, costs + i * columns + j, bounds + i * columns + j);
-      }
-    });
-  });
+  const Tensor cost = stable::new_zeros(xs, {s.batch, columns});
+  const Tensor lower_bound = stable::new_zeros(xs, {s.batch, columns});
+  std::vector<Job> jobs;
+  for (int64_t i = 0; i < s.batch; ++i) {
+    for (int64_t j = upper ? i + 1 : 0; j < columns; ++j) jobs.push_back({i, j, i * columns + j, kNoBound});
+  }
+  run_jobs(xs, ys, s, jobs, tolerance, cost, lower_bound);
+  return {cost, lower_bound};
+}
+
+std::tuple<Tensor, Tensor> assign_listed(const Tensor& xs, const Tensor& ys, const Tensor& pairs, const Tensor& enough,
+                                         double tolerance) {
+  const Shape s = checked_sets(xs, ys);
+  check_one_size(s);
+  STD_TORCH_CHECK(pairs.scalar_type() == ScalarType::Long && pairs.dim() == 2 && pairs.size(1) == 2,
+                  "pcdiff: pairs must be an int64 tensor (K, 2)");
+  const int64_t count = pairs.size(0);
+  STD_TORCH_CHECK(enough.scalar_type() == ScalarType::Double && enough.dim() == 1 && enough.size(0) == count,
+                  "pcdiff: enough must be a float64 tensor (K,)");
+  const Tensor listed = stable::contiguous(pairs), limits = stable::contiguous(enough);
+  std::vector<Job> jobs;
+  for (int64_t k = 0; k < count; ++k) {
+    const int64_t i = read<int64_t>(listed)[2 * k], j = read<int64_t>(listed)[2 * k + 1];
+    STD_TORCH_CHECK(i >= 0 && i < s.batch && j >= 0 && j < ys.size(0), "pcdiff: pairs must lie in 0..", s.batch - 1,
+                    " and 0..", ys.size(0) - 1, ", got ", i, " and ", j);
+    jobs.push_back({i, j, k, read<double>(limits)[k]});
+  }
+  Tensor cost = stable::new_empty(xs, {count}), lower_bound = stable::new_empty(xs, {count});
+  run_jobs(xs, ys, s, jobs, tolerance, cost, lower_bound);
   return {cost, lower_bound};
 }
 
@@ -110,10 +140,14 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pcdiff, m) {
   m.def(
       "assign(Tensor x, Tensor y, Tensor? lengths, float tolerance) -> (Tensor assignment, Tensor cost, "
       "Tensor lower_bound)");
+  m.def(
+      "assign_listed(Tensor xs, Tensor ys, Tensor pairs, Tensor enough, float tolerance) -> (Tensor cost, "
+      "Tensor lower_bound)");
   m.def("assign_matrix(Tensor xs, Tensor ys, bool upper, float tolerance) -> (Tensor cost, Tensor lower_bound)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pcdiff, CPU, m) {
   m.impl("assign", TORCH_BOX(&pcdiff::assign_pairs));
+  m.impl("assign_listed", TORCH_BOX(&pcdiff::assign_listed));
   m.impl("assign_matrix", TORCH_BOX(&pcdiff::assign_matrix));
 }

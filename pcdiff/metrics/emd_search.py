@@ -1,0 +1,194 @@
+"""The nearest clouds by the earth mover's distance, without solving every pair.
+
+MMD, coverage and 1-NNA need nearest neighbours only, so a pair matters no longer once a proved lower bound of its
+distance lies above the distance of nearer pairs that are known. Bounds, from the cheapest: sorted projections
+(`sliced_bound`, which is at least the distance of the centroids), the mean distance to the nearest point, and the
+prices of the auction that is under way. What is left is solved to the end, so the scores are those of the whole matrix.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcdiff.metrics.neighbours import TIE_TOLERANCE, Nearest, Neighbours, Progress
+from pcdiff.ops import chamfer, emd_pairs, sliced_bound, slices
+from pcdiff.work import Work
+
+_PAIRS_IN_A_BLOCK = 64
+_SLICED_IN_A_BLOCK = 64  # rows of a matrix of bounds
+# Pairs whose distances might be equal within `TIE_TOLERANCE` are solved, all of them.
+_MARGIN = 1 + 2 * TIE_TOLERANCE
+# Of the mean nearest distance: float32's roundings, far more than they can be.
+_NEAREST_MARGIN = 1 - 1e-5
+
+
+@dataclass
+class Effort:
+    """How pairs of clouds were dealt with: `pairs` in all, `bounded` by a bound alone, `stopped` while the auction
+    ran, `solved` to the end.
+    """
+
+    pairs: int = 0
+    stopped: int = 0
+    solved: int = 0
+
+    @property
+    def bounded(self) -> int:
+        """Pairs that no auction was started for."""
+        return self.pairs - self.stopped - self.solved
+
+    def to_dict(self) -> dict[str, int | float]:
+        """Return counts and the share solved to the end, for a result file."""
+        shares = {"bounded": self.bounded, "stopped_early": self.stopped, "solved_to_the_end": self.solved}
+        return {"pairs": self.pairs, **shares, "share_solved_to_the_end": self.solved / max(1, self.pairs)}
+
+
+class _Matrix:
+    """Lower and upper bounds of the distances between two sets, or within one; equal where a pair is solved."""
+
+    def __init__(
+        self, xs: Tensor, ys: Tensor | None, centre: Tensor, work: Work, name: str, effort: Effort
+    ) -> None:
+        self._xs, self._ys = xs, xs if ys is None else ys
+        self._work, self._name, self._effort = work, name, effort
+        self._calls = 0
+        self.symmetric = ys is None
+        self.low = self._sliced(slices(xs, centre), None if ys is None else slices(ys, centre))
+        self.high = np.full_like(self.low, np.inf)
+        count, other = self.low.shape
+        effort.pairs += count * (count - 1) // 2 if self.symmetric else count * other
+        if self.symmetric:
+            np.fill_diagonal(self.low, np.inf)
+
+    def _sliced(self, xs, ys) -> np.ndarray:
+        ys = xs if ys is None else ys
+        rows = range(0, xs.quantiles.shape[1], _SLICED_IN_A_BLOCK)
+
+        def compute(i: int) -> tuple[np.ndarray]:
+            part = xs._replace(quantiles=xs.quantiles[:, i : i + _SLICED_IN_A_BLOCK])
+            return (sliced_bound(part, ys).cpu().numpy(),)
+
+        return np.concatenate([part for (part,) in self._work.map(f"{self._name} slices", rows, compute)])
+
+    def open(self, limit: np.ndarray) -> np.ndarray:
+        """Tell which pairs `(n, m)` are not solved and may be no farther than `limit`, of a shape that broadcasts."""
+        return (self.low < self.high) & (self.low <= limit)
+
+    def solve(self, pairs: np.ndarray, limit: np.ndarray, progress: Progress) -> None:
+        """Solve pairs `(K, 2)` to the end, each unless a bound above its `limit` `(K,)` turns up first."""
+        if self.symmetric:
+            # A pair once, and always in the same direction: float sums depend on it.
+            pairs = np.sort(pairs, axis=1)
+            pairs, first = np.unique(pairs, axis=0, return_index=True)
+            limit = limit[first]
+        self._calls += 1
+        blocks = range(0, len(pairs), _PAIRS_IN_A_BLOCK)
+
+        def compute(k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            part = slice(k, k + _PAIRS_IN_A_BLOCK)
+            return self._bounds(torch.from_numpy(pairs[part]), torch.from_numpy(limit[part]))
+
+        found = self._work.map(f"{self._name} {self._calls}", blocks, compute)
+        for k, (low, high, started) in zip(blocks, found, strict=True):
+            i, j = pairs[k : k + _PAIRS_IN_A_BLOCK].T
+            for a, b in ((i, j), (j, i)) if self.symmetric else ((i, j),):
+                self.low[a, b] = np.maximum(self.low[a, b], low)
+                self.high[a, b] = np.minimum(self.high[a, b], high)
+            solved = int((low == high).sum())
+            self._effort.solved += solved
+            self._effort.stopped += int(started.sum()) - solved
+            progress(len(i))
+
+    def _bounds(self, pairs: Tensor, limit: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return lower bounds, upper bounds (infinite where there is none) and whether an auction was started."""
+        device = self._xs.device
+        there, back = chamfer(
+            self._xs[pairs[:, 0].to(device)],
+            self._ys[pairs[:, 1].to(device)],
+            squared=False,
+            directions="apart",
+        )
+        low = (torch.maximum(there, back) * _NEAREST_MARGIN).cpu()
+        high = torch.full_like(low, torch.inf)
+        started = low <= limit
+        if started.any():
+            found = emd_pairs(self._xs, self._ys, pairs[started], limit[started])
+            low[started], high[started] = found.lower_bound.cpu(), found.cost.cpu()
+        return low.numpy(), high.numpy(), started.numpy()
+
+
+def emd_neighbours(
+    samples: Tensor, reference: Tensor, work: Work, name: str, progress: Progress
+) -> tuple[Neighbours, Effort]:
+    """Find what MMD, coverage and 1-NNA need of the neighbours by the exact earth mover's distance.
+
+    Args:
+        samples: `(S, P, 3)`.
+        reference: `(R, P, 3)`.
+        work: does the blocks.
+        name: of this piece of work.
+        progress: called with the number of pairs of clouds dealt with, whenever some are.
+
+    Returns:
+        The neighbours, for which the three scores, ties included, are those of the whole matrices of
+        `pairwise(..., "emd-exact")`; and how it was done.
+    """
+    effort = Effort()
+    centre = torch.cat([samples, reference]).double().mean(dim=(0, 1))
+    across = _Matrix(samples, reference, centre, work, f"{name} across", effort)
+    _resolve_across(across, progress)
+    rows, columns = Nearest.of_rows(across.high), Nearest.of_rows(across.high.T)
+    within = []
+    for clouds, nearest, title in ((samples, rows, "samples"), (reference, columns, "reference")):
+        matrix = _Matrix(clouds, None, centre, work, f"{name} {title}", effort)
+        _resolve_within(matrix, nearest.distance, progress)
+        within.append(matrix.high.min(axis=1).astype(np.float64))
+    return Neighbours(rows, columns, *within), effort
+
+
+def _resolve_across(matrix: _Matrix, progress: Progress) -> None:
+    """Solve until the nearest of every row and of every column is known, and all that are as near."""
+    dealt, k = 0, 1
+    while True:
+        rows = matrix.high.min(axis=1, keepdims=True) * _MARGIN
+        columns = matrix.high.min(axis=0, keepdims=True) * _MARGIN
+        limit = np.maximum(rows, columns)
+        chosen = _lowest(matrix.low, matrix.open(rows), k) | _lowest(matrix.low.T, matrix.open(columns).T, k).T
+        if not chosen.any():
+            break
+        pairs = np.argwhere(chosen)
+        matrix.solve(pairs, limit[chosen].astype(np.float64), progress)
+        dealt += len(pairs)
+        k *= 2
+    progress(limit.size - dealt)
+
+
+def _resolve_within(matrix: _Matrix, across: np.ndarray, progress: Progress) -> None:
+    """Solve until it is known of every cloud whether a cloud of its own set is nearer than the distance `across`."""
+    count, dealt, k = len(across), 0, 1
+    limit = (across * _MARGIN).astype(np.float32)
+    limit = np.where(limit < across * _MARGIN, np.nextafter(limit, np.float32(np.inf)), limit)
+    while True:
+        undecided = matrix.high.min(axis=1) >= across / _MARGIN
+        reach = np.where(undecided, limit, -np.float32(1))
+        chosen = _lowest(matrix.low, matrix.open(reach[:, None]), k)
+        chosen = np.triu(chosen | chosen.T)
+        if not chosen.any():
+            break
+        pairs = np.argwhere(chosen)
+        matrix.solve(pairs, np.maximum(reach[:, None], reach[None])[chosen].astype(np.float64), progress)
+        dealt += len(pairs)
+        k *= 2
+    progress(count * (count - 1) // 2 - dealt)
+
+
+def _lowest(low: np.ndarray, open_: np.ndarray, k: int) -> np.ndarray:
+    """Mark the k lowest open entries of every row."""
+    k = min(k, low.shape[1])
+    value = np.where(open_, low, np.inf)
+    places = np.argpartition(value, k - 1, axis=1)[:, :k]
+    chosen = np.zeros(low.shape, dtype=bool)
+    np.put_along_axis(chosen, places, True, axis=1)
+    return chosen & open_

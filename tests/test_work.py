@@ -1,0 +1,158 @@
+"""Blocks of work: remembered after a kill, cut off where torn, refused where they belong to something else."""
+
+import errno
+
+import numpy as np
+import pytest
+
+from pcdiff.errors import InputError
+from pcdiff.work import Journal, Stopped, Work
+
+SETTINGS = {"seed": 1, "clouds": "ab"}
+
+
+def compute(block):
+    return np.full((2, block), block, dtype=np.float32), np.array(block)
+
+
+def results(work, name="blocks", count=6):
+    return [tuple(array.tolist() for array in arrays) for arrays in work.map(name, range(count), compute)]
+
+
+EXPECTED = results(Work())
+
+
+def counted(counter):
+    def run(block):
+        counter.append(block)
+        return compute(block)
+
+    return run
+
+
+def test_results_come_in_order_and_are_remembered(tmp_path):
+    path = tmp_path / "new" / "journal"
+    journal = Journal(path, SETTINGS)
+    assert results(Work(journal)) == EXPECTED
+    journal.close()
+    again = Journal(path, SETTINGS)
+    work, calls = Work(again), []
+    assert work.remembered == 6
+    found = [arrays[1].item() for arrays in work.map("blocks", range(6), counted(calls))]
+    assert found == list(range(6))
+    assert not calls
+    again.remove()
+    assert not path.exists()
+
+
+def test_a_journal_torn_anywhere_gives_the_same_results(tmp_path):
+    path = tmp_path / "journal"
+    journal = Journal(path, SETTINGS)
+    results(Work(journal))
+    journal.close()
+    whole = path.read_bytes()
+    computed = set()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        torn = Journal(path, SETTINGS)
+        work, calls = Work(torn), []
+        found = [tuple(a.tolist() for a in arrays) for arrays in work.map("blocks", range(6), counted(calls))]
+        assert found == EXPECTED
+        assert calls == list(range(6 - len(calls), 6))
+        computed.add(len(calls))
+        torn.close()
+        assert path.read_bytes() == whole
+    assert computed == set(range(1, 7))
+
+
+def test_a_flipped_byte_loses_only_what_follows(tmp_path):
+    path = tmp_path / "journal"
+    journal = Journal(path, SETTINGS)
+    results(Work(journal))
+    journal.close()
+    whole = path.read_bytes()
+    start = whole.index(b'["blocks", 3')
+    path.write_bytes(whole[: start + 20] + bytes([whole[start + 20] ^ 1]) + whole[start + 21 :])
+    with Journal(path, SETTINGS) as again:
+        assert sorted(again.records) == [("blocks", k) for k in range(3)]
+        assert results(Work(again)) == EXPECTED
+
+
+def test_other_settings_are_refused_and_the_file_stays(tmp_path):
+    path = tmp_path / "journal"
+    Journal(path, SETTINGS).close()
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"journal: holds stopped work with seed = 1, not 2; give its flags"):
+        Journal(path, SETTINGS | {"seed": 2})
+    with pytest.raises(InputError, match="with extra = null, not 5"):
+        Journal(path, SETTINGS | {"extra": 5})
+    assert path.read_bytes() == before
+    path.write_bytes(b"something else\nentirely")
+    with pytest.raises(InputError, match="not a journal of this version"):
+        Journal(path, SETTINGS)
+    assert path.read_bytes() == b"something else\nentirely"
+
+
+def test_settings_are_compared_as_json(tmp_path):
+    Journal(tmp_path / "journal", {"sizes": (1, 2)}).close()
+    Journal(tmp_path / "journal", {"sizes": [1, 2]}).close()
+
+
+def test_told_to_stop_it_keeps_what_is_done(tmp_path):
+    path = tmp_path / "journal"
+    journal = Journal(path, SETTINGS)
+    seen = []
+    work = Work(journal, stop=lambda: len(seen) >= 2)
+    with pytest.raises(Stopped):
+        for arrays in work.map("blocks", range(6), compute):
+            seen.append(arrays[1].item())
+    assert seen == [0, 1]
+    journal.close()
+    with Journal(path, SETTINGS) as again:
+        assert len(again.records) == 2
+        assert results(Work(again)) == EXPECTED
+
+
+def test_a_stop_at_the_very_end_is_no_stop():
+    assert results(Work(stop=lambda: True), count=1) == EXPECTED[:1]
+
+
+def test_a_name_serves_once():
+    work = Work()
+    results(work)
+    with pytest.raises(ValueError, match="one piece of work only"):
+        results(work)
+
+
+@pytest.mark.parametrize("array", [np.zeros((0, 3)), np.array(True), np.arange(6).reshape(2, 3).T, np.float64(1)])
+def test_arrays_keep_shape_type_and_values(array, tmp_path):
+    array = np.asarray(array)
+    journal = Journal(tmp_path / "journal", SETTINGS)
+    list(Work(journal).map("one", [0], lambda _: (array,)))
+    journal.close()
+    with Journal(tmp_path / "journal", SETTINGS) as again:
+        ((found,),) = Work(again).map("one", [0], compute)
+    assert found.dtype == array.dtype
+    np.testing.assert_array_equal(found, array)
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path):
+    journal = Journal(tmp_path / "journal", SETTINGS)
+    results(Work(journal), count=2)
+
+    class Full:
+        def write(self, content):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    journal._file, kept = Full(), journal._file
+    with pytest.raises(InputError, match=r"journal: cannot write \(No space left on device\); what is in it stays"):
+        results(Work(journal), name="more")
+    kept.close()
+    with Journal(tmp_path / "journal", SETTINGS) as again:
+        assert len(again.records) == 2
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        Journal(tmp_path / "file" / "journal", SETTINGS)
