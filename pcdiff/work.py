@@ -1,7 +1,7 @@
 """Long work that is cut into blocks: shared by processes, kept in a journal, and the same whoever does it.
 
-A block's result may depend on nothing but the block. Then a job that was killed goes on where it stood, and any number
-of processes gives the same bits as one.
+A block's result may depend on nothing but the block. Then a job that was killed goes on where it stood, and any
+number of processes gives the same bits as one.
 """
 
 import json
@@ -38,8 +38,8 @@ class Journal:
         settings: what the results depend on, ready for JSON.
 
     Raises:
-        InputError: the file belongs to other settings (the first that differs is named), is no journal, or cannot be
-            written.
+        InputError: the file belongs to other settings (the first that differs is named), is no journal, or cannot
+            be written.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
@@ -60,13 +60,14 @@ class Journal:
         elif found != settings:
             self._file.close()
             key = next(k for k in [*settings, *found] if settings.get(k) != found.get(k))
+            was, now = _short(found.get(key)), _short(settings.get(key))
             raise InputError(
-                f"{path}: holds stopped work with {key} = {_short(found.get(key))}, not {_short(settings.get(key))}; "
+                f"{path}: holds stopped work with {key} = {was}, not {now}; "
                 "give its flags to go on with it, delete it to start anew, or give another --out"
             )
 
     def _read(self) -> dict[str, Any] | None:
-        """Load the records and cut the file after the last whole one; return the settings, None for a fresh file."""
+        """Load the records, cut the file after the last whole one, return the settings: None for a fresh file."""
         head = self._file.read(len(_MAGIC))
         line = self._file.readline()
         if not line.endswith(b"\n") and _MAGIC.startswith(head):

@@ -104,8 +104,7 @@ def test_told_to_stop_it_keeps_what_is_done(tmp_path):
     seen = []
     work = Work(journal, stop=lambda: len(seen) >= 2)
     with pytest.raises(Stopped):
-        for arrays in work.map("blocks", range(6), compute):
-            seen.append(arrays[1].item())
+        seen.extend(arrays[1].item() for arrays in work.map("blocks", range(6), compute))
     assert seen == [0, 1]
     journal.close()
     with Journal(path, SETTINGS) as again:

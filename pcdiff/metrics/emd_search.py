@@ -3,7 +3,8 @@
 MMD, coverage and 1-NNA need nearest neighbours only, so a pair matters no longer once a proved lower bound of its
 distance lies above the distance of nearer pairs that are known. Bounds, from the cheapest: sorted projections
 (`sliced_bound`, which is at least the distance of the centroids), the mean distance to the nearest point, and the
-prices of the auction that is under way. What is left is solved to the end, so the scores are those of the whole matrix.
+prices of the auction that is under way. What is left is solved to the end, so the scores are those of the whole
+matrix.
 """
 
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ class _Matrix:
         return np.concatenate([part for (part,) in self._work.map(f"{self._name} slices", rows, compute)])
 
     def open(self, limit: np.ndarray) -> np.ndarray:
-        """Tell which pairs `(n, m)` are not solved and may be no farther than `limit`, of a shape that broadcasts."""
+        """Tell which pairs `(n, m)` are not solved and may be no farther than `limit`, which broadcasts."""
         return (self.low < self.high) & (self.low <= limit)
 
     def solve(self, pairs: np.ndarray, limit: np.ndarray, progress: Progress) -> None:
@@ -166,7 +167,7 @@ def _resolve_across(matrix: _Matrix, progress: Progress) -> None:
 
 
 def _resolve_within(matrix: _Matrix, across: np.ndarray, progress: Progress) -> None:
-    """Solve until it is known of every cloud whether a cloud of its own set is nearer than the distance `across`."""
+    """Solve until it is known of every cloud whether one of its own set is nearer than the distance `across`."""
     count, dealt, k = len(across), 0, 1
     limit = (across * _MARGIN).astype(np.float32)
     limit = np.where(limit < across * _MARGIN, np.nextafter(limit, np.float32(np.inf)), limit)

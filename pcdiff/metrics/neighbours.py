@@ -47,8 +47,9 @@ class Neighbours:
     Attributes:
         sample_reference: of each sample, in the reference set.
         reference_sample: of each reference cloud, among the samples.
-        sample_sample: `(S,)` distance of each sample to the nearest other one; `reference_reference` likewise. Where
-            a search stopped early it is a bound on the right side of the distance to the other set.
+        sample_sample: `(S,)` distance of each sample to the nearest other one. Where a search stopped early it is a
+            bound on the right side of the distance to the other set.
+        reference_reference: `(R,)`, likewise.
     """
 
     sample_reference: Nearest
@@ -60,9 +61,8 @@ class Neighbours:
 def equal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Tell which distances are the same within `TIE_TOLERANCE`; infinity stands for none."""
     with np.errstate(invalid="ignore"):
-        return np.abs(a - b) <= np.minimum(
-            TIE_TOLERANCE * np.maximum(np.abs(a), np.abs(b)), np.finfo(np.float64).max
-        )
+        reach = TIE_TOLERANCE * np.maximum(np.abs(a), np.abs(b))
+        return np.isfinite(reach) & (np.abs(a - b) <= reach)
 
 
 def neighbours_in_matrices(sample_reference, reference_reference, sample_sample) -> Neighbours:
@@ -161,7 +161,7 @@ def _blocks(rows: int, columns: int, symmetric: bool) -> Iterator[tuple[int, int
 
 
 def _best_two(tile: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the two least values of every row `(n, 2)` (the second infinite where there is one) and the first's place."""
+    """Return the two least values of every row `(n, 2)`, infinite where there is none, and the first's place."""
     padded = np.concatenate([tile, np.full((len(tile), 1), np.inf, tile.dtype)], axis=1)
     return np.partition(padded, 1, axis=1)[:, :2], tile.argmin(axis=1)
 

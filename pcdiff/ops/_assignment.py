@@ -84,7 +84,7 @@ def cost_matrix(xs: torch.Tensor, ys: torch.Tensor, upper: bool, tolerance: floa
 def costs_of_pairs(
     xs: torch.Tensor, ys: torch.Tensor, pairs: torch.Tensor, enough: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return costs `(K,)` and lower bounds `(K,)` of the pairs `(K, 2)` of two sets, optimal but where a bound > enough.
+    """Return costs `(K,)` and lower bounds `(K,)` of pairs `(K, 2)` of two sets: optimal, or a bound above enough.
 
     On CUDA auctions of growing precision sort out what the bounds decide; what is left goes to the CPU's solver.
     """

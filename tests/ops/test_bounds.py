@@ -1,4 +1,4 @@
-"""Bounds of the earth mover's distance: never wrong, never below the centroids', and given up only where they may be."""
+"""Bounds of the earth mover's distance: never wrong, and a pair is given up only where it may be."""
 
 import math
 
