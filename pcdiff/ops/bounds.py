@@ -113,9 +113,9 @@ def sliced_bound(xs: Slices, ys: Slices) -> torch.Tensor:
     On a line the best bijection is the sorted one, and a projection shortens every move (Rabin et al., "Wasserstein
     barycenter and its application to texture mixing", SSVM 2011). So with `W_k` the mean distance of the sorted
     projections on axis k of an orthonormal frame, `EMD >= |(W_1, W_2, W_3)|`: the mean length of the moves is at
-    least the length of their mean absolute components. The largest over 32 frames is returned; it is never below the
-    distance of the centroids. Means over neighbouring order statistics stand for these, which only lowers the bound,
-    and rounding is subtracted.
+    least the length of their mean absolute components. The largest over 32 frames is returned, which is never below
+    the distance of the centroids. Means over neighbouring order statistics stand for these, which only lowers the
+    bound, and rounding is subtracted.
 
     Args:
         xs: `slices` of S clouds.
