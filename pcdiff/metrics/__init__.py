@@ -1,26 +1,36 @@
 """Scores of generated and reconstructed clouds, under named protocols."""
 
+from pcdiff.metrics.bootstrap import jsd_interval, mean_interval, pooled_interval
+from pcdiff.metrics.comparison import compare, label_files, read_result
 from pcdiff.metrics.evaluation import emd_seconds, evaluate, table
 from pcdiff.metrics.generation import coverage, generation_scores, mmd, one_nna
 from pcdiff.metrics.jsd import jsd_legacy, jsd_normalized
+from pcdiff.metrics.memorisation import memorisation
 from pcdiff.metrics.protocols import PROTOCOLS, Protocol, get_protocol, normalise_bbox, normalise_unit
 from pcdiff.metrics.reconstruction import f_score, reconstruction_scores
 
 __all__ = [
     "PROTOCOLS",
     "Protocol",
+    "compare",
     "coverage",
     "emd_seconds",
     "evaluate",
     "f_score",
     "generation_scores",
     "get_protocol",
+    "jsd_interval",
     "jsd_legacy",
     "jsd_normalized",
+    "label_files",
+    "mean_interval",
+    "memorisation",
     "mmd",
     "normalise_bbox",
     "normalise_unit",
     "one_nna",
+    "pooled_interval",
+    "read_result",
     "reconstruction_scores",
     "table",
 ]

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
 from pcdiff.errors import InputError
@@ -51,11 +52,23 @@ def jsd_normalized(samples, reference, resolution: int = RESOLUTION) -> float:
         InputError: for bad clouds, a cloud of zero extent, or a resolution below 2.
     """
     samples, reference = as_clouds(samples, "samples"), as_clouds(reference, "reference")
-    counts = [
-        cell_counts(_into_sphere(samples, "samples"), resolution),
-        cell_counts(_into_sphere(reference, "reference"), resolution),
-    ]
-    return divergence(*counts)
+    samples, reference = into_sphere(samples, "samples"), into_sphere(reference, "reference")
+    return divergence(cell_counts(samples, resolution), cell_counts(reference, resolution))
+
+
+def into_sphere(clouds: torch.Tensor, name: str) -> torch.Tensor:
+    """Move and scale each cloud `(n, P, 3)` so that its bounding-box centre is 0 and its farthest point at 0.5.
+
+    Raises:
+        InputError: for a cloud of zero extent; `name` and its index are named.
+    """
+    centre = (clouds.amin(dim=1, keepdim=True) + clouds.amax(dim=1, keepdim=True)) / 2
+    clouds = clouds - centre
+    reach = clouds.norm(dim=2).amax(dim=1)
+    flat = torch.nonzero(reach == 0).flatten()
+    if flat.numel():
+        raise InputError(f"{name}[{int(flat[0])}] has zero extent: all its points are one, nothing to scale")
+    return clouds * (RADIUS / reach)[:, None, None]
 
 
 def outside_share(clouds) -> float:
@@ -66,11 +79,26 @@ def outside_share(clouds) -> float:
 
 def cell_counts(clouds, resolution: int = RESOLUTION) -> np.ndarray:
     """Return how many points of the set `(n, P, 3)` have each kept cell as their nearest, `(cells,)` int64."""
+    return np.asarray(counts_by_cloud(clouds, resolution).sum(axis=0), dtype=np.int64).ravel()
+
+
+def counts_by_cloud(clouds, resolution: int = RESOLUTION) -> csr_matrix:
+    """Return how many points of each cloud `(n, P, 3)` have each kept cell as their nearest, `(n, cells)` int64.
+
+    Sparse: a cloud holds points in few of the cells.
+
+    Raises:
+        InputError: for bad clouds or a resolution below 2.
+    """
     tree = _tree(resolution)
-    points = as_clouds(clouds, "clouds").reshape(-1, 3).double().cpu().numpy()
+    clouds = as_clouds(clouds, "clouds")
+    count, points = clouds.shape[:2]
     # A point outside and its projection on the sphere need not share the nearest cell: no shortcut here.
-    nearest = tree.query(points, workers=-1)[1]
-    return np.bincount(nearest, minlength=tree.n)
+    nearest = tree.query(clouds.reshape(-1, 3).double().cpu().numpy(), workers=-1)[1]
+    ends = np.arange(0, count * points + 1, points)
+    counts = csr_matrix((np.ones(len(nearest), dtype=np.int64), nearest, ends), shape=(count, tree.n))
+    counts.sum_duplicates()
+    return counts
 
 
 def divergence(counts: np.ndarray, other_counts: np.ndarray) -> float:
@@ -107,16 +135,6 @@ def sphere_grid(resolution: int = RESOLUTION) -> np.ndarray:
 @lru_cache(maxsize=4)
 def _tree(resolution: int) -> cKDTree:
     return cKDTree(sphere_grid(resolution))
-
-
-def _into_sphere(clouds: torch.Tensor, name: str) -> torch.Tensor:
-    centre = (clouds.amin(dim=1, keepdim=True) + clouds.amax(dim=1, keepdim=True)) / 2
-    clouds = clouds - centre
-    reach = clouds.norm(dim=2).amax(dim=1)
-    flat = torch.nonzero(reach == 0).flatten()
-    if flat.numel():
-        raise InputError(f"{name}[{int(flat[0])}] has zero extent: all its points are one, nothing to scale")
-    return clouds * (RADIUS / reach)[:, None, None]
 
 
 def _entropy_bits(p: np.ndarray) -> float:

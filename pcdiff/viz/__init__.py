@@ -1,6 +1,7 @@
-"""Pictures of point clouds: `render_cloud`, `render_grid`, `save_grid`."""
+"""Pictures of point clouds: `render_cloud`, `render_grid`, `save_grid`, `save_neighbours`."""
 
 from pcdiff.viz.grid import render_grid, save_grid
+from pcdiff.viz.neighbours import save_neighbours
 from pcdiff.viz.render import render_cloud
 
-__all__ = ["render_cloud", "render_grid", "save_grid"]
+__all__ = ["render_cloud", "render_grid", "save_grid", "save_neighbours"]

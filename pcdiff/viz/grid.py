@@ -28,6 +28,8 @@ def render_grid(
 ) -> np.ndarray:
     """Render clouds side by side, row after row, and return the picture, `(H, W, 3)` uint8.
 
+    Text too long for its place is set smaller until it fits. The font has Latin letters only, no × and no ³.
+
     Args:
         clouds: `(n, P, 3)` array or tensor, or a sequence of `(P, 3)` clouds of any sizes.
         columns: clouds in a row; None takes a nearly square grid, at most 8 wide.
@@ -65,12 +67,14 @@ def render_grid(
     draw = ImageDraw.Draw(sheet)
     ink, pale_ink = _DARK_INKS if sum(paper) > 3 * 127 else _LIGHT_INKS
     if title:
-        draw.text((line * 0.6, top * 0.55), title, fill=ink, font=_font(line * 1.15), anchor="lm")
+        font = _font(title, line * 1.15, sheet.width - 1.2 * line)
+        draw.text((line * 0.6, top * 0.55), title, fill=ink, font=font, anchor="lm")
     for index, cloud in enumerate(clouds):
         row, column = divmod(index, columns)
         x, y = column * size, top + row * pitch
         if row_titles and column == 0:
-            draw.text((line * 0.6, y + above * 0.55), row_titles[row], fill=ink, font=_font(line), anchor="lm")
+            font = _font(row_titles[row], line, sheet.width - 1.2 * line)
+            draw.text((line * 0.6, y + above * 0.55), row_titles[row], fill=ink, font=font, anchor="lm")
         try:
             cell = render_cloud(cloud, size, **settings)
         except InputError as error:
@@ -78,7 +82,8 @@ def render_grid(
         sheet.paste(Image.fromarray(cell), (x, y + above))
         if labels:
             middle = (x + size / 2, y + above + size + below * 0.4)
-            draw.text(middle, labels[index], fill=pale_ink, font=_font(line * 0.8), anchor="mm")
+            font = _font(labels[index], line * 0.8, size * 0.96)
+            draw.text(middle, labels[index], fill=pale_ink, font=font, anchor="mm")
     return np.asarray(sheet)
 
 
@@ -99,5 +104,11 @@ def save_grid(path: str | os.PathLike, clouds, columns: int | None = None, **set
     return path
 
 
-def _font(pixels: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=pixels)
+def _font(text: str, pixels: float, width: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return the font `pixels` high, or as much smaller as lets `text` fit into `width`, 1 pixel at the least."""
+    font = ImageFont.load_default(size=pixels)
+    while font.getlength(text) > width and pixels > 1:
+        # Advance widths are rounded to whole pixels when the font is small, so one proportional step may not do.
+        pixels = max(1.0, min(pixels - 0.25, pixels * width / font.getlength(text)))
+        font = ImageFont.load_default(size=pixels)
+    return font

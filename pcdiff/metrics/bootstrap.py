@@ -1,0 +1,165 @@
+"""Bootstrap confidence intervals of the scores (Efron, "Bootstrap Methods", Annals of Statistics 1979).
+
+MMD, coverage and 1-NNA are means of one term for each cloud: the distance to the nearest sample, whether the cloud
+is covered, the vote of the leave-one-out test. The **terms** are resampled. Resampling the clouds themselves would
+put copies of a cloud into a set, at distance 0 from one another, and every copy would vote for its own set. So an
+interval says how far a score would move with other clouds of the same sources if the terms were independent; that
+one sample may be the nearest of several clouds, which ties their terms together, is left out.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from pcdiff.errors import InputError
+from pcdiff.metrics._inputs import as_clouds
+from pcdiff.metrics.jsd import RESOLUTION, counts_by_cloud, divergence, into_sphere
+from pcdiff.rng import generator
+
+RESAMPLES, LEVEL, SEED = 1000, 0.95, 2020
+_NUMBERS_AT_ONCE = 1 << 20  # held in memory while resampling
+
+
+def mean_interval(
+    terms, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = SEED, name: str = ""
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the mean of `terms`.
+
+    Args:
+        terms: `(n,)`, one number for each cloud; the interval has their unit.
+        resamples: how often `n` terms are drawn with replacement.
+        level: the share of such intervals that hold the true mean, for many terms; in (0, 1).
+        seed: of the draws.
+        name: of the score; scores of different names share no draws.
+
+    Raises:
+        InputError: for terms that are no finite numbers, or a setting out of range.
+
+    Example:
+        >>> low, high = mean_interval([0.0, 1.0, 1.0, 0.0, 1.0], name="COV-CD")
+        >>> 0 <= low < 0.6 < high <= 1
+        True
+    """
+    return pooled_interval(terms, resamples=resamples, level=level, seed=seed, name=name)
+
+
+def pooled_interval(
+    *groups, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = SEED, name: str = ""
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the mean over all members of several groups.
+
+    Each group is resampled apart and keeps its size: for 1-NNA, the votes of the samples and of the reference.
+
+    Args:
+        *groups: `(n,)` each, at least one.
+        resamples: as in `mean_interval`, like all that follow.
+        level: as there.
+        seed: as there.
+        name: as there.
+
+    Raises:
+        InputError: for no group, terms that are no finite numbers, or a setting out of range.
+    """
+    _check_settings(resamples, level)
+    if not groups:
+        raise InputError("groups must hold at least one group of terms, got none")
+    groups = [_as_terms(group, f"groups[{i}]" if len(groups) > 1 else "terms") for i, group in enumerate(groups)]
+    draws = _draws(seed, name)
+    sums = np.zeros(resamples)
+    for group in groups:
+        for part in _parts(resamples, len(group)):
+            chosen = draws.integers(len(group), size=(part.stop - part.start, len(group)))
+            sums[part] += group[chosen].sum(axis=1)
+    return _quantiles(sums / sum(map(len, groups)), level)
+
+
+def jsd_interval(
+    samples,
+    reference,
+    *,
+    resolution: int = RESOLUTION,
+    normalized: bool = False,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = SEED,
+    name: str = "JSD",
+) -> tuple[float, float]:
+    """Return the basic bootstrap interval of the JSD between two sets, whose clouds are resampled.
+
+    The JSD of two finite sets lies above that of their sources, since chance alone makes histograms differ, and the
+    JSD of resampled sets lies about as far above that of the sets. Percentiles would count this bias twice. The
+    basic interval, twice the score minus the percentiles, takes it away: it estimates the sources' JSD, and **may
+    lie below the score**. It is clipped to [0, 1]. Copies of a cloud do no harm here: only points are counted.
+
+    Args:
+        samples: `(S, P, 3)`.
+        reference: `(R, Q, 3)`.
+        resolution: grid points along each side of the cube.
+        normalized: of `jsd_normalized`, not of `jsd_legacy`.
+        resamples: how often both sets are drawn anew, with replacement, cloud by cloud.
+        level: in (0, 1).
+        seed: of the draws.
+        name: of the score; scores of different names share no draws.
+
+    Raises:
+        InputError: for bad clouds, as the score itself, or a setting out of range.
+    """
+    _check_settings(resamples, level)
+    samples, reference = as_clouds(samples, "samples"), as_clouds(reference, "reference")
+    if normalized:
+        samples, reference = into_sphere(samples, "samples"), into_sphere(reference, "reference")
+    counts = [counts_by_cloud(clouds, resolution) for clouds in (samples, reference)]
+    # Most cells hold no point of either set, and add nothing.
+    held = np.flatnonzero(sum(np.asarray(part.sum(axis=0)).ravel() for part in counts))
+    counts = [part[:, held] for part in counts]
+    score = divergence(*(np.asarray(part.sum(axis=0)).ravel() for part in counts))
+    draws = _draws(seed, name)
+    resampled = np.empty(resamples)
+    for part in _parts(resamples, len(held)):
+        rows = zip(*(_resampled(set_counts, part.stop - part.start, draws) for set_counts in counts), strict=True)
+        resampled[part] = [divergence(*pair) for pair in rows]
+    low, high = _quantiles(resampled, level)
+    return float(np.clip(2 * score - high, 0, 1)), float(np.clip(2 * score - low, 0, 1))
+
+
+def _resampled(counts: csr_matrix, times: int, draws: np.random.Generator) -> np.ndarray:
+    """Return the cell counts of `times` sets drawn with replacement from the clouds, `(times, cells)`."""
+    clouds = counts.shape[0]
+    copies = draws.multinomial(clouds, np.full(clouds, 1 / clouds), size=times)
+    return (counts.T @ copies.T).T
+
+
+def _draws(seed: int, name: str) -> np.random.Generator:
+    return np.random.default_rng(generator(seed, "bootstrap", name).initial_seed())
+
+
+def _parts(resamples: int, width: int) -> Iterator[slice]:
+    """Yield slices of the resamples, so that a part of rows of `width` numbers stays small."""
+    step = max(1, _NUMBERS_AT_ONCE // width)
+    for first in range(0, resamples, step):
+        yield slice(first, min(first + step, resamples))
+
+
+def _quantiles(values: np.ndarray, level: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _as_terms(terms, name: str) -> np.ndarray:
+    try:
+        array = np.asarray(terms, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must be numbers (n,), got {type(terms).__name__}") from None
+    if array.ndim != 1 or array.size == 0:
+        raise InputError(f"{name} must be (n,) with n >= 1, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")
+    return array
+
+
+def _check_settings(resamples: int, level: float) -> None:
+    if resamples < 1:
+        raise InputError(f"resamples must be at least 1, got {resamples}")
+    if not 0 < level < 1:
+        raise InputError(f"level must be in (0, 1), got {level}")

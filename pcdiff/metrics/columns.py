@@ -1,0 +1,121 @@
+"""The columns of a table of scores: names, scales in print, and which way is better. One home for all tables."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Row = tuple[str, dict, dict | None]  # label, scores, intervals: both by score name, in the same unit
+_ARROWS = {"low": " ↓", "high": " ↑", "near 50": " (50 is best)"}
+_POWERS = {1.0: "", 10.0: " ×10", 1e2: " ×10²", 1e3: " ×10³", 1e4: " ×10⁴"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one score is printed.
+
+    Attributes:
+        name: of the score in a result.
+        header: above the column, without scale and direction.
+        scale: the score is multiplied by it, as papers print it: a key of the powers of ten up to 10⁴.
+        better: which value is best.
+        digits: after the decimal point.
+    """
+
+    name: str
+    header: str
+    scale: float
+    better: Literal["low", "high", "near 50"]
+    digits: int
+
+    @property
+    def title(self) -> str:
+        """The header with scale and direction: `MMD-CD ×10³ ↓`."""
+        return f"{self.header}{_POWERS[self.scale]}{_ARROWS[self.better]}"
+
+    def text(self, score: float) -> str:
+        """Return a score as printed, in this column's scale."""
+        return f"{score * self.scale:.{self.digits}f}"
+
+    def badness(self, score: float) -> float:
+        """Return what is least for the best score; scores that print alike are equally good."""
+        printed = float(self.text(score))
+        if self.better == "near 50":
+            return round(abs(printed - 50), self.digits)
+        return printed if self.better == "low" else -printed
+
+
+COLUMNS = (
+    Column("MMD-CD", "MMD-CD", 1e3, "low", 3),
+    Column("COV-CD", "COV-CD %", 1.0, "high", 2),
+    Column("1-NNA-CD", "1-NNA-CD %", 1.0, "near 50", 2),
+    Column("MMD-EMD", "MMD-EMD", 10.0, "low", 3),
+    Column("COV-EMD", "COV-EMD %", 1.0, "high", 2),
+    Column("1-NNA-EMD", "1-NNA-EMD %", 1.0, "near 50", 2),
+    Column("JSD", "JSD", 1e3, "low", 3),
+    # Of reconstructions, in the scales of DPM's tables.
+    Column("CD", "CD", 1e4, "low", 3),
+    Column("EMD", "EMD", 1e2, "low", 3),
+    Column("F-score", "F-score", 1.0, "high", 3),
+)
+
+
+def markdown(rows: Sequence[Row], highlight: bool = True, *, floors: Sequence[Row] = ()) -> str:
+    """Return scores as a Markdown table, padded so that it reads well as plain text too; no final newline.
+
+    Columns are those of `COLUMNS` that any row has a score for, in that order; a dash stands for a missing score.
+    Where a row has an interval of a score, it follows in brackets, in the column's scale. Where no row has a label
+    there is no column of labels.
+
+    Args:
+        rows: (label, scores, intervals) each.
+        highlight: make the best score of each column bold, where there is a worse one.
+        floors: rows in italics below the others, which take no part in what is best.
+
+    Example:
+        >>> print(markdown([("ours", {"JSD": 0.0012}, {"JSD": (0.001, 0.002)}), ("theirs", {"JSD": 0.01}, None)]))
+        |        |               JSD ×10³ ↓ |
+        | ------ | -----------------------: |
+        | ours   | **1.200** [1.000, 2.000] |
+        | theirs |                   10.000 |
+    """
+    columns = [c for c in COLUMNS if any(c.name in scores for _, scores, _ in (*rows, *floors))]
+    best = {}
+    for column in columns:
+        found = [column.badness(scores[column.name]) for _, scores, _ in rows if column.name in scores]
+        if highlight and len(set(found)) > 1:
+            best[column.name] = min(found)
+    lines = [["", *(column.title for column in columns)]]
+    for row in rows:
+        lines.append([_escaped(row[0]), *(_cell(column, row, best.get(column.name)) for column in columns)])
+    for row in floors:
+        cells = [_escaped(row[0]), *(_cell(column, row, None) for column in columns)]
+        lines.append([f"*{cell}*" if cell else "" for cell in cells])
+    labelled = any(label for label, _, _ in (*rows, *floors))
+    lines = lines if labelled else [line[1:] for line in lines]
+    widths = [max(4, *map(len, cells)) for cells in zip(*lines, strict=True)]
+    left = [labelled and i == 0 for i in range(len(widths))]
+    rule = ["-" * w if is_left else "-" * (w - 1) + ":" for w, is_left in zip(widths, left, strict=True)]
+    return "\n".join(_line(line, widths, left) for line in (lines[0], rule, *lines[1:]))
+
+
+def _cell(column: Column, row: Row, best: float | None) -> str:
+    _, scores, intervals = row
+    if column.name not in scores:
+        return "–"
+    score = scores[column.name]
+    text = column.text(score)
+    if best is not None and column.badness(score) == best:
+        text = f"**{text}**"
+    if intervals and column.name in intervals:
+        low, high = intervals[column.name]
+        text += f" [{column.text(low)}, {column.text(high)}]"
+    return text
+
+
+def _line(cells: list[str], widths: list[int], left: list[bool]) -> str:
+    parts = [c.ljust(w) if is_left else c.rjust(w) for c, w, is_left in zip(cells, widths, left, strict=True)]
+    return "| " + " | ".join(parts) + " |"
+
+
+def _escaped(label: str) -> str:
+    return label.replace("|", "\\|").replace("*", "\\*").replace("\n", " ")

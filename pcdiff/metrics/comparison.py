@@ -1,0 +1,217 @@
+"""Several results side by side in one table, or a refusal where they do not belong in one."""
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pcdiff.errors import InputError
+from pcdiff.metrics.columns import COLUMNS, Row, markdown
+
+_WHY = {
+    "protocol": "scores under two protocols never belong in one table",
+    "points": "fewer points mean larger distances; score both at one count (--num-points)",
+    "counts": "coverage, 1-NNA and MMD depend on the counts; score both with as many clouds",
+    "EMD": "their EMDs are two different figures; score both with one method",
+    "F-score": "score both with one threshold",
+    "reference": "scores against two reference sets do not compare; score both against one",
+}
+
+
+def read_result(path: str | os.PathLike) -> dict:
+    """Return the result that `evaluate.py` wrote to `path`.
+
+    Raises:
+        InputError: for a file that is missing, is no JSON, or holds no result; it is named.
+    """
+    path = Path(path)
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); name a results.json") from None
+    except ValueError as error:
+        raise InputError(f"{path}: expected the JSON that evaluate.py writes, got no JSON ({error})") from None
+    _check_result(result, str(path))
+    return result
+
+
+def label_files(paths: Iterable[str | os.PathLike]) -> list[str]:
+    """Return a short name for each result file: its stem, with as many folders before it as tell all files apart.
+
+    Example:
+        >>> label_files(["runs/a/results.json", "runs/b/results.json"]), label_files(["runs/a/lion.json"])
+        (['a/results', 'b/results'], ['lion'])
+    """
+    parts = [Path(os.path.normpath(path)).with_suffix("").parts for path in paths]
+    for depth in range(1, max(map(len, parts), default=1) + 1):
+        labels = ["/".join(part[-depth:]) for part in parts]
+        if len(set(labels)) == len(set(parts)):
+            break
+    return labels if parts else []
+
+
+def compare(results: Sequence[tuple[str, dict]]) -> str:
+    """Return results as one Markdown table with notes: a row each, the best of each column bold.
+
+    Intervals stand in brackets. What `evaluate.py` found for training clouds (`floor`) or for the best possible
+    reconstruction (`oracle`) belongs to the reference set and stands below in italics, once.
+    What an older result does not say is taken to be as in the others, with a note.
+
+    Args:
+        results: (label, result) each; the results as `read_result` returns them.
+
+    Raises:
+        InputError: for no results or what is no result, or where two of them do not belong in one table, which are
+            named with what differs: generation and reconstruction, protocol, points, counts, EMD method, F-score
+            threshold, reference set.
+    """
+    results = list(results)
+    if not results:
+        raise InputError("results must hold at least one result, got none")
+    for label, result in results:
+        _check_result(result, label)
+    facts = [(label, _facts(result)) for label, result in results]
+    for one, other in itertools.combinations(facts, 2):
+        _refuse_mix(one, other)
+    rows = [(label, result["scores"], result.get("intervals")) for label, result in results]
+    table = markdown(rows, highlight=True, floors=_floors([result for _, result in results]))
+    return "\n".join([table, "", *_notes(results, facts)]) + "\n"
+
+
+def _check_result(result: Any, file: str) -> None:
+    expected = f"{file}: expected the JSON that evaluate.py writes, got"
+    if not isinstance(result, dict):
+        raise InputError(f"{expected} {type(result).__name__}")
+    for key in ("scores", "counts"):
+        if not isinstance(result.get(key), dict):
+            raise InputError(f"{expected} one without {key!r}")
+    for key in ("intervals", "details", "dataset", "protocol", "floor", "oracle"):
+        if not isinstance(result.get(key, {}), dict | None):
+            raise InputError(f"{expected} {type(result[key]).__name__} as {key!r}")
+    if "protocol" in result:
+        needed = [("protocol", "name"), ("counts", "reference")]
+    else:
+        needed = [("counts", "pairs")]
+    for key, name in (*needed, ("counts", "points")):
+        if name not in (result[key] or {}):
+            raise InputError(f"{expected} {key!r} without {name!r}")
+    known = [column.name for column in COLUMNS if column.name in result["scores"]]
+    if not known:
+        raise InputError(f"{expected} no score it knows among {sorted(result['scores'])}")
+    intervals = result.get("intervals") or {}
+    if intervals and not _is_number(intervals.get("level")):
+        raise InputError(f"{expected} 'intervals' without a 'level'")
+    for name in known:
+        if not _is_number(result["scores"][name]):
+            raise InputError(f"{expected} {result['scores'][name]!r} as {name}")
+        interval = intervals.get(name, [0.0, 0.0])
+        if not (isinstance(interval, list | tuple) and len(interval) == 2 and all(map(_is_number, interval))):
+            raise InputError(f"{expected} {interval!r} as the interval of {name}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _facts(result: dict) -> dict[tuple[str, str], Any]:
+    """Return what must be the same in one table, by (kind of fact, name), as far as the result says it."""
+    protocol, counts, details = (result.get(key) or {} for key in ("protocol", "counts", "details"))
+    dataset = result.get("dataset") or {}
+    facts: dict[tuple[str, str], Any] = {
+        ("protocol", f"protocol {key}"): value for key, value in protocol.items() if key != "description"
+    }
+    facts["kind", "kind"] = "generation" if protocol else "reconstruction"
+    if "split" in result or "split" in protocol:  # a run may be scored on another split than its protocol's
+        facts["reference", "split"] = result.get("split", protocol.get("split"))
+    points = counts["points"]
+    if isinstance(points, list) and len(set(points)) == 1:
+        points = points[0]
+    facts["points", "points"] = points
+    for key in ("samples", "reference", "pairs"):
+        if key in counts:
+            facts["counts", f"number of {key}"] = counts[key]
+    emd, f_score = (details.get(name) or {} for name in ("EMD", "F-score"))
+    if "method" in emd:
+        facts["EMD", "EMD method"] = emd["method"]
+    if "threshold" in f_score:
+        facts["F-score", "F-score threshold"] = f_score["threshold"]
+    reference = dataset.get("reference")
+    if isinstance(reference, dict) and "sha256" in reference:
+        facts["reference", "reference set"] = reference["sha256"]
+    if "fingerprint" in dataset:  # of the whole data set; older results know no more
+        facts["reference", "data set"] = dataset["fingerprint"]
+    return facts
+
+
+def _refuse_mix(one: tuple[str, dict], other: tuple[str, dict]) -> None:
+    (label, facts), (other_label, other_facts) = one, other
+    kinds = facts["kind", "kind"], other_facts["kind", "kind"]
+    if kinds[0] != kinds[1]:
+        raise InputError(
+            f"{label} and {other_label}: {kinds[0]} and {kinds[1]} scores; the two kinds share no table, "
+            "compare each among themselves"
+        )
+    both = [key for key in facts if key in other_facts]
+    if ("reference", "reference set") in both:  # two data sets may share their test clouds
+        both = [key for key in both if key != ("reference", "data set")]
+    for kind, name in both:
+        ours, theirs = facts[kind, name], other_facts[kind, name]
+        if ours != theirs:
+            raise InputError(f"{label} and {other_label}: {name} differs, {ours!r} and {theirs!r}; {_WHY[kind]}")
+
+
+def _floors(results: list[dict]) -> list[Row]:
+    """Return the results' rows of what is possible, each once."""
+    rows: list[Row] = []
+    for key, name in (("floor", "training clouds"), ("oracle", "best possible")):
+        for part in (result.get(key) or {} for result in results):
+            row = (str(part.get("what", name)), part.get("scores"), part.get("intervals"))
+            if row[1] and row not in rows:
+                rows.append(row)
+    return rows
+
+
+def _notes(results: list[tuple[str, dict]], facts: list[tuple[str, dict]]) -> list[str]:
+    first, counts = facts[0][1], results[0][1]["counts"]
+    points = first["points", "points"]
+    points = f"{points[0]} against {points[1]}" if isinstance(points, list) else points
+    if first["kind", "kind"] == "generation":
+        sets = f"{counts.get('samples')} samples against {counts['reference']} reference clouds"
+        notes = [f"Protocol `{first['protocol', 'protocol name']}`: {sets}, {points} points each."]
+    else:
+        notes = [f"Reconstructions of {counts['pairs']} clouds, {points} points each."]
+    intervals = [result["intervals"] for _, result in results if result.get("intervals")]
+    if intervals:
+        levels = " and ".join(f"{100 * level:g} %" for level in sorted({i["level"] for i in intervals}))
+        notes.append(f"In brackets: bootstrap confidence intervals ({levels}).")
+    if any("JSD" in interval for interval in intervals):
+        notes.append("The JSD's interval leaves out what chance adds to the score, and may lie below it.")
+    told: dict[str, list[str]] = {}  # which results each further note is about
+    said = set().union(*(each for _, each in facts))
+    for (label, result), (_, each) in zip(results, facts, strict=True):
+        further = list((result.get("details") or {}).get("notes", []))
+        if silent := _silent(result, each, said):
+            further.append(f"{', '.join(silent)} not on record, taken to be as in the others")
+        if (result.get("dataset") or {}).get("stand_in"):
+            further.append("scores on built-in STAND-IN shapes, which compare with nothing published")
+        for note in further:
+            told.setdefault(note, []).append(label)
+    for note, labels in told.items():
+        about = "" if len(labels) == len(results) else f" ({', '.join(labels)})"
+        notes.append(f"Note{about}: {note}.")
+    return notes
+
+
+def _silent(result: dict, facts: dict, said: set[tuple[str, str]]) -> list[str]:
+    """Return the names of what other results say and this one does not."""
+    missing = said - set(facts)
+    if not any("EMD" in name for name in result["scores"]):
+        missing.discard(("EMD", "EMD method"))
+    if ("reference", "data set") in facts:
+        missing.discard(("reference", "reference set"))
+    elif ("reference", "reference set") in facts:
+        missing.discard(("reference", "data set"))
+    return sorted(name for _, name in missing)
