@@ -10,6 +10,7 @@ import torch
 from data import shapenet
 from data.shapenet import load_clouds
 from pcdiff.errors import InputError
+from pcdiff.metrics import PROTOCOLS
 
 CHAIR = shapenet.NAME_TO_SYNSET["chair"]
 MODES = ("None", "global_unit", "shape_unit", "shape_bbox", "shape_half", "shape_34")
@@ -85,10 +86,10 @@ def test_pc15k_points_and_statistics_agree_with_pointflow(golden):
 
 
 @pytest.mark.golden
-def test_global_agrees_with_pointflow_pvd_and_lion(golden):
+def test_global_and_the_reference_points_agree_with_pointflow_pvd_and_lion(golden):
     records = sorted(golden.glob("**/pc15k/loader_golden.json"))
     assert records
-    peers = set()
+    peers, chosen_by = set(), set()
     for record in records:
         info, stored = json.loads(record.read_text()), np.load(record.with_suffix(".npz"))
         (root,) = {file.parent.parent.parent for file in record.parent.glob("*/*/train/*.npy")}
@@ -113,7 +114,15 @@ def test_global_agrees_with_pointflow_pvd_and_lion(golden):
             back = dataset.denormalise_generated(torch.from_numpy(first))
             torch.testing.assert_close(back, raw, rtol=1e-5, atol=2e-6)
             peers.add(config["peer"])
-    assert peers == {config["peer"] for config in info["configs"].values()}
+            # What the peers compare with: LION its first part of a cloud, the others the second.
+            protocol, part = {"LION": ("pointflow-lion", "train")}.get(config["peer"], ("pointflow", "test"))
+            if config[f"{part}_len"] == PROTOCOLS[protocol].points:
+                chosen = PROTOCOLS[protocol].choose_points(dataset.points[rows])
+                assert chosen.shape[1] == config[f"{part}_len"]
+                for name, points in (("first8", chosen[:, :8]), ("last2", chosen[:, -2:])):
+                    np.testing.assert_allclose(points, stored[f"{key}/{part}_{name}"], rtol=1e-5, atol=1e-5)
+                chosen_by.add(config["peer"])
+    assert peers == chosen_by == {config["peer"] for config in info["configs"].values()}
 
 
 def test_real_chairs(shared_data):
