@@ -13,7 +13,8 @@ from pcdiff.errors import InputError
 
 # What `scale` is, as a multiple of the cloud's standard deviation (the modes that use it).
 _STD_MULTIPLE = {"shape_unit": 1.0, "shape_half": 2.0, "shape_34": 4.0 / 3.0}
-GLOBAL_MODES = ("global_unit", "global_unit_legacy_dpm")
+GLOBAL_MODES = ("global", "global_unit", "global_unit_legacy_dpm")
+SHARED_MODES = ("none", "global")  # one shift and one scale for all clouds, generated ones too
 NORMALISATIONS = ("none", "shape_unit", "shape_half", "shape_34", "shape_bbox", *GLOBAL_MODES)
 
 
@@ -61,60 +62,73 @@ def check_mode(mode: str) -> None:
         raise InputError(f"normalisation must be one of {', '.join(NORMALISATIONS)}, got {mode!r}")
 
 
-class StreamingStd:
-    """Standard deviation of many clouds without holding them all: one scalar mean over x, y and z, ddof = 1.
+class StreamingMoments:
+    """Mean and standard deviation of many clouds without holding them all.
 
     Chan's pairwise merge in float64: a float32 running sum over 10^8 coordinates is off by percents.
+
+    Attributes:
+        count: points added.
+        mean: `(3,)` float64, over the points.
     """
 
     def __init__(self) -> None:
-        self.count, self.mean, self.squares = 0, 0.0, 0.0
+        self.count = 0
+        self.mean, self._squares = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
 
     def add(self, points: Tensor) -> None:
-        """Merge points of any shape."""
-        for chunk in points.reshape(-1).split(1 << 22):
+        """Merge points `(..., 3)`."""
+        for chunk in points.reshape(-1, 3).split(1 << 20):
             values = chunk.double()
-            mean = values.mean().item()
-            squares = (values - mean).square_().sum().item()
+            mean = values.mean(dim=0)
+            squares = (values - mean).square_().sum(dim=0)
             total = self.count + len(values)
             delta = mean - self.mean
-            self.squares += squares + delta * delta * self.count * len(values) / total
-            self.mean += delta * len(values) / total
+            self._squares += squares + delta**2 * (self.count * len(values) / total)
+            self.mean += delta * (len(values) / total)
             self.count = total
 
-    @property
-    def std(self) -> float:
-        """Square root of the unbiased variance of everything added."""
-        return (self.squares / (self.count - 1)) ** 0.5
+    def std(self, ddof: int) -> float:
+        """Return the deviation of all coordinates about ONE scalar mean of x, y and z (not about `mean`)."""
+        apart = self.count * (self.mean - self.mean.mean()).square().sum()
+        return float(((self._squares.sum() + apart) / (3 * self.count - ddof)).sqrt())
 
 
 def normalise(
-    points: Tensor, mode: str, stats: float | None = None, names: Sequence[str] | None = None
+    points: Tensor,
+    mode: str,
+    stats: float | None = None,
+    names: Sequence[str] | None = None,
+    mean: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalise every cloud: `(points - shift) / scale`, in the modes of Luo & Hu (CVPR 2021).
+    """Normalise every cloud: `(points - shift) / scale`, in the modes of Luo & Hu (CVPR 2021) and of PointFlow.
 
     | mode | shift | scale |
     | --- | --- | --- |
     | none | 0 | 1 |
     | shape_unit, shape_half, shape_34 | centroid | std s of the cloud, s / 0.5, s / 0.75 |
     | shape_bbox | centre of the bounding box | half of its longest side |
+    | global | `mean` of the **train** split of the chosen categories | `stats`: its std (PointFlow) |
     | global_unit | centroid | `stats`: std of the **train** split of the chosen categories |
     | global_unit_legacy_dpm | centroid | `stats`: std over train, val and test together (a leak) |
 
-    The std is about ONE scalar mean of all 3P coordinates (not about the centroid), with ddof = 1. So
-    shape_unit's result has std 1 exactly only for a cloud whose centroid has three equal coordinates.
+    Every std is about ONE scalar mean of x, y and z (not about the centroid), with ddof = 1 (`global`, as in
+    PointFlow: 0). So shape_unit's result has std 1 exactly only for a cloud whose centroid has three equal
+    coordinates. `none` and `global` give all clouds one shift and scale: only these can be undone on generated
+    clouds (`CloudDataset.denormalise_generated`).
 
     Args:
         points: `(n, P, 3)` floating point.
         mode: one of `NORMALISATIONS`.
-        stats: the std that the two global modes divide by.
+        stats: the std that the global modes divide by.
         names: what to call cloud i in an error.
+        mean: `(3,)`, what `global` subtracts.
 
     Returns:
         points `(n, P, 3)`, shift `(n, 1, 3)`, scale `(n, 1, 1)`, all float32.
 
     Raises:
-        InputError: unknown mode, wrong shape, missing `stats`, or a cloud of zero or non-finite extent.
+        InputError: unknown mode, wrong shape, missing `stats` or `mean`, or a cloud of zero or non-finite extent.
 
     Example:
         >>> cloud, shift, scale = normalise(torch.rand(1, 8, 3), "shape_bbox")
@@ -134,7 +148,13 @@ def normalise(
     if mode == "shape_bbox":
         shift, scale = (low + high) / 2, longest / 2
     else:
-        shift = points.mean(dim=1, keepdim=True)
+        if mode != "global":
+            shift = points.mean(dim=1, keepdim=True)
+        elif mean is not None and mean.shape == (3,) and torch.isfinite(mean).all():
+            shift = mean.to(points).repeat(n, 1, 1)
+        else:
+            came = None if mean is None else mean.tolist()
+            raise InputError(f"mean must be the finite (3,) mean that global subtracts, got {came}")
         if mode in GLOBAL_MODES:
             if stats is None or not stats > 0:
                 raise InputError(f"stats must be the positive std that {mode} divides by, got {stats}")
@@ -212,3 +232,24 @@ class CloudDataset(Dataset):
         if len(indices) and not (-len(self) <= int(indices.min()) and int(indices.max()) < len(self)):
             raise InputError(f"indices must lie in 0..{len(self) - 1}, got up to {int(indices.max())}")
         return points * self.scale[indices].to(points) + self.shift[indices].to(points)
+
+    def denormalise_generated(self, points: Tensor) -> Tensor:
+        """Return generated clouds to the source's units; only where all clouds share one shift and scale.
+
+        Args:
+            points: `(B, M, 3)` normalised; any B and M.
+
+        Returns:
+            `(B, M, 3)`.
+
+        Raises:
+            InputError: wrong shape, or a normalisation other than none and global.
+        """
+        if self.normalisation not in SHARED_MODES:
+            raise InputError(
+                f"normalisation {self.normalisation} keeps a shift and scale for each cloud, which generated clouds"
+                " lack; to denormalise them, train with --normalisation global (or none)"
+            )
+        if points.ndim != 3 or points.shape[-1] != 3:
+            raise InputError(f"points must be (B, M, 3), got {tuple(points.shape)}")
+        return points * self.scale[0].to(points) + self.shift[0].to(points)

@@ -9,7 +9,7 @@ import torch
 
 from data import procedural
 from data.categories import NAME_TO_SYNSET, SYNSET_TO_NAME, category_tokens, closest
-from data.clouds import CloudDataset, DatasetIdentity, StreamingStd, check_mode, normalise
+from data.clouds import GLOBAL_MODES, CloudDataset, DatasetIdentity, StreamingMoments, check_mode, normalise
 from data.sources import SPLITS, FolderSource, Hdf5Source, Source, find_root, fingerprint
 from pcdiff.errors import InputError
 
@@ -72,15 +72,15 @@ def load_clouds(
         points.append(clouds)
         names += [name] * len(clouds)
         ids += cloud_ids
-    stats = None
-    if normalisation in ("global_unit", "global_unit_legacy_dpm"):
-        running = StreamingStd()
-        for part in ("train",) if normalisation == "global_unit" else SPLITS:
+    stats = mean = None
+    if normalisation in GLOBAL_MODES:
+        running = StreamingMoments()
+        for part in SPLITS if normalisation == "global_unit_legacy_dpm" else ("train",):
             for i, key in enumerate(keys.values()):
                 running.add(points[i] if part == split else source.read(key, part)[0])
-        stats = running.std
+        stats, mean = running.std(ddof=0 if normalisation == "global" else 1), running.mean
     labels = [f"{source.where}: {name} {split} {cloud}" for name, cloud in zip(names, ids, strict=True)]
-    cloud, shift, scale = normalise(torch.cat(points), normalisation, stats, labels)
+    cloud, shift, scale = normalise(torch.cat(points), normalisation, stats, labels, mean)
     identity = DatasetIdentity(source.name, source.stand_in, tuple(keys), fingerprint(source, keys))
     return CloudDataset(cloud, shift, scale, names, ids, split, normalisation, identity)
 

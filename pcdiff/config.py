@@ -73,7 +73,8 @@ class DataConfig:
     categories: str = "airplane"
     """Category names, comma-separated, or `all`."""
     normalisation: str = "shape_unit"
-    """Per-cloud normalisation: none, global_unit, shape_unit, shape_bbox, shape_half or shape_34."""
+    """Of every cloud: none, global_unit, shape_unit, shape_bbox, shape_half or shape_34; or global: one shift and
+    scale for all clouds, as protocol pointflow needs it."""
     num_points: int = 2048
     """Points of a cloud in a training batch, drawn anew each time (points)."""
     rotate: bool = False

@@ -7,7 +7,14 @@ from pcdiff.metrics.generation import coverage, generation_scores, mmd, one_nna
 from pcdiff.metrics.jsd import jsd_legacy, jsd_normalized
 from pcdiff.metrics.memorisation import memorisation
 from pcdiff.metrics.protocols import PROTOCOLS, Protocol, get_protocol, normalise_bbox, normalise_unit
-from pcdiff.metrics.reconstruction import f_score, reconstruction_scores
+from pcdiff.metrics.reconstruction import (
+    f_score,
+    oracle_scores,
+    reconstruction_report,
+    reconstruction_scores,
+    reconstruction_table,
+    split_samplings,
+)
 
 __all__ = [
     "PROTOCOLS",
@@ -29,8 +36,12 @@ __all__ = [
     "normalise_bbox",
     "normalise_unit",
     "one_nna",
+    "oracle_scores",
     "pooled_interval",
     "read_result",
+    "reconstruction_report",
     "reconstruction_scores",
+    "reconstruction_table",
+    "split_samplings",
     "table",
 ]

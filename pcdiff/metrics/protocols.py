@@ -4,7 +4,7 @@ Scores under two protocols never belong in one table.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -65,41 +65,129 @@ NORMALISATIONS: dict[str, Callable[..., torch.Tensor]] = {
 }
 
 
+# What of a reference cloud is compared: the index of the first point taken. PointFlow and PVD keep a PC15k cloud's
+# first 10000 points for training and compare with the rest; LION compares with the first ones.
+REFERENCE_POINTS: dict[str, int] = {"first": 0, "from 10000": 10_000}
+
+
 @dataclass(frozen=True)
 class Protocol:
-    """What is done to both sets before they are scored.
+    """All that must be the same for two scores to stand in one table.
 
     Attributes:
         name: as in result files and tables.
+        split: of the data set that the reference clouds come from, `"test"` or `"val"`.
         normalisation: a key of `NORMALISATIONS`, applied to every cloud of both sets.
-        points: in a cloud, in the published figures; another number is scored, with a note.
+        points: in a cloud, in the published figures; another number is scored, with a note. None: any.
+        reference_points: a key of `REFERENCE_POINTS`, which points of a reference cloud are taken.
+        distances: that the scores are computed on, of `"cd"` (squared, mean + mean) and `"emd"`.
+        emd_method: of `pcdiff.ops.emd`.
+        seed: of the generated clouds.
         description: one line for a reader.
     """
 
     name: str
+    split: str
     normalisation: str
     points: int | None
+    reference_points: str
+    distances: tuple[str, ...]
+    emd_method: str
+    seed: int
     description: str
 
     def normalise(self, clouds, name: str = "clouds") -> torch.Tensor:
         """Return the clouds `(n, P, 3)` as this protocol compares them; raises InputError for bad ones."""
         return NORMALISATIONS[self.normalisation](clouds, name)
 
+    def already_chosen(self, reference) -> bool:
+        """Tell whether `choose_points` takes clouds `(n, Q, 3)` for points chosen before, and cannot check it.
+
+        That is so of a rule that skips points, where Q is exactly the protocol's number of points.
+        """
+        skipped = REFERENCE_POINTS[self.reference_points]
+        return skipped > 0 and as_clouds(reference, "reference").shape[1] == self.points
+
+    def choose_points(self, reference, num_points: int | None = None) -> torch.Tensor:
+        """Return the points of the reference clouds that this protocol compares.
+
+        A rule that skips points leaves clouds of exactly the protocol's number of points unskipped: they are taken
+        as chosen before (`already_chosen`). The rule `first` takes what there is where that is fewer.
+
+        Args:
+            reference: `(n, Q, 3)`.
+            num_points: take so many instead of the protocol's number.
+
+        Returns:
+            `(n, num_points, 3)` float32.
+
+        Raises:
+            InputError: for bad clouds, or a Q that does not hold the points asked for.
+
+        Example:
+            >>> get_protocol("pointflow").choose_points(torch.rand(2, 15000, 3)).shape
+            torch.Size([2, 2048, 3])
+        """
+        reference = as_clouds(reference, "reference")
+        held = reference.shape[1]
+        start = 0 if self.already_chosen(reference) else REFERENCE_POINTS[self.reference_points]
+        count = num_points if num_points is not None else self.points
+        if start == 0 and num_points is None:
+            return reference[:, :count]
+        if start == 0 and not 1 <= count <= held:
+            raise InputError(f"num_points must be in 1..{held}, the points of reference, got {num_points}")
+        if count < 1:
+            raise InputError(f"num_points must be at least 1, got {num_points}")
+        if held < start + count:
+            fits = [f"clouds of {start + count} points or more"]
+            fits += [f"of exactly {self.points}, so chosen already"] if count <= self.points else []
+            fits += [f"num_points of at most {held - start}"] if held > start else []
+            raise InputError(
+                f"reference has {held} points a cloud, but protocol {self.name} compares {count} of them from "
+                f"point {start} on; give {', or '.join(fits)}"
+            )
+        return reference[:, start : start + count]
+
+    def to_dict(self) -> dict:
+        """Return a JSON-ready dict of all attributes."""
+        return {**asdict(self), "distances": list(self.distances)}
+
+
+_SHARED = {"distances": ("cd", "emd"), "emd_method": "exact", "seed": 2020}
+_POINTFLOW = {**_SHARED, "split": "val", "normalisation": "none", "points": 2048}
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
         Protocol(
             name="dpm",
+            split="test",
             normalisation="shape_bbox",
             points=2048,
+            reference_points="first",
             description="every cloud of both sets: bounding-box centre to 0, longest half-side to 1",
+            **_SHARED,
+        ),
+        Protocol(
+            name="pointflow",
+            reference_points="from 10000",
+            description="clouds in the data set's own unit (samples denormalised); reference points from 10000 on",
+            **_POINTFLOW,
+        ),
+        Protocol(
+            name="pointflow-lion",
+            reference_points="first",
+            description="clouds in the data set's own unit (samples denormalised); the first reference points",
+            **_POINTFLOW,
         ),
         Protocol(
             name="raw",
+            split="test",
             normalisation="none",
             points=None,
+            reference_points="first",
             description="clouds as they come; both sets must be in one unit",
+            **_SHARED,
         ),
     )
 }

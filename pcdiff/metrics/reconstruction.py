@@ -1,8 +1,9 @@
-"""How well single clouds are reconstructed: Chamfer distance, EMD and F-score, cloud by cloud."""
+"""How well single clouds are reconstructed: Chamfer distance, EMD and F-score, and the floor none goes below."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 
 from pcdiff.errors import InputError
 from pcdiff.metrics._inputs import as_clouds
@@ -11,6 +12,10 @@ from pcdiff.ops import nearest
 
 F_SCORE_THRESHOLD = 1e-3  # squared distance, the peers' default
 _CLOUDS_AT_ONCE = 64  # between two calls of `progress`
+# In print: scale, unit and digits of each score.
+_COLUMNS = {"CD": (1e3, "×10³ ↓", 3), "EMD": (1e2, "×10² ↓", 3), "F-score": (1e2, "% ↑", 2)}
+
+Progress = Callable[[int, int], None]
 
 
 def f_score(squared_a, squared_b, threshold: float = F_SCORE_THRESHOLD) -> tuple[float, float, float]:
@@ -40,8 +45,9 @@ def reconstruction_scores(
     reconstructions,
     reference,
     threshold: float = F_SCORE_THRESHOLD,
+    thresholds: Sequence[float] = (),
     emd: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict:
     """Score reconstructions against the clouds they stand for, pair by pair, in the clouds' own unit.
 
@@ -49,6 +55,7 @@ def reconstruction_scores(
         reconstructions: `(n, P, 3)`; `reconstructions[i]` stands for `reference[i]`.
         reference: `(n, Q, 3)`; P = Q where `emd` is asked.
         threshold: of the F-score, on the **squared** distance.
+        thresholds: further ones; their F-scores stand in `details["F-score"]["at"]`, by threshold.
         emd: also the exact Earth Mover's Distance (about 0.05 s a pair of 2048 points on one core).
         progress: called with (pairs done, pairs in all).
 
@@ -57,26 +64,195 @@ def reconstruction_scores(
         Euclidean matching distance; F-score in [0, 1]); `per_cloud` lists in the clouds' order; `details`.
 
     Raises:
-        InputError: for bad clouds, unequal counts, or unequal point counts with `emd`.
+        InputError: for bad clouds, unequal counts, unequal point counts with `emd`, or a threshold not positive.
     """
-    ours, theirs = as_clouds(reconstructions, "reconstructions"), as_clouds(reference, "reference")
-    if len(ours) != len(theirs):
-        raise InputError(f"reconstructions and reference must pair up, got {len(ours)} and {len(theirs)} clouds")
-    if emd and ours.shape[1] != theirs.shape[1]:
+    pair = _check_pair({"reconstructions": reconstructions, "reference": reference}, emd)
+    return _score_pair(*pair, threshold, thresholds, emd, progress)
+
+
+def oracle_scores(
+    first,
+    second,
+    *,
+    threshold: float = F_SCORE_THRESHOLD,
+    thresholds: Sequence[float] = (),
+    emd: bool = True,
+    progress: Progress | None = None,
+) -> dict:
+    """Score two samplings of each shape against each other: what the exact shape scores, its points drawn anew.
+
+    The floor under an autoencoder's scores (Yang et al., PointFlow, ICCV 2019), unless it copies the points it was
+    given or spaces its own more evenly than chance. The fewer the points, the larger the distances.
+
+    Args:
+        first: `(n, P, 3)`.
+        second: `(n, P, 3)`; `second[i]` samples the shape of `first[i]`, by other points.
+        threshold: as `reconstruction_scores` takes it, like all that follows.
+        thresholds: further ones.
+        emd: also the exact Earth Mover's Distance.
+        progress: called with (pairs done, pairs in all).
+
+    Returns:
+        As `reconstruction_scores`.
+
+    Raises:
+        InputError: as `reconstruction_scores`.
+
+    Example:
+        >>> first, second = split_samplings(torch.rand(2, 64, 3), num_points=32)
+        >>> sorted(oracle_scores(first, second, emd=False)["scores"])
+        ['CD', 'CD-median', 'F-score', 'F-score-median']
+    """
+    pair = _check_pair({"first": first, "second": second}, emd)
+    return _score_pair(*pair, threshold, thresholds, emd, progress)
+
+
+def split_samplings(clouds, num_points: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return two disjoint samplings of each cloud: its points [0, P) and [P, 2P).
+
+    Both sample the shape alike where a cloud's points come in random order, as in `shapenet.hdf5` and PC15k.
+
+    Args:
+        clouds: `(n, Q, 3)`.
+        num_points: P, of each sampling.
+
+    Returns:
+        Two of `(n, P, 3)`.
+
+    Raises:
+        InputError: for bad clouds, or Q < 2P.
+    """
+    clouds = as_clouds(clouds, "clouds")
+    most = clouds.shape[1] // 2
+    if not 1 <= num_points <= most:
         raise InputError(
-            f"emd needs equal point counts, got reconstructions with {ours.shape[1]} and reference with "
-            f"{theirs.shape[1]} points; pass emd=False"
+            f"num_points must be in 1..{most}, so that clouds of {clouds.shape[1]} points give two disjoint "
+            f"samplings, got {num_points}"
         )
+    return clouds[:, :num_points], clouds[:, num_points : 2 * num_points]
+
+
+def reconstruction_report(
+    *,
+    reconstructions,
+    reference,
+    second=None,
+    threshold: float = F_SCORE_THRESHOLD,
+    thresholds: Sequence[float] = (),
+    emd: bool = True,
+    progress: Progress | None = None,
+) -> dict:
+    """Score reconstructions, and the oracle (`oracle_scores`) beside them at one number of points.
+
+    The oracle compares `reference` with `second`. Without that, it compares two disjoint samplings taken from the
+    reference, and the reconstructions are scored once more with as few points. All clouds must be in one unit.
+
+    Args:
+        reconstructions: `(n, P, 3)`; `reconstructions[i]` stands for `reference[i]`.
+        reference: `(n, Q, 3)`; P = Q where `emd` is asked.
+        second: `(n, R, 3)`, other points of the reference's shapes, at least min(P, Q) of them.
+        threshold: as `reconstruction_scores` takes it, as `thresholds` and `emd` are.
+        thresholds: further ones.
+        emd: also the exact Earth Mover's Distance.
+        progress: called with (pairs done, pairs in all), over all comparisons.
+
+    Returns:
+        A dict ready for JSON: what `reconstruction_scores` returns, and `oracle` with `points`, of both its rows;
+        `samplings`, which two; `scores`, the oracle's; `reconstructions`, their scores at `points`; `details`.
+
+    Raises:
+        InputError: as `reconstruction_scores`, and for a `second` that does not pair up or has too few points.
+    """
+    ours, theirs = _check_pair({"reconstructions": reconstructions, "reference": reference}, emd)
+    points = min(ours.shape[1], theirs.shape[1])
+    if second is not None:
+        _, other = _check_pair({"reference": theirs, "second": second}, emd=False)
+        if other.shape[1] < points:
+            raise InputError(f"second must have at least {points} points a cloud, got {other.shape[1]}")
+        first, other, samplings = theirs[:, :points], other[:, :points], "reference and second"
+    else:
+        if theirs.shape[1] < 2:
+            raise InputError("reference must have at least 2 points a cloud, to be split, got 1; or give second")
+        points = min(points, theirs.shape[1] // 2)
+        first, other = split_samplings(theirs, points)
+        samplings = f"points 0 to {points - 1} and {points} to {2 * points - 1} of the reference"
+
+    pairs = {"whole": (ours, theirs), "cut": (ours[:, :points], first), "oracle": (first, other)}
+    if ours.shape[1] == theirs.shape[1] == points:
+        del pairs["cut"]
+    scored: dict[str, dict] = {}
+    for row, pair in pairs.items():
+        part = _part_of(progress, len(scored), len(pairs))
+        scored[row] = _score_pair(*pair, threshold, thresholds, emd, part)
+    cut, oracle = scored.get("cut", scored["whole"]), scored["oracle"]
+    return scored["whole"] | {
+        "oracle": {
+            "points": points,
+            "samplings": samplings,
+            "scores": oracle["scores"],
+            "reconstructions": cut["scores"],
+            "details": {"oracle": oracle["details"], "reconstructions": cut["details"]},
+        }
+    }
+
+
+def reconstruction_table(result: dict) -> str:
+    """Return a result of `reconstruction_report` or `reconstruction_scores` as a Markdown table with its notes.
+
+    Example:
+        >>> print(reconstruction_table(result))  # doctest: +SKIP
+        | | points | CD ×10³ ↓ | CD median ×10³ ↓ | ...
+    """
+    counts, oracle, details = result["counts"], result.get("oracle"), result["details"]
+    p, q = counts["points"]
+    lines = {("reconstructions", str(p) if p == q else f"{p} against {q}"): (result["scores"], details)}
+    notes = [
+        f"{counts['pairs']} pairs, distances in the clouds' own unit. CD: squared, both directions added; F-score: "
+        f"points nearer than {details['F-score']['threshold']:g}, a squared distance."
+    ]
+    if oracle is not None:
+        at, details = str(oracle["points"]), oracle["details"]
+        # Where the oracle stands at all points, this is the first line once more and leaves it as it was.
+        lines["reconstructions", at] = (oracle["reconstructions"], details["reconstructions"])
+        lines["oracle (two samplings of one shape)", at] = (oracle["scores"], details["oracle"])
+        notes.append(f"Oracle: {oracle['samplings']}; what the exact shape scores, its points drawn anew.")
+        if len(lines) > 2:
+            notes.append(f"Note: compare the oracle with the row of {at} points; fewer mean larger distances.")
+    rows = [{"": name, "points": points} | _cells(*scores) for (name, points), scores in lines.items()]
+    table = [list(rows[0]), ["---", *["---:"] * (len(rows[0]) - 1)], *(list(row.values()) for row in rows)]
+    return "\n".join([*("| " + " | ".join(row) + " |" for row in table), "", *notes]) + "\n"
+
+
+def _check_pair(sets: dict, emd: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the two sets of `sets`, checked; their names are the keys."""
+    (one, a), (other, b) = ((name, as_clouds(clouds, name)) for name, clouds in sets.items())
+    if len(a) != len(b):
+        raise InputError(f"{one} and {other} must pair up, got {len(a)} and {len(b)} clouds")
+    if emd and a.shape[1] != b.shape[1]:
+        raise InputError(
+            f"emd needs equal point counts, got {one} with {a.shape[1]} and {other} with {b.shape[1]} points; "
+            "pass emd=False"
+        )
+    return a, b
+
+
+def _score_pair(ours, theirs, threshold, thresholds, emd, progress) -> dict:
+    """Do what `reconstruction_scores` promises, with checked clouds."""
+    if isinstance(thresholds, int | float):
+        raise InputError(f"thresholds must be several, got {thresholds}; a single one is threshold={thresholds}")
     per_cloud: dict[str, list[float]] = {"CD": [], "EMD": [], "F-score": []}
     if not emd:
         del per_cloud["EMD"]
+    at: dict[str, list[float]] = {str(float(further)): [] for further in thresholds}
     for first in range(0, len(ours), _CLOUDS_AT_ONCE):
         # float64: a distance close to the F-score's threshold must fall on the right side of it.
         a, b = (clouds[first : first + _CLOUDS_AT_ONCE].double() for clouds in (ours, theirs))
         there, back = nearest(a, b).squared_distance, nearest(b, a).squared_distance
         per_cloud["CD"] += (there.mean(dim=1) + back.mean(dim=1)).tolist()
-        rows = zip(there.cpu().numpy(), back.cpu().numpy(), strict=True)
-        per_cloud["F-score"] += [f_score(*row, threshold)[0] for row in rows]
+        for row in zip(there.cpu().numpy(), back.cpu().numpy(), strict=True):
+            per_cloud["F-score"].append(f_score(*row, threshold)[0])
+            for further, values in at.items():
+                values.append(f_score(*row, float(further))[0])
         if emd:
             per_cloud["EMD"] += earth_mover(a, b, method="exact").cost.tolist()
         if progress is not None:
@@ -85,9 +261,34 @@ def reconstruction_scores(
     for name, values in per_cloud.items():
         scores[name] = float(np.mean(values))
         scores[f"{name}-median"] = float(np.median(values))
+    details: dict = {"threshold": threshold, "threshold_on": "squared distance"}
+    if at:
+        details["at"] = {
+            further: {"mean": float(np.mean(values)), "median": float(np.median(values))}
+            for further, values in at.items()
+        }
     return {
         "counts": {"pairs": len(ours), "points": [ours.shape[1], theirs.shape[1]]},
         "scores": scores,
         "per_cloud": per_cloud,
-        "details": {"F-score": {"threshold": threshold, "threshold_on": "squared distance"}},
+        "details": {"F-score": details},
     }
+
+
+def _part_of(progress: Progress | None, part: int, parts: int) -> Progress | None:
+    """Return what counts the pairs of one of several equal parts into `progress`."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(part * total + done, parts * total)
+
+
+def _cells(scores: dict, details: dict) -> dict[str, str]:
+    """Return header -> printed value of one row's scores."""
+    cells = {}
+    for name, (scale, unit, digits) in _COLUMNS.items():
+        if name in scores:
+            cells[f"{name} {unit}"] = f"{scores[name] * scale:.{digits}f}"
+            cells[f"{name} median {unit}"] = f"{scores[f'{name}-median'] * scale:.{digits}f}"
+    for further, values in details["F-score"].get("at", {}).items():
+        cells[f"F-score at {further} {unit}"] = f"{values['mean'] * scale:.{digits}f}"
+    return cells

@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from data.clouds import NORMALISATIONS, CloudDataset, DatasetIdentity, StreamingStd, normalise
+from data.clouds import (
+    GLOBAL_MODES,
+    NORMALISATIONS,
+    SHARED_MODES,
+    CloudDataset,
+    DatasetIdentity,
+    StreamingMoments,
+    normalise,
+)
 from pcdiff.errors import InputError
 
+MEAN = torch.tensor([0.5, -3.0, 1.0])
 IDENTITY = DatasetIdentity("a place", False, ("airplane", "chair"), "0123456789abcdef")
 
 
@@ -21,7 +30,7 @@ def points():
 
 @pytest.mark.parametrize("mode", NORMALISATIONS)
 def test_shift_and_scale_undo_every_mode(points, mode):
-    cloud, shift, scale = normalise(points, mode, stats=1.7)
+    cloud, shift, scale = normalise(points, mode, stats=1.7, mean=MEAN)
     assert cloud.shape == points.shape
     assert shift.shape == (5, 1, 3)
     assert scale.shape == (5, 1, 1)
@@ -60,11 +69,32 @@ def test_none_does_not_share_memory(points):
     assert points.abs().min() > 0
 
 
-def test_streaming_std_equals_the_one_pass_value(points):
-    running = StreamingStd()
-    for part in points.split(2):
-        running.add(part + 1000.0)
-    assert running.std == pytest.approx(np.std((points + 1000.0).double().numpy(), ddof=1), rel=1e-12)
+def test_global_takes_one_mean_and_one_std(points):
+    cloud, shift, scale = normalise(points, "global", stats=2.5, mean=MEAN.double())
+    assert (scale == 2.5).all()
+    assert torch.equal(shift, MEAN.expand(5, 1, 3))
+    torch.testing.assert_close(cloud, (points - MEAN) / 2.5)
+
+
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_streaming_moments_equal_the_one_pass_values(points, ddof):
+    running = StreamingMoments()
+    moved = points + torch.tensor([1000.0, 0.0, -200.0])
+    for part in moved.split(2):
+        running.add(part)
+    whole = moved.double().numpy()
+    assert running.count == 200
+    assert running.std(ddof) == pytest.approx(np.std(whole, ddof=ddof), rel=1e-12)
+    np.testing.assert_allclose(running.mean.numpy(), whole.mean(axis=(0, 1)), rtol=1e-12)
+
+
+def test_streaming_moments_do_not_lose_digits_to_a_far_place():
+    """Spread 1e-3 at 1000: the sum of squares minus the squared sum keeps no digit of it in float32."""
+    running, step = StreamingMoments(), 2.0**-10
+    near, far = (torch.full((1 << 20, 3), 1024.0 + sign * step) for sign in (-1, 1))
+    for part in (near, far, near[:1], far[:1]):
+        running.add(part)
+    assert running.std(ddof=0) == pytest.approx(step, rel=1e-9)
 
 
 @pytest.mark.parametrize("mode", [mode for mode in NORMALISATIONS if mode != "none"])
@@ -72,9 +102,9 @@ def test_a_cloud_of_one_repeated_point_is_named(points, mode):
     points[3] = points[3, :1]
     names = [f"cloud {chr(97 + i)}" for i in range(5)]
     with pytest.raises(InputError, match=rf"cloud d has extent 0: {mode} cannot scale it"):
-        normalise(points, mode, stats=1.0, names=names)
+        normalise(points, mode, stats=1.0, names=names, mean=MEAN)
     with pytest.raises(InputError, match="cloud 3 has extent 0"):
-        normalise(points, mode, stats=1.0)
+        normalise(points, mode, stats=1.0, mean=MEAN)
     normalise(points, "none")
 
 
@@ -96,10 +126,18 @@ def test_unknown_mode_lists_the_known(points):
         normalise(points, "unit")
 
 
+@pytest.mark.parametrize("mode", GLOBAL_MODES)
 @pytest.mark.parametrize("stats", [None, 0.0, -1.0, float("nan")])
-def test_global_mode_needs_a_positive_std(points, stats):
-    with pytest.raises(InputError, match="stats must be the positive std that global_unit divides by"):
-        normalise(points, "global_unit", stats=stats)
+def test_global_modes_need_a_positive_std(points, mode, stats):
+    with pytest.raises(InputError, match=f"stats must be the positive std that {mode} divides by"):
+        normalise(points, mode, stats=stats, mean=MEAN)
+
+
+@pytest.mark.parametrize("mean", [None, MEAN[:2], MEAN[:, None], MEAN * float("inf")])
+def test_global_needs_a_mean(points, mean):
+    with pytest.raises(InputError, match=r"mean must be the finite \(3,\) mean that global subtracts") as caught:
+        normalise(points, "global", stats=1.0, mean=mean)
+    assert "\n" not in str(caught.value)
 
 
 def test_identity_survives_json():
@@ -122,3 +160,21 @@ def test_dataset_items_and_denormalise(points):
         dataset.denormalise(cloud[:2], [1])
     with pytest.raises(InputError, match=r"indices must lie in 0\.\.4"):
         dataset.denormalise(cloud[:1], [5])
+
+
+@pytest.mark.parametrize("mode", NORMALISATIONS)
+def test_generated_clouds_are_denormalised_where_all_share_one_shift_and_scale(points, mode):
+    cloud, shift, scale = normalise(points, mode, stats=1.7, mean=MEAN)
+    dataset = CloudDataset(cloud, shift, scale, ["chair"] * 5, list("abcde"), "train", mode, IDENTITY)
+    if mode in SHARED_MODES:
+        back = dataset.denormalise_generated(cloud.repeat(2, 1, 1)[:7, :9])  # more clouds than the set holds
+        torch.testing.assert_close(back, points.repeat(2, 1, 1)[:7, :9], rtol=1e-5, atol=1e-5)
+        for bad in (cloud[0], cloud[..., :2], cloud.sum()):
+            with pytest.raises(InputError, match=r"points must be \(B, M, 3\), got"):
+                dataset.denormalise_generated(bad)
+        return
+    with pytest.raises(
+        InputError, match=rf"{mode} keeps a shift and scale for each.*--normalisation global"
+    ) as caught:
+        dataset.denormalise_generated(cloud)
+    assert "\n" not in str(caught.value)

@@ -1,6 +1,4 @@
-"""Loading: layouts, splits, fingerprints, errors, and DPM's and PC15k's golden files."""
-
-import json
+"""Loading: layouts, splits, statistics, fingerprints and errors."""
 
 import h5py
 import numpy as np
@@ -116,6 +114,17 @@ def test_global_std_comes_from_the_train_split_and_legacy_from_all(hdf5):
         legacy = load_clouds(hdf5, "all", split, "global_unit_legacy_dpm").scale
         np.testing.assert_allclose(ours.numpy(), train.std(ddof=1), rtol=1e-6)
         np.testing.assert_allclose(legacy.numpy(), everything.std(ddof=1), rtol=1e-6)
+
+
+def test_global_shift_and_scale_come_from_the_train_split(hdf5):
+    train = np.concatenate([clouds(PLANE, "train"), clouds(CHAIR, "train")]).astype(np.float64)
+    for split in SPLITS:
+        dataset = load_clouds(hdf5, "all", split, "global")
+        np.testing.assert_allclose(dataset.scale.numpy(), np.full((len(dataset), 1, 1), train.std()), rtol=1e-6)
+        mean = np.broadcast_to(train.mean(axis=(0, 1)), (len(dataset), 1, 3))
+        np.testing.assert_allclose(dataset.shift.numpy(), mean, rtol=1e-5)
+        raw = load_clouds(hdf5, "all", split, "none").points
+        torch.testing.assert_close(dataset.denormalise_generated(dataset.points), raw, rtol=1e-5, atol=1e-6)
 
 
 def test_stand_in_when_there_is_nothing(monkeypatch, tmp_path, hdf5):
@@ -330,93 +339,3 @@ def test_several_data_sets_in_one_folder(folders):
     twin = folders.parent / "Other" / CHAIR / "train"
     twin.mkdir(parents=True)
     refused(r"holds several data sets \(Clouds.PC16, Other\); give the path of one", folders.parent)
-
-
-MODES = ("None", "global_unit", "shape_unit", "shape_bbox", "shape_half", "shape_34")
-
-
-@pytest.mark.golden
-def test_normalisation_agrees_with_dpm(golden):
-    records = sorted(golden.glob("**/dataset/loader_golden.json"))
-    assert records
-    compared = 0
-    for record in records:
-        orders, stored = json.loads(record.read_text()), np.load(record.with_suffix(".npz"))
-        (path,) = record.parent.glob("*.hdf5")
-        keys = [k for k, entry in orders.items() if isinstance(entry, dict) and "order_id" in entry]
-        assert keys
-        for key in keys:
-            names, split = key.split("/")
-            order = list(zip(orders[key]["order_cate"], map(str, orders[key]["order_id"]), strict=True))
-            for mode in MODES:
-                ours = {"None": "none", "global_unit": "global_unit_legacy_dpm"}.get(mode, mode)
-                dataset = load_clouds(path, names.split("+"), split, ours)
-                place = {entry: i for i, entry in enumerate(zip(dataset.categories, dataset.ids, strict=True))}
-                assert sorted(place) == sorted(order)
-                rows = [place[entry] for entry in order]
-                prefix = f"{key}/{mode}"
-                np.testing.assert_allclose(dataset.shift[rows], stored[f"{prefix}/shift"], rtol=1e-5, atol=1e-6)
-                np.testing.assert_allclose(dataset.scale[rows], stored[f"{prefix}/scale"], rtol=1e-6)
-                for name in ("pointcloud", "pointcloud_first16"):
-                    if f"{prefix}/{name}" in stored:
-                        expected = stored[f"{prefix}/{name}"]
-                        points = dataset.points[rows][:, : expected.shape[1]]
-                        np.testing.assert_allclose(points, expected, rtol=1e-5, atol=2e-6)
-                        compared += 1
-            train = load_clouds(path, names.split("+"), "train", "none").points.double()
-            ours = load_clouds(path, names.split("+"), split, "global_unit")
-            np.testing.assert_allclose(ours.scale.flatten(), train.std().item(), rtol=1e-6)
-            assert not np.isclose(ours.scale[0].item(), stored[f"{names}/stats_std"], rtol=1e-6)  # theirs leaks
-    assert compared
-
-
-@pytest.mark.golden
-def test_pc15k_points_and_statistics_agree_with_pointflow(golden):
-    records = sorted(golden.glob("**/pc15k/loader_golden.json"))
-    assert records
-    compared = 0
-    for record in records:
-        info, stored = json.loads(record.read_text()), np.load(record.with_suffix(".npz"))
-        roots = [f.parent.parent.parent for f in record.parent.glob("*/*/train/*.npy")]
-        for key, config in info["configs"].items():
-            if config["peer"] != "PointFlow" or f"{key}/train_first8" not in stored:
-                continue
-            split = key.split("/")[2]
-            categories = sorted({synset for synset, _ in config["order"]})
-            dataset = load_clouds(roots[0], categories, split, "none")
-            synsets = [shapenet.NAME_TO_SYNSET[name] for name in dataset.categories]
-            place = {entry: i for i, entry in enumerate(zip(synsets, dataset.ids, strict=True))}
-            rows = [place[(synset, name.split("/")[-1])] for synset, name in config["order"]]
-            assert sorted(rows) == list(range(len(dataset)))
-            raw = dataset.points[rows].double().numpy()
-            mean, std = (stored[f"{key}/all_points_{name}"].astype(np.float64) for name in ("mean", "std"))
-            cut = config["train_len"]
-            for part, points in (("train", raw[:, :cut]), ("test", raw[:, cut : cut + config["test_len"]])):
-                normalised = (points - mean) / std
-                np.testing.assert_allclose(normalised[:, :8], stored[f"{key}/{part}_first8"], rtol=1e-5, atol=1e-5)
-                np.testing.assert_allclose(normalised[:, -2:], stored[f"{key}/{part}_last2"], rtol=1e-5, atol=1e-5)
-                compared += 1
-            if split == "train" and f"{key}/global_std_f64" in stored:
-                # PointFlow's std is over the split's every coordinate with ddof 0; ours has ddof 1.
-                ours = load_clouds(roots[0], categories, "train", "global_unit").scale[0].item()
-                expected = stored[f"{key}/global_std_f64"]
-                np.testing.assert_allclose(ours * np.sqrt(1 - 1 / raw.size), expected, rtol=1e-6)
-    assert compared
-
-
-def test_real_chairs(shared_data):
-    (path,) = shared_data.glob("modelnet10/*.hdf5")
-    dataset = load_clouds(path, "chair", "test", "shape_bbox")
-    with h5py.File(path, "r") as file:
-        expected = file[CHAIR]["test"][...]
-    assert dataset.points.abs().amax().item() == pytest.approx(1.0, abs=1e-5)
-    back = dataset.denormalise(dataset.points, range(len(dataset)))
-    np.testing.assert_allclose(back, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
-
-
-def test_real_bodies(shared_data):
-    folder = shared_data / "points_cc0"
-    dataset = load_clouds(folder, "human", "val")
-    assert dataset.ids == sorted(file.stem for file in (folder / "human" / "val").glob("*.npy"))
-    assert dataset.identity.categories == ("human",)
-    refused("category airplane .* is a ShapeNet category but .*human", folder, "airplane")

@@ -137,6 +137,22 @@ def test_f_score_equals_the_peers(cases):
     assert checked
 
 
+def test_f_scores_at_several_thresholds_equal_the_peers(cases):
+    checked = 0
+    for arrays, expected in cases.values():
+        for pair, by_threshold in expected["fscore_pvd"].items():
+            theirs = {float(key): entry["fscore"] for key, entry in by_threshold.items() if isinstance(entry, dict)}
+            a, b = (_tensor(arrays[f"fs_{pair}_{side}"]) for side in "ab")
+            result = reconstruction_scores(reconstructions=a, reference=b, thresholds=tuple(theirs), emd=False)
+            at = result["details"]["F-score"]["at"]
+            assert {float(key) for key in at} == set(theirs)
+            for key, values in at.items():
+                _close(values["mean"], np.mean(theirs[float(key)]))
+                _close(values["median"], np.median(theirs[float(key)]))
+                checked += 1
+    assert checked
+
+
 def test_normalisation_equals_the_peers(golden):
     found = sorted((golden / "3d").glob("*/misc/normalize_point_clouds.npz"))
     if not found:
