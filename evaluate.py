@@ -1,32 +1,49 @@
 """Score a trained run, or anyone's clouds.
 
-python evaluate.py --run runs/NAME # generate, then compare with the test split
+python evaluate.py --run runs/NAME # generate, then compare with the protocol's split
 
 python evaluate.py --samples A.npy --reference B.npy --output s.json # compare two sets of clouds
 
-python evaluate.py --resume runs/NAME # go on with a stopped evaluation
+python evaluate.py --reconstructions A.npy --reference B.npy # score an autoencoder's output, pair by pair
+
+python evaluate.py --compare a.json b.json # results side by side
+
+python evaluate.py --resume OUT # go on with a stopped evaluation
+
+torchrun --nproc-per-node K evaluate.py ... # share the work; the result is the same
 """
 
+from dataclasses import replace
+
 from data import announce, load_clouds
-from pcdiff import cli, runs, scoring
-from pcdiff.config import EvaluateConfig, check_evaluation
+from pcdiff import cli, distributed, runs, scoring
+from pcdiff.config import EvaluateConfig, RunConfig
+from pcdiff.metrics import get_protocol
 
 
 def main() -> None:
     """Score files, or load a run's data and score the run."""
-    config = cli.parse(EvaluateConfig, description=__doc__)
-    check_evaluation(config)
-    folder = config.run or config.resume
-    if folder is None:
-        with runs.logging_to(config.out):
+    config = cli.parse_evaluation(description=__doc__)
+    run = runs.read_config(config.run) if config.run else None
+    with distributed.joined(), runs.logging_to(config.out or config.run):
+        if run is not None:
+            score_run(config, run)
+        elif config.samples:
             scoring.score_files(config)
-        return
-    run = runs.read_config(folder)
+        elif config.reconstructions:
+            scoring.score_reconstructions(config)
+        else:
+            scoring.compare_results(config.compare)
+
+
+def score_run(config: EvaluateConfig, run: RunConfig) -> None:
+    """Load the data that the run was trained on, and score the run."""
+    split = config.split or get_protocol(config.protocol).split
     path, names = config.dataset_path or run.data.dataset_path, config.categories or run.data.categories
-    split = load_clouds(path, names, config.split, run.data.normalisation)
-    with runs.logging_to(config.out or folder):
-        runs.log.info(announce(split.identity))
-        scoring.score_run(config, folder, run, split, split.identity.to_dict())
+    compared, train = (load_clouds(path, names, part, run.data.normalisation) for part in (split, "train"))
+    runs.log.info(announce(compared.identity))
+    config = replace(config, split=split)
+    scoring.score_run(config, config.run, run, compared, train, compared.identity.to_dict())
 
 
 if __name__ == "__main__":

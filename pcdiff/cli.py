@@ -2,15 +2,16 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import tyro
 
-from pcdiff.config import RunConfig, check
+from pcdiff.config import EvaluateConfig, RunConfig, check, check_evaluation
 from pcdiff.errors import InputError
 from pcdiff.presets import preset
-from pcdiff.runs import read_config
+from pcdiff.runs import read_config, read_settings
 from pcdiff.training import TrainingDiverged
 
 T = TypeVar("T")
@@ -47,6 +48,24 @@ def parse_run(
         default = preset(presets, _value_of("--preset", argv) or "paper")
     config = parse(RunConfig, argv, default, description)
     check(config)
+    return config
+
+
+def parse_evaluation(argv: Sequence[str] | None = None, description: str = "") -> EvaluateConfig:
+    """Fill an `EvaluateConfig` from flags, starting from those of the stopped evaluation that `--resume` names.
+
+    Raises:
+        InputError: `--resume` names no evaluation and no run, or the flags contradict each other.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    resume, default = _value_of("--resume", argv), None
+    if resume is not None:
+        folder = Path(resume)
+        default = read_settings(folder)
+        # Without settings it may be a run that was to be scored elsewhere: --resume RUN --out OUT.
+        default = EvaluateConfig(run=folder) if default is None else replace(default, out=folder)
+    config = parse(EvaluateConfig, argv, default, description)
+    check_evaluation(config)
     return config
 
 

@@ -152,33 +152,53 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """What is scored: a run (`--run`), or two files of clouds (`--samples A.npy --reference B.npy`)."""
+    """What is scored: a run, two sets of clouds, reconstructions, or results side by side.
+
+    A set is a .npy, .npz, .h5, .pt, .ply, .off, .obj, .xyz or .pcd file (FILE.h5:name for one array of several), or a
+    folder of them.
+    """
 
     run: Path | None = None
     """Score the model in this run's folder: generate (or reconstruct) clouds, then compare with the split."""
     samples: Path | None = None
-    """Score these clouds: a .npy file (n, P, 3)."""
+    """Score these generated clouds."""
     reference: Path | None = None
-    """The clouds to compare --samples with: a .npy file (n, P, 3)."""
+    """The clouds to compare --samples or --reconstructions with."""
+    train: Path | None = None
+    """The clouds the generator of --samples was trained on: its nearest ones are looked for, and a row of them is
+    scored in the samples' place. A run's own are known."""
+    reconstructions: Path | None = None
+    """Score these clouds against the --reference clouds they stand for, in the order of both."""
+    oracle: Path | None = None
+    """Another sampling of the --reference shapes, for the row that no reconstruction beats; by default the
+    reference's own points are halved."""
+    compare: tuple[Path, ...] = ()
+    """Print these results (JSON files) in one table; refused where they do not compare."""
     output: Path | None = None
-    """Write the scores to this JSON file; a run's go to its results.json by default."""
+    """Write the scores to this JSON file, and a table (.md) and a picture (.png) beside it."""
     out: Path | None = None
     """Folder of the results; the run's own by default."""
     protocol: str = "dpm"
-    """Protocol of the comparison, by name; it fixes the normalisation."""
+    """Protocol of the comparison, by name: dpm, pointflow, pointflow-lion or raw. It fixes split, normalisation,
+    points and distances."""
     preset: Literal["paper", "quick"] = "paper"
     """`paper` scores the whole split; `quick` at most 64 clouds, on the Chamfer distance only."""
-    split: Literal["train", "val", "test"] = "test"
-    """Split to compare a run with."""
+    split: Literal["train", "val", "test"] | None = None
+    """Split to compare a run with; the protocol's by default."""
     checkpoint: Literal["auto", "best", "last"] = "auto"
     """Which of the run's checkpoints; `auto` is best where there is one."""
     num_points: int | None = None
-    """Points of a cloud, the first ones of every reference; by default the run's sample_points, at most what the
-    data has (points)."""
+    """Points of a cloud that are compared; by default the protocol's number, at most what there is (points)."""
+    point_rule: Literal["first", "random", "farthest"] | None = None
+    """Which points of a larger cloud are taken; needed where a set's clouds differ in size."""
     num_samples: int | None = None
-    """Clouds to score against as many references; the whole split by default (clouds)."""
+    """Clouds to score against as many references, the first of each; all by default (clouds)."""
     emd: Literal["auto", "yes", "no"] = "auto"
     """Exact earth mover's distance; `auto` where it takes less than about ten minutes."""
+    floor: bool = True
+    """Score training clouds in the samples' place too, where there are enough."""
+    resamples: int = 1000
+    """Resamples of the bootstrap intervals; 0 leaves the intervals out."""
     flexibility: float | None = None
     """Noise of the sampling chain, 0 to 1; the run's own by default."""
     truncate_std: float | None = None
@@ -196,11 +216,11 @@ class EvaluateConfig:
     max_iters: int | None = None
     """Generate at most this many clouds in this call, then stop; --resume goes on (clouds)."""
     max_minutes: float | None = None
-    """Generate for at most this long in this call, then stop; --resume goes on (minutes)."""
-    save_every: int = 128
-    """Clouds between saves of what is generated so far (clouds)."""
+    """Work for at most this long in this call, then stop; --resume goes on (minutes)."""
+    save_every: int = 1
+    """Blocks of work between saves: 32 generated clouds, or some hundred pairs compared (blocks)."""
     resume: Path | None = None
-    """Go on with a stopped evaluation of this run."""
+    """Go on with the stopped evaluation in this folder (--out, or the run's), with its flags."""
 
 
 def check(config: RunConfig) -> None:
@@ -251,12 +271,34 @@ def check_evaluation(config: EvaluateConfig) -> None:
     Raises:
         InputError: names the flag, what was expected and what came.
     """
-    if (config.run or config.resume) and (config.samples or config.reference):
-        raise InputError("give --run or the pair --samples and --reference, not both")
-    if config.run and config.resume and config.run != config.resume:
-        raise InputError(f"--run {config.run} and --resume {config.resume} name different runs; give one")
+    jobs = {
+        "--run": config.run,
+        "--samples": config.samples,
+        "--reconstructions": config.reconstructions,
+        "--compare": config.compare or None,
+    }
+    asked = [flag for flag, value in jobs.items() if value is not None]
+    if len(asked) > 1:
+        raise InputError(f"give one of {', '.join(jobs)}, got {' and '.join(asked)}")
+    if not asked and config.resume is None:
+        raise InputError(
+            "nothing to score: give --run RUN, --samples A --reference B, --reconstructions A --reference B, "
+            "or --compare a.json b.json"
+        )
+    needs_reference = config.samples or config.reconstructions
+    if needs_reference and config.reference is None:
+        raise InputError(f"{asked[0]} needs --reference, the clouds to compare with")
+    if config.reference and not needs_reference:
+        raise InputError("--reference goes with --samples or --reconstructions; a run has its own split")
+    for flag, value, goes_with, there in (
+        ("--train", config.train, "--samples", config.samples),
+        ("--oracle", config.oracle, "--reconstructions", config.reconstructions),
+    ):
+        if value and not there:
+            raise InputError(f"{flag} goes with {goes_with} only")
     ranges: dict[str, tuple[str, Callable[[float], bool]]] = {
         "at least 1": ("num_points num_samples max_iters save_every", lambda v: v >= 1),
+        "not negative": ("resamples", lambda v: v >= 0),
         "positive": ("max_minutes truncate_std", lambda v: v > 0),
         "in [0, 1]": ("flexibility", lambda v: 0 <= v <= 1),
         "in 0..2^63 - 1": ("seed", lambda v: 0 <= v < 2**63),
@@ -305,6 +347,8 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:
             raise InputError(f"{source}: {name} must be {expected}, got {value!r}")
         elif kind == Path | None:
             rebuilt[name] = None if value is None else Path(value)
+        elif kind == tuple[Path, ...]:
+            rebuilt[name] = tuple(Path(v) for v in value)
         elif isinstance(value, list):
             rebuilt[name] = tuple(value)
         else:

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pcdiff import distributed
 from pcdiff.atomic import replacing
-from pcdiff.config import RunConfig, from_dict, to_json
+from pcdiff.config import EvaluateConfig, RunConfig, from_dict, to_json
 from pcdiff.errors import InputError
 
+T = TypeVar("T")
 log = logging.getLogger("pcdiff")
+_SETTINGS = "evaluation.json"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -79,16 +82,41 @@ def read_config(folder: Path) -> RunConfig:
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(f"{folder}: not a run's folder (no config.json); expected what train_gen.py --out made")
+    return _read(RunConfig, path)
+
+
+def write_settings(folder: Path, config: EvaluateConfig) -> None:
+    """Write an evaluation's resolved config, for `--resume`."""
+    write_text(folder / _SETTINGS, to_json(config))
+
+
+def read_settings(folder: Path) -> EvaluateConfig | None:
+    """Read the resolved config of the evaluation that writes to this folder; None where there is none.
+
+    Raises:
+        InputError: the config is damaged.
+    """
+    path = folder / _SETTINGS
+    return _read(EvaluateConfig, path) if path.is_file() else None
+
+
+def _read(cls: type[T], path: Path) -> T:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not JSON ({error})") from None
-    return from_dict(RunConfig, values, str(path))
+    return from_dict(cls, values, str(path))
 
 
 @contextmanager
 def logging_to(folder: Path | None) -> Iterator[None]:
-    """Send the package's log to the terminal and, with a folder, to its `log.txt`, for as long as this lasts."""
+    """Send the package's log to the terminal and, with a folder, to its `log.txt`, for as long as this lasts.
+
+    Of several processes only the first one does.
+    """
+    if distributed.rank() > 0:
+        yield
+        return
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
     if folder is not None:

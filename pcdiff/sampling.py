@@ -18,33 +18,49 @@ def generate(
     num_points: int,
     seed: int,
     *,
-    start: int = 0,
     flexibility: float = 0.0,
     truncate_std: float | None = None,
 ) -> Iterator[Tensor]:
     """Draw clouds chunk by chunk.
 
-    Cloud i depends on the seed, i and `num_points`, not on how many are asked for or where the drawing started.
+    Cloud i depends on the seed, i and `num_points`, not on how many are asked for.
 
     Args:
         model: a trained generator.
         num_samples: how many clouds there shall be in the end.
         num_points: points of each.
         seed: of every draw.
-        start: clouds that are there already; a multiple of `CHUNK`, or all.
         flexibility: see `PointCloudModel.decode`.
         truncate_std: see `LatentPriorModel.sample_latent`.
 
     Yields:
         Chunks `(<= CHUNK, num_points, 3)` on the CPU, in the training set's normalisation.
     """
-    device = next(model.parameters()).device
-    for first in range(start - start % CHUNK, num_samples, CHUNK):
-        generator = rng.generator(seed, "sample", first // CHUNK, device=device)
-        clouds = model.sample(
-            CHUNK, num_points, generator=generator, flexibility=flexibility, truncate_std=truncate_std
-        )
-        yield clouds[: num_samples - first].float().cpu()
+    options = {"flexibility": flexibility, "truncate_std": truncate_std}
+    for k in range(chunks(num_samples)):
+        yield draw_chunk(model, k, num_points, seed, **options)[: num_samples - k * CHUNK]
+
+
+def chunks(count: int) -> int:
+    """Return how many chunks hold `count` clouds."""
+    return -(-count // CHUNK)
+
+
+def draw_chunk(
+    model: LatentPriorModel,
+    k: int,
+    num_points: int,
+    seed: int,
+    *,
+    flexibility: float = 0.0,
+    truncate_std: float | None = None,
+) -> Tensor:
+    """Draw chunk `k` of `generate`, `(CHUNK, num_points, 3)` on the CPU."""
+    generator = rng.generator(seed, "sample", k, device=next(model.parameters()).device)
+    clouds = model.sample(
+        CHUNK, num_points, generator=generator, flexibility=flexibility, truncate_std=truncate_std
+    )
+    return clouds.float().cpu()
 
 
 def reconstruct(
@@ -62,11 +78,18 @@ def reconstruct(
     Yields:
         Chunks `(<= CHUNK, num_points, 3)` on the CPU.
     """
+    for k in range(chunks(len(clouds))):
+        yield reconstruct_chunk(model, clouds, k, num_points, seed, flexibility=flexibility)
+
+
+def reconstruct_chunk(
+    model: PointCloudModel, clouds: Tensor, k: int, num_points: int, seed: int, *, flexibility: float = 0.0
+) -> Tensor:
+    """Encode and decode chunk `k` of `clouds`, as `reconstruct` does."""
     device = next(model.parameters()).device
-    for k, chunk in enumerate(clouds.split(CHUNK)):
-        generator = rng.generator(seed, "reconstruct", k, device=device)
-        result = model.reconstruct(chunk.to(device), num_points, flexibility=flexibility, generator=generator)
-        yield result.float().cpu()
+    chunk = clouds[k * CHUNK : (k + 1) * CHUNK].to(device)
+    generator = rng.generator(seed, "reconstruct", k, device=device)
+    return model.reconstruct(chunk, num_points, flexibility=flexibility, generator=generator).float().cpu()
 
 
 def sample_all(model: LatentPriorModel, num_samples: int, num_points: int, seed: int, **options: float) -> Tensor:

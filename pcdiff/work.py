@@ -36,14 +36,16 @@ class Journal:
     Args:
         path: the file; made with its folder where it is missing.
         settings: what the results depend on, ready for JSON.
+        every: records are written so many at a time, and when the file is closed.
 
     Raises:
         InputError: the file belongs to other settings (the first that differs is named), is no journal, or cannot
             be written.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, path: Path, settings: dict[str, Any], every: int = 1) -> None:
         self.path = path
+        self._every, self._waiting = every, []
         self.records: dict[tuple[str, int], Arrays] = {}
         settings = json.loads(json.dumps(settings))
         try:
@@ -100,7 +102,13 @@ class Journal:
         layout = [(array.dtype.str, array.shape) for array in arrays]
         head = json.dumps([name, index, layout]).encode()
         body = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
-        self._write(_LENGTHS.pack(len(head), len(body), zlib.crc32(head + body)) + head + body)
+        self._waiting.append(_LENGTHS.pack(len(head), len(body), zlib.crc32(head + body)) + head + body)
+        if len(self._waiting) >= self._every:
+            self._flush()
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        self._write(b"".join(waiting))
 
     def _write(self, content: bytes) -> None:
         try:
@@ -115,8 +123,10 @@ class Journal:
             ) from None
 
     def close(self) -> None:
-        """Close the file, which stays."""
-        self._file.close()
+        """Write what is waiting and close the file, which stays."""
+        if not self._file.closed:
+            self._flush()
+            self._file.close()
 
     def __enter__(self) -> "Journal":
         return self

@@ -2,7 +2,7 @@
 
 from pcdiff.metrics.bootstrap import jsd_interval, mean_interval, pooled_interval
 from pcdiff.metrics.comparison import compare, label_files, read_result
-from pcdiff.metrics.evaluation import emd_seconds, evaluate, table
+from pcdiff.metrics.evaluation import emd_seconds, evaluate, fingerprint, prepared, table
 from pcdiff.metrics.generation import coverage, generation_scores, mmd, one_nna
 from pcdiff.metrics.jsd import jsd_legacy, jsd_normalized
 from pcdiff.metrics.memorisation import memorisation
@@ -24,6 +24,7 @@ __all__ = [
     "emd_seconds",
     "evaluate",
     "f_score",
+    "fingerprint",
     "generation_scores",
     "get_protocol",
     "jsd_interval",
@@ -38,6 +39,7 @@ __all__ = [
     "one_nna",
     "oracle_scores",
     "pooled_interval",
+    "prepared",
     "read_result",
     "reconstruction_report",
     "reconstruction_scores",

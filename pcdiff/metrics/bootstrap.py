@@ -85,12 +85,13 @@ def jsd_interval(
     seed: int = SEED,
     name: str = "JSD",
 ) -> tuple[float, float]:
-    """Return the basic bootstrap interval of the JSD between two sets, whose clouds are resampled.
+    """Return the bootstrap interval of the JSD between two sets, whose clouds are resampled.
 
     The JSD of two finite sets lies above that of their sources, since chance alone makes histograms differ, and the
-    JSD of resampled sets lies about as far above that of the sets. Percentiles would count this bias twice. The
-    basic interval, twice the score minus the percentiles, takes it away: it estimates the sources' JSD, and **may
-    lie below the score**. It is clipped to [0, 1]. Copies of a cloud do no harm here: only points are counted.
+    JSD of resampled sets lies about as far above that of the sets: percentiles would count this bias twice. So the
+    resamples are centred on the score: the interval says how far the score of sets of these sizes would move with
+    other clouds of the same sources. It is clipped to [0, 1]. Copies of a cloud do no harm here: only points are
+    counted.
 
     Args:
         samples: `(S, P, 3)`.
@@ -119,8 +120,8 @@ def jsd_interval(
     for part in _parts(resamples, len(held)):
         rows = zip(*(_resampled(set_counts, part.stop - part.start, draws) for set_counts in counts), strict=True)
         resampled[part] = [divergence(*pair) for pair in rows]
-    low, high = _quantiles(resampled, level)
-    return float(np.clip(2 * score - high, 0, 1)), float(np.clip(2 * score - low, 0, 1))
+    low, high = _quantiles(score + resampled - resampled.mean(), level)
+    return max(0.0, low), min(1.0, high)
 
 
 def _resampled(counts: csr_matrix, times: int, draws: np.random.Generator) -> np.ndarray:

@@ -187,8 +187,6 @@ def _notes(results: list[tuple[str, dict]], facts: list[tuple[str, dict]]) -> li
     if intervals:
         levels = " and ".join(f"{100 * level:g} %" for level in sorted({i["level"] for i in intervals}))
         notes.append(f"In brackets: bootstrap confidence intervals ({levels}).")
-    if any("JSD" in interval for interval in intervals):
-        notes.append("The JSD's interval leaves out what chance adds to the score, and may lie below it.")
     told: dict[str, list[str]] = {}  # which results each further note is about
     said = set().union(*(each for _, each in facts))
     for (label, result), (_, each) in zip(results, facts, strict=True):

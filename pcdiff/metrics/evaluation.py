@@ -1,40 +1,66 @@
 """One call from two sets of clouds to the result that is written, printed and compared."""
 
+import hashlib
 from collections.abc import Callable
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from pcdiff import rng
 from pcdiff.errors import InputError
 from pcdiff.metrics._inputs import as_clouds
-from pcdiff.metrics.generation import DISTANCES, check_sets, generation_scores
+from pcdiff.metrics.bootstrap import LEVEL, RESAMPLES, jsd_interval, pooled_interval
+from pcdiff.metrics.columns import COLUMNS, markdown
+from pcdiff.metrics.generation import Scores, Steps, check_sets, named, pairs_compared, score_by
 from pcdiff.metrics.jsd import jsd_legacy, jsd_normalized, outside_share
-from pcdiff.metrics.protocols import get_protocol
+from pcdiff.metrics.memorisation import memorisation
+from pcdiff.metrics.neighbours import nearest_by_chamfer
+from pcdiff.metrics.protocols import Protocol, get_protocol
 from pcdiff.ops import estimated_emd_seconds
+from pcdiff.work import Work
 
-EMD_METHOD = "exact"
 EMD_LIMIT_SECONDS = 600.0
-SCALES_IN_PRINT = {"MMD-CD": 1e3, "MMD-EMD": 10.0, "JSD": 1e3}
+# The search for neighbours starts an auction for about a tenth of the pairs of like sets, and proves the rest.
+_SHARE_OF_PAIRS = 0.2
+_FLOOR = "training clouds in the samples' place"
 
 
 def evaluate(
     *,
     samples,
     reference,
+    train=None,
     protocol: str = "dpm",
     num_points: int | None = None,
     emd: bool | None = None,
+    floor: bool = True,
+    resamples: int = RESAMPLES,
+    seed: int = 2020,
     progress: Callable[[int, int], None] | None = None,
+    work: Work | None = None,
 ) -> dict:
     """Score generated clouds against a reference set under a named protocol.
 
     Args:
         samples: `(n, P, 3)` generated clouds.
         reference: `(n, Q, 3)` clouds of the reference set (for `dpm` the test split).
+        train: `(m, M, 3)` clouds that the generator was trained on: for `memorisation`, and for `floor`.
         protocol: a name from `PROTOCOLS`.
-        num_points: compare the first so many points of every cloud of both sets; None takes all.
+        num_points: compare so many points of every cloud, chosen by the protocol's rule; None takes the protocol's
+            number, or all where there are fewer.
         emd: True or False; None computes it where the estimate stays below ten minutes (`emd_seconds`).
+        floor: score n training clouds, drawn at random, in the samples' place, so that the scores have something to
+            stand beside; needs n of them.
+        resamples: of the bootstrap intervals; 0 leaves these out.
+        seed: of the bootstrap, and of the draw of the training clouds.
         progress: called with (pairs of clouds compared, pairs in all).
+        work: shares the work and keeps what is finished; by default this process does all.
 
     Returns:
-        A dict ready for JSON: `protocol`, `counts`, `scores` (MMD and JSD raw, COV and 1-NNA in percent) and
+        A dict ready for JSON, the same to the bit whoever does the work: `protocol`, `counts`, `scores` (MMD and
+        JSD raw, COV and 1-NNA in percent), `intervals`, `floor`, `memorisation`, `nearest` (of each sample: index
+        of and distance to its nearest reference, by each distance), `dataset` with the sets' hashes, `seed` and
         `details`. Where the EMD is left out, `details["EMD"]["left_out"]` says why.
 
     Raises:
@@ -45,54 +71,94 @@ def evaluate(
         >>> import numpy as np
         >>> clouds = np.random.default_rng(0).normal(size=(8, 64, 3))
         >>> result = evaluate(samples=clouds[:4], reference=clouds[4:])
-        >>> sorted(result)
-        ['counts', 'details', 'protocol', 'scores']
+        >>> sorted(result["scores"])
+        ['1-NNA-CD', '1-NNA-EMD', 'COV-CD', 'COV-EMD', 'JSD', 'MMD-CD', 'MMD-EMD']
     """
     chosen = get_protocol(protocol)
-    sets = {"samples": as_clouds(samples, "samples"), "reference": as_clouds(reference, "reference")}
-    if num_points is not None:
-        sets = {name: _first_points(clouds, num_points, name) for name, clouds in sets.items()}
-    normal = {name: chosen.normalise(clouds, name) for name, clouds in sets.items()}
-    ours, theirs = normal["samples"], normal["reference"]
+    sets = prepared(samples=samples, reference=reference, train=train, protocol=chosen, num_points=num_points)
+    ours, theirs, trained = sets["samples"], sets["reference"], sets.get("train")
 
     reason = None if emd else _why_no_emd(ours, theirs, emd)
     distances = ["cd"] if reason else ["cd", "emd"]
     check_sets(ours, theirs, distances)
+    stand_ins = _drawn(trained, len(theirs), seed) if floor else None
+    if stand_ins is not None and "emd" in distances and stand_ins.shape[1] != theirs.shape[1]:
+        stand_ins = None
 
-    scores = generation_scores(samples=ours, reference=theirs, distances=distances, progress=progress)
-    details: dict = scores.pop("details")
-    details["EMD"] = {"left_out": reason} if reason else details["EMD"] | {"method": EMD_METHOD}
-    scores["JSD"] = jsd_legacy(ours, theirs)
+    compared = len(distances) * pairs_compared(len(ours)) * (1 if stand_ins is None else 2)
+    memorised = 0 if trained is None else (len(ours) + len(theirs)) * len(trained)
+    steps, work = Steps(progress, compared + memorised), work or Work()
+
+    found, details = score_by(ours, theirs, distances, work, "", steps)
+    result: dict[str, Any] = {
+        "protocol": chosen.to_dict(),
+        "dataset": {name: {"sha256": fingerprint(clouds)} for name, clouds in sets.items()},
+        "counts": _counts(sets),
+    }
+    result |= _scored(found, ours, theirs, resamples, seed)
+    if stand_ins is not None:
+        stood_in, _ = score_by(stand_ins, theirs, distances, work, "floor ", steps)
+        result["floor"] = {"what": _FLOOR} | _scored(stood_in, stand_ins, theirs, resamples, seed)
+    if trained is not None:
+        to_train = nearest_by_chamfer(ours, trained, work, "CD samples to train", steps)
+        held_out = nearest_by_chamfer(theirs, trained, work, "CD reference to train", steps)
+        result["memorisation"] = {"distance_is": "CD"} | memorisation(
+            sample_distance=to_train.distance,
+            sample_index=to_train.index,
+            reference_distance=held_out.distance,
+        )
+    result["nearest"] = {
+        name: {"reference_index": each.nearest_reference.tolist(), "distance": each.sample_distance.tolist()}
+        for name, each in found.items()
+    }
+    details["EMD"] = (
+        {"left_out": reason} if reason else {"method": chosen.emd_method, "tolerance": 0.0} | details["EMD"]
+    )
     details["JSD"] = {
         "form": "legacy: 28^3 grid in a sphere of radius 0.5, points outside snapped to it",
         "outside_share": {"samples": outside_share(ours), "reference": outside_share(theirs)},
         "JSD-normalized": jsd_normalized(ours, theirs),
     }
-    details["scales_in_print"] = {name: scale for name, scale in SCALES_IN_PRINT.items() if name in scores}
-    details["notes"] = _notes(chosen, ours, theirs, details)
-    points = [ours.shape[1], theirs.shape[1]]
-    return {
-        "protocol": {
-            "name": chosen.name,
-            "normalisation": chosen.normalisation,
-            "description": chosen.description,
-        },
-        "counts": {
-            "samples": len(ours),
-            "reference": len(theirs),
-            "points": points[0] if points[0] == points[1] else points,
-        },
-        "scores": scores,
-        "details": details,
-    }
+    details["scales_in_print"] = {c.name: c.scale for c in COLUMNS if c.name in result["scores"] and c.scale != 1}
+    details["notes"] = _notes(chosen, reference, ours, theirs, details)
+    if floor and trained is not None and stand_ins is None:
+        details["notes"].append(_why_no_floor(trained, theirs))
+    return result | {"details": details, "seed": seed}
+
+
+def prepared(
+    *, samples, reference, train=None, protocol: Protocol, num_points: int | None = None
+) -> dict[str, Tensor]:
+    """Return the sets as a protocol compares them, by name: checked, their points chosen, normalised.
+
+    Raises:
+        InputError: as `evaluate`.
+    """
+    sets = {"samples": as_clouds(samples, "samples"), "reference": as_clouds(reference, "reference")}
+    if train is not None:
+        sets["train"] = as_clouds(train, "train")
+    for name, clouds in sets.items():
+        if name == "reference":
+            sets[name] = protocol.choose_points(clouds, num_points)
+        elif num_points is not None and not 1 <= num_points <= clouds.shape[1]:
+            raise InputError(f"num_points must be in 1..{clouds.shape[1]}, the points of {name}, got {num_points}")
+        else:
+            sets[name] = clouds[:, : num_points or protocol.points]
+    return {name: protocol.normalise(clouds, name) for name, clouds in sets.items()}
+
+
+def fingerprint(clouds: Tensor) -> str:
+    """Return the SHA-256 of a set of clouds `(n, P, 3)`: of its shape and its float32 coordinates."""
+    array = clouds.detach().cpu().contiguous().numpy().astype("<f4", copy=False)
+    return hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
 
 
 def emd_seconds(clouds: int, points: int) -> float:
-    """Return a rough estimate of the seconds that exact EMD takes here for two sets of `clouds` clouds.
+    """Return a rough estimate of the seconds that the EMD scores of two sets of `clouds` clouds take here.
 
-    Three matrices, two of them symmetric, at `pcdiff.ops.estimated_emd_seconds` a pair.
+    Most pairs are never solved: see `pcdiff.metrics.emd_search`.
     """
-    return estimated_emd_seconds(clouds * clouds + clouds * (clouds - 1), points)
+    return _SHARE_OF_PAIRS * estimated_emd_seconds(pairs_compared(clouds), points)
 
 
 def table(result: dict) -> str:
@@ -103,44 +169,67 @@ def table(result: dict) -> str:
         | MMD-CD ×10³ ↓ | COV-CD % ↑ | 1-NNA-CD % (50 is best) | JSD ×10³ ↓ |
         ...
     """
-    scores, counts = result["scores"], result["counts"]
-    columns: list[tuple[str, str]] = []
-    for name in (short.upper() for short in DISTANCES):
-        if f"MMD-{name}" not in scores:
-            continue
-        scale = SCALES_IN_PRINT[f"MMD-{name}"]
-        columns += [
-            (f"MMD-{name} {_times(scale)} ↓", f"{scores[f'MMD-{name}'] * scale:.3f}"),
-            (f"COV-{name} % ↑", f"{scores[f'COV-{name}']:.2f}"),
-            (f"1-NNA-{name} % (50 is best)", f"{scores[f'1-NNA-{name}']:.2f}"),
-        ]
-    scale = SCALES_IN_PRINT["JSD"]
-    columns.append((f"JSD {_times(scale)} ↓", f"{scores['JSD'] * scale:.3f}"))
-    rows = [
-        "| " + " | ".join(header for header, _ in columns) + " |",
-        "|" + " ---: |" * len(columns),
-        "| " + " | ".join(value for _, value in columns) + " |",
-    ]
+    counts, intervals, floor = result["counts"], result.get("intervals"), result.get("floor")
+    rows = [("samples" if floor else "", result["scores"], intervals)]
+    floors = [(floor["what"], floor["scores"], floor.get("intervals"))] if floor else []
     points = counts["points"]
     points = points if isinstance(points, int) else f"{points[0]} against {points[1]}"
     notes = [
         f"Protocol `{result['protocol']['name']}`: {counts['samples']} samples against {counts['reference']} "
         f"reference clouds, {points} points each."
     ]
-    return "\n".join([*rows, "", *notes, *(f"Note: {note}." for note in result["details"]["notes"])]) + "\n"
+    if intervals:
+        notes.append(f"In brackets: bootstrap confidence intervals ({100 * intervals['level']:g} %).")
+    if "memorisation" in result:
+        notes.append(f"Against {counts['train']} training clouds: {result['memorisation']['summary']}.")
+    effort = result["details"].get("EMD", {})
+    if "share_solved_to_the_end" in effort:
+        solved, started = (100 * effort[key] / effort["pairs"] for key in ("solved_to_the_end", "stopped_early"))
+        notes.append(
+            f"EMD: of {effort['pairs']:,} pairs {solved:.1f} % were solved to the end and {started:.1f} % a part "
+            "of the way; bounds decided the others, and the scores are those of all."
+        )
+    notes += [f"Note: {note}." for note in result["details"]["notes"]]
+    return "\n".join([markdown(rows, highlight=False, floors=floors), "", *notes]) + "\n"
 
 
-def _times(scale: float) -> str:
-    return {1e3: "×10³", 10.0: "×10"}[scale]
+def _scored(found: dict[str, Scores], ours: Tensor, theirs: Tensor, resamples: int, seed: int) -> dict:
+    """Return `scores` of one set, and `intervals` where they are wanted."""
+    scores = named(found) | {"JSD": jsd_legacy(ours, theirs)}
+    if not resamples:
+        return {"scores": scores}
+    settings: dict[str, Any] = {"resamples": resamples, "level": LEVEL, "seed": seed}
+    intervals: dict[str, Any] = dict(settings)
+    for distance, each in found.items():
+        for short, groups in each.terms().items():
+            name = f"{short}-{distance}"
+            intervals[name] = list(pooled_interval(*groups, name=name, **settings))
+    intervals["JSD"] = list(jsd_interval(ours, theirs, **settings))
+    return {"scores": scores, "intervals": intervals}
 
 
-def _first_points(clouds, num_points: int, name: str):
-    if not 1 <= num_points <= clouds.shape[1]:
-        raise InputError(f"num_points must be in 1..{clouds.shape[1]}, the points of {name}, got {num_points}")
-    return clouds[:, :num_points]
+def _counts(sets: dict[str, Tensor]) -> dict:
+    points = [sets["samples"].shape[1], sets["reference"].shape[1]]
+    return {name: len(clouds) for name, clouds in sets.items()} | {
+        "points": points[0] if points[0] == points[1] else points
+    }
 
 
-def _why_no_emd(ours, theirs, emd: bool | None) -> str | None:
+def _drawn(train: Tensor | None, count: int, seed: int) -> Tensor | None:
+    """Return `count` training clouds drawn at random, None where there are not as many."""
+    if train is None or len(train) < count:
+        return None
+    order = torch.randperm(len(train), generator=rng.generator(seed, "floor"))
+    return train[order[:count].sort().values]
+
+
+def _why_no_floor(train: Tensor, reference: Tensor) -> str:
+    if len(train) < len(reference):
+        return f"no row of training clouds: there are {len(train)} of them, fewer than the {len(reference)} needed"
+    return f"no row of training clouds: they have {train.shape[1]} points, the reference {reference.shape[1]}"
+
+
+def _why_no_emd(ours: Tensor, theirs: Tensor, emd: bool | None) -> str | None:
     """Return why the EMD is left out, None where it is not."""
     if emd is not None:
         return "not asked for"
@@ -149,13 +238,13 @@ def _why_no_emd(ours, theirs, emd: bool | None) -> str | None:
     seconds = emd_seconds(len(ours), ours.shape[1])
     if seconds > EMD_LIMIT_SECONDS:
         return (
-            f"the exact solver would take about {seconds / 60:.0f} min here (limit {EMD_LIMIT_SECONDS / 60:.0f}); "
-            "ask for it with emd=True, or compare fewer points with num_points"
+            f"it would take about {seconds / 60:.0f} min here (limit {EMD_LIMIT_SECONDS / 60:.0f}); "
+            "ask for it with emd=True (--emd yes), or compare fewer points with num_points"
         )
     return None
 
 
-def _notes(chosen, ours, theirs, details: dict) -> list[str]:
+def _notes(chosen: Protocol, reference, ours: Tensor, theirs: Tensor, details: dict) -> list[str]:
     """Return what a reader must know before comparing the scores with others."""
     notes = []
     points = {ours.shape[1], theirs.shape[1]}
@@ -165,12 +254,19 @@ def _notes(chosen, ours, theirs, details: dict) -> list[str]:
             f"not comparable with published `{chosen.name}` figures, which use {chosen.points} points, not {here}; "
             "fewer points mean larger distances"
         )
+    if chosen.already_chosen(reference):
+        notes.append(
+            f"the reference clouds have {chosen.points} points, so they are taken to be the points "
+            f"{chosen.reference_points} on already"
+        )
     if "left_out" in details["EMD"]:
         notes.append(f"EMD left out: {details['EMD']['left_out']}")
     for name in ("CD", "EMD"):
         found = details.get(name, {})
         if found.get("1-NNA-ties"):
             notes.append(f"{found['1-NNA-ties']} ties in 1-NNA-{name} counted one half each")
+        if found.get("COV-ties"):
+            notes.append(f"{found['COV-ties']} samples have several nearest references by {name}; the first counts")
         if found.get("copies"):
             notes.append(f"{found['copies']} samples are exact copies of a reference cloud by {name}")
     return notes

@@ -84,6 +84,7 @@ class Protocol:
         emd_method: of `pcdiff.ops.emd`.
         seed: of the generated clouds.
         description: one line for a reader.
+        data_unit: a run's clouds are compared in the data set's own unit, not in the run's normalisation.
     """
 
     name: str
@@ -95,6 +96,12 @@ class Protocol:
     emd_method: str
     seed: int
     description: str
+    data_unit: bool = False
+
+    @property
+    def skips_points(self) -> bool:
+        """Whether the rule for the reference's points needs more of them than are compared."""
+        return REFERENCE_POINTS[self.reference_points] > 0
 
     def normalise(self, clouds, name: str = "clouds") -> torch.Tensor:
         """Return the clouds `(n, P, 3)` as this protocol compares them; raises InputError for bad ones."""
@@ -105,8 +112,7 @@ class Protocol:
 
         That is so of a rule that skips points, where Q is exactly the protocol's number of points.
         """
-        skipped = REFERENCE_POINTS[self.reference_points]
-        return skipped > 0 and as_clouds(reference, "reference").shape[1] == self.points
+        return self.skips_points and as_clouds(reference, "reference").shape[1] == self.points
 
     def choose_points(self, reference, num_points: int | None = None) -> torch.Tensor:
         """Return the points of the reference clouds that this protocol compares.
@@ -154,7 +160,7 @@ class Protocol:
 
 
 _SHARED = {"distances": ("cd", "emd"), "emd_method": "exact", "seed": 2020}
-_POINTFLOW = {**_SHARED, "split": "val", "normalisation": "none", "points": 2048}
+_POINTFLOW = {**_SHARED, "split": "val", "normalisation": "none", "points": 2048, "data_unit": True}
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from pcdiff.errors import InputError
-from pcdiff.metrics import emd_seconds, evaluate, table
+from pcdiff.metrics import emd_seconds, evaluate, get_protocol, table
+from pcdiff.metrics.evaluation import fingerprint
 from pcdiff.ops import estimated_emd_seconds
+from pcdiff.work import Journal, Work
 
 
 def _sets(n=5, points=40):
@@ -19,12 +21,20 @@ def _sets(n=5, points=40):
 def test_result_is_json_and_complete():
     samples, reference = _sets()
     result = json.loads(json.dumps(evaluate(samples=samples, reference=reference), allow_nan=False))
-    assert list(result) == ["protocol", "counts", "scores", "details"]
-    assert result["protocol"]["name"] == "dpm"
+    expected = {"protocol", "dataset", "counts", "scores", "intervals", "nearest", "details", "seed"}
+    assert set(result) == expected
+    assert result["protocol"] == get_protocol("dpm").to_dict()
     assert result["counts"] == {"samples": 5, "reference": 5, "points": 40}
     names = {f"{score}-{distance}" for score in ("MMD", "COV", "1-NNA") for distance in ("CD", "EMD")}
     assert set(result["scores"]) == names | {"JSD"}
-    assert result["details"]["EMD"]["method"] == "exact"
+    emd = result["details"]["EMD"]
+    assert (emd["method"], emd["tolerance"], emd["pairs"]) == ("exact", 0, 45)
+    assert emd["bounded"] + emd["stopped_early"] + emd["solved_to_the_end"] == 45
+    intervals = result["intervals"]
+    assert set(intervals) == set(result["scores"]) | {"resamples", "level", "seed"}
+    for name, score in result["scores"].items():
+        low, high = intervals[name]
+        assert low <= score <= high
     assert result["details"]["scales_in_print"] == {"MMD-CD": 1000, "MMD-EMD": 10, "JSD": 1000}
 
 
@@ -86,9 +96,95 @@ def test_emd_is_left_out_of_large_sets_with_the_reason(monkeypatch):
     assert "MMD-EMD" in evaluate(samples=samples, reference=reference, emd=True)["scores"]
 
 
-def test_the_estimate_counts_the_pairs_of_three_matrices():
-    assert emd_seconds(10, 2048) == pytest.approx(estimated_emd_seconds(100 + 90, 2048))
-    assert emd_seconds(10, 1024) < emd_seconds(10, 2048)
+def test_the_estimate_grows_with_clouds_and_points_and_stays_below_the_whole_matrices():
+    assert 0 < emd_seconds(10, 2048) < estimated_emd_seconds(100 + 90, 2048)
+    assert emd_seconds(10, 1024) < emd_seconds(10, 2048) < emd_seconds(20, 2048) / 3
+
+
+def _train(n=12, points=40):
+    return np.random.default_rng(7).normal(size=(n, points, 3))
+
+
+def test_training_clouds_give_a_floor_and_a_report_on_memorisation():
+    samples, reference = _sets()
+    train = _train()
+    train[3] = samples[2][::-1]  # one sample is a training cloud, its points in another order
+    result = evaluate(samples=samples, reference=reference, train=train)
+    assert result["counts"] == {"samples": 5, "reference": 5, "train": 12, "points": 40}
+    assert result["floor"]["scores"].keys() == result["scores"].keys()
+    assert result["floor"]["intervals"].keys() == result["intervals"].keys()
+    report = result["memorisation"]
+    assert report["copies"] == 1
+    assert report["train_index"][2] == 3
+    assert report["distance"][2] == 0
+    lines = table(result).splitlines()
+    assert any(line.startswith("| *training clouds in the samples' place*") for line in lines)
+    assert any("1 of 5 samples is a copy of a training cloud" in line for line in lines)
+    alone = evaluate(samples=samples, reference=reference, train=train, floor=False)
+    assert "floor" not in alone
+    assert alone["scores"] == result["scores"]
+
+
+def test_the_floor_is_the_score_of_training_clouds():
+    samples, reference = _sets()
+    result = evaluate(samples=samples, reference=reference, train=_train(n=5))
+    direct = evaluate(samples=_train(n=5), reference=reference)
+    assert result["floor"]["scores"] == direct["scores"]
+    assert result["floor"]["intervals"] == direct["intervals"]
+
+
+@pytest.mark.parametrize(
+    ("train", "why"), [(_train(n=4), "fewer than the 5 needed"), (_train(points=9), "have 9 points")]
+)
+def test_a_floor_that_cannot_be_says_why(train, why):
+    samples, reference = _sets()
+    result = evaluate(samples=samples, reference=reference, train=train)
+    assert "floor" not in result
+    assert any(why in note for note in result["details"]["notes"])
+    assert "memorisation" in result
+
+
+def test_intervals_can_be_left_out_and_follow_the_seed():
+    samples, reference = _sets()
+    without = evaluate(samples=samples, reference=reference, resamples=0)
+    assert "intervals" not in without
+    assert "[" not in table(without)
+    a, b = (evaluate(samples=samples, reference=reference, seed=seed) for seed in (1, 2))
+    assert a["scores"] == b["scores"]
+    assert a["intervals"] != b["intervals"]
+
+
+def test_pointflow_takes_the_references_points_from_10000_on():
+    g = np.random.default_rng(5)
+    samples, reference = g.normal(size=(3, 20, 3)), g.normal(size=(3, 10_040, 3))
+    result = evaluate(samples=samples, reference=reference, protocol="pointflow", num_points=20, emd=True)
+    cut = evaluate(samples=samples, reference=reference[:, 10_000:10_020], protocol="raw", emd=True)
+    assert result["scores"] == cut["scores"]
+    lion = evaluate(samples=samples, reference=reference, protocol="pointflow-lion", num_points=20, emd=True)
+    assert (
+        lion["scores"] == evaluate(samples=samples, reference=reference[:, :20], protocol="raw", emd=True)["scores"]
+    )
+    chosen = g.normal(size=(3, 2048, 3))
+    notes = evaluate(samples=chosen, reference=chosen[::-1], protocol="pointflow", emd=False)["details"]["notes"]
+    assert any("points from 10000 on already" in note for note in notes)
+
+
+def test_finished_blocks_are_not_computed_again_and_change_nothing(tmp_path, monkeypatch):
+    samples, reference = _sets()
+    whole = evaluate(samples=samples, reference=reference, train=_train())
+    with Journal(tmp_path / "journal", {}) as journal:
+        assert evaluate(samples=samples, reference=reference, train=_train(), work=Work(journal)) == whole
+    monkeypatch.setattr("pcdiff.metrics.neighbours.pairwise", None)
+    monkeypatch.setattr("pcdiff.metrics.emd_search.emd_pairs", None)
+    with Journal(tmp_path / "journal", {}) as journal:
+        assert evaluate(samples=samples, reference=reference, train=_train(), work=Work(journal)) == whole
+
+
+def test_fingerprints_tell_sets_apart():
+    clouds = torch.from_numpy(_sets()[0]).float()
+    assert fingerprint(clouds) == fingerprint(clouds.clone())
+    assert fingerprint(clouds) != fingerprint(clouds.flip(0))
+    assert fingerprint(clouds) != fingerprint(clouds.reshape(1, -1, 3))
 
 
 def test_copies_and_ties_are_told():

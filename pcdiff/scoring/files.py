@@ -1,0 +1,134 @@
+"""Score anyone's clouds, read from files."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pcdiff import ops
+from pcdiff.config import EvaluateConfig
+from pcdiff.interop import CloudSet, read_cloud_set, stack_clouds
+from pcdiff.metrics import emd_seconds, evaluate, fingerprint, get_protocol, reconstruction_report
+from pcdiff.metrics.evaluation import EMD_LIMIT_SECONDS
+from pcdiff.metrics.generation import pairs_compared
+from pcdiff.scoring.job import Places, bar, finish
+from pcdiff.scoring.report import picture, report
+from pcdiff.training import resolve_device
+from pcdiff.work import Work
+
+QUICK_CLOUDS = 64
+_MESH_POINTS = 2048  # of a surface, where no protocol names a number
+
+
+def score_files(config: EvaluateConfig) -> dict[str, Any] | None:
+    """Score `config.samples` against `config.reference`; print the table, write it where asked.
+
+    Returns:
+        The result, or None when a limit or a signal stopped the work.
+
+    Raises:
+        InputError: a file is unreadable, or the sets do not fit.
+    """
+    protocol = get_protocol(config.protocol)
+    files = {"samples": config.samples, "reference": config.reference, "train": config.train}
+    files = {name: file for name, file in files.items() if file is not None}
+    sets = _stacked(config, files, protocol.points, whole=("reference",) if protocol.skips_points else ())
+    sets = {name: clouds if name == "train" else clouds[: limit(config)] for name, clouds in sets.items()}
+    places = Places.asked_for(config)
+    settings = asked(config) | {name: fingerprint(clouds) for name, clouds in sets.items()}
+    result = finish(config, places, settings, lambda work: compared(config, work, **sets))
+    if result is None:
+        return None
+    for name, file in files.items():
+        result["dataset"][name]["source"] = str(file)
+    report(result, places)
+    title = f"{config.samples} against {config.reference}, protocol {protocol.name}"
+    picture(result, places, title, num_points=config.num_points, **sets)
+    return result
+
+
+def score_reconstructions(config: EvaluateConfig) -> dict[str, Any]:
+    """Score `config.reconstructions` against the `config.reference` clouds they stand for; print, write where asked.
+
+    Raises:
+        InputError: a file is unreadable, or the sets do not pair up.
+    """
+    files = {"reconstructions": config.reconstructions, "reference": config.reference, "second": config.oracle}
+    files = {name: file for name, file in files.items() if file is not None}
+    sets = {name: clouds[: limit(config)] for name, clouds in _stacked(config, files, _MESH_POINTS).items()}
+    result = reconstructed(config, **sets)
+    result["unit"] = "the files' own"
+    result["dataset"] = {
+        name: {"source": str(file), "sha256": fingerprint(sets[name])} for name, file in files.items()
+    }
+    result["seed"] = config.seed
+    report(result, Places.asked_for(config))
+    return result
+
+
+def asked(config: EvaluateConfig) -> dict[str, Any]:
+    """Return the flags that decide what is compared, for a journal's settings."""
+    names = "protocol", "num_points", "num_samples", "preset", "emd", "floor", "seed"
+    return {name: getattr(config, name) for name in names}
+
+
+def compared(config: EvaluateConfig, work: Work, **sets: Tensor) -> dict[str, Any]:
+    """Return `evaluate`'s result for `samples`, `reference` and perhaps `train`, with a bar."""
+    device = resolve_device(config.device)
+    if ops.backend(device) == "reference":  # the CPU's kernels are quicker than PyTorch on any device
+        device = torch.device("cpu")
+    with bar("comparing", "pair") as progress:
+        return evaluate(
+            **{name: clouds.to(device) for name, clouds in sets.items()},
+            protocol=config.protocol,
+            num_points=config.num_points,
+            emd=with_emd(config),
+            floor=config.floor,
+            resamples=config.resamples,
+            seed=config.seed,
+            progress=progress,
+            work=work,
+        )
+
+
+def reconstructed(config: EvaluateConfig, **sets: Tensor) -> dict[str, Any]:
+    """Return `reconstruction_report`'s result for `reconstructions`, `reference` and perhaps `second`, with a bar."""
+    pairs, points = len(sets["reference"]), sets["reference"].shape[1]
+    emd = with_emd(config)
+    if emd is None:
+        seconds = pairs * emd_seconds(pairs, points) / pairs_compared(pairs)
+        emd = seconds < EMD_LIMIT_SECONDS and points == sets["reconstructions"].shape[1]
+    with bar("comparing", "pair") as progress:
+        return reconstruction_report(**sets, emd=emd, progress=progress)
+
+
+def with_emd(config: EvaluateConfig) -> bool | None:
+    """Return whether the EMD is asked for; None: where it takes little time."""
+    return {"yes": True, "no": False, "auto": None if config.preset == "paper" else False}[config.emd]
+
+
+def limit(config: EvaluateConfig) -> int | None:
+    """Return how many clouds of a set are scored at most; None: all."""
+    limits = [config.num_samples, QUICK_CLOUDS if config.preset == "quick" else None]
+    return min((n for n in limits if n is not None), default=None)
+
+
+def _stacked(
+    config: EvaluateConfig, files: dict[str, Path], points: int | None, whole: tuple[str, ...] = ()
+) -> dict[str, Tensor]:
+    """Read sets of clouds and give each set's clouds one size; those named in `whole` are not cut."""
+    mesh_points = config.num_points or points or _MESH_POINTS
+    sets = {
+        name: read_cloud_set(file, mesh_points=mesh_points, seed=config.seed) for name, file in files.items()
+    }
+    wanted = config.num_points
+    if config.point_rule is not None and wanted is None:
+        smallest = min(len(cloud) for held in sets.values() for cloud in held.clouds)
+        wanted = min(smallest, points or smallest)
+
+    def stack(name: str, held: CloudSet) -> Tensor:
+        cut = (None, None) if name in whole else (wanted, config.point_rule)
+        return torch.from_numpy(stack_clouds(held, *cut, seed=config.seed))
+
+    return {name: stack(name, held) for name, held in sets.items()}

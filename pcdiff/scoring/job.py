@@ -1,0 +1,110 @@
+"""One evaluation as a job: where its files lie, what it has finished, when it stops, how far it is."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+import pcdiff
+from pcdiff import distributed
+from pcdiff.config import EvaluateConfig
+from pcdiff.errors import InputError
+from pcdiff.runs import log, write_settings
+from pcdiff.sampling import CHUNK
+from pcdiff.training import interruptible
+from pcdiff.work import Journal, Stopped, Work
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where an evaluation writes.
+
+    Attributes:
+        results: the JSON file; its table (.md), picture (.png) and journal (.partial) lie beside it. None: nowhere.
+        folder: what `--resume` goes on with; None where only one file was asked for.
+    """
+
+    results: Path | None
+    folder: Path | None = None
+
+    @classmethod
+    def asked_for(cls, config: EvaluateConfig, run: Path | None = None) -> "Places":
+        """Return the places that the flags name; `run` is the scored run's folder."""
+        folder = config.out or run
+        return cls(config.output or (folder / "results.json" if folder else None), folder)
+
+    def beside(self, suffix: str) -> Path | None:
+        """Return the file beside the results that ends in `suffix`."""
+        return None if self.results is None else self.results.with_suffix(suffix)
+
+
+def finish(
+    config: EvaluateConfig, places: Places, settings: dict[str, Any], job: Callable[[Work], T]
+) -> T | None:
+    """Return `job(work)`, shared by all processes and kept in a journal; None when it was stopped, which is told.
+
+    Once the job is done the journal is deleted.
+
+    Args:
+        config: has the limits, and is written as `evaluation.json` for `--resume`.
+        places: where the journal lies.
+        settings: all that the job's results depend on, ready for JSON.
+        job: the work.
+
+    Raises:
+        InputError: the journal belongs to other settings, or another process of the job has others.
+    """
+    settings = {**settings, "version": pcdiff.__version__}
+    if distributed.broadcast(settings) != settings:
+        raise InputError(
+            f"process {distributed.rank()} reads other clouds or flags than process 0; give all the same files"
+        )
+    journal = None
+    if distributed.rank() == 0 and places.results is not None:
+        journal = Journal(places.beside(".partial"), settings, config.save_every)
+        if places.folder is not None:
+            write_settings(places.folder, replace(config, resume=None))
+        if journal.records:
+            log.info("goes on after %d finished blocks of work", len(journal.records))
+    started = time.monotonic()
+    with interruptible() as signals, journal or nullcontext():
+        try:
+            result = job(Work(journal, lambda: bool(signals) or _out_of_time(config, started)))
+        except Stopped:
+            if journal is not None:
+                go_on = f"--resume {places.folder}" if places.folder else "the same command"
+                log.info("stopped; what is finished is in %s; go on with: %s", journal.path, go_on)
+            elif distributed.rank() == 0:
+                log.info("stopped; nothing is kept without --out or --output")
+            return None
+    if journal is not None:
+        journal.remove()
+    return result
+
+
+def generated_enough(config: EvaluateConfig, work: Work) -> bool:
+    """Tell whether this call has generated `max_iters` clouds."""
+    return config.max_iters is not None and work.computed * CHUNK >= config.max_iters
+
+
+@contextmanager
+def bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a `progress(done, total)` that moves a bar with the time left, on the process that prints."""
+    hidden = distributed.rank() > 0
+    with tqdm(unit=unit, unit_scale=unit == "pair", desc=what, leave=False, disable=hidden) as shown:
+
+        def progress(done: int, total: int) -> None:
+            shown.total = total
+            shown.update(done - shown.n)
+
+        yield progress
+
+
+def _out_of_time(config: EvaluateConfig, started: float) -> bool:
+    return config.max_minutes is not None and time.monotonic() - started >= 60 * config.max_minutes

@@ -1,0 +1,94 @@
+"""What people read: the table, the picture, the JSON; and several results in one table."""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+import pcdiff
+from pcdiff import distributed
+from pcdiff.metrics import compare, label_files, prepared, read_result, reconstruction_table, table
+from pcdiff.metrics.protocols import get_protocol
+from pcdiff.runs import log, write_json, write_text
+from pcdiff.scoring.job import Places
+from pcdiff.viz import save_neighbours
+
+_PICTURED = 8
+
+
+def compare_results(files: Sequence[Path]) -> str:
+    """Print results side by side and return the table.
+
+    Raises:
+        InputError: a file is no result, or they do not belong in one table.
+    """
+    text = compare(list(zip(label_files(files), map(read_result, files), strict=True)))
+    log.info("%s", text)
+    return text
+
+
+def report(result: dict[str, Any], places: Places) -> None:
+    """Complete a result, print its table, and write JSON and table; on the process that writes."""
+    result |= {"version": pcdiff.__version__, "commit": source_commit()}
+    if distributed.rank() > 0:
+        return
+    text = table(result) if "protocol" in result else reconstruction_table(result)
+    if result["dataset"].get("stand_in"):
+        text += "\nThese are scores on built-in STAND-IN shapes; they compare with nothing published.\n"
+    log.info("%s", text)
+    if places.results is None:
+        return
+    if places.results.is_file():  # what a training script said of the training stays
+        try:
+            earlier = json.loads(places.results.read_text(encoding="utf-8"))
+            result |= {"training": earlier["training"]}
+        except (ValueError, KeyError, TypeError):
+            log.info("%s: replaced", places.results)
+    write_text(places.beside(".md"), text)
+    write_json(places.results, result)
+    log.info("results: %s", places.results)
+
+
+def picture(result: dict[str, Any], places: Places, title: str, **sets: Tensor | None) -> None:
+    """Draw samples above their nearest reference and training clouds, beside the results.
+
+    Args:
+        result: of `evaluate`.
+        places: where it goes.
+        title: above the picture.
+        **sets: `samples`, `reference`, `train` and `num_points` as `evaluate` got them.
+    """
+    path = places.beside(".png")
+    if distributed.rank() > 0 or path is None:
+        return
+    clouds = prepared(**sets, protocol=get_protocol(result["protocol"]["name"]))
+    nearest, memory = result["nearest"]["CD"], result.get("memorisation")
+    shown = min(_PICTURED, len(clouds["samples"]))
+    save_neighbours(
+        path,
+        clouds["samples"][:shown].cpu(),
+        clouds["reference"][nearest["reference_index"][:shown]].cpu(),
+        clouds["train"][memory["train_index"][:shown]].cpu() if memory else None,
+        sample_labels=[f"sample {i}" for i in range(shown)],
+        reference_labels=[f"CD {distance:.4f}" for distance in nearest["distance"][:shown]],
+        train_labels=[f"CD {distance:.4f}" for distance in memory["distance"][:shown]] if memory else None,
+        title=title,
+    )
+    log.info("picture: %s", path)
+
+
+def source_commit() -> str | None:
+    """Return the commit of the checkout that the package runs from, marked where it was changed; None outside one."""
+    folder = Path(pcdiff.__file__).parent
+    asked = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        tracked = subprocess.run(
+            ["git", "-C", str(folder), "ls-files", "--error-unmatch", "__init__.py"], capture_output=True, timeout=10
+        )
+        found = subprocess.run(asked, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() if tracked.returncode == 0 and found.returncode == 0 else None

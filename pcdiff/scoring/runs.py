@@ -1,0 +1,193 @@
+"""Score a trained run: generate, or reconstruct, and compare with a split of its data."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from pcdiff import distributed
+from pcdiff.checkpoint import load, locate
+from pcdiff.config import EvaluateConfig, RunConfig
+from pcdiff.errors import InputError
+from pcdiff.metrics import fingerprint, get_protocol
+from pcdiff.models import LatentPriorModel, PointCloudModel
+from pcdiff.sampling import chunks, draw_chunk, reconstruct_chunk
+from pcdiff.scoring.files import asked, compared, limit, reconstructed
+from pcdiff.scoring.job import Places, bar, finish, generated_enough
+from pcdiff.scoring.report import picture, report
+from pcdiff.sessions import keep_clouds
+from pcdiff.training import resolve_device
+from pcdiff.work import Stopped, Work
+
+
+class Split(Protocol):
+    """A split of a data set, as `data.load_clouds` returns it."""
+
+    points: Tensor
+
+    def denormalise(self, points: Tensor, indices: Iterable[int]) -> Tensor:
+        """Return clouds of the data set in its own unit."""
+
+    def denormalise_generated(self, points: Tensor) -> Tensor:
+        """Return generated clouds in the data set's own unit."""
+
+
+def score_run(
+    config: EvaluateConfig,
+    folder: Path,
+    run: RunConfig,
+    split: Split,
+    train: Split | None,
+    dataset: dict[str, Any],
+) -> dict[str, Any] | None:
+    """Generate (or reconstruct) with the model in `folder` and score against a split.
+
+    Args:
+        config: what was asked.
+        folder: the run's folder.
+        run: the run's own config.
+        split: its points `(n, P, 3)` are in the run's normalisation.
+        train: the training split of the same data, to look for copies in; None for none.
+        dataset: the data set's identity.
+
+    Returns:
+        The result, or None when a limit or a signal stopped the work before the end.
+
+    Raises:
+        InputError: no, a damaged or another model's checkpoint, another data set, fewer points than asked, a
+            protocol that the run's normalisation does not fit.
+    """
+    protocol = get_protocol(config.protocol)
+    file = locate(folder, config.checkpoint)
+    model = load(file).to(resolve_device(config.device))
+    if model.config != run.model:
+        raise InputError(f"{file}: holds another model than {folder / 'config.json'}; put the run's own back")
+    trained_on = model.metadata["dataset"]
+    if trained_on["fingerprint"] != dataset["fingerprint"] and not config.allow_other_dataset:
+        raise InputError(
+            f"{folder} was trained on {_named(trained_on)}, not on {_named(dataset)}; "
+            "give its own data, or --allow-other-dataset to compare all the same"
+        )
+    held = split.points.shape[1]
+    if config.num_points is not None and config.num_points > held:
+        raise InputError(f"--num-points {config.num_points}: the clouds compared with have only {held} points")
+    num_points = config.num_points or min(run.sample_points, protocol.points or held, held)
+    config = replace(config, num_points=num_points, run=folder)
+    places = Places.asked_for(config, folder)
+    settings = asked(config) | {
+        "checkpoint": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "split": fingerprint(split.points),
+        "train": None if train is None else fingerprint(train.points),
+        "flexibility": _flexibility(config, run),
+        "truncate_std": config.truncate_std,
+    }
+    title = f"{folder.name}, {dataset['name']}, step {model.metadata['step']}"
+    if isinstance(model, LatentPriorModel):
+        if protocol.data_unit:
+            split.denormalise_generated(torch.zeros(1, 1, 3))  # a normalisation that does not fit is told first
+        sets = {"reference": split, "train": train}
+        sets = {name: _clouds(part, protocol.data_unit) for name, part in sets.items() if part is not None}
+        sets["reference"] = sets["reference"][: limit(config)]
+        count = len(sets["reference"])
+
+        def job(work: Work) -> tuple[Tensor, dict[str, Any]]:
+            made = _generated(config, run, model, work, count)
+            sets["samples"] = split.denormalise_generated(made) if protocol.data_unit else made
+            return made, compared(config, work, **sets)
+
+    else:
+        clouds = split.points[: limit(config)]
+
+        def job(work: Work) -> tuple[Tensor, dict[str, Any]]:
+            made = _reconstructed(config, run, model, work, clouds[:, :num_points])
+            return made, _compared_with_inputs(config, split, made, clouds)
+
+    found = finish(config, places, settings, job)
+    if found is None:
+        return None
+    made, result = found
+    hashes = result.pop("dataset", {})
+    result |= {"dataset": dataset | hashes, "trained_on": trained_on, "split": config.split}
+    result |= {"checkpoint": file.stem, "step": model.metadata["step"], "seed": config.seed}
+    if distributed.rank() == 0:
+        if isinstance(model, LatentPriorModel):
+            keep_clouds(places.folder, "samples", made, f"samples: {title}")
+        else:
+            pairs = torch.stack([clouds[:, :num_points], made], dim=1).flatten(0, 1)
+            keep_clouds(places.folder, "samples", made, f"input and reconstruction in turn: {title}", pictured=pairs)
+    report(result, places)
+    if isinstance(model, LatentPriorModel):
+        picture(result, places, f"nearest clouds: {title}", num_points=num_points, **sets)
+    return result
+
+
+def _clouds(split: Split, data_unit: bool) -> Tensor:
+    """Return a split's clouds, in the data set's own unit or in the run's normalisation."""
+    return split.denormalise(split.points, range(len(split.points))) if data_unit else split.points
+
+
+def _generated(
+    config: EvaluateConfig, run: RunConfig, model: LatentPriorModel, work: Work, count: int
+) -> Tensor:
+    """Return `count` generated clouds `(count, num_points, 3)`, in the run's normalisation."""
+    options = {"flexibility": _flexibility(config, run), "truncate_std": config.truncate_std}
+
+    def draw(k: int) -> Tensor:
+        return draw_chunk(model, k, config.num_points, config.seed, **options)
+
+    return _in_chunks("generating", draw, config, work, count)
+
+
+def _reconstructed(
+    config: EvaluateConfig, run: RunConfig, model: PointCloudModel, work: Work, clouds: Tensor
+) -> Tensor:
+    """Return reconstructions of clouds `(n, P, 3)`, like them."""
+
+    def draw(k: int) -> Tensor:
+        settings = {"flexibility": _flexibility(config, run)}
+        return reconstruct_chunk(model, clouds, k, clouds.shape[1], config.seed, **settings)
+
+    return _in_chunks("reconstructing", draw, config, work, len(clouds))
+
+
+def _in_chunks(
+    what: str, draw: Callable[[int], Tensor], config: EvaluateConfig, work: Work, count: int
+) -> Tensor:
+    """Return the first `count` clouds of the chunks that `draw(k)` gives.
+
+    Raises:
+        Stopped: this call has made as many as it should.
+    """
+    made: list[Tensor] = []
+    with bar(what, "cloud") as progress:
+        for (chunk,) in work.map(what, range(chunks(count)), lambda k: (draw(k).numpy(),)):
+            made.append(torch.from_numpy(chunk))
+            progress(min(count, sum(map(len, made))), count)
+            if len(made) < chunks(count) and generated_enough(config, work):
+                raise Stopped
+    return torch.cat(made)[:count]
+
+
+def _compared_with_inputs(config: EvaluateConfig, split: Split, made: Tensor, clouds: Tensor) -> dict[str, Any]:
+    """Score reconstructions of the first points of `clouds`, in the data set's own unit, as DPM's tables do."""
+    points, indices = made.shape[1], range(len(clouds))
+    clouds = split.denormalise(clouds, indices)
+    sets = {"reconstructions": split.denormalise(made, indices), "reference": clouds[:, :points]}
+    if clouds.shape[1] >= 2 * points:
+        sets["second"] = clouds[:, points : 2 * points]
+    result = reconstructed(config, **sets)
+    result["unit"] = "the data set's own (denormalised)"
+    result["dataset"] = {name: {"sha256": fingerprint(part)} for name, part in sets.items()}
+    return result
+
+
+def _flexibility(config: EvaluateConfig, run: RunConfig) -> float:
+    return run.flexibility if config.flexibility is None else config.flexibility
+
+
+def _named(dataset: dict[str, Any]) -> str:
+    return f"{dataset['name']} ({', '.join(dataset['categories'])}, {dataset['fingerprint']})"
