@@ -17,7 +17,7 @@ from pcdiff.atomic import replacing
 from pcdiff.checkpoint import load, locate
 from pcdiff.config import EvaluateConfig, RunConfig
 from pcdiff.errors import InputError
-from pcdiff.interop.files import read_clouds
+from pcdiff.interop import read_cloud_set, stack_clouds
 from pcdiff.metrics import emd_seconds, evaluate, get_protocol, reconstruction_scores, table
 from pcdiff.models import LatentPriorModel, PointCloudModel
 from pcdiff.runs import log, write_json
@@ -47,7 +47,8 @@ def score_files(config: EvaluateConfig) -> dict[str, Any]:
     if config.samples is None or config.reference is None:
         raise InputError("give --run RUN, or both --samples A.npy and --reference B.npy")
     output = config.output or (config.out / "results.json" if config.out else None)
-    clouds = [read_clouds(path)[: _limit(config)] for path in (config.samples, config.reference)]
+    sets = [read_cloud_set(path) for path in (config.samples, config.reference)]
+    clouds = [stack_clouds(each, config.num_points, None)[: _limit(config)] for each in sets]
     result = _evaluate(config, *clouds, config.num_points)
     result["dataset"] = {"samples": str(config.samples), "reference": str(config.reference)}
     _report(result, output)
