@@ -1,4 +1,4 @@
-"""Triangle meshes from a few families of surfaces, and points drawn on them by area.
+"""Triangle meshes from a few families of surfaces.
 
 A surface is a pair (vertices `(V, 3)` float64, faces `(F, 3)` int64). y is up.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import trimesh
 
-Surface = tuple[np.ndarray, np.ndarray]
+from pcdiff.interop.meshes import Surface, sample_surface
 
 
 class Parts:
@@ -79,24 +79,6 @@ class Parts:
         vertices = np.concatenate(self._vertices)
         low, high = vertices.min(axis=0), vertices.max(axis=0)
         return (low + high) / 2, float(np.linalg.norm(high - low))
-
-
-def sample_surface(surface: Surface, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw points uniformly by area, independently and in random order.
-
-    Returns:
-        `(count, 3)` float32.
-    """
-    vertices, faces = surface
-    corner = vertices[faces[:, 0]]
-    edge_a, edge_b = vertices[faces[:, 1]] - corner, vertices[faces[:, 2]] - corner
-    cumulative = np.cumsum(np.linalg.norm(np.cross(edge_a, edge_b), axis=1))
-    face = np.searchsorted(cumulative, rng.random(count) * cumulative[-1], side="right")
-    u, v = rng.random((2, count, 1))
-    # Fold the unit square onto the triangle: uniform, and cheaper than the square-root map.
-    outside = u + v > 1
-    u, v = np.where(outside, 1 - u, u), np.where(outside, 1 - v, v)
-    return (corner[face] + u * edge_a[face] + v * edge_b[face]).astype(np.float32)
 
 
 @functools.cache

@@ -5,7 +5,6 @@ code in it: tensors and the namespace are read, anything else is refused.
 """
 
 import argparse
-import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from pcdiff.config import ModelConfig, ObjectiveConfig, RunConfig, check, from_dict
 from pcdiff.errors import InputError
+from pcdiff.interop.torch_files import load_without_code
 from pcdiff.models import PointCloudModel, build_model
 
 
@@ -45,11 +45,7 @@ def load(path: str | Path) -> PointCloudModel:
 def _read(path: Path) -> dict:
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a DPM checkpoint (.pt)")
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # from damaged bytes the unpickler raises anything: IndexError, struct.error, ...
-        raise InputError(f"{path}: {_why_unreadable(error)}") from None
+    checkpoint = load_without_code(path, argparse.Namespace)
     fits = isinstance(checkpoint, dict) and {"args", "state_dict"} <= set(checkpoint)
     if not fits or not isinstance(checkpoint["args"], argparse.Namespace):
         raise InputError(f"{path}: expected a dict with 'args' and 'state_dict', as DPM saves it")
@@ -61,18 +57,6 @@ def _read(path: Path) -> dict:
             kinds = f"{type(key).__name__}: {type(value).__name__}"
             raise InputError(f"{path}: state_dict must be a dict of tensors by name, got an entry {kinds}")
     return checkpoint
-
-
-def _why_unreadable(error: Exception) -> str:
-    text = str(error)
-    code = re.search(r"GLOBAL ([\w.]+)|Trying to call reduce|Can only create new object|Can only build", text)
-    if isinstance(error, pickle.UnpicklingError) and code:
-        what = f"it asks for {code[1]}" if code[1] else "it holds more than tensors"
-        return f"refused to open: {what}, which could run code (or the file is damaged)"
-    # Only torch's first sentence: the next ones advise to open the file unsafely.
-    first = re.split(r"\. |[\r\n]", text)[0]
-    reason = f"{type(error).__name__}: {first}" if first else type(error).__name__
-    return f"truncated, damaged or not a torch file ({reason}); fetch it again"
 
 
 def _rebuild(args: dict[str, Any], weights: dict[str, Tensor]) -> PointCloudModel:

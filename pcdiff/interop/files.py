@@ -1,57 +1,117 @@
-"""Reading and writing files of clouds: one `.npy` array `(n, P, 3)`."""
+"""Files of clouds: any of the field's formats is read, `.npy` is written (docs/formats.md)."""
 
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from pcdiff.atomic import replacing
 from pcdiff.errors import InputError
+from pcdiff.interop import meshes
+from pcdiff.interop.arrays import read_hdf5, read_npy, read_npz, read_torch
+from pcdiff.interop.checks import as_clouds, check_count, listed
+from pcdiff.interop.pcd import read_pcd
+from pcdiff.interop.xyz import read_xyz
 
-_NPY_MAGIC = b"\x93NUMPY"
+_Arrays = np.ndarray | list[np.ndarray]
+_KEYED: dict[str, Callable[[Path, str | None], _Arrays]] = {
+    ".npz": read_npz,
+    ".h5": read_hdf5,
+    ".hdf5": read_hdf5,
+    ".pt": read_torch,
+    ".pth": read_torch,
+}
+_PLAIN: dict[str, Callable[[Path], np.ndarray]] = {".npy": read_npy, ".xyz": read_xyz, ".pcd": read_pcd}
+SUFFIXES = (*_PLAIN, *_KEYED, *meshes.SUFFIXES)
 
 
-def read_clouds(path: str | os.PathLike) -> np.ndarray:
-    """Read a set of clouds, `(n, P, 3)` float32, from a `.npy` file of any float type.
+class CloudSet(NamedTuple):
+    """Clouds of any sizes.
 
-    Nothing in the file is executed (no pickles), and a header that promises more than the file holds is refused
-    before any memory is taken.
+    Attributes:
+        clouds: each `(P_i, 3)` float32, C-contiguous and finite.
+        names: where each came from, for messages: `"a.npy[3]"`, `"folder/x.ply"`.
+    """
+
+    clouds: list[np.ndarray]
+    names: list[str]
+
+
+def read_cloud_set(path: str | os.PathLike, *, mesh_points: int = 2048, seed: int = 2020) -> CloudSet:
+    """Read all clouds of a file, or of the files of a folder in the order of their names.
+
+    The formats, by suffix: docs/formats.md. Nothing in a file is executed.
 
     Args:
-        path: a `.npy` file.
+        path: a file; `FILE:KEY` for one entry of an `.npz`, `.h5`, `.hdf5`, `.pt` or `.pth` file; or a folder.
+        mesh_points: points drawn on each surface (a mesh file that has faces).
+        seed: of those draws, which depend on it and the file's name alone.
 
     Raises:
-        InputError: if the file is missing, truncated, not `.npy`, holds objects, another shape or type, no cloud,
-            or NaN or inf (the index of the first such cloud is named).
+        InputError: a file is missing, damaged or of an unknown format, a folder has no file of clouds, the entry is
+            not told, or a cloud is empty, not `(P, 3)`, not of floats, or has NaN or infinite coordinates; one line
+            that names the file and the cloud's index in it.
 
     Example:
-        >>> clouds = read_clouds("samples.npy")  # doctest: +SKIP
+        >>> clouds, names = read_cloud_set("shapenet.hdf5:03001627/test")  # doctest: +SKIP
     """
-    path = _npy_path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    with path.open("rb") as file:
-        magic = file.read(len(_NPY_MAGIC))
-    if magic != _NPY_MAGIC:
-        raise InputError(f"{path}: not a .npy file (numpy.save writes one)")
+    check_count("mesh_points", mesh_points)
+    file, key = _file_and_key(path)
+    if not os.path.isdir(file):
+        return _read_file(file, key, mesh_points, seed)
+    clouds, names = [], []
+    for each in _files_of(file):
+        one = _read_file(each, None, mesh_points, seed)
+        clouds += one.clouds
+        names += one.names
+    return CloudSet(clouds, names)
+
+
+def _file_and_key(path: str | os.PathLike) -> tuple[Path, str | None]:
+    if not os.path.exists(path):
+        match = re.match(r"(.+?\.(\w+)):(.+)", os.fspath(path), re.DOTALL)
+        if match and f".{match[2].lower()}" in SUFFIXES:
+            if f".{match[2].lower()}" not in _KEYED:
+                raise InputError(f"{path}: a .{match[2]} file has no entries; leave out :{match[3]}")
+            return Path(match[1]), match[3]
+    return Path(path), None
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """Return a folder's files of clouds by name, hidden ones left out."""
     try:
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, OverflowError) as error:
-        if "object" in str(error).lower():
-            raise InputError(
-                f"{path}: holds Python objects, expected one float array (n, P, 3); save with equal point counts"
-            ) from None
-        raise InputError(f"{path}: truncated or damaged .npy file; write it again") from None
-    if stored.ndim != 3 or stored.shape[2] != 3:
-        raise InputError(f"{path}: expected clouds (n, P, 3), got shape {stored.shape}{_hint(stored.shape)}")
-    if stored.dtype.kind != "f":
-        raise InputError(f"{path}: expected float coordinates, got dtype {stored.dtype}")
-    if stored.size == 0:
-        raise InputError(f"{path}: holds no point, shape {stored.shape}")
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, and is reported just below
-        clouds = np.array(stored, dtype=np.float32, order="C")
-    _check_finite(clouds, str(path))
-    return clouds
+        entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot list it ({error.strerror})") from None
+    hidden = [entry for entry in entries if entry.name.startswith(".")]
+    folders = [entry for entry in entries if entry.is_dir() and entry not in hidden]
+    files = [entry for entry in entries if entry not in hidden and entry not in folders]
+    known = [entry for entry in files if entry.suffix.lower() in SUFFIXES]
+    if not known:
+        others = listed(sorted({entry.suffix or entry.name for entry in files}))
+        raise InputError(
+            f"{folder}: no file of clouds; found {len(folders)} folders, {len(hidden)} hidden entries and "
+            f"{len(files)} other files ({others}); expected {', '.join(SUFFIXES)}"
+        )
+    return known
+
+
+def _read_file(path: Path, key: str | None, mesh_points: int, seed: int) -> CloudSet:
+    if not os.path.isfile(path):  # unlike Path.is_file, false for a name that no file can have
+        raise InputError(f"{path}: no such file or folder")
+    suffix = path.suffix.lower()
+    if suffix in _KEYED:
+        stored = _KEYED[suffix](path, key)
+    elif suffix in _PLAIN:
+        stored = _PLAIN[suffix](path)
+    elif suffix in meshes.SUFFIXES:
+        stored = meshes.read_mesh(path, mesh_points, seed)
+    else:
+        raise InputError(f"{path}: expected one of {', '.join(SUFFIXES)}, got {path.suffix or 'no suffix'}")
+    return CloudSet(*as_clouds(stored, str(path) if key is None else f"{path}:{key}"))
 
 
 def write_clouds(path: str | os.PathLike, clouds) -> Path:
@@ -65,40 +125,17 @@ def write_clouds(path: str | os.PathLike, clouds) -> Path:
         The path written.
 
     Raises:
-        InputError: for a path that cannot be written, and for whatever `read_clouds` would refuse.
+        InputError: for a path that cannot be written, and for whatever `read_cloud_set` would refuse.
     """
-    path = _npy_path(path)
-    if hasattr(clouds, "detach"):
-        clouds = clouds.detach().cpu().numpy()
-    clouds = np.asarray(clouds)
-    if clouds.ndim != 3 or clouds.shape[2] != 3 or clouds.size == 0:
-        raise InputError(f"clouds must be (n, P, 3) and not empty, got {clouds.shape}{_hint(clouds.shape)}")
-    if clouds.dtype.kind != "f":
-        raise InputError(f"clouds must hold floats, got dtype {clouds.dtype}")
-    with np.errstate(over="ignore"):
-        clouds = np.ascontiguousarray(clouds, dtype=np.float32)
-    _check_finite(clouds, "clouds")
-    with replacing(path) as draft:
-        np.save(draft, clouds, allow_pickle=False)
-    return path
-
-
-def _npy_path(path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".npy":
         raise InputError(f"{path}: expected a .npy file, got {path.suffix or 'no suffix'}")
+    if hasattr(clouds, "detach"):
+        clouds = clouds.detach().cpu().numpy()
+    clouds = np.asarray(clouds)
+    if clouds.ndim == 2:
+        raise InputError(f"clouds must be (n, P, 3), got {clouds.shape}; clouds[None] makes one cloud a set")
+    checked, _ = as_clouds(clouds, "clouds")
+    with replacing(path) as draft:
+        np.save(draft, np.stack(checked), allow_pickle=False)
     return path
-
-
-def _hint(shape: tuple[int, ...]) -> str:
-    if len(shape) == 2 and shape[1] == 3:
-        return "; one cloud needs a leading axis: clouds[None]"
-    if len(shape) == 3 and shape[1] == 3:
-        return "; swap the last two axes"
-    return ""
-
-
-def _check_finite(clouds: np.ndarray, name: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(clouds).all(axis=(1, 2)))
-    if bad.size:
-        raise InputError(f"{name}: cloud {bad[0]} holds NaN or inf ({bad.size} of {len(clouds)} clouds do)")

@@ -7,7 +7,7 @@ import trimesh
 from data import procedural
 from data.categories import NAME_TO_SYNSET
 from data.procedural import FAMILIES, shape_clouds, shape_generator, shape_mesh
-from data.procedural.geometry import Parts, beam, box, ellipsoid, loft, plate, revolve, sample_surface, tube, turn
+from data.procedural.geometry import Parts, beam, box, ellipsoid, loft, plate, revolve, tube, turn
 from pcdiff.errors import InputError
 
 CATEGORIES = sorted(FAMILIES)
@@ -91,23 +91,6 @@ def test_mesh_and_cloud_agree():
             gap = np.linalg.norm(points - spread, axis=1).reshape(len(cloud), -1).min(axis=1)
             nearest = np.minimum(nearest, gap)
         assert nearest.max() < 1e-5
-
-
-def test_sampling_is_uniform_by_area_on_a_box():
-    size = np.array([1.0, 2.0, 4.0])
-    points = sample_surface(box(size, (0, 0, 0)), 60_000, np.random.default_rng(0)).astype(float)
-    areas = np.array([size[1] * size[2], size[0] * size[2], size[0] * size[1]])
-    share = [np.isclose(np.abs(points[:, axis]), size[axis] / 2, atol=1e-6).mean() for axis in range(3)]
-    np.testing.assert_allclose(share, areas / areas.sum(), atol=4 * 0.5 / np.sqrt(60_000))
-    # Within a face: the two halves and the four quarters of the largest one.
-    face = points[np.isclose(points[:, 0], size[0] / 2, atol=1e-6)][:, 1:] / size[1:] + 0.5
-    cells = np.bincount((face[:, 0] * 4).astype(int).clip(0, 3) * 4 + (face[:, 1] * 4).astype(int).clip(0, 3))
-    assert ((cells - len(face) / 16) ** 2 / (len(face) / 16)).sum() < 40  # chi-square, 15 degrees of freedom
-
-
-def test_sampling_order_is_random():
-    points = sample_surface(box((1, 1, 1), (0, 0, 0)), 4000, np.random.default_rng(0))
-    assert abs(np.corrcoef(points[:-1, 0], points[1:, 0])[0, 1]) < 0.08
 
 
 def test_hidden_boxes_get_no_points_and_their_borders_do():

@@ -1,0 +1,39 @@
+"""Open what `torch.save` wrote without running any code in it."""
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pcdiff.errors import InputError
+
+
+def load_without_code(path: Path, *allowed: type) -> Any:
+    """Load a file of tensors and plain containers onto the CPU; refuse everything that could run code.
+
+    Args:
+        path: a file written by `torch.save`.
+        allowed: harmless classes that may stand in it besides.
+
+    Raises:
+        InputError: it is truncated, damaged, no torch file, or asks for anything else.
+    """
+    try:
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # from damaged bytes the unpickler raises anything: IndexError, struct.error, ...
+        raise InputError(f"{path}: {_why_unreadable(error)}") from None
+
+
+def _why_unreadable(error: Exception) -> str:
+    text = str(error)
+    code = re.search(r"GLOBAL ([\w.]+)|Trying to call reduce|Can only create new object|Can only build", text)
+    if isinstance(error, pickle.UnpicklingError) and code:
+        what = f"it asks for {code[1]}" if code[1] else "it holds more than tensors"
+        return f"refused to open: {what}, which could run code (or the file is damaged)"
+    # Only torch's first sentence: the next ones advise to open the file unsafely.
+    first = re.split(r"\. |[\r\n]", text)[0]
+    reason = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    return f"truncated, damaged or not a torch file ({reason}); fetch it again"
