@@ -154,8 +154,8 @@ class RunConfig:
 class EvaluateConfig:
     """What is scored: a run, two sets of clouds, reconstructions, or results side by side.
 
-    A set is a .npy, .npz, .h5, .pt, .ply, .off, .obj, .xyz or .pcd file (FILE.h5:name for one array of several), or a
-    folder of them.
+    A set is a .npy, .npz, .h5, .pt, .ply, .off, .obj, .xyz or .pcd file (FILE.h5:name for one array of several), or
+    a folder of them.
     """
 
     run: Path | None = None

@@ -183,7 +183,7 @@ def test_evaluate_a_generator(generator_run, tmp_path):
     assert script("evaluate.py", "--run", generator_run, "--out", tmp_path, "--device", "cpu") == 0
     result = json.loads((tmp_path / "results.json").read_text())
     assert result["split"] == "test"
-    assert result["counts"] == {"samples": 6, "reference": 6, "points": 32}
+    assert result["counts"] == {"samples": 6, "reference": 6, "train": 10, "points": 32}
     assert {"MMD-CD", "COV-CD", "1-NNA-CD", "MMD-EMD", "COV-EMD", "1-NNA-EMD", "JSD"} <= set(result["scores"])
     assert result["protocol"]["name"] == "dpm"
     assert result["dataset"]["fingerprint"] == result["trained_on"]["fingerprint"]
@@ -197,17 +197,17 @@ def test_evaluate_an_autoencoder(autoencoder_run, tmp_path):
 
 def test_a_stopped_evaluation_goes_on(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr("pcdiff.sampling.CHUNK", 2)
-    monkeypatch.setattr("pcdiff.scoring.CHUNK", 2)
+    monkeypatch.setattr("pcdiff.scoring.job.CHUNK", 2)
     run = train("train_gen.py", dataset, tmp_path / "run", "--max-iters", 2)
     common = ["--device", "cpu", "--emd", "no"]
     assert script("evaluate.py", "--run", run, "--out", tmp_path / "whole", *common) == 0
     assert script("evaluate.py", "--run", run, "--out", tmp_path / "parts", "--max-iters", 2, *common) == 0
-    assert (tmp_path / "parts" / "samples.partial.npz").is_file()
+    assert (tmp_path / "parts" / "results.partial").is_file()
     assert not (tmp_path / "parts" / "results.json").exists()
     assert script("evaluate.py", "--resume", run, "--out", tmp_path / "parts", *common) == 0
     whole, parts = (json.loads((tmp_path / d / "results.json").read_text()) for d in ("whole", "parts"))
     assert whole["scores"] == parts["scores"]
-    assert not (tmp_path / "parts" / "samples.partial.npz").exists()
+    assert not (tmp_path / "parts" / "results.partial").exists()
 
 
 def test_evaluate_files(tmp_path):
@@ -461,7 +461,7 @@ def test_autoencoders_are_scored_in_the_data_sets_own_unit(dataset, tmp_path):
 
 
 def test_a_damaged_partial_evaluation_is_one_clear_line(generator_run, tmp_path, capsys):
-    (tmp_path / "samples.partial.npz").write_bytes(b"PK not an archive")
+    (tmp_path / "results.partial").write_bytes(b"PK not an archive")
     flags = ["--resume", generator_run, "--out", tmp_path, "--device", "cpu"]
     assert script("evaluate.py", *flags) == 2
     assert "samples.partial.npz: damaged" in capsys.readouterr().err

@@ -49,7 +49,7 @@ def score_files(config: EvaluateConfig) -> dict[str, Any] | None:
 
 
 def score_reconstructions(config: EvaluateConfig) -> dict[str, Any]:
-    """Score `config.reconstructions` against the `config.reference` clouds they stand for; print, write where asked.
+    """Score `config.reconstructions` against the `config.reference` they stand for; print it, write it where asked.
 
     Raises:
         InputError: a file is unreadable, or the sets do not pair up.
@@ -74,7 +74,7 @@ def asked(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def compared(config: EvaluateConfig, work: Work, **sets: Tensor) -> dict[str, Any]:
-    """Return `evaluate`'s result for `samples`, `reference` and perhaps `train`, with a bar."""
+    """Return `evaluate`'s result for `samples`, `reference` and maybe `train`, with a bar."""
     device = resolve_device(config.device)
     if ops.backend(device) == "reference":  # the CPU's kernels are quicker than PyTorch on any device
         device = torch.device("cpu")
@@ -93,7 +93,7 @@ def compared(config: EvaluateConfig, work: Work, **sets: Tensor) -> dict[str, An
 
 
 def reconstructed(config: EvaluateConfig, **sets: Tensor) -> dict[str, Any]:
-    """Return `reconstruction_report`'s result for `reconstructions`, `reference` and perhaps `second`, with a bar."""
+    """Return `reconstruction_report`'s result for `reconstructions`, `reference` and maybe `second`, with a bar."""
     pairs, points = len(sets["reference"]), sets["reference"].shape[1]
     emd = with_emd(config)
     if emd is None:
@@ -119,9 +119,7 @@ def _stacked(
 ) -> dict[str, Tensor]:
     """Read sets of clouds and give each set's clouds one size; those named in `whole` are not cut."""
     mesh_points = config.num_points or points or _MESH_POINTS
-    sets = {
-        name: read_cloud_set(file, mesh_points=mesh_points, seed=config.seed) for name, file in files.items()
-    }
+    sets = {name: read_cloud_set(file, mesh_points=mesh_points, seed=config.seed) for name, file in files.items()}
     wanted = config.num_points
     if config.point_rule is not None and wanted is None:
         smallest = min(len(cloud) for held in sets.values() for cloud in held.clouds)

@@ -44,9 +44,7 @@ class Places:
         return None if self.results is None else self.results.with_suffix(suffix)
 
 
-def finish(
-    config: EvaluateConfig, places: Places, settings: dict[str, Any], job: Callable[[Work], T]
-) -> T | None:
+def finish(config: EvaluateConfig, places: Places, settings: dict[str, Any], job: Callable[[Work], T]) -> T | None:
     """Return `job(work)`, shared by all processes and kept in a journal; None when it was stopped, which is told.
 
     Once the job is done the journal is deleted.

@@ -86,7 +86,9 @@ def source_commit() -> str | None:
     asked = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         tracked = subprocess.run(
-            ["git", "-C", str(folder), "ls-files", "--error-unmatch", "__init__.py"], capture_output=True, timeout=10
+            ["git", "-C", str(folder), "ls-files", "--error-unmatch", "__init__.py"],
+            capture_output=True,
+            timeout=10,
         )
         found = subprocess.run(asked, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

@@ -89,6 +89,11 @@ def score_run(
     if isinstance(model, LatentPriorModel):
         if protocol.data_unit:
             split.denormalise_generated(torch.zeros(1, 1, 3))  # a normalisation that does not fit is told first
+            if trained_on["fingerprint"] != dataset["fingerprint"] and run.data.normalisation != "none":
+                raise InputError(
+                    f"protocol {protocol.name} undoes the normalisation of {_named(trained_on)}, which is not at "
+                    f"hand beside {_named(dataset)}; score the run on its own data"
+                )
         sets = {"reference": split, "train": train}
         sets = {name: _clouds(part, protocol.data_unit) for name, part in sets.items() if part is not None}
         sets["reference"] = sets["reference"][: limit(config)]
@@ -118,7 +123,9 @@ def score_run(
             keep_clouds(places.folder, "samples", made, f"samples: {title}")
         else:
             pairs = torch.stack([clouds[:, :num_points], made], dim=1).flatten(0, 1)
-            keep_clouds(places.folder, "samples", made, f"input and reconstruction in turn: {title}", pictured=pairs)
+            keep_clouds(
+                places.folder, "samples", made, f"input and reconstruction in turn: {title}", pictured=pairs
+            )
     report(result, places)
     if isinstance(model, LatentPriorModel):
         picture(result, places, f"nearest clouds: {title}", num_points=num_points, **sets)
@@ -130,9 +137,7 @@ def _clouds(split: Split, data_unit: bool) -> Tensor:
     return split.denormalise(split.points, range(len(split.points))) if data_unit else split.points
 
 
-def _generated(
-    config: EvaluateConfig, run: RunConfig, model: LatentPriorModel, work: Work, count: int
-) -> Tensor:
+def _generated(config: EvaluateConfig, run: RunConfig, model: LatentPriorModel, work: Work, count: int) -> Tensor:
     """Return `count` generated clouds `(count, num_points, 3)`, in the run's normalisation."""
     options = {"flexibility": _flexibility(config, run), "truncate_std": config.truncate_std}
 
@@ -154,9 +159,7 @@ def _reconstructed(
     return _in_chunks("reconstructing", draw, config, work, len(clouds))
 
 
-def _in_chunks(
-    what: str, draw: Callable[[int], Tensor], config: EvaluateConfig, work: Work, count: int
-) -> Tensor:
+def _in_chunks(what: str, draw: Callable[[int], Tensor], config: EvaluateConfig, work: Work, count: int) -> Tensor:
     """Return the first `count` clouds of the chunks that `draw(k)` gives.
 
     Raises:
