@@ -96,7 +96,17 @@ class _Text:
         table = self.take(element.count * len(names)).reshape(element.count, len(names))
         return dict(zip(names, table.T, strict=True))
 
-    def lists(self, element: _Element) -> dict[str, list[np.ndarray]]:
+    def lists(self, element: _Element) -> dict[str, np.ndarray | list[np.ndarray]]:
+        # Nearly always there is one list, as long in every row: then the rows are a table.
+        if len(element.numbers) == 1 and element.count:
+            start, length = self.next, self.take(1)[0]
+            self.next, width = start, 1 + _whole(length)
+            if element.count * width <= len(self.words) - start:
+                rows = self.take(element.count * width).reshape(element.count, width)
+                if (rows[:, 0] == length).all():
+                    return {element.numbers[0][0]: rows[:, 1:]}
+                self.next = start
+
         def entries(name: str, _: str) -> np.ndarray:
             return self.take(_whole(self.take(1)[0]) if name in element.lengths else 1)
 
@@ -122,8 +132,7 @@ class _Binary:
         return {name: rows[name] for name, _ in element.numbers}
 
     def lists(self, element: _Element) -> dict[str, np.ndarray | list[np.ndarray]]:
-        # Nearly always there is one list, as long in every row: then the rows are a table.
-        if len(element.numbers) == 1 and element.count:
+        if len(element.numbers) == 1 and element.count:  # as in text
             ((name, number),) = element.numbers
             length_type, start = self.order + element.lengths[name], self.next
             length = int(self.take(length_type, 1)[0])

@@ -62,10 +62,13 @@ def test_triangles_agree_with_trimesh(encoding):
 
 
 def test_equal_lengths_at_first_sight_only():
-    """A quad, a triangle and a pentagon fill exactly the bytes of three quads."""
+    """A quad, a triangle and a pentagon fill exactly the place of three quads."""
     polygons = [[0, 1, 2, 3], [0, 1, 2], [0, 1, 2, 3, 4]]
     text = ply("binary_little_endian", []).replace(b"face 0", b"face 3").replace(b"property ushort flag\n", b"")
     _, faces = parse_ply(text + b"".join(struct.pack(f"<B{len(p)}i", len(p), *p) for p in polygons))
+    assert len(faces) == 2 + 1 + 3
+    text = ply("ascii", []).replace(b"face 0", b"face 3").replace(b"property ushort flag\n", b"")
+    _, faces = parse_ply(text + b"".join(b"%d %s\n" % (len(p), " ".join(map(str, p)).encode()) for p in polygons))
     assert len(faces) == 2 + 1 + 3
 
 
