@@ -40,10 +40,17 @@ def score_run(config: EvaluateConfig, run: RunConfig) -> None:
     """Load the data that the run was trained on, and score the run."""
     split = config.split or get_protocol(config.protocol).split
     path, names = config.dataset_path or run.data.dataset_path, config.categories or run.data.categories
-    compared, train = (load_clouds(path, names, part, run.data.normalisation) for part in (split, "train"))
-    runs.log.info(announce(compared.identity))
-    config = replace(config, split=split)
-    scoring.score_run(config, config.run, run, compared, train, compared.identity.to_dict())
+    normalised = load_clouds(path, names, split, run.data.normalisation)
+    raw = {part: load_clouds(path, names, part, "none").points for part in (split, "train")}
+    runs.log.info(announce(normalised.identity))
+    scoring.score_run(
+        replace(config, split=split),
+        run,
+        normalised,
+        reference=raw[split],
+        train=raw["train"],
+        dataset=normalised.identity.to_dict(),
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pcdiff.errors import InputError
 
@@ -348,7 +348,7 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:
         elif kind == Path | None:
             rebuilt[name] = None if value is None else Path(value)
         elif kind == tuple[Path, ...]:
-            rebuilt[name] = tuple(Path(v) for v in value)
+            rebuilt[name] = tuple(map(Path, value))
         elif isinstance(value, list):
             rebuilt[name] = tuple(value)
         else:
@@ -358,7 +358,7 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:
 
 def _fits(value: Any, kind: Any) -> bool:
     """Tell whether a JSON value can stand for a field of type `kind`."""
-    if isinstance(kind, types.UnionType):
+    if get_origin(kind) in (types.UnionType, Union):  # the latter where one of them is a Literal
         return any(_fits(value, k) for k in get_args(kind))
     if get_origin(kind) is Literal:
         return value in get_args(kind)

@@ -34,6 +34,11 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
 
 
+def local_rank() -> int:
+    """Return this process's number on its machine, to choose a GPU by."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def world_size() -> int:
     """Return how many processes have joined."""
     return dist.get_world_size() if dist.is_initialized() else 1

@@ -20,7 +20,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from pcdiff import checkpoint, rng
+from pcdiff import checkpoint, distributed, rng
 from pcdiff.config import TrainConfig
 from pcdiff.errors import InputError
 
@@ -97,11 +97,15 @@ def can_compile(device: torch.device) -> bool:
 def resolve_device(name: str) -> torch.device:
     """Return the device a flag names; `auto` is CUDA where there is one.
 
+    Without a number, each process of a `torchrun` job gets a GPU of its own, as far as they go.
+
     Raises:
         InputError: the name is not a device, or the device is not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and torch.cuda.is_available():
+        name = f"cuda:{distributed.local_rank() % torch.cuda.device_count()}"
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):

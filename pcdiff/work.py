@@ -45,7 +45,7 @@ class Journal:
 
     def __init__(self, path: Path, settings: dict[str, Any], every: int = 1) -> None:
         self.path = path
-        self._every, self._waiting = every, []
+        self._every, self._waiting, self._added = every, [], False
         self.records: dict[tuple[str, int], Arrays] = {}
         settings = json.loads(json.dumps(settings))
         try:
@@ -89,7 +89,7 @@ class Journal:
             arrays, place = [], head_size
             for dtype, shape in layout:
                 array = np.frombuffer(content, dtype, count=int(np.prod(shape)), offset=place).reshape(shape)
-                arrays.append(array)
+                arrays.append(array.copy())
                 place += array.nbytes
             self.records[name, index] = tuple(arrays)
             whole = self._file.tell()
@@ -99,6 +99,7 @@ class Journal:
 
     def add(self, name: str, index: int, arrays: Arrays) -> None:
         """Append a finished block's arrays."""
+        self._added = True
         layout = [(array.dtype.str, array.shape) for array in arrays]
         head = json.dumps([name, index, layout]).encode()
         body = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
@@ -121,6 +122,11 @@ class Journal:
             raise InputError(
                 f"{self.path}: cannot write ({error.strerror or error}); what is in it stays, make room and go on"
             ) from None
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has held no finished block."""
+        return not self.records and not self._added
 
     def close(self) -> None:
         """Write what is waiting and close the file, which stays."""

@@ -3,8 +3,12 @@
 import os
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
+from script_tools import train
+
+from data import load_clouds
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,3 +38,27 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory):
+    """Write a small file in the shapenet.hdf5 layout, from the built-in shapes."""
+    path = tmp_path_factory.mktemp("data") / "small.hdf5"
+    with h5py.File(path, "w") as file:
+        for synset, name in (("03001627", "chair"), ("02691156", "airplane")):
+            for split, count in (("train", 10), ("val", 6), ("test", 6)):
+                clouds = load_clouds(None, name, split, "none").points[:count, :64]
+                file[f"{synset}/{split}"] = clouds.numpy()
+    return path
+
+
+@pytest.fixture(scope="session")
+def generator_run(dataset, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "gen"
+    return train("train_gen.py", dataset, out, "--max-iters", 12, "--val-every", 6)
+
+
+@pytest.fixture(scope="session")
+def autoencoder_run(dataset, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "ae"
+    return train("train_ae.py", dataset, out, "--max-iters", 12, "--val-every", 6)

@@ -3,88 +3,20 @@
 import json
 import os
 import re
-import runpy
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
+from script_tools import ROOT, TINY, TINY_MODEL, assert_same, script, tensors, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import pcdiff
-from data import load_clouds
-
-ROOT = Path(__file__).resolve().parent.parent
-TINY_MODEL = (
-    "--latent-dim 8 --flow-depth 2 --flow-hidden-dim 8 --net-widths 8 16 --encoder-widths 8 16 "
-    "--encoder-head-widths 8 --num-steps 4"
-).split()
-TINY = [
-    *TINY_MODEL,
-    *"--preset quick --batch-size 4 --num-points 32 --times-per-cloud 2 --sample-points 32 --num-samples 2".split(),
-    *"--log-every 5 --save-every 1000 --val-every 0 --device cpu --precision fp32 --no-compile".split(),
-]
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    """Write a small file in the shapenet.hdf5 layout, from the built-in shapes."""
-    path = tmp_path_factory.mktemp("data") / "small.hdf5"
-    with h5py.File(path, "w") as file:
-        for synset, name in (("03001627", "chair"), ("02691156", "airplane")):
-            for split, count in (("train", 10), ("val", 6), ("test", 6)):
-                clouds = load_clouds(None, name, split, "none").points[:count, :64]
-                file[f"{synset}/{split}"] = clouds.numpy()
-    return path
-
-
-def script(name, *args):
-    """Run a script in this process; return its exit status."""
-    argv = sys.argv
-    sys.argv = [name, *map(str, args)]
-    try:
-        runpy.run_path(str(ROOT / name), run_name="__main__")
-    except SystemExit as end:
-        return end.code or 0
-    finally:
-        sys.argv = argv
-    return 0
-
-
-def train(name, dataset, out, *args):
-    status = script(name, *TINY, "--categories", "chair", "--dataset-path", dataset, "--out", out, *args)
-    assert status == 0
-    return out
-
-
-def tensors(run, which="last"):
-    with safe_open(run / "checkpoints" / f"{which}.safetensors", "pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - a file, not a dict
-
-
-def assert_same(a, b):
-    assert a.keys() == b.keys()
-    for key in a:
-        assert torch.equal(a[key], b[key]), key
-
-
-@pytest.fixture(scope="module")
-def generator_run(dataset, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "gen"
-    return train("train_gen.py", dataset, out, "--max-iters", 12, "--val-every", 6)
-
-
-@pytest.fixture(scope="module")
-def autoencoder_run(dataset, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "ae"
-    return train("train_ae.py", dataset, out, "--max-iters", 12, "--val-every", 6)
 
 
 @pytest.mark.parametrize("kind", ["generator_run", "autoencoder_run"])
@@ -179,57 +111,6 @@ def test_a_time_limit_stops_and_saves(dataset, tmp_path):
     assert pcdiff.load(run).metadata["step"] > 0
 
 
-def test_evaluate_a_generator(generator_run, tmp_path):
-    assert script("evaluate.py", "--run", generator_run, "--out", tmp_path, "--device", "cpu") == 0
-    result = json.loads((tmp_path / "results.json").read_text())
-    assert result["split"] == "test"
-    assert result["counts"] == {"samples": 6, "reference": 6, "train": 10, "points": 32}
-    assert {"MMD-CD", "COV-CD", "1-NNA-CD", "MMD-EMD", "COV-EMD", "1-NNA-EMD", "JSD"} <= set(result["scores"])
-    assert result["protocol"]["name"] == "dpm"
-    assert result["dataset"]["fingerprint"] == result["trained_on"]["fingerprint"]
-
-
-def test_evaluate_an_autoencoder(autoencoder_run, tmp_path):
-    assert script("evaluate.py", "--run", autoencoder_run, "--out", tmp_path, "--device", "cpu") == 0
-    result = json.loads((tmp_path / "results.json").read_text())
-    assert {"CD", "CD-median", "EMD", "F-score"} <= set(result["scores"])
-
-
-def test_a_stopped_evaluation_goes_on(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr("pcdiff.sampling.CHUNK", 2)
-    monkeypatch.setattr("pcdiff.scoring.job.CHUNK", 2)
-    run = train("train_gen.py", dataset, tmp_path / "run", "--max-iters", 2)
-    common = ["--device", "cpu", "--emd", "no"]
-    assert script("evaluate.py", "--run", run, "--out", tmp_path / "whole", *common) == 0
-    assert script("evaluate.py", "--run", run, "--out", tmp_path / "parts", "--max-iters", 2, *common) == 0
-    assert (tmp_path / "parts" / "results.partial").is_file()
-    assert not (tmp_path / "parts" / "results.json").exists()
-    assert script("evaluate.py", "--resume", run, "--out", tmp_path / "parts", *common) == 0
-    whole, parts = (json.loads((tmp_path / d / "results.json").read_text()) for d in ("whole", "parts"))
-    assert whole["scores"] == parts["scores"]
-    assert not (tmp_path / "parts" / "results.partial").exists()
-
-
-def test_evaluate_files(tmp_path):
-    rng = np.random.default_rng(0)
-    np.save(tmp_path / "a.npy", rng.normal(size=(6, 40, 3)).astype(np.float32))
-    np.save(tmp_path / "b.npy", rng.normal(size=(6, 40, 3)))
-    output = tmp_path / "scores.json"
-    files = ["--samples", tmp_path / "a.npy", "--reference", tmp_path / "b.npy", "--output", output]
-    assert script("evaluate.py", *files) == 0
-    assert json.loads(output.read_text())["scores"]["MMD-EMD"] > 0
-
-
-def test_scoring_against_another_data_set_is_refused_unless_told(generator_run, dataset, tmp_path, capsys):
-    other = ["evaluate.py", "--run", generator_run, "--dataset-path", dataset, "--categories", "airplane"]
-    assert script(*other, "--out", tmp_path / "no", "--device", "cpu") == 2
-    assert re.search(r"was trained on .*\(chair, .*not on .*\(airplane", capsys.readouterr().err)
-    assert not (tmp_path / "no" / "results.json").exists()
-    assert script(*other, "--out", tmp_path / "yes", "--device", "cpu", "--allow-other-dataset", "--emd", "no") == 0
-    result = json.loads((tmp_path / "yes" / "results.json").read_text())
-    assert result["dataset"] != result["trained_on"]
-
-
 def test_the_stand_in_says_so_everywhere(tmp_path, caplog):
     run = tmp_path / "run"
     few = ["--val-clouds", 4, "--max-iters", 1]
@@ -316,7 +197,7 @@ def mistakes(dataset, generator_run, autoencoder_run, tmp_path):
             ["train_gen.py", "--resume", generator_run, "--out", tmp_path / "b"],
             r"cannot be given with --resume",
         ),
-        "two runs": (["evaluate.py", "--run", "a", "--resume", "b"], r"name different runs"),
+        "two runs": (["evaluate.py", "--run", "a", "--resume", "b"], r"a: not a run's folder"),
         "minus samples": (
             ["evaluate.py", "--run", generator_run, "--num-samples", -1],
             r"num_samples must be at least 1",
@@ -325,10 +206,10 @@ def mistakes(dataset, generator_run, autoencoder_run, tmp_path):
             ["evaluate.py", "--run", generator_run, "--out", dataset],
             r"small\.hdf5: cannot write there",
         ),
-        "nothing to score": (["evaluate.py"], r"give --run RUN, or both"),
+        "nothing to score": (["evaluate.py"], r"nothing to score: give --run RUN, --samples A --reference B"),
         "both to score": (
             ["evaluate.py", "--run", generator_run, "--samples", "a.npy"],
-            r"not both",
+            r"give one of --run, --samples, .*, got --run and --samples",
         ),
         "no such samples": (
             ["evaluate.py", "--samples", tmp_path / "a.npy", "--reference", tmp_path / "b.npy"],
@@ -397,16 +278,6 @@ def test_an_autoencoders_checkpoint_does_not_pass_for_a_generators(
     assert "does not fit this model" in capsys.readouterr().err
 
 
-def test_evaluate_refuses_another_models_checkpoint(generator_run, autoencoder_run, tmp_path, capsys):
-    run = tmp_path / "mixed"
-    (run / "checkpoints").mkdir(parents=True)
-    (run / "config.json").write_text((generator_run / "config.json").read_text())
-    source = autoencoder_run / "checkpoints" / "last.safetensors"
-    (run / "checkpoints" / "last.safetensors").write_bytes(source.read_bytes())
-    assert script("evaluate.py", "--run", run, "--device", "cpu") == 2
-    assert "holds another model than" in capsys.readouterr().err
-
-
 def test_a_refused_resume_leaves_the_run_as_it_was(dataset, tmp_path, capsys):
     run = train("train_gen.py", dataset, tmp_path / "run", "--max-iters", 2)
     (run / "checkpoints" / "last.safetensors").rename(tmp_path / "away")
@@ -417,13 +288,6 @@ def test_a_refused_resume_leaves_the_run_as_it_was(dataset, tmp_path, capsys):
     assert (run / "config.json").read_text() == before
 
 
-def test_renamed_data_is_the_same_data(generator_run, dataset, tmp_path):
-    renamed = tmp_path / "renamed.hdf5"
-    renamed.write_bytes(dataset.read_bytes())
-    common = ["--dataset-path", renamed, "--out", tmp_path / "out", "--device", "cpu", "--emd", "no"]
-    assert script("evaluate.py", "--run", generator_run, *common) == 0
-
-
 def test_a_resumed_run_loses_no_point_in_tensorboard(dataset, tmp_path):
     run = train("train_gen.py", dataset, tmp_path / "run", "--max-iters", 10)
     assert script("train_gen.py", "--resume", run, "--max-iters", 20) == 0
@@ -432,39 +296,12 @@ def test_a_resumed_run_loses_no_point_in_tensorboard(dataset, tmp_path):
     assert [event.step for event in events.Scalars("train/loss")] == [5, 10, 15, 20]
 
 
-def test_evaluation_keeps_what_the_training_said(dataset, tmp_path):
-    run = train("train_gen.py", dataset, tmp_path / "run", "--max-iters", 2)
-    assert script("evaluate.py", "--run", run, "--device", "cpu", "--emd", "no") == 0
-    result = json.loads((run / "results.json").read_text())
-    assert result["split"] == "test"
-    assert result["training"]["steps"] == 2
-
-
 def test_flexibility_reaches_reconstructions(dataset, tmp_path):
     a, b = (
         train("train_ae.py", dataset, tmp_path / str(value), "--max-iters", 1, "--flexibility", value)
         for value in (0, 1)
     )
     assert not np.array_equal(np.load(a / "samples.npy"), np.load(b / "samples.npy"))
-
-
-def test_autoencoders_are_scored_in_the_data_sets_own_unit(dataset, tmp_path):
-    run = train("train_ae.py", dataset, tmp_path / "run", "--max-iters", 1)
-    assert script("evaluate.py", "--run", run, "--device", "cpu", "--out", tmp_path / "out") == 0
-    result = json.loads((tmp_path / "out" / "results.json").read_text())
-    clouds = load_clouds(dataset, "chair", "test", "shape_unit")
-    made = torch.from_numpy(np.load(tmp_path / "out" / "samples.npy"))
-    assert made.shape == (6, 32, 3)
-    own = [clouds.denormalise(v, range(6)) for v in (made, clouds.points[:, :32])]
-    assert result["scores"]["CD"] == pytest.approx(float(pcdiff.chamfer(*own).mean()), rel=1e-4)
-    assert "denormalised" in result["unit"]
-
-
-def test_a_damaged_partial_evaluation_is_one_clear_line(generator_run, tmp_path, capsys):
-    (tmp_path / "results.partial").write_bytes(b"PK not an archive")
-    flags = ["--resume", generator_run, "--out", tmp_path, "--device", "cpu"]
-    assert script("evaluate.py", *flags) == 2
-    assert "samples.partial.npz: damaged" in capsys.readouterr().err
 
 
 def test_interop_is_there_after_a_plain_import():

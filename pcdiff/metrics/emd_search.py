@@ -17,7 +17,8 @@ from pcdiff.metrics.neighbours import TIE_TOLERANCE, Nearest, Neighbours, Progre
 from pcdiff.ops import chamfer, emd_pairs, sliced_bound, slices
 from pcdiff.work import Work
 
-_PAIRS_IN_A_BLOCK = 64
+# Half a second of two cores' work; on CUDA, enough pairs to fill the device.
+_PAIRS_IN_A_BLOCK = {"cpu": 64, "cuda": 2048}
 _SLICED_IN_A_BLOCK = 64  # rows of a matrix of bounds
 # Pairs whose distances might be equal within `TIE_TOLERANCE` are solved, all of them.
 _MARGIN = 1 + 2 * TIE_TOLERANCE
@@ -54,7 +55,7 @@ class _Matrix:
     ) -> None:
         self._xs, self._ys = xs, xs if ys is None else ys
         self._work, self._name, self._effort = work, name, effort
-        self._calls = 0
+        self._calls, self._width = 0, _PAIRS_IN_A_BLOCK[xs.device.type]
         self.symmetric = ys is None
         self.low = self._sliced(slices(xs, centre), None if ys is None else slices(ys, centre))
         self.high = np.full_like(self.low, np.inf)
@@ -85,15 +86,15 @@ class _Matrix:
             pairs, first = np.unique(pairs, axis=0, return_index=True)
             limit = limit[first]
         self._calls += 1
-        blocks = range(0, len(pairs), _PAIRS_IN_A_BLOCK)
+        blocks = range(0, len(pairs), self._width)
 
         def compute(k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            part = slice(k, k + _PAIRS_IN_A_BLOCK)
+            part = slice(k, k + self._width)
             return self._bounds(torch.from_numpy(pairs[part]), torch.from_numpy(limit[part]))
 
         found = self._work.map(f"{self._name} {self._calls}", blocks, compute)
         for k, (low, high, started) in zip(blocks, found, strict=True):
-            i, j = pairs[k : k + _PAIRS_IN_A_BLOCK].T
+            i, j = pairs[k : k + self._width].T
             for a, b in ((i, j), (j, i)) if self.symmetric else ((i, j),):
                 self.low[a, b] = np.maximum(self.low[a, b], low)
                 self.high[a, b] = np.minimum(self.high[a, b], high)

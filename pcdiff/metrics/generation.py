@@ -91,9 +91,9 @@ def scores_of(neighbours: Neighbours) -> Scores:
     sample_votes, tied_samples = _votes(neighbours.sample_sample, to_reference.distance)
     reference_votes, tied_references = _votes(neighbours.reference_reference, to_samples.distance)
     test = OneNNA(
-        accuracy=100 * float(np.concatenate([sample_votes, reference_votes]).mean()),
-        samples=100 * float(sample_votes.mean()),
-        reference=100 * float(reference_votes.mean()),
+        accuracy=_percent(np.concatenate([sample_votes, reference_votes])),
+        samples=_percent(sample_votes),
+        reference=_percent(reference_votes),
         ties=tied_samples + tied_references,
         copies=int((to_reference.distance == 0).sum()),
     )
@@ -228,7 +228,7 @@ def named(scores: dict[str, Scores]) -> dict[str, float]:
     flat = {}
     for name, found in scores.items():
         flat[f"MMD-{name}"] = found.mmd
-        flat[f"COV-{name}"] = 100 * found.coverage.share
+        flat[f"COV-{name}"] = _percent(found.covered)
         flat[f"1-NNA-{name}"] = found.one_nna.accuracy
     return flat
 
@@ -256,9 +256,10 @@ def check_sets(samples, reference, distances: Sequence[str]) -> None:
     if unknown or not distances:
         raise InputError(f"distances must be some of {sorted(DISTANCES)}, got {list(distances)}")
     if len(samples) != len(reference):
+        count, other = len(samples), len(reference)
         raise InputError(
-            f"samples and reference must hold equally many clouds, got {len(samples)} and {len(reference)}: "
-            f"coverage and 1-NNA depend on the counts; cut both to {min(len(samples), len(reference))}"
+            f"samples and reference must hold equally many clouds, got {count} and {other}: coverage and 1-NNA "
+            f"depend on the counts; cut both to {min(count, other)} (--num-samples {min(count, other)})"
         )
     if len(samples) < 2:
         raise InputError("samples and reference must hold at least 2 clouds each (1-NNA leaves one out), got 1")
@@ -267,6 +268,11 @@ def check_sets(samples, reference, distances: Sequence[str]) -> None:
             f"emd needs equal point counts, got samples with {samples.shape[1]} and reference with "
             f"{reference.shape[1]} points; cut both to the smaller"
         )
+
+
+def _percent(votes: np.ndarray) -> float:
+    # One rounding: 100 times a mean would turn 58 % into 57.99999999999999.
+    return float(100 * votes.sum() / len(votes))
 
 
 def _votes(same: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, int]:

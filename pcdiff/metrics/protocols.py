@@ -193,6 +193,7 @@ PROTOCOLS: dict[str, Protocol] = {
             points=None,
             reference_points="first",
             description="clouds as they come; both sets must be in one unit",
+            data_unit=True,
             **_SHARED,
         ),
     )

@@ -43,7 +43,7 @@ def score_files(config: EvaluateConfig) -> dict[str, Any] | None:
     for name, file in files.items():
         result["dataset"][name]["source"] = str(file)
     report(result, places)
-    title = f"{config.samples} against {config.reference}, protocol {protocol.name}"
+    title = f"{config.samples.name} against {config.reference.name}, protocol {protocol.name}"
     picture(result, places, title, num_points=config.num_points, **sets)
     return result
 

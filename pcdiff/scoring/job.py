@@ -66,10 +66,10 @@ def finish(config: EvaluateConfig, places: Places, settings: dict[str, Any], job
     journal = None
     if distributed.rank() == 0 and places.results is not None:
         journal = Journal(places.beside(".partial"), settings, config.save_every)
-        if places.folder is not None:
-            write_settings(places.folder, replace(config, resume=None))
         if journal.records:
             log.info("goes on after %d finished blocks of work", len(journal.records))
+        if places.folder is not None:
+            write_settings(places.folder, replace(config, resume=None))
     started = time.monotonic()
     with interruptible() as signals, journal or nullcontext():
         try:
@@ -81,6 +81,10 @@ def finish(config: EvaluateConfig, places: Places, settings: dict[str, Any], job
             elif distributed.rank() == 0:
                 log.info("stopped; nothing is kept without --out or --output")
             return None
+        except InputError:
+            if journal is not None and journal.empty:  # the input was refused: nothing was begun
+                journal.remove()
+            raise
     if journal is not None:
         journal.remove()
     return result

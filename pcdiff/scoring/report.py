@@ -81,16 +81,12 @@ def picture(result: dict[str, Any], places: Places, title: str, **sets: Tensor |
 
 
 def source_commit() -> str | None:
-    """Return the commit of the checkout that the package runs from, marked where it was changed; None outside one."""
-    folder = Path(pcdiff.__file__).parent
-    asked = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
+    """Return the commit of the checkout that the package runs from, marked where it was changed; None elsewhere."""
+    git = ["git", "-C", str(Path(pcdiff.__file__).parent)]
+    # A package that was installed into somebody's repository is not of its commits.
+    questions = ["ls-files", "--error-unmatch", "__init__.py"], ["describe", "--always", "--dirty", "--exclude=*"]
     try:
-        tracked = subprocess.run(
-            ["git", "-C", str(folder), "ls-files", "--error-unmatch", "__init__.py"],
-            capture_output=True,
-            timeout=10,
-        )
-        found = subprocess.run(asked, capture_output=True, text=True, timeout=10)
+        answers = [subprocess.run([*git, *q], capture_output=True, text=True, timeout=10) for q in questions]
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() if tracked.returncode == 0 and found.returncode == 0 else None
+    return answers[1].stdout.strip() if all(answer.returncode == 0 for answer in answers) else None

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -38,20 +37,22 @@ class Split(Protocol):
 
 def score_run(
     config: EvaluateConfig,
-    folder: Path,
     run: RunConfig,
     split: Split,
-    train: Split | None,
+    *,
+    reference: Tensor,
+    train: Tensor,
     dataset: dict[str, Any],
 ) -> dict[str, Any] | None:
-    """Generate (or reconstruct) with the model in `folder` and score against a split.
+    """Generate (or reconstruct) with the model in `config.run` and score against a split.
 
     Args:
         config: what was asked.
-        folder: the run's folder.
         run: the run's own config.
-        split: its points `(n, P, 3)` are in the run's normalisation.
-        train: the training split of the same data, to look for copies in; None for none.
+        split: the split to compare with, in the run's normalisation.
+        reference: `(n, Q, 3)`, the same clouds in the data set's own unit, whatever the run's normalisation: so
+            results of different runs are of one reference set.
+        train: `(m, Q, 3)`, the training split likewise, to look for copies in.
         dataset: the data set's identity.
 
     Returns:
@@ -61,7 +62,7 @@ def score_run(
         InputError: no, a damaged or another model's checkpoint, another data set, fewer points than asked, a
             protocol that the run's normalisation does not fit.
     """
-    protocol = get_protocol(config.protocol)
+    protocol, folder = get_protocol(config.protocol), config.run
     file = locate(folder, config.checkpoint)
     model = load(file).to(resolve_device(config.device))
     if model.config != run.model:
@@ -72,16 +73,16 @@ def score_run(
             f"{folder} was trained on {_named(trained_on)}, not on {_named(dataset)}; "
             "give its own data, or --allow-other-dataset to compare all the same"
         )
-    held = split.points.shape[1]
+    held = reference.shape[1]
     if config.num_points is not None and config.num_points > held:
         raise InputError(f"--num-points {config.num_points}: the clouds compared with have only {held} points")
     num_points = config.num_points or min(run.sample_points, protocol.points or held, held)
-    config = replace(config, num_points=num_points, run=folder)
+    config = replace(config, num_points=num_points)
     places = Places.asked_for(config, folder)
     settings = asked(config) | {
         "checkpoint": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "split": fingerprint(split.points),
-        "train": None if train is None else fingerprint(train.points),
+        "reference": fingerprint(reference),
+        "train": fingerprint(train),
         "flexibility": _flexibility(config, run),
         "truncate_std": config.truncate_std,
     }
@@ -94,9 +95,7 @@ def score_run(
                     f"protocol {protocol.name} undoes the normalisation of {_named(trained_on)}, which is not at "
                     f"hand beside {_named(dataset)}; score the run on its own data"
                 )
-        sets = {"reference": split, "train": train}
-        sets = {name: _clouds(part, protocol.data_unit) for name, part in sets.items() if part is not None}
-        sets["reference"] = sets["reference"][: limit(config)]
+        sets = {"reference": reference[: limit(config)], "train": train}
         count = len(sets["reference"])
 
         def job(work: Work) -> tuple[Tensor, dict[str, Any]]:
@@ -109,7 +108,7 @@ def score_run(
 
         def job(work: Work) -> tuple[Tensor, dict[str, Any]]:
             made = _reconstructed(config, run, model, work, clouds[:, :num_points])
-            return made, _compared_with_inputs(config, split, made, clouds)
+            return made, _compared_with_inputs(config, split, made, reference[: limit(config)])
 
     found = finish(config, places, settings, job)
     if found is None:
@@ -130,11 +129,6 @@ def score_run(
     if isinstance(model, LatentPriorModel):
         picture(result, places, f"nearest clouds: {title}", num_points=num_points, **sets)
     return result
-
-
-def _clouds(split: Split, data_unit: bool) -> Tensor:
-    """Return a split's clouds, in the data set's own unit or in the run's normalisation."""
-    return split.denormalise(split.points, range(len(split.points))) if data_unit else split.points
 
 
 def _generated(config: EvaluateConfig, run: RunConfig, model: LatentPriorModel, work: Work, count: int) -> Tensor:
@@ -175,13 +169,12 @@ def _in_chunks(what: str, draw: Callable[[int], Tensor], config: EvaluateConfig,
     return torch.cat(made)[:count]
 
 
-def _compared_with_inputs(config: EvaluateConfig, split: Split, made: Tensor, clouds: Tensor) -> dict[str, Any]:
-    """Score reconstructions of the first points of `clouds`, in the data set's own unit, as DPM's tables do."""
-    points, indices = made.shape[1], range(len(clouds))
-    clouds = split.denormalise(clouds, indices)
-    sets = {"reconstructions": split.denormalise(made, indices), "reference": clouds[:, :points]}
-    if clouds.shape[1] >= 2 * points:
-        sets["second"] = clouds[:, points : 2 * points]
+def _compared_with_inputs(config: EvaluateConfig, split: Split, made: Tensor, reference: Tensor) -> dict[str, Any]:
+    """Score reconstructions of the reference's first points, in the data set's own unit, as DPM's tables do."""
+    points = made.shape[1]
+    sets = {"reconstructions": split.denormalise(made, range(len(made))), "reference": reference[:, :points]}
+    if reference.shape[1] >= 2 * points:
+        sets["second"] = reference[:, points : 2 * points]
     result = reconstructed(config, **sets)
     result["unit"] = "the data set's own (denormalised)"
     result["dataset"] = {name: {"sha256": fingerprint(part)} for name, part in sets.items()}

@@ -1,0 +1,49 @@
+"""What the tests of the scripts share: tiny flags, and running a script in this process."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY_MODEL = (
+    "--latent-dim 8 --flow-depth 2 --flow-hidden-dim 8 --net-widths 8 16 --encoder-widths 8 16 "
+    "--encoder-head-widths 8 --num-steps 4"
+).split()
+TINY = [
+    *TINY_MODEL,
+    *"--preset quick --batch-size 4 --num-points 32 --times-per-cloud 2 --sample-points 32 --num-samples 2".split(),
+    *"--log-every 5 --save-every 1000 --val-every 0 --device cpu --precision fp32 --no-compile".split(),
+]
+
+
+def script(name, *args):
+    """Run a script in this process; return its exit status."""
+    argv = sys.argv
+    sys.argv = [name, *map(str, args)]
+    try:
+        runpy.run_path(str(ROOT / name), run_name="__main__")
+    except SystemExit as end:
+        return end.code or 0
+    finally:
+        sys.argv = argv
+    return 0
+
+
+def train(name, dataset, out, *args):
+    status = script(name, *TINY, "--categories", "chair", "--dataset-path", dataset, "--out", out, *args)
+    assert status == 0
+    return out
+
+
+def tensors(run, which="last"):
+    with safe_open(run / "checkpoints" / f"{which}.safetensors", "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - a file, not a dict
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key

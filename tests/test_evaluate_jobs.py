@@ -1,0 +1,154 @@
+"""An evaluation that is killed, stopped or shared gives the same result, to the bit."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from script_tools import ROOT, script
+
+COUNT, POINTS = 26, 96
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clouds")
+    g = np.random.default_rng(0)
+    for name, count in (("a", COUNT), ("b", COUNT), ("train", 2 * COUNT)):
+        shape = g.normal(size=(count, POINTS, 3)) * g.uniform(0.3, 1, size=(count, 1, 3))
+        np.save(folder / f"{name}.npy", shape.astype(np.float32))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def flags(files):
+    sets = ["--samples", files / "a.npy", "--reference", files / "b.npy", "--train", files / "train.npy"]
+    return [*map(str, sets), "--device", "cpu", "--resamples", "50"]
+
+
+@pytest.fixture(scope="module")
+def expected(flags, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    assert script("evaluate.py", *flags, "--out", out) == 0
+    return (out / "results.json").read_bytes()
+
+
+def in_a_child(argv, threads):
+    """Run evaluate.py in a process of its own, which writes nothing to the terminal."""
+    import torch
+
+    torch.set_num_threads(threads)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    sys.exit(script("evaluate.py", *argv))
+
+
+def test_killed_ten_times_it_still_gives_the_same_result(flags, expected, tmp_path):
+    # Children of a process that has imported everything start in an instant.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pcdiff.scoring", "data", "script_tools", "test_evaluate_jobs"])
+    argv = [*flags, "--out", str(tmp_path)]
+    journal, chance, killed, sizes = tmp_path / "results.partial", random.Random(1), 0, []
+    while killed < 10:
+        child = context.Process(target=in_a_child, args=(argv, 1))
+        child.start()
+        before = journal.stat().st_size if journal.exists() else 0
+        # Some die before they have written anything, the others after a random number of blocks.
+        wanted = before + chance.choice([0, 1, 2000, 6000])
+        deadline = time.monotonic() + 60
+        while child.is_alive() and time.monotonic() < deadline:
+            if journal.exists() and journal.stat().st_size >= wanted:
+                time.sleep(chance.random() * 0.02)
+                break
+            time.sleep(0.001)
+        child.kill()
+        child.join()
+        if child.exitcode == 0:
+            break
+        assert child.exitcode == -signal.SIGKILL
+        killed += 1
+        sizes.append(journal.stat().st_size if journal.exists() else 0)
+    assert killed == 10, "it was done before it could be killed ten times"
+    assert not (tmp_path / "results.json").exists()
+    assert len(set(sizes)) > 3  # it did get on between the kills
+    assert script("evaluate.py", "--resume", tmp_path) == 0
+    assert (tmp_path / "results.json").read_bytes() == expected
+    assert not journal.exists()
+
+
+@pytest.mark.parametrize("what", ["files", "run"])
+def test_two_processes_give_the_result_of_one(what, flags, generator_run, tmp_path):
+    if what == "run":
+        flags = ["--run", str(generator_run), "--device", "cpu", "--emd", "yes", "--resamples", "50"]
+    # Torch's sums depend on the number of threads; the ops' do not.
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    alone = [sys.executable, ROOT / "evaluate.py", *flags, "--out", tmp_path / "one"]
+    shared = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
+    shared += [ROOT / "evaluate.py", *flags, "--out", tmp_path / "two"]
+    for command in (alone, shared):
+        done = subprocess.run(
+            list(map(str, command)), env=env, cwd=ROOT, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+    assert done.stderr.count("results: ") == 1
+    one, two = ((tmp_path / name / "results.json").read_bytes() for name in ("one", "two"))
+    assert one == two
+    if what == "run":
+        clouds = [np.load(tmp_path / name / "samples.npy") for name in ("one", "two")]
+        np.testing.assert_array_equal(*clouds)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(number, flags, expected, tmp_path):
+    command = [sys.executable, ROOT / "evaluate.py", *flags, "--out", tmp_path]
+    process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    journal, deadline = tmp_path / "results.partial", time.monotonic() + 60
+    while not (journal.exists() and journal.stat().st_size > 1000) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(number)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 0
+    assert f"go on with: --resume {tmp_path}" in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "results.json").exists()
+    assert script("evaluate.py", "--resume", tmp_path) == 0
+    assert (tmp_path / "results.json").read_bytes() == expected
+
+
+def test_a_time_limit_stops_and_the_same_command_goes_on(flags, expected, tmp_path, capsys):
+    output = tmp_path / "scores.json"
+    for _ in range(1000):
+        capsys.readouterr()
+        assert script("evaluate.py", *flags, "--output", output, "--max-minutes", 1e-9) == 0
+        if output.exists():
+            break
+        assert "go on with: the same command" in capsys.readouterr().err
+    assert output.read_bytes() == expected
+    assert {path.name for path in tmp_path.iterdir()} == {"scores.json", "scores.md", "scores.png"}
+
+
+def test_other_flags_do_not_go_on_with_the_journal_and_do_not_lose_it(flags, tmp_path, capsys):
+    assert script("evaluate.py", *flags, "--out", tmp_path, "--max-minutes", 1e-9) == 0
+    before = (tmp_path / "results.partial").read_bytes()
+    settings = (tmp_path / "evaluation.json").read_text()
+    assert script("evaluate.py", *flags, "--out", tmp_path, "--num-points", 50) == 2
+    assert "holds stopped work with num_points = null, not 50" in capsys.readouterr().err
+    assert (tmp_path / "results.partial").read_bytes() == before
+    assert (tmp_path / "evaluation.json").read_text() == settings
+
+
+def test_the_result_names_what_it_is_of(expected, files):
+    result = json.loads(expected)
+    assert result["dataset"]["samples"]["source"] == str(files / "a.npy")
+    assert {len(entry["sha256"]) for entry in result["dataset"].values()} == {64}
+    assert result["counts"] == {"samples": COUNT, "reference": COUNT, "train": 2 * COUNT, "points": POINTS}
+    assert result["details"]["EMD"]["method"] == "exact"
+    assert result["seed"] == 2020
+    assert {"version", "commit", "floor", "memorisation", "intervals", "nearest"} <= set(result)
