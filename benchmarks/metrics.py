@@ -130,7 +130,7 @@ def bench_emd(args: argparse.Namespace, sets: dict[str, tuple[Tensor, Tensor]]) 
 
 
 def bench_emd_large(args: argparse.Namespace, sets: dict[str, tuple[Tensor, Tensor]]) -> None:
-    """The search at full size; every pair solved is estimated from 16 of them."""
+    """Time the search at full size; every pair solved is estimated from 16 of them."""
     for name, (samples, reference) in sets.items():
         count, pairs = len(samples), pairs_compared(len(samples))
         print(f"\nEMD scores, {name}: {count} against {count} clouds of {samples.shape[1]} points")
