@@ -1,4 +1,4 @@
-"""The README's commands parse, its make targets exist and its Python runs."""
+"""The commands of the README and of the guide to evaluation parse, their make targets exist, their Python runs."""
 
 import json
 import re
@@ -15,8 +15,8 @@ from pcdiff.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS
 from pcdiff.runs import write_config
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+TEXT = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/evaluation.md"))
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, flags=re.DOTALL)
 COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines() if line.strip()]
 TINY = ModelConfig(
     latent_dim=4,
@@ -50,6 +50,8 @@ def test_there_is_something_to_test():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command(command, run):
     words = shlex.split(command.replace("runs/NAME", str(run)), comments=True)
+    if words[0] == "torchrun":
+        words = ["python", *words[words.index("--") + 1 :]]
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     elif words[0] == "python":
@@ -67,4 +69,4 @@ def test_command(command, run):
 def test_python(code, run):
     x, y = (torch.rand(2, 16, 3, generator=torch.Generator().manual_seed(i)) for i in range(2))
     code = code.replace("runs/NAME", str(run)).replace("8192", "16")
-    exec(compile(code, "README.md", "exec"), {"x": x, "y": y, "samples": x, "refs": y})
+    exec(compile(code, "a guide", "exec"), {"x": x, "y": y, "samples": x, "refs": y})
