@@ -7,8 +7,6 @@ python benchmarks/metrics.py --only emd-large # 405 against 405 clouds of 2048 p
 
 import argparse
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Any
 
 import h5py
 import torch
-from ops import bmm_matrix, by_scipy_assignment
+from ops import bmm_matrix, by_scipy_assignment, where
 from torch import Tensor
 
 from data import procedural
@@ -158,12 +156,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=("airplanes", "chairs"), default=["airplanes", "chairs"])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    machine = torch.cuda.get_device_name() if args.device == "cuda" else platform.machine()
-    print(
-        f"backend {ops.backend(args.device)} {ops.cpu_capabilities()[-1:]}, torch {torch.__version__}, {machine}, "
-        f"{args.threads} thread(s), commit {commit or 'unknown'}"
-    )
+    print(where(args))
     has_chairs = "chairs" in args.data and args.chairs.is_file()
     if "chairs" in args.data and not has_chairs:
         print(f"no real chairs: {args.chairs} is not there (--chairs)")

@@ -259,6 +259,16 @@ BENCHES = {
 }
 
 
+def where(args: argparse.Namespace) -> str:
+    """Return what the figures depend on: backend, versions, machine, threads, commit."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    machine = torch.cuda.get_device_name() if args.device == "cuda" else platform.machine()
+    return (
+        f"backend {ops.backend(args.device)} {ops.cpu_capabilities()[-1:]}, torch {torch.__version__}, {machine}, "
+        f"{args.threads} thread(s), commit {commit or 'unknown'}"
+    )
+
+
 def main() -> None:
     """Run the comparisons."""
     parser = argparse.ArgumentParser(description="Time the ops against the usual ways.")
@@ -275,12 +285,7 @@ def main() -> None:
     parser.add_argument("--blobs", action="store_true", help="Gaussian blobs instead of surfaces")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    machine = torch.cuda.get_device_name() if args.device == "cuda" else platform.machine()
-    print(
-        f"backend {ops.backend(args.device)} {ops.cpu_capabilities()[-1:]}, torch {torch.__version__}, {machine}, "
-        f"{args.threads} thread(s), commit {commit or 'unknown'}, seed {args.seed}"
-    )
+    print(f"{where(args)}, seed {args.seed}")
     for name in args.only:
         BENCHES[name](args)
 

@@ -34,6 +34,24 @@ def as_clouds(clouds, name: str) -> torch.Tensor:
     return clouds
 
 
+def as_numbers(values, name: str, what: str = "numbers") -> np.ndarray:
+    """Return one finite number for each cloud, `(n,)` float64.
+
+    Raises:
+        InputError: naming the argument and `what` it must hold.
+    """
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must be {what} (n,), got {type(values).__name__}") from None
+    if array.ndim != 1 or array.size == 0:
+        raise InputError(f"{name} must be {what} (n,) with n >= 1, got shape {array.shape}")
+    bad = np.flatnonzero(~np.isfinite(array))
+    if len(bad):
+        raise InputError(f"{name}[{bad[0]}] must be finite, got {array[bad[0]]}")
+    return array
+
+
 def as_matrix(matrix, name: str) -> np.ndarray:
     """Return a distance matrix as float64 NumPy, without NaN.
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from pcdiff.errors import InputError
-from pcdiff.metrics._inputs import as_clouds
+from pcdiff.metrics._inputs import as_clouds, as_numbers
 from pcdiff.metrics.jsd import RESOLUTION, counts_by_cloud, divergence, into_sphere
 from pcdiff.rng import generator
 
@@ -64,7 +64,7 @@ def pooled_interval(
     _check_settings(resamples, level)
     if not groups:
         raise InputError("groups must hold at least one group of terms, got none")
-    groups = [_as_terms(group, f"groups[{i}]" if len(groups) > 1 else "terms") for i, group in enumerate(groups)]
+    groups = [as_numbers(group, f"groups[{i}]" if len(groups) > 1 else "terms") for i, group in enumerate(groups)]
     draws = _draws(seed, name)
     sums = np.zeros(resamples)
     for group in groups:
@@ -145,18 +145,6 @@ def _parts(resamples: int, width: int) -> Iterator[slice]:
 def _quantiles(values: np.ndarray, level: float) -> tuple[float, float]:
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def _as_terms(terms, name: str) -> np.ndarray:
-    try:
-        array = np.asarray(terms, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"{name} must be numbers (n,), got {type(terms).__name__}") from None
-    if array.ndim != 1 or array.size == 0:
-        raise InputError(f"{name} must be (n,) with n >= 1, got shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise InputError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")
-    return array
 
 
 def _check_settings(resamples: int, level: float) -> None:

@@ -180,6 +180,13 @@ def table(result: dict) -> str:
     ]
     if intervals:
         notes.append(f"In brackets: bootstrap confidence intervals ({100 * intervals['level']:g} %).")
+    for name in ("CD", "EMD"):
+        test = result["details"].get(name, {})
+        if "1-NNA-samples" in test:
+            notes.append(
+                f"1-NNA-{name} is {test['|1-NNA-50|']:.2f} from 50: {test['1-NNA-samples']:.2f} % of the samples "
+                f"and {test['1-NNA-reference']:.2f} % of the reference are told rightly."
+            )
     if "memorisation" in result:
         notes.append(f"Against {counts['train']} training clouds: {result['memorisation']['summary']}.")
     effort = result["details"].get("EMD", {})

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.stats import mannwhitneyu, rankdata
 
 from pcdiff.errors import InputError
+from pcdiff.metrics._inputs import as_numbers
 
 SUSPECTS = 8
 STRIKING = 3.0  # of |C_T|; beyond it the summary speaks out. Chance alone passes it once in 370 times
@@ -109,15 +110,10 @@ def _summary(report: dict) -> str:
 
 
 def _as_distances(values, name: str) -> np.ndarray:
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"{name} must be distances (n,), got {type(values).__name__}") from None
-    if array.ndim != 1 or array.size == 0:
-        raise InputError(f"{name} must be distances (n,) with n >= 1, got shape {array.shape}")
-    bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
+    array = as_numbers(values, name, "distances")
+    bad = np.flatnonzero(array < 0)
     if len(bad):
-        raise InputError(f"{name}[{bad[0]}] must be finite and not negative, got {array[bad[0]]}")
+        raise InputError(f"{name}[{bad[0]}] must not be negative, got {array[bad[0]]}")
     return array
 
 

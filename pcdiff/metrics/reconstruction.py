@@ -13,7 +13,7 @@ from pcdiff.ops import nearest
 F_SCORE_THRESHOLD = 1e-3  # squared distance, the peers' default
 _CLOUDS_AT_ONCE = 64  # between two calls of `progress`
 # In print: scale, unit and digits of each score.
-_COLUMNS = {"CD": (1e3, "×10³ ↓", 3), "EMD": (1e2, "×10² ↓", 3), "F-score": (1e2, "% ↑", 2)}
+_COLUMNS = {"CD": (1e4, "×10⁴ ↓", 3), "EMD": (1e2, "×10² ↓", 3), "F-score": (1.0, "↑", 3)}
 
 Progress = Callable[[int, int], None]
 
@@ -201,7 +201,7 @@ def reconstruction_table(result: dict) -> str:
 
     Example:
         >>> print(reconstruction_table(result))  # doctest: +SKIP
-        | | points | CD ×10³ ↓ | CD median ×10³ ↓ | ...
+        | | points | CD ×10⁴ ↓ | CD median ×10⁴ ↓ | ...
     """
     counts, oracle, details = result["counts"], result.get("oracle"), result["details"]
     p, q = counts["points"]

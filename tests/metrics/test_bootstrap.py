@@ -116,11 +116,11 @@ def test_the_jsd_interval_is_repeatable_and_bounded():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: mean_interval([]), r"terms must be \(n,\) with n >= 1, got shape \(0,\)"),
+        (lambda: mean_interval([]), r"terms must be numbers \(n,\) with n >= 1, got shape \(0,\)"),
         (lambda: mean_interval([[1.0]]), r"terms .* got shape \(1, 1\)"),
-        (lambda: mean_interval([1.0, np.inf]), "terms must be finite, got inf"),
+        (lambda: mean_interval([1.0, np.inf]), r"terms\[1\] must be finite, got inf"),
         (lambda: mean_interval(["near"]), r"terms must be numbers \(n,\), got list"),
-        (lambda: pooled_interval([1.0], [np.nan]), r"groups\[1\] must be finite, got nan"),
+        (lambda: pooled_interval([1.0], [np.nan]), r"groups\[1\]\[0\] must be finite, got nan"),
         (lambda: pooled_interval(), "groups must hold at least one group of terms, got none"),
         (lambda: mean_interval([1.0], resamples=0), "resamples must be at least 1, got 0"),
         (lambda: mean_interval([1.0], level=95), r"level must be in \(0, 1\), got 95"),

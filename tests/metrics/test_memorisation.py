@@ -102,7 +102,7 @@ def test_equal_distances_say_nothing_and_warn_of_nothing():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sample_distance": [0.1, np.nan]}, r"sample_distance\[1\] must be finite and not negative, got nan"),
+        ({"sample_distance": [0.1, np.nan]}, r"sample_distance\[1\] must be finite, got nan"),
         ({"reference_distance": [0.2, 0.1, -1.0]}, r"reference_distance\[2\] .* got -1.0"),
         ({"reference_distance": []}, r"reference_distance must be distances \(n,\) with n >= 1, got shape \(0,\)"),
         ({"sample_distance": [[0.1, 0.2]]}, r"sample_distance .* got shape \(1, 2\)"),

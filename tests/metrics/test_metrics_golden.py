@@ -18,8 +18,11 @@ from pcdiff.metrics import (
     one_nna,
     reconstruction_scores,
 )
+from pcdiff.metrics.emd_search import emd_neighbours
+from pcdiff.metrics.generation import scores_of
 from pcdiff.metrics.jsd import cell_counts, sphere_grid
 from pcdiff.ops import nearest, pairwise
+from pcdiff.work import Work
 
 pytestmark = pytest.mark.golden
 
@@ -64,6 +67,24 @@ def test_set_metrics_from_clouds_equal_the_peers(cases):
         ]
         for key in (key for key in expected if "compute_all_metrics" in key):
             _check_set_metrics(*matrices, expected[key], "-CD")
+            checked += 1
+    assert checked
+
+
+def test_emd_scores_by_search_equal_the_peers(cases):
+    checked = 0
+    for arrays, expected in cases.values():
+        samples, reference = _tensor(arrays["sample"]), _tensor(arrays["ref"])
+        neighbours, effort = emd_neighbours(samples, reference, Work(), "EMD", lambda pairs: None)
+        scores = scores_of(neighbours)
+        assert effort.solved < effort.pairs
+        for key in (key for key in expected if "exact_emd" in key and "compute_all_metrics" in key):
+            theirs = expected[key]
+            _close(scores.mmd, theirs["lgan_mmd-EMD"])
+            _close(scores.coverage.share, theirs["lgan_cov-EMD"])
+            _close(scores.one_nna.accuracy, 100 * theirs["1-NN-EMD-acc"])
+            _close(scores.one_nna.reference, 100 * theirs["1-NN-EMD-acc_t"])
+            _close(scores.one_nna.samples, 100 * theirs["1-NN-EMD-acc_f"])
             checked += 1
     assert checked
 

@@ -101,14 +101,14 @@ def test_the_table_holds_both_rows_at_one_number_of_points():
         (report["scores"], report["oracle"]["reconstructions"], report["oracle"]["scores"]),
         strict=True,
     ):
-        assert row["CD ×10³ ↓"] == f"{1e3 * scores['CD']:.3f}"
-        assert row["CD median ×10³ ↓"] == f"{1e3 * scores['CD-median']:.3f}"
+        assert row["CD ×10⁴ ↓"] == f"{1e4 * scores['CD']:.3f}"
+        assert row["CD median ×10⁴ ↓"] == f"{1e4 * scores['CD-median']:.3f}"
         assert row["EMD ×10² ↓"] == f"{1e2 * scores['EMD']:.3f}"
         assert row["EMD median ×10² ↓"] == f"{1e2 * scores['EMD-median']:.3f}"
-        assert row["F-score % ↑"] == f"{1e2 * scores['F-score']:.2f}"
-        assert row["F-score median % ↑"] == f"{1e2 * scores['F-score-median']:.2f}"
+        assert row["F-score ↑"] == f"{scores['F-score']:.3f}"
+        assert row["F-score median ↑"] == f"{scores['F-score-median']:.3f}"
     further = report["oracle"]["details"]["oracle"]["F-score"]["at"]["0.1"]["mean"]
-    assert oracle["F-score at 0.1 % ↑"] == f"{1e2 * further:.2f}"
+    assert oracle["F-score at 0.1 ↑"] == f"{further:.3f}"
     assert "3 pairs" in notes
     assert "nearer than 0.001, a squared distance" in notes
     assert "points 0 to 19 and 20 to 39 of the reference" in notes
