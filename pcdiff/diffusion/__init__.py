@@ -1,35 +1,56 @@
 """The diffusion core: processes, denoisers, objectives, predictors and the one sampler, for any `(B, *dims)`."""
 
+from pcdiff.diffusion.chain import Chain
 from pcdiff.diffusion.denoiser import Denoiser, EpsDenoiser
-from pcdiff.diffusion.objective import OBJECTIVES, draw_times, objective
-from pcdiff.diffusion.predictors import PREDICTORS, ancestral_step, predictor
-from pcdiff.diffusion.process import (
+from pcdiff.diffusion.discrete import (
     SCHEDULES,
     DiscreteProcess,
-    Process,
-    append_dims,
+    RespacedProcess,
     cosine_betas,
     discrete_process,
     linear_betas,
+    spaced_times,
 )
+from pcdiff.diffusion.edm import EDMProcess
+from pcdiff.diffusion.levels import NoiseLevels, geometric_sigmas
+from pcdiff.diffusion.objective import OBJECTIVES, draw_times, objective
+from pcdiff.diffusion.predictors import PREDICTORS, ancestral_step, predictor
+from pcdiff.diffusion.process import Process, append_dims
+from pcdiff.diffusion.processes import PROCESSES, build_process
 from pcdiff.diffusion.sampler import Trajectory, sample
+from pcdiff.diffusion.straight import StraightPath
+from pcdiff.diffusion.subvp import SubVP
+from pcdiff.diffusion.ve import VE
+from pcdiff.diffusion.vp import VP
 
 __all__ = [
     "OBJECTIVES",
     "PREDICTORS",
+    "PROCESSES",
     "SCHEDULES",
+    "VE",
+    "VP",
+    "Chain",
     "Denoiser",
     "DiscreteProcess",
+    "EDMProcess",
     "EpsDenoiser",
+    "NoiseLevels",
     "Process",
+    "RespacedProcess",
+    "StraightPath",
+    "SubVP",
     "Trajectory",
     "ancestral_step",
     "append_dims",
+    "build_process",
     "cosine_betas",
     "discrete_process",
     "draw_times",
+    "geometric_sigmas",
     "linear_betas",
     "objective",
     "predictor",
     "sample",
+    "spaced_times",
 ]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pcdiff.diffusion.denoiser import Denoiser
-from pcdiff.diffusion.process import DiscreteProcess
+from pcdiff.diffusion.discrete import DiscreteProcess
 from pcdiff.errors import InputError
 
 
