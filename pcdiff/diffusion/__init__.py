@@ -1,7 +1,7 @@
 """The diffusion core: processes, denoisers, objectives, predictors and the one sampler, for any `(B, *dims)`."""
 
 from pcdiff.diffusion.chain import Chain
-from pcdiff.diffusion.denoiser import Denoiser, EpsDenoiser
+from pcdiff.diffusion.denoiser import Denoiser, EpsDenoiser, Estimate, NetDenoiser, ReverseKernel
 from pcdiff.diffusion.discrete import (
     SCHEDULES,
     DiscreteProcess,
@@ -14,20 +14,26 @@ from pcdiff.diffusion.discrete import (
 from pcdiff.diffusion.edm import EDMProcess
 from pcdiff.diffusion.levels import NoiseLevels, geometric_sigmas
 from pcdiff.diffusion.objective import OBJECTIVES, draw_times, objective
+from pcdiff.diffusion.parametrization import PARAMETRIZATIONS, Parametrization, parametrization
 from pcdiff.diffusion.predictors import PREDICTORS, ancestral_step, predictor
 from pcdiff.diffusion.process import Process, append_dims
 from pcdiff.diffusion.processes import PROCESSES, build_process
 from pcdiff.diffusion.sampler import Trajectory, sample
 from pcdiff.diffusion.straight import StraightPath
 from pcdiff.diffusion.subvp import SubVP
+from pcdiff.diffusion.time_inputs import TIME_INPUTS
+from pcdiff.diffusion.variance import VARIANCES
 from pcdiff.diffusion.ve import VE
 from pcdiff.diffusion.vp import VP
 
 __all__ = [
     "OBJECTIVES",
+    "PARAMETRIZATIONS",
     "PREDICTORS",
     "PROCESSES",
     "SCHEDULES",
+    "TIME_INPUTS",
+    "VARIANCES",
     "VE",
     "VP",
     "Chain",
@@ -35,9 +41,13 @@ __all__ = [
     "DiscreteProcess",
     "EDMProcess",
     "EpsDenoiser",
+    "Estimate",
+    "NetDenoiser",
     "NoiseLevels",
+    "Parametrization",
     "Process",
     "RespacedProcess",
+    "ReverseKernel",
     "StraightPath",
     "SubVP",
     "Trajectory",
@@ -50,6 +60,7 @@ __all__ = [
     "geometric_sigmas",
     "linear_betas",
     "objective",
+    "parametrization",
     "predictor",
     "sample",
     "spaced_times",

@@ -21,26 +21,6 @@ from pcdiff.diffusion import (
 )
 from pcdiff.errors import InputError
 
-ALL = {
-    "vp": lambda: build_process("vp", beta_min=0.2, beta_max=15.0),
-    "vp, constant rate": lambda: build_process("vp", beta_min=3.0, beta_max=3.0),
-    "subvp": lambda: build_process("subvp"),
-    "ve": lambda: build_process("ve", sigma_min=0.02, sigma_max=12.0),
-    "ncsn": lambda: build_process("ncsn", sigma_min=0.02, sigma_max=12.0, num_scales=9),
-    "ncsn, one level": lambda: NoiseLevels(torch.tensor([0.7])),
-    "ddpm linear": lambda: build_process("ddpm", num_steps=20, beta_1=1e-3, beta_T=0.4),
-    "ddpm cosine": lambda: build_process("ddpm", schedule="cosine", num_steps=20),
-    "ddpm, one step": lambda: DiscreteProcess(torch.tensor([0.9])),
-    "respaced": lambda: DiscreteProcess(linear_betas(100)).respaced(spaced_times(100, "10,5")),
-    "straight": lambda: build_process("straight"),
-    "edm": lambda: build_process("edm"),
-}
-
-
-@pytest.fixture(params=sorted(ALL))
-def process(request):
-    return ALL[request.param]()
-
 
 def draws(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -63,8 +43,8 @@ def derivative(function, t):
     return torch.autograd.grad(function(t).sum(), t)[0] if function(t).requires_grad else torch.zeros_like(t)
 
 
-def test_every_name_is_tested():
-    built = {type(make()) for make in ALL.values()}
+def test_every_name_is_tested(processes):
+    built = {type(make()) for make in processes.values()}
     assert {type(build_process(name)) for name in PROCESSES} <= built
 
 
@@ -142,8 +122,8 @@ def test_reverse_steps_take_the_scores_share_from_the_forward_ones(process, dims
 
 
 @pytest.mark.parametrize("name", ["vp", "subvp", "ve", "straight"])
-def test_fine_discretisations_are_the_sde(name, dims):
-    process, num_steps = ALL[name](), 1_000_000
+def test_fine_discretisations_are_the_sde(name, dims, processes):
+    process, num_steps = processes[name](), 1_000_000
     t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     x = draws(3, *dims)
     f, g = process.discretize(x, t, num_steps)
@@ -152,8 +132,8 @@ def test_fine_discretisations_are_the_sde(name, dims):
 
 
 @pytest.mark.parametrize("name", ["ncsn", "ddpm linear", "ddpm cosine", "respaced"])
-def test_a_chains_step_is_its_forward_kernel(name, dims):
-    process = ALL[name]()
+def test_a_chains_step_is_its_forward_kernel(name, dims, processes):
+    process = processes[name]()
     t = torch.arange(1, process.num_steps + 1)
     x = draws(len(t), *dims)
     f, g = process.discretize(x, t)
@@ -223,9 +203,9 @@ def test_times_out_of_range_are_named(process, bad, dims):
 
 
 @pytest.mark.parametrize("t", [-1, 21])
-def test_whole_times_out_of_range_do_not_wrap(t):
+def test_whole_times_out_of_range_do_not_wrap(t, processes):
     with pytest.raises(InputError, match=rf"t must lie in \[0, 20\] for DiscreteProcess, got {t} to {t}"):
-        ALL["ddpm linear"]().alpha(torch.tensor([t]))
+        processes["ddpm linear"]().alpha(torch.tensor([t]))
 
 
 def test_time_grid_falls_from_noise_to_data(process):
@@ -294,8 +274,8 @@ def test_a_chain_of_variances_cannot_be_coarse():
 
 
 @pytest.mark.parametrize("name", ["ncsn", "ddpm linear"])
-def test_a_chain_is_cut_only_into_its_own_steps(name):
-    process = ALL[name]()
+def test_a_chain_is_cut_only_into_its_own_steps(name, processes):
+    process = processes[name]()
     with pytest.raises(InputError, match=f"num_steps must be the chain's own {process.num_steps} here, got 7"):
         process.discretize(torch.zeros(1, 2, 3), torch.tensor([1]), 7)
 
