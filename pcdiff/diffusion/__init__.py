@@ -1,5 +1,6 @@
 """The diffusion core: processes, denoisers, objectives, predictors and the one sampler, for any `(B, *dims)`."""
 
+from pcdiff.diffusion.bound import discretized_log_likelihood, normal_kl, prior_bits, vlb_term
 from pcdiff.diffusion.chain import Chain
 from pcdiff.diffusion.denoiser import Denoiser, EpsDenoiser, Estimate, NetDenoiser, ReverseKernel
 from pcdiff.diffusion.discrete import (
@@ -13,7 +14,7 @@ from pcdiff.diffusion.discrete import (
 )
 from pcdiff.diffusion.edm import EDMProcess
 from pcdiff.diffusion.levels import NoiseLevels, geometric_sigmas
-from pcdiff.diffusion.objective import OBJECTIVES, draw_times, objective
+from pcdiff.diffusion.objective import OBJECTIVES, objective
 from pcdiff.diffusion.parametrization import PARAMETRIZATIONS, Parametrization, parametrization
 from pcdiff.diffusion.predictors import PREDICTORS, ancestral_step, predictor
 from pcdiff.diffusion.process import Process, append_dims
@@ -22,6 +23,7 @@ from pcdiff.diffusion.sampler import Trajectory, sample
 from pcdiff.diffusion.straight import StraightPath
 from pcdiff.diffusion.subvp import SubVP
 from pcdiff.diffusion.time_inputs import TIME_INPUTS
+from pcdiff.diffusion.times import TIME_DRAWS, Times, draw_times, time_draw
 from pcdiff.diffusion.variance import VARIANCES
 from pcdiff.diffusion.ve import VE
 from pcdiff.diffusion.vp import VP
@@ -32,6 +34,7 @@ __all__ = [
     "PREDICTORS",
     "PROCESSES",
     "SCHEDULES",
+    "TIME_DRAWS",
     "TIME_INPUTS",
     "VARIANCES",
     "VE",
@@ -50,18 +53,24 @@ __all__ = [
     "ReverseKernel",
     "StraightPath",
     "SubVP",
+    "Times",
     "Trajectory",
     "ancestral_step",
     "append_dims",
     "build_process",
     "cosine_betas",
     "discrete_process",
+    "discretized_log_likelihood",
     "draw_times",
     "geometric_sigmas",
     "linear_betas",
+    "normal_kl",
     "objective",
     "parametrization",
     "predictor",
+    "prior_bits",
     "sample",
     "spaced_times",
+    "time_draw",
+    "vlb_term",
 ]
