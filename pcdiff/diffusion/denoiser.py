@@ -53,7 +53,7 @@ class Denoiser(nn.Module):
     def estimate(self, x: Tensor, t: Tensor, cond: Any = None) -> Estimate:
         """Estimate x_0 and eps with one evaluation of the net."""
         x0 = self(x, t, cond)
-        alpha, sigma = self.process.alpha(t), self.process.sigma(t)
+        alpha, sigma = self.process.scales(t)
         return Estimate(x0, (x - append_dims(alpha, x) * x0) / append_dims(sigma, x))
 
     def eps(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:

@@ -57,6 +57,11 @@ class DiscreteProcess(Chain):
         """Return `sqrt(1 - alpha_bar_t)` `(B,)` at times `(B,)`."""
         return (1 - self._alpha_bar(t)).sqrt()
 
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `sqrt(alpha_bar_t)` and `sqrt(1 - alpha_bar_t)` `(B,)` at times `(B,)`."""
+        alpha_bar = self._alpha_bar(t)
+        return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
     def drift_rate(self, t: Tensor) -> Tensor:
         """Return `log(1 - beta_t) / 2` `(B,)`."""
         return slope(self.alpha_bars.log(), self.checked(t)) / 2

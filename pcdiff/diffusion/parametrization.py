@@ -29,7 +29,7 @@ class Parametrization:
 
     def eps(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Return the estimate of the noise that an output stands for."""
-        alpha, sigma = process.alpha(t), process.sigma(t)
+        alpha, sigma = process.scales(t)
         return (x - append_dims(alpha, x) * self.x0(process, out, x, t)) / append_dims(sigma, x)
 
     def score(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class Eps(Parametrization):
 
     def x0(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Return `(x - sigma eps) / alpha`."""
-        sigma, alpha = process.sigma(t), process.alpha(t)
+        alpha, sigma = process.scales(t)
         return (x - append_dims(sigma, x) * out) / append_dims(alpha, x)
 
     def eps(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class Score(Parametrization):
 
     def x0(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Return `(x + sigma^2 score) / alpha`, Tweedie's formula."""
-        sigma, alpha = process.sigma(t), process.alpha(t)
+        alpha, sigma = process.scales(t)
         return (x + append_dims(sigma.square(), x) * out) / append_dims(alpha, x)
 
     def eps(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -104,19 +104,20 @@ class V(Parametrization):
 
     def x0(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Return `(alpha x - sigma v) / (alpha^2 + sigma^2)`."""
-        alpha, sigma = process.alpha(t), process.sigma(t)
+        alpha, sigma = process.scales(t)
         norm = alpha.square() + sigma.square()
         return append_dims(alpha / norm, x) * x - append_dims(sigma / norm, x) * out
 
     def eps(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Return `(sigma x + alpha v) / (alpha^2 + sigma^2)`."""
-        alpha, sigma = process.alpha(t), process.sigma(t)
+        alpha, sigma = process.scales(t)
         norm = alpha.square() + sigma.square()
         return append_dims(sigma / norm, x) * x + append_dims(alpha / norm, x) * out
 
     def target(self, process: Process, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Return v of the pair."""
-        return append_dims(process.alpha(t), x0) * noise - append_dims(process.sigma(t), x0) * x0
+        alpha, sigma = process.scales(t)
+        return append_dims(alpha, x0) * noise - append_dims(sigma, x0) * x0
 
 
 class Velocity(Parametrization):
@@ -124,12 +125,7 @@ class Velocity(Parametrization):
 
     def _solve(self, process: Process, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         # x and velocity are two linear equations in x_0 and eps; the determinant is positive as the SNR falls
-        alpha, sigma, alpha_dot, sigma_dot = (
-            process.alpha(t),
-            process.sigma(t),
-            process.alpha_dot(t),
-            process.sigma_dot(t),
-        )
+        (alpha, sigma), alpha_dot, sigma_dot = process.scales(t), process.alpha_dot(t), process.sigma_dot(t)
         determinant = alpha * sigma_dot - sigma * alpha_dot
         return alpha / determinant, sigma / determinant, alpha_dot / determinant, sigma_dot / determinant
 

@@ -67,12 +67,15 @@ class Process(nn.Module):
         Raises:
             InputError: a time lies outside `[0, t_end]` (checked on the CPU, outside compiled code).
         """
-        if self.t_end is None or torch.compiler.is_compiling() or t.device.type != "cpu" or t.numel() == 0:
+        end = self.t_end
+        if end is None or torch.compiler.is_compiling() or t.device.type != "cpu" or t.numel() == 0:
             return t
-        low, high = (float(v) for v in t.detach().aminmax())
-        if not (low >= 0 and high <= self.t_end):
+        # a short list is read far faster than a tensor is reduced, and samplers ask several times a step
+        values = t.tolist() if t.numel() <= 64 else torch.stack(t.detach().aminmax()).tolist()
+        if not all(0 <= value <= end for value in values):
+            low, high = (float(v) for v in t.detach().aminmax())
             name = type(self).__name__
-            raise InputError(f"t must lie in [0, {self.t_end:g}] for {name}, got {low:g} to {high:g}")
+            raise InputError(f"t must lie in [0, {end:g}] for {name}, got {low:g} to {high:g}")
         return t
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -82,6 +85,10 @@ class Process(nn.Module):
     def sigma(self, t: Tensor) -> Tensor:
         """Return the noise scale `(B,)` at times `(B,)`."""
         raise NotImplementedError
+
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return alpha and sigma `(B,)` at times `(B,)`; together they cost less than one by one."""
+        return self.alpha(t), self.sigma(t)
 
     def drift_rate(self, t: Tensor) -> Tensor:
         """Return f(t) = d log alpha / dt `(B,)`."""
@@ -97,7 +104,8 @@ class Process(nn.Module):
 
     def log_snr(self, t: Tensor) -> Tensor:
         """Return `log(alpha^2 / sigma^2)` `(B,)` (Kingma et al., VDM, 2021, eq. 3); it falls with t."""
-        return 2 * (self.alpha(t).log() - self.sigma(t).log())
+        alpha, sigma = self.scales(t)
+        return 2 * (alpha.log() - sigma.log())
 
     def alpha_dot(self, t: Tensor) -> Tensor:
         """Return d alpha / dt `(B,)`."""
@@ -123,7 +131,8 @@ class Process(nn.Module):
 
     def marginal(self, x0: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean, like `x0`, and standard deviation `(B,)` of q(x_t | x_0) (Song et al., 2021, eq. 29)."""
-        return append_dims(self.alpha(t), x0) * x0, self.sigma(t)
+        alpha, sigma = self.scales(t)
+        return append_dims(alpha, x0) * x0, sigma
 
     def perturb(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Draw from q(x_t | x_0) in closed form (Ho et al., 2020, eq. 4).
@@ -136,7 +145,8 @@ class Process(nn.Module):
         Returns:
             x_t, like `x0`.
         """
-        return append_dims(self.alpha(t), x0) * x0 + append_dims(self.sigma(t), x0) * noise
+        alpha, sigma = self.scales(t)
+        return append_dims(alpha, x0) * x0 + append_dims(sigma, x0) * noise
 
     def kernel(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         r"""Return the coefficients of q(x_s | x_t, x_0), s < t (Kingma et al., VDM, 2021, appendix A.2).
@@ -145,12 +155,12 @@ class Process(nn.Module):
             `(B,)` each: weight of x_t and weight of x_0 in the mean, the posterior variance, and the variance of
             the forward kernel q(x_t | x_s).
         """
-        alpha_s, sigma_s, sigma_t = self.alpha(s), self.sigma(s), self.sigma(t)
-        alpha_ts = self.alpha(t) / alpha_s
-        forward_variance = (sigma_t.square() - (alpha_ts * sigma_s).square()).clamp(min=0)
-        x_weight = alpha_ts * sigma_s.square() / sigma_t.square()
-        x0_weight = alpha_s * forward_variance / sigma_t.square()
-        return x_weight, x0_weight, forward_variance * sigma_s.square() / sigma_t.square(), forward_variance
+        (alpha_s, sigma_s), (alpha_t, sigma_t) = self.scales(s), self.scales(t)
+        alpha_ts, variance_s, variance_t = alpha_t / alpha_s, sigma_s.square(), sigma_t.square()
+        forward_variance = (variance_t - (alpha_ts * sigma_s).square()).clamp(min=0)
+        x_weight = alpha_ts * variance_s / variance_t
+        x0_weight = alpha_s * forward_variance / variance_t
+        return x_weight, x0_weight, forward_variance * variance_s / variance_t, forward_variance
 
     def posterior(self, x0: Tensor, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         r"""Return mean and variances of q(x_s | x_t, x_0) for any s < t (Kingma et al., VDM, 2021, appendix A.2).

@@ -53,6 +53,9 @@ def test_scales_are_of_float64(process):
         for form in (process.alpha, process.sigma, process.diffusion, process.drift_rate, process.sigma_dot):
             assert form(t).dtype == torch.float64
             assert form(t).shape == t.shape
+        alpha, sigma = process.scales(t)
+        assert torch.equal(alpha, process.alpha(t))
+        assert torch.equal(sigma, process.sigma(t))
 
 
 def test_drift_is_the_derivative_of_log_alpha(process):
@@ -206,6 +209,16 @@ def test_times_out_of_range_are_named(process, bad, dims):
 def test_whole_times_out_of_range_do_not_wrap(t, processes):
     with pytest.raises(InputError, match=rf"t must lie in \[0, 20\] for DiscreteProcess, got {t} to {t}"):
         processes["ddpm linear"]().alpha(torch.tensor([t]))
+
+
+@pytest.mark.parametrize("size", [1, 64, 65, 1000])
+@pytest.mark.parametrize("bad", [-0.1, 1.1, math.nan])
+def test_one_bad_time_in_a_batch_is_found(size, bad):
+    t = torch.rand(size, generator=torch.Generator().manual_seed(0))
+    VP().alpha(t)
+    t[size // 2] = bad
+    with pytest.raises(InputError, match=r"t must lie in \[0, 1\] for VP"):
+        VP().alpha(t)
 
 
 def test_time_grid_falls_from_noise_to_data(process):
