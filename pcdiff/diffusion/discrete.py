@@ -91,6 +91,11 @@ class DiscreteProcess(Chain):
         beta = self.beta(t)
         return append_dims((1 - beta).sqrt() - 1, x) * x, beta.sqrt()
 
+    def step_alpha(self, t: Tensor, num_steps: int | None = None) -> Tensor:
+        """Return `1 - beta_t` `(B,)`."""
+        self.own_steps(num_steps)
+        return 1 - self.beta(t)
+
     def respaced(self, times: Tensor) -> "RespacedProcess":
         """Return the shorter chain that visits only `times` (Nichol & Dhariwal, 2021, section 4).
 

@@ -202,6 +202,13 @@ class Process(nn.Module):
         dt = self.T / self._steps(num_steps)
         return self.drift(x, t) * dt, self.diffusion(t) * math.sqrt(dt)
 
+    def step_alpha(self, t: Tensor, num_steps: int | None = None) -> Tensor:
+        """Return the squared scale `(B,)` that one of `num_steps` steps gives the signal, alpha_i of a chain.
+
+        Langevin's corrector sizes its steps by it (Song et al., 2021, algorithm 5); 1 of exploding processes.
+        """
+        return (2 * self.drift_rate(t) * self.T / self._steps(num_steps)).exp()
+
     def _steps(self, num_steps: int | None) -> int:
         num_steps = self.num_scales if num_steps is None else num_steps
         if num_steps is None or num_steps < 1:

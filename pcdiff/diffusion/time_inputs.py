@@ -31,6 +31,11 @@ TIME_INPUTS: dict[str, TimeInput] = {
     "999t": TimeInput(lambda process, t: 999 * t, lambda process: process.num_steps is None and process.T == 1),
     # the step counted from 0, as DDPM, ADM and score_sde's discrete VP count
     "step": TimeInput(lambda process, t: process.position(t), lambda process: process.num_scales is not None),
+    # that step stretched to DDPM's thousand, ADM's `rescale_timesteps`
+    "step1000": TimeInput(
+        lambda process, t: process.position(t) * (1000 / process.num_scales),
+        lambda process: process.num_scales is not None,
+    ),
     # the noise level counted from the largest, as NCSN and score_sde's discrete VE count
     "level": TimeInput(
         lambda process, t: (process.num_scales - 1 - process.position(t)).round().long(),

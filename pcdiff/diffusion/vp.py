@@ -80,11 +80,22 @@ class VP(Process):
         Raises:
             InputError: `num_steps` is not above beta_max, where beta_i would pass 1.
         """
+        beta = self._step_beta(t, num_steps)
+        return append_dims((1 - beta).sqrt() - 1, x) * x, beta.sqrt()
+
+    def step_alpha(self, t: Tensor, num_steps: int | None = None) -> Tensor:
+        """Return `1 - beta_i` `(B,)`, of sub-VP too, whose drift is the same.
+
+        Raises:
+            InputError: `num_steps` is not above beta_max, where beta_i would pass 1.
+        """
+        return 1 - self._step_beta(t, num_steps)
+
+    def _step_beta(self, t: Tensor, num_steps: int | None) -> Tensor:
         num_steps = self._steps(num_steps)
         if num_steps <= self.beta_max:
             raise InputError(f"num_steps must be above beta_max {self.beta_max:g} for this chain, got {num_steps}")
         # i counts from 0; the times of the chain lie a little above whole i, so cutting off finds theirs
         index = (self.checked(t) * (num_steps - 1)).long()
         ends = self.beta_min / num_steps, self.beta_max / num_steps
-        beta = torch.linspace(*ends, num_steps, dtype=torch.float64, device=t.device)[index]
-        return append_dims((1 - beta).sqrt() - 1, x) * x, beta.sqrt()
+        return torch.linspace(*ends, num_steps, dtype=torch.float64, device=t.device)[index]

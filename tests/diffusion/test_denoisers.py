@@ -221,6 +221,7 @@ def test_a_chain_of_one_step_has_a_variance(dims):
         ("999t", VP(num_scales=50), [0.25, 1.0], [249.75, 999.0]),
         ("step", VP(num_scales=51), [0.25, 1.0], [12.5, 50.0]),
         ("step", discrete_process("linear", 10), [1, 10], [0, 9]),
+        ("step1000", discrete_process("linear", 10), [1, 10], [0.0, 900.0]),
         ("level", VE(num_scales=51), [0.0, 0.251, 1.0], [50, 37, 0]),
         ("level", NoiseLevels(torch.tensor([1.0, 2.0, 5.0])), [1, 2, 3], [2, 1, 0]),
         ("sigma", NoiseLevels(torch.tensor([1.0, 2.0, 5.0])), [1, 2, 3], [1.0, 2.0, 5.0]),

@@ -82,6 +82,12 @@ def test_score_sdes_chains(golden, precision, rtol):
         betas = SCHEDULES["linear"](steps, float(table["beta_min"]) / steps, float(table["beta_max"]) / steps)
         process, t = DiscreteProcess(betas), torch.arange(1, steps + 1)
         close(process.beta(t), table[f"table_discrete_betas_{precision}"], rtol)
+        close(process.step_alpha(t), table[f"table_alphas_{precision}"], rtol)
+        whole = (t - 0.5).double() / (steps - 1)  # within the step, whichever way rounding goes
+        ends = {"beta_min": float(table["beta_min"]), "beta_max": float(table["beta_max"])}
+        for kind in ("vp", "subvp"):
+            same = build_process(kind, **ends).step_alpha(whole[:-1], steps)
+            close(same, table[f"table_alphas_{precision}"][:-1], rtol)
         close(process.alpha_bars[1:], table[f"table_alphas_cumprod_{precision}"], rtol)
         close(process.alpha(t), table[f"table_sqrt_alphas_cumprod_{precision}"], rtol)
         close(process.sigma(t), table[f"table_sqrt_1m_alphas_cumprod_{precision}"], rtol)

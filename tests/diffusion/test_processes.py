@@ -145,6 +145,18 @@ def test_a_chains_step_is_its_forward_kernel(name, dims, processes):
     torch.testing.assert_close(g.square(), process.kernel(t, t - 1)[3])
 
 
+def test_one_steps_squared_signal_scale(process):
+    t = grid_times(process)
+    if process.num_steps is not None:
+        expected = (process.alpha(t) / process.alpha(t - 1)).square()
+        torch.testing.assert_close(process.step_alpha(t), expected)
+    else:
+        fine = process.step_alpha(t, 1_000_000)
+        expected = 1 + 2 * process.drift_rate(t) * process.T / 1_000_000
+        torch.testing.assert_close(fine, expected, rtol=1e-7, atol=0)
+    assert not process.exploding or (process.step_alpha(t) == 1).all()
+
+
 def test_chaining_two_kernels_gives_the_third(process):
     if process.num_steps == 1:
         s, t = torch.tensor([0]), torch.tensor([1])
@@ -284,6 +296,8 @@ def test_values_out_of_range_are_named(name, options, message):
 def test_a_chain_of_variances_cannot_be_coarse():
     with pytest.raises(InputError, match="num_steps must be above beta_max 20 for this chain, got 20"):
         VP().discretize(torch.zeros(1, 2, 3), torch.tensor([0.5]), 20)
+    with pytest.raises(InputError, match="num_steps must be above beta_max 20 for this chain, got 20"):
+        build_process("subvp").step_alpha(torch.tensor([0.5]), 20)
 
 
 @pytest.mark.parametrize("name", ["ncsn", "ddpm linear"])
