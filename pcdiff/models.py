@@ -216,7 +216,7 @@ class LatentPriorModel(PointCloudModel):
         Raises:
             InputError: `truncate_std` is not positive.
         """
-        device = self.denoiser.process.betas.device
+        device = self.denoiser.process.device
         w = torch.randn(num_samples, self.config.latent_dim, generator=generator, device=device)
         if truncate_std is not None:
             if not truncate_std > 0:  # nan too

@@ -1,35 +1,76 @@
 """The diffusion core: processes, denoisers, objectives, predictors and the one sampler, for any `(B, *dims)`."""
 
-from pcdiff.diffusion.denoiser import Denoiser, EpsDenoiser
-from pcdiff.diffusion.objective import OBJECTIVES, draw_times, objective
-from pcdiff.diffusion.predictors import PREDICTORS, ancestral_step, predictor
-from pcdiff.diffusion.process import (
+from pcdiff.diffusion.bound import discretized_log_likelihood, normal_kl, prior_bits, vlb_term
+from pcdiff.diffusion.chain import Chain
+from pcdiff.diffusion.denoiser import Denoiser, EpsDenoiser, Estimate, NetDenoiser, ReverseKernel
+from pcdiff.diffusion.discrete import (
     SCHEDULES,
     DiscreteProcess,
-    Process,
-    append_dims,
+    RespacedProcess,
     cosine_betas,
     discrete_process,
     linear_betas,
+    spaced_times,
 )
+from pcdiff.diffusion.edm import EDMProcess
+from pcdiff.diffusion.levels import NoiseLevels, geometric_sigmas
+from pcdiff.diffusion.objective import OBJECTIVES, objective
+from pcdiff.diffusion.parametrization import PARAMETRIZATIONS, Parametrization, parametrization
+from pcdiff.diffusion.predictors import PREDICTORS, ancestral_step, predictor
+from pcdiff.diffusion.process import Process, append_dims
+from pcdiff.diffusion.processes import PROCESSES, build_process
 from pcdiff.diffusion.sampler import Trajectory, sample
+from pcdiff.diffusion.straight import StraightPath
+from pcdiff.diffusion.subvp import SubVP
+from pcdiff.diffusion.time_inputs import TIME_INPUTS
+from pcdiff.diffusion.times import TIME_DRAWS, Times, draw_times, time_draw
+from pcdiff.diffusion.variance import VARIANCES
+from pcdiff.diffusion.ve import VE
+from pcdiff.diffusion.vp import VP
 
 __all__ = [
     "OBJECTIVES",
+    "PARAMETRIZATIONS",
     "PREDICTORS",
+    "PROCESSES",
     "SCHEDULES",
+    "TIME_DRAWS",
+    "TIME_INPUTS",
+    "VARIANCES",
+    "VE",
+    "VP",
+    "Chain",
     "Denoiser",
     "DiscreteProcess",
+    "EDMProcess",
     "EpsDenoiser",
+    "Estimate",
+    "NetDenoiser",
+    "NoiseLevels",
+    "Parametrization",
     "Process",
+    "RespacedProcess",
+    "ReverseKernel",
+    "StraightPath",
+    "SubVP",
+    "Times",
     "Trajectory",
     "ancestral_step",
     "append_dims",
+    "build_process",
     "cosine_betas",
     "discrete_process",
+    "discretized_log_likelihood",
     "draw_times",
+    "geometric_sigmas",
     "linear_betas",
+    "normal_kl",
     "objective",
+    "parametrization",
     "predictor",
+    "prior_bits",
     "sample",
+    "spaced_times",
+    "time_draw",
+    "vlb_term",
 ]

@@ -1,12 +1,16 @@
 """Forward processes: how data turns into noise.
 
-A process is a signal scale alpha(t) and a noise scale sigma(t): `x_t = alpha(t) x_0 + sigma(t) eps`. In the DDPM
-papers' symbols alpha(t) is `sqrt(alpha_bar_t)` and sigma(t) is `sqrt(1 - alpha_bar_t)`. Nothing here knows whether
-x is a cloud `(B, N, 3)` or an image `(B, C, H, W)`.
+A process is a signal scale alpha(t) and a noise scale sigma(t): `x_t = alpha(t) x_0 + sigma(t) eps`, with t = 0 the
+data and t = T (nearly) noise. In the DDPM papers' symbols alpha(t) is `sqrt(alpha_bar_t)` and sigma(t) is
+`sqrt(1 - alpha_bar_t)`. Nothing here knows whether x is a cloud `(B, N, 3)` or an image `(B, C, H, W)`.
+
+Scales come as float64 `(B,)`, whatever the data's dtype, and are cast where they meet it (`append_dims`):
+differences such as `1 - alpha^2` cancel in float32. Times that are known to lie outside `[0, T]` are refused; that
+costs a look at the tensor, so it is done on the CPU and not in compiled code.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +24,59 @@ def append_dims(v: Tensor, like: Tensor) -> Tensor:
 
 
 class Process(nn.Module):
-    """Base of all forward processes: `alpha(t)` and `sigma(t)`, and what follows from them alone."""
+    """Base of all forward processes: alpha, sigma, the SDE's f and g, and what follows from them alone.
+
+    A subclass gives `alpha`, `sigma`, `drift_rate`, `diffusion` and `t_of_log_snr`. With
+    `f = d log alpha / dt` and `g^2 = d sigma^2 / dt - 2 f sigma^2` the SDE `dx = f x dt + g dw` has these marginals
+    (Song et al., 2021, arXiv 2011.13456, eq. 5 and appendix B; Kingma et al., VDM, 2021, eq. 20 of appendix A).
+
+    Attributes:
+        T: the last time; None where a subclass has not said.
+        num_steps: steps of the chain whose times are the integers 1..T; None for continuous time.
+        t_end: the largest time that has an alpha and sigma; T unless the process goes on.
+        num_scales: steps of the chain that the process is, or is discretised to (N in Song et al., 2021).
+        exploding: whether alpha is 1, so that sigma alone is the noise level and the prior's scale is sigma(T).
+        train_eps: smallest time of training and likelihood (Song et al., 2021, appendix C).
+        sample_eps: smallest time of sampling.
+    """
+
+    T: float | None = None
+    num_steps: int | None = None
+    num_scales: int | None = None
+    exploding = False
+    train_eps = 1e-5
+    sample_eps = 1e-3
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("_anchor", torch.zeros(()), persistent=False)  # remembers the device
+
+    @property
+    def device(self) -> torch.device:
+        """The device that grids and prior draws are made on."""
+        return self._anchor.device
+
+    @property
+    def t_end(self) -> float | None:
+        """The largest time that has an alpha and sigma."""
+        return self.T
+
+    def checked(self, t: Tensor) -> Tensor:
+        """Return the times `t (B,)` as they are, or refuse them.
+
+        Raises:
+            InputError: a time lies outside `[0, t_end]` (checked on the CPU, outside compiled code).
+        """
+        end = self.t_end
+        if end is None or torch.compiler.is_compiling() or t.device.type != "cpu" or t.numel() == 0:
+            return t
+        # a short list is read far faster than a tensor is reduced, and samplers ask several times a step
+        values = t.tolist() if t.numel() <= 64 else torch.stack(t.detach().aminmax()).tolist()
+        if not all(0 <= value <= end for value in values):
+            low, high = (float(v) for v in t.detach().aminmax())
+            name = type(self).__name__
+            raise InputError(f"t must lie in [0, {end:g}] for {name}, got {low:g} to {high:g}")
+        return t
 
     def alpha(self, t: Tensor) -> Tensor:
         """Return the signal scale `(B,)` at times `(B,)`."""
@@ -30,9 +86,53 @@ class Process(nn.Module):
         """Return the noise scale `(B,)` at times `(B,)`."""
         raise NotImplementedError
 
-    def time_grid(self, num_steps: int | None = None) -> Tensor:
-        """Return the decreasing times `(num_steps + 1,)` a sampler visits, from noise to data."""
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return alpha and sigma `(B,)` at times `(B,)`; together they cost less than one by one."""
+        return self.alpha(t), self.sigma(t)
+
+    def drift_rate(self, t: Tensor) -> Tensor:
+        """Return f(t) = d log alpha / dt `(B,)`."""
         raise NotImplementedError
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        """Return g(t) `(B,)`, `g^2 = d sigma^2 / dt - 2 f sigma^2`."""
+        raise NotImplementedError
+
+    def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        """Return the times `(B,)` at which `log(alpha^2 / sigma^2)` is `log_snr (B,)`, cut to `[0, t_end]`."""
+        raise NotImplementedError
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """Return `log(alpha^2 / sigma^2)` `(B,)` (Kingma et al., VDM, 2021, eq. 3); it falls with t."""
+        alpha, sigma = self.scales(t)
+        return 2 * (alpha.log() - sigma.log())
+
+    def alpha_dot(self, t: Tensor) -> Tensor:
+        """Return d alpha / dt `(B,)`."""
+        return self.drift_rate(t) * self.alpha(t)
+
+    def sigma_dot(self, t: Tensor) -> Tensor:
+        """Return d sigma / dt `(B,)`."""
+        sigma = self.sigma(t)
+        return self.diffusion(t).square() / (2 * sigma) + self.drift_rate(t) * sigma
+
+    def drift(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return f(t) x of the forward SDE, like `x` (Song et al., 2021, eq. 5)."""
+        return append_dims(self.drift_rate(t), x) * x
+
+    def velocity(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """Return `alpha' x_0 + sigma' eps`, like `x0`.
+
+        Of one pair it is the conditional flow's velocity (Lipman et al., 2023, eq. 15); of the estimates
+        E[x_0 | x_t] and E[eps | x_t] it is dx/dt of the probability flow (Song et al., 2021, eq. 13), also where
+        f itself is infinite (the straight path at t = 1).
+        """
+        return append_dims(self.alpha_dot(t), x0) * x0 + append_dims(self.sigma_dot(t), eps) * eps
+
+    def marginal(self, x0: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean, like `x0`, and standard deviation `(B,)` of q(x_t | x_0) (Song et al., 2021, eq. 29)."""
+        alpha, sigma = self.scales(t)
+        return append_dims(alpha, x0) * x0, sigma
 
     def perturb(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Draw from q(x_t | x_0) in closed form (Ho et al., 2020, eq. 4).
@@ -45,7 +145,22 @@ class Process(nn.Module):
         Returns:
             x_t, like `x0`.
         """
-        return append_dims(self.alpha(t), x0) * x0 + append_dims(self.sigma(t), x0) * noise
+        alpha, sigma = self.scales(t)
+        return append_dims(alpha, x0) * x0 + append_dims(sigma, x0) * noise
+
+    def kernel(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        r"""Return the coefficients of q(x_s | x_t, x_0), s < t (Kingma et al., VDM, 2021, appendix A.2).
+
+        Returns:
+            `(B,)` each: weight of x_t and weight of x_0 in the mean, the posterior variance, and the variance of
+            the forward kernel q(x_t | x_s).
+        """
+        (alpha_s, sigma_s), (alpha_t, sigma_t) = self.scales(s), self.scales(t)
+        alpha_ts, variance_s, variance_t = alpha_t / alpha_s, sigma_s.square(), sigma_t.square()
+        forward_variance = (variance_t - (alpha_ts * sigma_s).square()).clamp(min=0)
+        x_weight = alpha_ts * variance_s / variance_t
+        x0_weight = alpha_s * forward_variance / variance_t
+        return x_weight, x0_weight, forward_variance * variance_s / variance_t, forward_variance
 
     def posterior(self, x0: Tensor, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         r"""Return mean and variances of q(x_s | x_t, x_0) for any s < t (Kingma et al., VDM, 2021, appendix A.2).
@@ -62,97 +177,99 @@ class Process(nn.Module):
             The mean like `x0`; the posterior variance `(B,)` (gamma_t in Luo & Hu); the variance `(B,)` of the
             forward kernel q(x_t | x_s) (beta_t), the other common choice for the reverse chain's variance.
         """
-        alpha_s, sigma_s, sigma_t = self.alpha(s), self.sigma(s), self.sigma(t)
-        alpha_ts = self.alpha(t) / alpha_s
-        forward_variance = (sigma_t.square() - (alpha_ts * sigma_s).square()).clamp(min=0)
-        x_weight = alpha_ts * sigma_s.square() / sigma_t.square()
-        x0_weight = alpha_s * forward_variance / sigma_t.square()
+        x_weight, x0_weight, posterior_variance, forward_variance = self.kernel(t, s)
         mean = append_dims(x_weight, x) * x + append_dims(x0_weight, x0) * x0
-        return mean, forward_variance * sigma_s.square() / sigma_t.square(), forward_variance
+        return mean, posterior_variance, forward_variance
 
+    def positive_posterior_variance(self, t: Tensor, s: Tensor) -> Tensor:
+        """Return the posterior variance `(B,)`, and the forward kernel's where that is 0 (s is the data)."""
+        _, _, posterior_variance, forward_variance = self.kernel(t, s)
+        return torch.where(posterior_variance > 0, posterior_variance, forward_variance)
 
-class DiscreteProcess(Process):
-    r"""DDPM's chain of T steps with variances beta_1..beta_T (Luo & Hu, 2021, eq. 1-2; Ho et al., 2020, eq. 2).
+    def discretize(self, x: Tensor, t: Tensor, num_steps: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return f, like `x`, and G `(B,)` of one step of the chain, `x_{t+dt} = x + f + G z`, dt = T / num_steps.
 
-    Times are integers 0..T: 0 is data, T is (nearly) noise.
+        Euler-Maruyama unless the process has a chain of its own (Song et al., 2021, appendix E).
 
-    Args:
-        betas: `(T,)`, each in (0, 1).
-
-    Raises:
-        InputError: not `(T,)`, or a beta outside (0, 1).
-    """
-
-    def __init__(self, betas: Tensor):
-        super().__init__()
-        betas = betas.double()
-        if betas.dim() != 1 or len(betas) == 0:
-            raise InputError(f"betas must be (T,), got shape {tuple(betas.shape)}")
-        if not ((betas > 0) & (betas < 1)).all():
-            raise InputError(f"betas must lie in (0, 1), got {float(betas.min()):g} to {float(betas.max()):g}")
-        self.num_steps = len(betas)
-        # Index 0 stands for the data itself. float64: differences such as 1 - alpha_bar_1 cancel in float32.
-        betas = torch.cat([betas.new_zeros(1), betas])
-        alpha_bars = torch.cumprod(1 - betas, dim=0)
-        self.register_buffer("betas", betas, persistent=False)
-        self.register_buffer("alpha_bars", alpha_bars, persistent=False)
-
-    def beta(self, t: Tensor) -> Tensor:
-        """Return beta_t `(B,)` at integer times `(B,)`."""
-        return self.betas[t]
-
-    def alpha(self, t: Tensor) -> Tensor:
-        """Return `sqrt(alpha_bar_t)` `(B,)` at integer times `(B,)`."""
-        return self.alpha_bars[t].sqrt()
-
-    def sigma(self, t: Tensor) -> Tensor:
-        """Return `sqrt(1 - alpha_bar_t)` `(B,)` at integer times `(B,)`."""
-        return (1 - self.alpha_bars[t]).sqrt()
-
-    def time_grid(self, num_steps: int | None = None) -> Tensor:
-        """Return `num_steps + 1` evenly spaced integer times from T down to 0; all of them by default.
+        Args:
+            x: x_t `(B, *dims)`.
+            t: times `(B,)`.
+            num_steps: N; `num_scales` by default.
 
         Raises:
-            InputError: `num_steps` is not in 1..T.
+            InputError: `num_steps` is not positive, or the process cannot be cut so coarsely.
         """
-        num_steps = self.num_steps if num_steps is None else num_steps
-        if not 1 <= num_steps <= self.num_steps:
-            raise InputError(f"num_steps must be in 1..{self.num_steps} for this chain, got {num_steps}")
-        return torch.linspace(self.num_steps, 0, num_steps + 1).round().long().to(self.betas.device)
+        dt = self.T / self._steps(num_steps)
+        return self.drift(x, t) * dt, self.diffusion(t) * math.sqrt(dt)
 
+    def step_alpha(self, t: Tensor, num_steps: int | None = None) -> Tensor:
+        """Return the squared scale `(B,)` that one of `num_steps` steps gives the signal, alpha_i of a chain.
 
-def linear_betas(num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02) -> Tensor:
-    """Return betas `(T,)` rising linearly from `beta_1` to `beta_T` (Ho et al., 2020, section 4)."""
-    return torch.linspace(beta_1, beta_T, num_steps, dtype=torch.float64)
+        Langevin's corrector sizes its steps by it (Song et al., 2021, algorithm 5); 1 of exploding processes.
+        """
+        return (2 * self.drift_rate(t) * self.T / self._steps(num_steps)).exp()
 
+    def _steps(self, num_steps: int | None) -> int:
+        num_steps = self.num_scales if num_steps is None else num_steps
+        if num_steps is None or num_steps < 1:
+            raise InputError(f"num_steps must be at least 1, got {num_steps}")
+        return num_steps
 
-def cosine_betas(num_steps: int, offset: float = 0.008, max_beta: float = 0.999) -> Tensor:
-    """Return betas `(T,)` whose alpha_bar is a squared cosine (Nichol & Dhariwal, 2021, eq. 17)."""
-    t = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64)
-    alpha_bar = ((t + offset) / (1 + offset) * math.pi / 2).cos().square()
-    return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta)
+    def reverse(self, x: Tensor, t: Tensor, score: Tensor, flow: bool = False) -> tuple[Tensor, Tensor]:
+        """Return drift, like `x`, and diffusion `(B,)` of the process run backwards (Song et al., 2021, eq. 6).
 
+        Args:
+            x: x_t `(B, *dims)`.
+            t: times `(B,)`.
+            score: grad log p_t(x), like `x`.
+            flow: the probability flow instead (eq. 13): half the score's share, no diffusion.
+        """
+        return self._backwards(self.drift(x, t), self.diffusion(t), score, flow)
 
-SCHEDULES: dict[str, Callable[..., Tensor]] = {
-    "linear": lambda num_steps, beta_1, beta_T: linear_betas(num_steps, beta_1, beta_T),
-    "cosine": lambda num_steps, beta_1, beta_T: cosine_betas(num_steps),
-}
+    def reverse_discretize(
+        self, x: Tensor, t: Tensor, score: Tensor, num_steps: int | None = None, flow: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return f and G of reverse diffusion's step `x - f + G z` (Song et al., eq. 46); see `discretize`."""
+        return self._backwards(*self.discretize(x, t, num_steps), score, flow)
 
+    @staticmethod
+    def _backwards(f: Tensor, g: Tensor, score: Tensor, flow: bool) -> tuple[Tensor, Tensor]:
+        share = g.square() / 2 if flow else g.square()
+        return f - append_dims(share, score) * score, torch.zeros_like(g) if flow else g
 
-def discrete_process(schedule: str, num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02) -> DiscreteProcess:
-    """Build a DDPM chain from a schedule's name.
+    @property
+    def prior_std(self) -> float:
+        """Standard deviation of the prior that stands for p_T (Song et al., 2021, appendix C)."""
+        if not self.exploding:
+            return 1.0
+        return float(self.sigma(torch.tensor([self.T], dtype=torch.float64, device=self.device)))
 
-    Args:
-        schedule: a key of `SCHEDULES`.
-        num_steps: number of steps T.
-        beta_1: first variance (linear only).
-        beta_T: last variance (linear only).
+    def prior_sample(
+        self, shape: Sequence[int], generator: torch.Generator | None = None, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Draw `shape` from the prior, on the process's device."""
+        noise = torch.randn(tuple(shape), generator=generator, device=self.device, dtype=dtype)
+        return noise if self.prior_std == 1 else noise * self.prior_std
 
-    Raises:
-        InputError: the name is unknown or a value is out of range.
-    """
-    if schedule not in SCHEDULES:
-        raise InputError(f"schedule must be one of {sorted(SCHEDULES)}, got {schedule!r}")
-    if num_steps < 1:
-        raise InputError(f"num_steps must be at least 1, got {num_steps}")
-    return DiscreteProcess(SCHEDULES[schedule](num_steps, beta_1, beta_T))
+    def log_prior(self, x: Tensor) -> Tensor:
+        """Return the log-density `(B,)` in nats of `x (B, *dims)` under the prior."""
+        std, size = self.prior_std, x[0].numel()
+        constant = size * (math.log(2 * math.pi) / 2 + math.log(std))
+        return -(x / std).square().flatten(1).sum(dim=1) / 2 - constant
+
+    def time_grid(self, num_steps: int | None = None) -> Tensor:
+        """Return `num_steps + 1` evenly spaced times from T down to sample_eps, float64.
+
+        Raises:
+            InputError: `num_steps` is not positive.
+        """
+        steps = self._steps(num_steps)
+        return torch.linspace(self.T, self.sample_eps, steps + 1, dtype=torch.float64, device=self.device)
+
+    def position(self, t: Tensor) -> Tensor:
+        """Return where times `t (B,)` stand among `num_scales` steps, 0 to num_scales - 1, fractions included."""
+        return t * (self.num_scales - 1) / self.T
+
+    def trained_at(self, t: Tensor) -> tuple["Process", Tensor]:
+        """Return the process and times that a net was trained with, of which times `t` of this one are a part."""
+        return self, t

@@ -11,6 +11,8 @@ from pcdiff.diffusion import OBJECTIVES, Denoiser, EpsDenoiser, Process, discret
 from pcdiff.errors import InputError
 
 STEPS = 20
+# those that are a positive weight times the squared error of the noise; the others are in test_objectives.py
+NOISE_ERRORS = ["dsm", "elbo", "likelihood", "regression", "simple"]
 
 
 class Net(nn.Module):
@@ -59,7 +61,7 @@ def test_simple_is_the_loop_written_out(dims):
         assert result[b].item() == pytest.approx(total / x0[b].numel(), rel=1e-10)
 
 
-@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+@pytest.mark.parametrize("name", NOISE_ERRORS)
 def test_the_true_noise_is_the_minimum(name, dims):
     process, x0, t, noise = setting(dims)
     at_truth = Answer(noise)
@@ -71,7 +73,7 @@ def test_the_true_noise_is_the_minimum(name, dims):
     assert (beside > 0).all()
 
 
-@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+@pytest.mark.parametrize("name", NOISE_ERRORS)
 @pytest.mark.parametrize("t", [1, 10, STEPS])
 def test_the_closed_form_optimum_has_no_gradient(name, t, dims):
     """For data N(m, s^2) the best affine estimate is E[eps | x] = sigma (x - alpha m) / (alpha^2 s^2 + sigma^2)."""
@@ -129,7 +131,7 @@ def test_elbo_at_the_first_step_is_the_decoders_likelihood(dims):
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
-@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+@pytest.mark.parametrize("name", NOISE_ERRORS)
 def test_losses_are_finite_on_the_whole_chain_and_keep_their_dtype(name, schedule, dims):
     process = discrete_process(schedule, 100)
     t = torch.arange(1, 101)
@@ -141,7 +143,7 @@ def test_losses_are_finite_on_the_whole_chain_and_keep_their_dtype(name, schedul
     assert (loss > 0).all()
 
 
-@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+@pytest.mark.parametrize("name", NOISE_ERRORS)
 def test_objectives_hand_the_condition_to_the_net(name, dims):
     class Conditioned(nn.Module):
         def forward(self, x, t, cond):

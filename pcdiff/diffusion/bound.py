@@ -1,0 +1,195 @@
+"""The variational bound: the weighted form of DPM, and ADM's with a learned variance."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pcdiff.diffusion.denoiser import Denoiser, NetDenoiser, ReverseKernel
+from pcdiff.diffusion.process import Process, append_dims
+from pcdiff.diffusion.regression import simple
+from pcdiff.errors import InputError
+
+
+def elbo(denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, cond: Any = None) -> Tensor:
+    r"""Weighted bound: the KL of one reverse step, in nats a sample, times T (Ho et al., 2020, eq. 12).
+
+    `KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) = beta_t^2 / (2 gamma_t alpha_t (1 - alpha_bar_t))
+    ||eps - eps_hat||^2` for t > 1 with gamma_t the posterior variance; at t = 1, where gamma is 0, the step is the
+    decoder -log p(x_0 | x_1) with variance beta_1, up to its constant. With t uniform on 1..T the mean over t is
+    the sum over the chain (Luo & Hu, 2021, eq. 9), up to the prior's own KL, which has no parameters.
+
+    Args:
+        denoiser: the model, on a `DiscreteProcess`.
+        x0: data `(B, *dims)`.
+        t: integer times `(B,)` in 1..T.
+        noise: standard normal, like `x0`.
+        cond: what the net is conditioned on.
+
+    Returns:
+        `(B,)`, in nats a sample (summed over `dims`).
+
+    Raises:
+        InputError: the process has no betas.
+    """
+    process = denoiser.process
+    if not hasattr(process, "betas"):
+        raise InputError(f"objective 'elbo' needs a discrete process with betas, got {type(process).__name__}")
+    beta, alpha_bar, previous = process.betas[t], process.alpha_bars[t], process.alpha_bars[t - 1]
+    gamma = torch.where(t > 1, beta * (1 - previous) / (1 - alpha_bar), beta)
+    weight = process.num_steps * beta.square() / (2 * gamma * (1 - beta) * (1 - alpha_bar))
+    return weight.to(x0.dtype) * simple(denoiser, x0, t, noise, cond) * x0[0].numel()
+
+
+def normal_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:
+    """Return KL(N(mean1, exp(log_variance1)) || N(mean2, exp(log_variance2))) in nats, elementwise."""
+    ratio = log_variance1 - log_variance2
+    return (ratio.exp() - 1 - ratio + (mean1 - mean2).square() * (-log_variance2).exp()) / 2
+
+
+def normal_cdf(x: Tensor) -> Tensor:
+    """Return the standard normal's distribution function, by the tanh formula that ADM uses: off by up to 3e-4."""
+    return (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+
+
+def gaussian_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Return log N(x; mean, exp(log_std)^2), elementwise, in nats."""
+    return -((x - mean) * (-log_std).exp()).square() / 2 - log_std - math.log(2 * math.pi) / 2
+
+
+def discretized_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Return the log-probability, elementwise in nats, of 8-bit values under a normal (Ho et al., 2020, eq. 13).
+
+    Args:
+        x: values k / 127.5 - 1, k = 0..255.
+        mean: of the normal.
+        log_std: log of its standard deviation.
+    """
+    precision = (-log_std).exp()
+    upper = normal_cdf(precision * (x - mean + 1 / 255))
+    lower = normal_cdf(precision * (x - mean - 1 / 255))
+    # the first and last value stand for everything beyond them; far tails round to 0, hence the floors
+    inside = (upper - lower).clamp(min=1e-12).log()
+    first, last = upper.clamp(min=1e-12).log(), (1 - lower).clamp(min=1e-12).log()
+    return torch.where(x < -0.999, first, torch.where(x > 0.999, last, inside))
+
+
+DECODERS = {"gaussian": gaussian_log_likelihood, "discretized": discretized_log_likelihood}
+
+
+def _chain(denoiser: Denoiser) -> Process:
+    """Return the denoiser's process, if it has steps to bound."""
+    if denoiser.process.num_steps is None:
+        name = type(denoiser.process).__name__
+        raise InputError(f"the discrete bound needs a process with num_steps, got {name}")
+    return denoiser.process
+
+
+def vlb_term(
+    process: Process, kernel: ReverseKernel, x0: Tensor, x: Tensor, t: Tensor, decoder: str = "gaussian"
+) -> Tensor:
+    """Return one term of the bound, `(B,)` in bits a dimension (Nichol & Dhariwal, 2021, eq. 4-7).
+
+    Args:
+        process: a chain.
+        kernel: the model's p(x_{t-1} | x_t).
+        x0: data `(B, *dims)`.
+        x: x_t, like `x0`.
+        t: integer times `(B,)`; at 1 the term is the decoder's.
+        decoder: `"discretized"` for 8-bit images in [-1, 1], `"gaussian"` for the density of anything else.
+
+    Raises:
+        InputError: the decoder's name is unknown.
+    """
+    if decoder not in DECODERS:
+        raise InputError(f"decoder must be one of {sorted(DECODERS)}, got {decoder!r}")
+    true_mean = process.posterior(x0, x, t, t - 1)[0]
+    true_log_variance = append_dims(process.positive_posterior_variance(t, t - 1).log(), x)
+    kl = normal_kl(true_mean, true_log_variance, kernel.mean, kernel.log_variance)
+    decoded = -DECODERS[decoder](x0, kernel.mean, kernel.log_variance / 2)
+    nats = torch.where(append_dims(t == 1, x) > 0, decoded, kl)
+    return nats.flatten(1).mean(dim=1) / math.log(2)
+
+
+def prior_bits(process: Process, x0: Tensor) -> Tensor:
+    """Return KL(q(x_T | x_0) || prior), the bound's first term, `(B,)` in bits a dimension (Ho et al., eq. 5)."""
+    t = torch.full((len(x0),), process.num_steps or process.T, device=x0.device)
+    mean, std = process.marginal(x0, t)
+    prior = torch.tensor(2 * math.log(process.prior_std), device=x0.device, dtype=x0.dtype)
+    kl = normal_kl(mean, append_dims(2 * std.log(), x0), torch.zeros_like(mean), prior)
+    return kl.flatten(1).mean(dim=1) / math.log(2)
+
+
+def vlb(
+    denoiser: Denoiser,
+    x0: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    cond: Any = None,
+    *,
+    decoder: str = "gaussian",
+    clip: tuple[float, float] | None = None,
+) -> Tensor:
+    """One term of the bound times T: over uniform t its mean is the whole bound but for `prior_bits`.
+
+    Args:
+        denoiser: the model, on a chain.
+        x0: data `(B, *dims)`.
+        t: integer times `(B,)` in 1..T.
+        noise: standard normal, like `x0`.
+        cond: what the net is conditioned on.
+        decoder: see `vlb_term`.
+        clip: see `Denoiser.reverse_kernel`.
+
+    Returns:
+        `(B,)`, in bits a dimension.
+
+    Raises:
+        InputError: the process is no chain, or a name is unknown.
+    """
+    process = _chain(denoiser)
+    x = process.perturb(x0, t, noise)
+    kernel = denoiser.reverse_kernel(x, t, t - 1, cond, clip)
+    return vlb_term(process, kernel, x0, x, t, decoder) * process.num_steps
+
+
+def hybrid(
+    denoiser: NetDenoiser,
+    x0: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    cond: Any = None,
+    *,
+    decoder: str = "gaussian",
+    vlb_weight: float = 1e-3,
+) -> Tensor:
+    """ADM's loss: `regression`, and the bound by which the variance alone learns (Nichol & Dhariwal, 2021, eq. 16).
+
+    The mean's gradient is stopped in the bound.
+
+    Args:
+        denoiser: the model, on a chain, with a learned variance.
+        x0: data `(B, *dims)`.
+        t: integer times `(B,)` in 1..T.
+        noise: standard normal, like `x0`.
+        cond: what the net is conditioned on.
+        decoder: see `vlb_term`.
+        vlb_weight: the bound's weight.
+
+    Returns:
+        `(B,)`: the mean squared error plus `vlb_weight` times `vlb`.
+
+    Raises:
+        InputError: the denoiser has no net of its own that says its variance, the process is no chain, or a name is
+            unknown.
+    """
+    if denoiser.variance not in ("learned", "learned_range"):
+        raise InputError(f"objective 'hybrid' needs a denoiser with a learned variance, got {denoiser.variance!r}")
+    process = _chain(denoiser)
+    x = process.perturb(x0, t, noise)
+    out, values = denoiser.output(x, t, cond)
+    error = out - denoiser.parametrization.target(process, x0, noise, t)
+    kernel = denoiser.kernel_of(out.detach(), values, x, t, t - 1)
+    bound = vlb_term(process, kernel, x0, x, t, decoder) * process.num_steps
+    return error.square().flatten(1).mean(dim=1) + vlb_weight * bound

@@ -1,0 +1,237 @@
+"""What a net's output means: parametrisations, each exact both ways. A new one is a class and a line below.
+
+All of them speak of the same pair in `x_t = alpha x_0 + sigma eps`; knowing x_t, t and one number of the pair gives
+the other. Every tensor is `(B, *dims)`, times are `(B,)`.
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from pcdiff.diffusion.process import Process, append_dims
+from pcdiff.errors import InputError
+
+
+class Parametrization:
+    """Base: a subclass gives `x0` and `target`; the rest follows, and is overridden where it is nearer."""
+
+    def fits(self, process: Process) -> bool:
+        """Say whether the process has what this parametrisation needs."""
+        return process.T is not None
+
+    def net_input(self, process: Process, x: Tensor, t: Tensor) -> Tensor:
+        """Return what the net is fed for x_t."""
+        return x
+
+    def x0(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return the estimate of x_0 that an output stands for."""
+        raise NotImplementedError
+
+    def eps(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return the estimate of the noise that an output stands for."""
+        alpha, sigma = process.scales(t)
+        return (x - append_dims(alpha, x) * self.x0(process, out, x, t)) / append_dims(sigma, x)
+
+    def score(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return the estimate of grad log p_t(x_t): `-eps / sigma` (Song et al., 2021, section 3.3)."""
+        return -self.eps(process, out, x, t) / append_dims(process.sigma(t), x)
+
+    def velocity(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return the estimate of the probability flow's dx/dt."""
+        return process.velocity(self.x0(process, out, x, t), self.eps(process, out, x, t), t)
+
+    def target(self, process: Process, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Return the output that a perfect net would give for this pair."""
+        raise NotImplementedError
+
+
+class Eps(Parametrization):
+    """The noise (Ho et al., 2020, eq. 11)."""
+
+    def fits(self, process: Process) -> bool:
+        """Any process has noise."""
+        return True
+
+    def x0(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return `(x - sigma eps) / alpha`."""
+        alpha, sigma = process.scales(t)
+        return (x - append_dims(sigma, x) * out) / append_dims(alpha, x)
+
+    def eps(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return the output."""
+        return out
+
+    def target(self, process: Process, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Return the noise."""
+        return noise
+
+
+class X0(Parametrization):
+    """The data (Ho et al., 2020, section 3.2)."""
+
+    def x0(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return the output."""
+        return out
+
+    def target(self, process: Process, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Return the data."""
+        return x0
+
+
+class Score(Parametrization):
+    """The score `-eps / sigma` (Song & Ermon, 2019, eq. 5)."""
+
+    def x0(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return `(x + sigma^2 score) / alpha`, Tweedie's formula."""
+        alpha, sigma = process.scales(t)
+        return (x + append_dims(sigma.square(), x) * out) / append_dims(alpha, x)
+
+    def eps(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return `-sigma score`."""
+        return -append_dims(process.sigma(t), x) * out
+
+    def score(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return the output."""
+        return out
+
+    def target(self, process: Process, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Return the score of q(x_t | x_0)."""
+        return -noise / append_dims(process.sigma(t), noise)
+
+
+class V(Parametrization):
+    """`v = alpha eps - sigma x_0` (Salimans & Ho, 2022, section 4), for processes of any alpha and sigma."""
+
+    def x0(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return `(alpha x - sigma v) / (alpha^2 + sigma^2)`."""
+        alpha, sigma = process.scales(t)
+        norm = alpha.square() + sigma.square()
+        return append_dims(alpha / norm, x) * x - append_dims(sigma / norm, x) * out
+
+    def eps(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return `(sigma x + alpha v) / (alpha^2 + sigma^2)`."""
+        alpha, sigma = process.scales(t)
+        norm = alpha.square() + sigma.square()
+        return append_dims(sigma / norm, x) * x + append_dims(alpha / norm, x) * out
+
+    def target(self, process: Process, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Return v of the pair."""
+        alpha, sigma = process.scales(t)
+        return append_dims(alpha, x0) * noise - append_dims(sigma, x0) * x0
+
+
+class Velocity(Parametrization):
+    """The flow's velocity `alpha' x_0 + sigma' eps`, straight: eps - x_0 (Lipman et al., 2023, eq. 9)."""
+
+    def _solve(self, process: Process, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        # x and velocity are two linear equations in x_0 and eps; the determinant is positive as the SNR falls
+        (alpha, sigma), alpha_dot, sigma_dot = process.scales(t), process.alpha_dot(t), process.sigma_dot(t)
+        determinant = alpha * sigma_dot - sigma * alpha_dot
+        return alpha / determinant, sigma / determinant, alpha_dot / determinant, sigma_dot / determinant
+
+    def x0(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return `(sigma' x - sigma u) / (alpha sigma' - sigma alpha')`."""
+        _, sigma, _, sigma_dot = self._solve(process, t)
+        return append_dims(sigma_dot, x) * x - append_dims(sigma, x) * out
+
+    def eps(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return `(alpha u - alpha' x) / (alpha sigma' - sigma alpha')`."""
+        alpha, _, alpha_dot, _ = self._solve(process, t)
+        return append_dims(alpha, x) * out - append_dims(alpha_dot, x) * x
+
+    def velocity(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return the output."""
+        return out
+
+    def target(self, process: Process, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Return the pair's velocity."""
+        return process.velocity(x0, noise, t)
+
+
+class EDM(Parametrization):
+    """EDM's preconditioning, `D = c_skip x + c_out F(c_in x)` (Karras et al., 2022, eq. 7 and table 1).
+
+    It speaks of data plus noise; a process that shrinks the data is stretched first: x / alpha, sigma / alpha.
+    With `time_input="edm"` the net gets c_noise.
+
+    Args:
+        sigma_data: standard deviation of the data.
+
+    Raises:
+        InputError: `sigma_data` is not positive.
+    """
+
+    def __init__(self, sigma_data: float = 0.5):
+        if not sigma_data > 0:
+            raise InputError(f"sigma_data must be positive, got {sigma_data}")
+        self.sigma_data = float(sigma_data)
+
+    def coefficients(self, process: Process, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return c_skip, c_out, c_in `(B,)`."""
+        sigma = process.sigma(t) / process.alpha(t)
+        total = sigma.square() + self.sigma_data**2
+        return self.sigma_data**2 / total, sigma * self.sigma_data / total.sqrt(), 1 / total.sqrt()
+
+    def net_input(self, process: Process, x: Tensor, t: Tensor) -> Tensor:
+        """Return `c_in x / alpha`."""
+        return append_dims(self.coefficients(process, t)[2] / process.alpha(t), x) * x
+
+    def x0(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return D."""
+        c_skip, c_out, _ = self.coefficients(process, t)
+        return append_dims(c_skip / process.alpha(t), x) * x + append_dims(c_out, x) * out
+
+    def eps(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return `(x - alpha D) / sigma`, written so that it does not cancel at small sigma."""
+        sigma = process.sigma(t) / process.alpha(t)
+        total = sigma.square() + self.sigma_data**2
+        x_weight = sigma / (total * process.alpha(t))
+        return append_dims(x_weight, x) * x - append_dims(self.sigma_data / total.sqrt(), x) * out
+
+    def target(self, process: Process, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Return `(x_0 - c_skip (x_0 + sigma eps / alpha)) / c_out` (eq. 8), variance 1 over data and noise."""
+        c_skip, c_out, _ = self.coefficients(process, t)
+        sigma = process.sigma(t) / process.alpha(t)
+        return append_dims((1 - c_skip) / c_out, x0) * x0 - append_dims(c_skip * sigma / c_out, x0) * noise
+
+
+class Previous(Parametrization):
+    """The mean of q(x_{t-1} | x_t, x_0), on chains (Ho et al., 2020, section 3.2; ADM's PREVIOUS_X)."""
+
+    def fits(self, process: Process) -> bool:
+        """Only chains have a previous step."""
+        return process.num_steps is not None
+
+    def x0(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return the x_0 whose posterior has this mean."""
+        x_weight, x0_weight, _, _ = process.kernel(t, t - 1)
+        return (out - append_dims(x_weight, x) * x) / append_dims(x0_weight, x)
+
+    def target(self, process: Process, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Return the posterior's mean."""
+        return process.posterior(x0, process.perturb(x0, t, noise), t, t - 1)[0]
+
+
+PARAMETRIZATIONS: dict[str, type[Parametrization]] = {
+    "eps": Eps,
+    "x0": X0,
+    "score": Score,
+    "v": V,
+    "velocity": Velocity,
+    "edm": EDM,
+    "previous": Previous,
+}
+
+
+def parametrization(name: str, **options: Any) -> Parametrization:
+    """Build a parametrisation by name.
+
+    Raises:
+        InputError: the name is unknown; the message lists the known ones.
+
+    Example:
+        >>> parametrization("edm", sigma_data=0.25)
+    """
+    if name not in PARAMETRIZATIONS:
+        raise InputError(f"predicts must be one of {sorted(PARAMETRIZATIONS)}, got {name!r}")
+    return PARAMETRIZATIONS[name](**options)

@@ -1,0 +1,58 @@
+"""Processes by name."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from pcdiff.diffusion.discrete import discrete_process
+from pcdiff.diffusion.edm import EDMProcess
+from pcdiff.diffusion.levels import NoiseLevels, geometric_sigmas
+from pcdiff.diffusion.process import Process
+from pcdiff.diffusion.straight import StraightPath
+from pcdiff.diffusion.subvp import SubVP
+from pcdiff.diffusion.ve import VE
+from pcdiff.diffusion.vp import VP
+from pcdiff.errors import InputError
+
+
+def noise_levels(sigma_min: float = 0.01, sigma_max: float = 50.0, num_scales: int = 232) -> NoiseLevels:
+    """Build NCSN's geometric chain of levels (Song & Ermon, 2020)."""
+    return NoiseLevels(geometric_sigmas(sigma_min, sigma_max, num_scales))
+
+
+def ddpm(schedule: str = "linear", num_steps: int = 1000, beta_1: float = 1e-4, beta_T: float = 0.02) -> Process:
+    """Build a DDPM chain; see `discrete_process`."""
+    return discrete_process(schedule, num_steps, beta_1, beta_T)
+
+
+PROCESSES: dict[str, Callable[..., Process]] = {
+    "vp": VP,
+    "subvp": SubVP,
+    "ve": VE,
+    "ncsn": noise_levels,
+    "ddpm": ddpm,
+    "straight": StraightPath,
+    "edm": EDMProcess,
+}
+
+
+def build_process(name: str, **options: Any) -> Process:
+    """Build a process by name.
+
+    Args:
+        name: a key of `PROCESSES`.
+        **options: what that process takes.
+
+    Raises:
+        InputError: the name or an option is unknown (the message lists the known ones), or a value is out of range.
+
+    Example:
+        >>> build_process("ve", sigma_min=0.01, sigma_max=50.0)
+    """
+    if name not in PROCESSES:
+        raise InputError(f"process must be one of {sorted(PROCESSES)}, got {name!r}")
+    known = list(inspect.signature(PROCESSES[name]).parameters)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise InputError(f"process {name!r} takes {known}, got {unknown}")
+    return PROCESSES[name](**options)
