@@ -1,8 +1,8 @@
 """Time the scores of two sets of clouds: ours against the usual loops, on the same clouds in one run.
 
-python benchmarks/metrics.py # Chamfer scores at full size, EMD scores of 100 against 100 chairs
+PYTHONPATH=. python benchmarks/metrics.py # Chamfer scores at full size, EMD scores of 100 against 100 chairs
 
-python benchmarks/metrics.py --only emd-large # 405 against 405 clouds of 2048 points, minutes to an hour
+PYTHONPATH=. python benchmarks/metrics.py --only emd-large # 405 against 405 clouds of 2048 points
 """
 
 import argparse
