@@ -37,15 +37,17 @@ def score_files(config: EvaluateConfig) -> dict[str, Any] | None:
     sets = {name: clouds if name == "train" else clouds[: limit(config)] for name, clouds in sets.items()}
     places = Places.asked_for(config)
     settings = asked(config) | {name: fingerprint(clouds) for name, clouds in sets.items()}
-    result = finish(config, places, settings, lambda work: compared(config, work, **sets))
-    if result is None:
-        return None
-    for name, file in files.items():
-        result["dataset"][name]["source"] = str(file)
-    report(result, places)
-    title = f"{config.samples.name} against {config.reference.name}, protocol {protocol.name}"
-    picture(result, places, title, num_points=config.num_points, **sets)
-    return result
+
+    def job(work: Work) -> dict[str, Any]:
+        result = compared(config, work, **sets)
+        for name, file in files.items():
+            result["dataset"][name]["source"] = str(file)
+        report(result, places)
+        title = f"{config.samples.name} against {config.reference.name}, protocol {protocol.name}"
+        picture(result, places, title, num_points=config.num_points, **sets)
+        return result
+
+    return finish(config, places, settings, job)
 
 
 def score_reconstructions(config: EvaluateConfig) -> dict[str, Any]:

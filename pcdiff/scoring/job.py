@@ -47,13 +47,13 @@ class Places:
 def finish(config: EvaluateConfig, places: Places, settings: dict[str, Any], job: Callable[[Work], T]) -> T | None:
     """Return `job(work)`, shared by all processes and kept in a journal; None when it was stopped, which is told.
 
-    Once the job is done the journal is deleted.
+    Once the job is done, its results written, the journal is deleted.
 
     Args:
         config: has the limits, and is written as `evaluation.json` for `--resume`.
         places: where the journal lies.
         settings: all that the job's results depend on, ready for JSON.
-        job: the work.
+        job: the work, up to the writing of its results.
 
     Raises:
         InputError: the journal belongs to other settings, or another process of the job has others.

@@ -87,6 +87,9 @@ def score_run(
         "truncate_std": config.truncate_std,
     }
     title = f"{folder.name}, {dataset['name']}, step {model.metadata['step']}"
+    facts = {"trained_on": trained_on, "split": config.split, "checkpoint": file.stem}
+    facts |= {"step": model.metadata["step"], "seed": config.seed}
+    reference = reference[: limit(config)]
     if isinstance(model, LatentPriorModel):
         if protocol.data_unit:
             split.denormalise_generated(torch.zeros(1, 1, 3))  # a normalisation that does not fit is told first
@@ -95,40 +98,34 @@ def score_run(
                     f"protocol {protocol.name} undoes the normalisation of {_named(trained_on)}, which is not at "
                     f"hand beside {_named(dataset)}; score the run on its own data"
                 )
-        sets = {"reference": reference[: limit(config)], "train": train}
-        count = len(sets["reference"])
 
-        def job(work: Work) -> tuple[Tensor, dict[str, Any]]:
-            made = _generated(config, run, model, work, count)
-            sets["samples"] = split.denormalise_generated(made) if protocol.data_unit else made
-            return made, compared(config, work, **sets)
+        def job(work: Work) -> dict[str, Any]:
+            made = _generated(config, run, model, work, len(reference))
+            samples = split.denormalise_generated(made) if protocol.data_unit else made
+            sets = {"samples": samples, "reference": reference, "train": train}
+            result = compared(config, work, **sets)
+            result |= facts | {"dataset": dataset | result["dataset"]}
+            if distributed.rank() == 0:
+                keep_clouds(places.folder, "samples", made, f"samples: {title}")
+            report(result, places)
+            picture(result, places, f"nearest clouds: {title}", num_points=num_points, **sets)
+            return result
 
     else:
-        clouds = split.points[: limit(config)]
+        clouds = split.points[: len(reference), :num_points]
 
-        def job(work: Work) -> tuple[Tensor, dict[str, Any]]:
-            made = _reconstructed(config, run, model, work, clouds[:, :num_points])
-            return made, _compared_with_inputs(config, split, made, reference[: limit(config)])
+        def job(work: Work) -> dict[str, Any]:
+            made = _reconstructed(config, run, model, work, clouds)
+            result = _compared_with_inputs(config, split, made, reference)
+            result |= facts | {"dataset": dataset | result["dataset"]}
+            if distributed.rank() == 0:
+                pairs = torch.stack([clouds, made], dim=1).flatten(0, 1)
+                above = f"input and reconstruction in turn: {title}"
+                keep_clouds(places.folder, "samples", made, above, pictured=pairs)
+            report(result, places)
+            return result
 
-    found = finish(config, places, settings, job)
-    if found is None:
-        return None
-    made, result = found
-    hashes = result.pop("dataset", {})
-    result |= {"dataset": dataset | hashes, "trained_on": trained_on, "split": config.split}
-    result |= {"checkpoint": file.stem, "step": model.metadata["step"], "seed": config.seed}
-    if distributed.rank() == 0:
-        if isinstance(model, LatentPriorModel):
-            keep_clouds(places.folder, "samples", made, f"samples: {title}")
-        else:
-            pairs = torch.stack([clouds[:, :num_points], made], dim=1).flatten(0, 1)
-            keep_clouds(
-                places.folder, "samples", made, f"input and reconstruction in turn: {title}", pictured=pairs
-            )
-    report(result, places)
-    if isinstance(model, LatentPriorModel):
-        picture(result, places, f"nearest clouds: {title}", num_points=num_points, **sets)
-    return result
+    return finish(config, places, settings, job)
 
 
 def _generated(config: EvaluateConfig, run: RunConfig, model: LatentPriorModel, work: Work, count: int) -> Tensor:
