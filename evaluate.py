@@ -10,7 +10,7 @@ python evaluate.py --compare a.json b.json # results side by side
 
 python evaluate.py --resume OUT # go on with a stopped evaluation
 
-torchrun --nproc-per-node K evaluate.py ... # share the work; the result is the same
+torchrun --nproc-per-node K -- evaluate.py ... # share the work; the result is the same
 """
 
 from dataclasses import replace

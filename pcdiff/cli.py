@@ -10,6 +10,7 @@ import tyro
 
 from pcdiff.config import EvaluateConfig, RunConfig, check, check_evaluation
 from pcdiff.errors import InputError
+from pcdiff.metrics import get_protocol
 from pcdiff.presets import preset
 from pcdiff.runs import read_config, read_settings
 from pcdiff.training import TrainingDiverged
@@ -62,10 +63,16 @@ def parse_evaluation(argv: Sequence[str] | None = None, description: str = "") -
     if resume is not None:
         folder = Path(resume)
         default = read_settings(folder)
-        # Without settings it may be a run that was to be scored elsewhere: --resume RUN --out OUT.
-        default = EvaluateConfig(run=folder) if default is None else replace(default, out=folder)
+        if default is not None:
+            default = replace(default, out=folder)
+        elif (folder / "config.json").is_file():  # a run, maybe scored elsewhere: --resume RUN --out OUT
+            default = EvaluateConfig(run=folder)
+        else:
+            raise InputError(f"--resume {folder}: no stopped evaluation there; a finished one needs no more")
     config = parse(EvaluateConfig, argv, default, description)
     check_evaluation(config)
+    if config.seed is None:
+        config = replace(config, seed=get_protocol(config.protocol).seed)
     return config
 
 

@@ -194,7 +194,7 @@ class EvaluateConfig:
     num_samples: int | None = None
     """Clouds to score against as many references, the first of each; all by default (clouds)."""
     emd: Literal["auto", "yes", "no"] = "auto"
-    """Exact earth mover's distance; `auto` where it takes less than about ten minutes."""
+    """Exact earth mover's distance; `auto` where it takes less than about ten minutes on two cores."""
     floor: bool = True
     """Score training clouds in the samples' place too, where there are enough."""
     resamples: int = 1000
@@ -209,8 +209,8 @@ class EvaluateConfig:
     """Data set to compare with; the run's own by default."""
     allow_other_dataset: bool = False
     """Compare a run even with a data set it was not trained on; the result says so."""
-    seed: int = 2020
-    """Seed of every random draw."""
+    seed: int | None = None
+    """Seed of every random draw; the protocol's by default."""
     device: str = "auto"
     """`auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
     max_iters: int | None = None
@@ -290,6 +290,8 @@ def check_evaluation(config: EvaluateConfig) -> None:
         raise InputError(f"{asked[0]} needs --reference, the clouds to compare with")
     if config.reference and not needs_reference:
         raise InputError("--reference goes with --samples or --reconstructions; a run has its own split")
+    if config.output is not None and config.output.suffix != ".json":
+        raise InputError(f"--output must end in .json (a table and a picture go beside it), got {config.output}")
     for flag, value, goes_with, there in (
         ("--train", config.train, "--samples", config.samples),
         ("--oracle", config.oracle, "--reconstructions", config.reconstructions),

@@ -2,10 +2,12 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,6 +110,19 @@ def _read(cls: type[T], path: Path) -> T:
     return from_dict(cls, values, str(path))
 
 
+def remove_settings(folder: Path) -> None:
+    """Remove the config that `--resume` reads: there is nothing to go on with."""
+    (folder / _SETTINGS).unlink(missing_ok=True)
+
+
+class _LateFile(logging.FileHandler):
+    """A log file that is made, with its folder, by its first line: refused input leaves nothing."""
+
+    def _open(self) -> TextIOWrapper:
+        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+        return super()._open()
+
+
 @contextmanager
 def logging_to(folder: Path | None) -> Iterator[None]:
     """Send the package's log to the terminal and, with a folder, to its `log.txt`, for as long as this lasts.
@@ -120,13 +135,10 @@ def logging_to(folder: Path | None) -> Iterator[None]:
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
     if folder is not None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
-        except OSError as error:
-            raise InputError(
-                f"{folder}: cannot write there ({error.strerror}); give another folder with --out"
-            ) from None
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK)):
+            raise InputError(f"{folder}: cannot write there; give another folder with --out")
+        file = _LateFile(folder / "log.txt", encoding="utf-8", delay=True)
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         handlers.append(file)
     level = log.level

@@ -11,19 +11,25 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
 from pcdiff import distributed
 from pcdiff.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows: two evaluations that write to one place are not told apart there
+    fcntl = None
+
 Block = TypeVar("Block")
 Arrays = tuple[np.ndarray, ...]
 
-_MAGIC = b"pcdiff journal 1\n"
+_MAGIC = b"pcdiff journal 2\n"
 _LENGTHS = struct.Struct("<IQI")  # of the head, of the arrays, and the CRC-32 of both
 _SECONDS_BETWEEN_SYNCS = 5.0
+_ABSENT = object()
 
 
 class Stopped(Exception):
@@ -31,42 +37,80 @@ class Stopped(Exception):
 
 
 class Journal:
-    """A file of finished blocks. A record that was torn by a kill is cut off at the next opening.
+    """A file of finished blocks, made with the first of them.
+
+    A record that was torn by a kill is cut off at the next opening. Only one process may have the file.
 
     Args:
-        path: the file; made with its folder where it is missing.
+        path: the file.
         settings: what the results depend on, ready for JSON.
         every: records are written so many at a time, and when the file is closed.
+        begin: called once before the file is made or gone on with.
 
     Raises:
-        InputError: the file belongs to other settings (the first that differs is named), is no journal, or cannot
-            be written.
+        InputError: the file belongs to other settings (the first that differs is named), is no journal, is in use,
+            or cannot be written.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any], every: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: dict[str, Any],
+        every: int = 1,
+        begin: Callable[[], None] | None = None,
+    ) -> None:
         self.path = path
-        self._every, self._waiting, self._added = every, [], False
         self.records: dict[tuple[str, int], Arrays] = {}
-        settings = json.loads(json.dumps(settings))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("r+b" if path.exists() else "w+b")
-        except OSError as error:
-            raise InputError(f"{path}: cannot write ({error.strerror or error})") from None
+        self._settings = json.loads(json.dumps(settings))
+        self._every, self._begin = every, begin
+        self._waiting: list[bytes] = []
+        self._file: BinaryIO | None = None
         self._synced = time.monotonic()
-        found = self._read()
-        if found is None:
-            self._file.seek(0)
-            self._file.truncate()
-            self._write(_MAGIC + json.dumps(settings).encode() + b"\n")
-        elif found != settings:
+        if path.exists():
+            self._open()
+            try:
+                self._check(self._read())
+            except InputError:
+                self._file.close()
+                raise
+
+    def _open(self) -> None:
+        """Open the file, made where it is missing, for this process alone."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("r+b" if self.path.exists() else "x+b")
+            if fcntl is not None:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             self._file.close()
-            key = next(k for k in [*settings, *found] if settings.get(k) != found.get(k))
-            was, now = _short(found.get(key)), _short(settings.get(key))
             raise InputError(
-                f"{path}: holds stopped work with {key} = {was}, not {now}; "
+                f"{self.path}: another process writes there; wait for it, or give another place"
+            ) from None
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot write ({error.strerror or error})") from None
+
+    def _check(self, found: dict[str, Any] | None) -> None:
+        """Refuse another job's journal; start a file anew that was torn before its first record."""
+        if found is None:
+            self._start()
+            return
+        if found != self._settings:
+            keys = [*self._settings, *found]
+            key = next(k for k in keys if found.get(k, _ABSENT) != self._settings.get(k, _ABSENT))
+            was, now = _short(found.get(key)), _short(self._settings.get(key))
+            raise InputError(
+                f"{self.path}: holds stopped work with {key} = {was}, not {now}; "
                 "give its flags to go on with it, delete it to start anew, or give another --out"
             )
+        if self._begin is not None:
+            self._begin()
+
+    def _start(self) -> None:
+        if self._begin is not None:
+            self._begin()
+        self._file.seek(0)
+        self._file.truncate()
+        self._write(_MAGIC + json.dumps(self._settings).encode() + b"\n")
 
     def _read(self) -> dict[str, Any] | None:
         """Load the records, cut the file after the last whole one, return the settings: None for a fresh file."""
@@ -75,7 +119,6 @@ class Journal:
         if not line.endswith(b"\n") and _MAGIC.startswith(head):
             return None  # torn before the first record
         if head != _MAGIC:
-            self._file.close()
             raise InputError(f"{self.path}: not a journal of this version; delete it to start anew")
         whole = self._file.tell()
         while len(lengths := self._file.read(_LENGTHS.size)) == _LENGTHS.size:
@@ -83,7 +126,7 @@ class Journal:
             if head_size + size > os.fstat(self._file.fileno()).st_size:
                 break
             content = self._file.read(head_size + size)
-            if len(content) < head_size + size or zlib.crc32(content) != checksum:
+            if len(content) < head_size + size or _checksum(content) != checksum:
                 break
             name, index, layout = json.loads(content[:head_size])
             arrays, place = [], head_size
@@ -99,15 +142,19 @@ class Journal:
 
     def add(self, name: str, index: int, arrays: Arrays) -> None:
         """Append a finished block's arrays."""
-        self._added = True
         layout = [(array.dtype.str, array.shape) for array in arrays]
         head = json.dumps([name, index, layout]).encode()
-        body = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
-        self._waiting.append(_LENGTHS.pack(len(head), len(body), zlib.crc32(head + body)) + head + body)
+        content = head + b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
+        self._waiting.append(_LENGTHS.pack(len(head), len(content) - len(head), _checksum(content)) + content)
         if len(self._waiting) >= self._every:
             self._flush()
 
     def _flush(self) -> None:
+        if not self._waiting:
+            return
+        if self._file is None:
+            self._open()
+            self._start()
         waiting, self._waiting = self._waiting, []
         self._write(b"".join(waiting))
 
@@ -123,27 +170,24 @@ class Journal:
                 f"{self.path}: cannot write ({error.strerror or error}); what is in it stays, make room and go on"
             ) from None
 
-    @property
-    def empty(self) -> bool:
-        """Whether it has held no finished block."""
-        return not self.records and not self._added
-
     def close(self) -> None:
         """Write what is waiting and close the file, which stays."""
-        if not self._file.closed:
-            self._flush()
+        self._flush()
+        if self._file is not None:
             self._file.close()
 
     def __enter__(self) -> "Journal":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        if self._file is None or not self._file.closed:
+            self.close()
 
     def remove(self) -> None:
         """Delete the file: the whole work is done."""
-        self._file.close()
+        self._waiting.clear()
         self.path.unlink(missing_ok=True)
+        self.close()
 
 
 class Work:
@@ -166,7 +210,7 @@ class Work:
         self.journal = journal
         self.computed = 0
         self._stop = stop
-        self._known = distributed.broadcast(journal.records if journal else {})
+        self._known = distributed.broadcast(dict(journal.records) if journal else {})
         self._names: set[str] = set()
 
     @property
@@ -189,6 +233,9 @@ class Work:
             raise ValueError(f"name must be given to one piece of work only, got {name!r} again")
         self._names.add(name)
         missing = [k for k in range(len(blocks)) if (name, k) not in self._known]
+        # Between two pieces of work too, once there has been some: every call gets on.
+        if missing and self.computed and distributed.broadcast(self._told_to_stop()):
+            raise Stopped
         ahead, size, rank = 0, distributed.world_size(), distributed.rank()
         fresh: dict[int, Arrays] = {}
         for index in range(len(blocks)):
@@ -212,6 +259,11 @@ class Work:
 
     def _told_to_stop(self) -> bool:
         return self._stop is not None and self._stop()
+
+
+def _checksum(content: bytes) -> int:
+    # Not from 0, of which zeros, such as a power cut leaves behind, would be the sum of nothing.
+    return zlib.crc32(content, zlib.crc32(_MAGIC))
 
 
 def _short(value: Any) -> str:

@@ -215,12 +215,14 @@ def test_bad_sets_are_one_clear_line_and_leave_nothing(change, message, tmp_path
     _save(tmp_path / "a.npy")
     _save(tmp_path / "b.npy")
     change(tmp_path)
-    files = ["--samples", tmp_path / "a.npy", "--reference", tmp_path / "b.npy", "--output", tmp_path / "s.json"]
-    assert script("evaluate.py", *files) == 2
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert re.search(message, errors[0]), errors[0]
-    assert not list(tmp_path.glob("s.*"))
+    files = ["--samples", tmp_path / "a.npy", "--reference", tmp_path / "b.npy"]
+    for place in (["--output", tmp_path / "s.json"], ["--out", tmp_path / "s.out"]):
+        capsys.readouterr()
+        assert script("evaluate.py", *files, *place) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert re.search(f"^error: .*{message}", lines[0]), lines[0]
+        assert not list(tmp_path.glob("s.*"))
 
 
 @pytest.mark.parametrize(
@@ -237,7 +239,8 @@ def test_bad_sets_are_one_clear_line_and_leave_nothing(change, message, tmp_path
             "--train goes with --samples only",
         ),
         (["--compare", "a.json", "--run", "r"], "give one of .*, got --run and --compare"),
-        (["--resume", "nowhere"], "nowhere: not a run's folder"),
+        (["--samples", "a.npy", "--reference", "b.npy", "--output", "s.png"], "--output must end in .json"),
+        (["--resume", "nowhere"], "--resume nowhere: no stopped evaluation there"),
     ],
 )
 def test_flags_that_contradict(flags, message, capsys):

@@ -11,7 +11,10 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from script_tools import ROOT, script
+
+from pcdiff.metrics import emd_seconds, evaluate
 
 COUNT, POINTS = 26, 96
 
@@ -152,3 +155,43 @@ def test_the_result_names_what_it_is_of(expected, files):
     assert result["details"]["EMD"]["method"] == "exact"
     assert result["seed"] == 2020
     assert {"version", "commit", "floor", "memorisation", "intervals", "nearest"} <= set(result)
+
+
+def test_killed_after_the_last_block_it_loses_nothing(flags, expected, tmp_path, monkeypatch):
+    def killed(*args):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pcdiff.scoring.files.report", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            script("evaluate.py", *flags, "--out", tmp_path)
+    monkeypatch.setattr("pcdiff.metrics.neighbours.pairwise", None)  # nothing is computed again
+    monkeypatch.setattr("pcdiff.metrics.emd_search.emd_pairs", None)
+    assert script("evaluate.py", "--resume", tmp_path) == 0
+    assert (tmp_path / "results.json").read_bytes() == expected
+    assert not (tmp_path / "results.partial").exists()
+    assert not (tmp_path / "evaluation.json").exists()
+
+
+def test_reconstructions_go_on_too(files, tmp_path):
+    sets = ["--reconstructions", files / "a.npy", "--reference", files / "b.npy"]
+    assert script("evaluate.py", *sets, "--out", tmp_path / "whole") == 0
+    parts = tmp_path / "parts"
+    for _ in range(20):
+        assert script("evaluate.py", *sets, "--out", parts, "--max-minutes", 1e-9) == 0
+        if (parts / "results.json").exists():
+            break
+        assert (parts / "results.partial").exists()
+    assert (parts / "results.json").read_bytes() == (tmp_path / "whole" / "results.json").read_bytes()
+
+
+def test_the_number_of_threads_decides_nothing(files):
+    results = []
+    for threads in (1, 2):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        clouds = [np.load(files / f"{name}.npy") for name in ("a", "b")]
+        results.append(evaluate(samples=clouds[0], reference=clouds[1], resamples=20))
+        torch.set_num_threads(before)
+    assert results[0] == results[1]
+    assert emd_seconds(405, 2048) == pytest.approx(0.03 * 0.05 / 2 * 405 * 809)

@@ -197,7 +197,7 @@ def mistakes(dataset, generator_run, autoencoder_run, tmp_path):
             ["train_gen.py", "--resume", generator_run, "--out", tmp_path / "b"],
             r"cannot be given with --resume",
         ),
-        "two runs": (["evaluate.py", "--run", "a", "--resume", "b"], r"a: not a run's folder"),
+        "two runs": (["evaluate.py", "--run", "a", "--resume", "b"], r"--resume b: no stopped evaluation there"),
         "minus samples": (
             ["evaluate.py", "--run", generator_run, "--num-samples", -1],
             r"num_samples must be at least 1",

@@ -80,7 +80,8 @@ def test_a_flipped_byte_loses_only_what_follows(tmp_path):
 
 def test_other_settings_are_refused_and_the_file_stays(tmp_path):
     path = tmp_path / "journal"
-    Journal(path, SETTINGS).close()
+    with Journal(path, SETTINGS) as journal:
+        results(Work(journal))
     before = path.read_bytes()
     with pytest.raises(InputError, match=r"journal: holds stopped work with seed = 1, not 2; give its flags"):
         Journal(path, SETTINGS | {"seed": 2})
@@ -94,8 +95,10 @@ def test_other_settings_are_refused_and_the_file_stays(tmp_path):
 
 
 def test_settings_are_compared_as_json(tmp_path):
-    Journal(tmp_path / "journal", {"sizes": (1, 2)}).close()
-    Journal(tmp_path / "journal", {"sizes": [1, 2]}).close()
+    with Journal(tmp_path / "journal", {"sizes": (1, 2)}) as journal:
+        results(Work(journal))
+    with Journal(tmp_path / "journal", {"sizes": [1, 2]}) as journal:
+        assert len(journal.records) == 6
 
 
 def test_told_to_stop_it_keeps_what_is_done(tmp_path):
@@ -140,6 +143,8 @@ def test_a_full_disk_is_one_clear_line(tmp_path):
     results(Work(journal), count=2)
 
     class Full:
+        closed = True
+
         def write(self, content):
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -154,4 +159,58 @@ def test_a_full_disk_is_one_clear_line(tmp_path):
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
-        Journal(tmp_path / "file" / "journal", SETTINGS)
+        results(Work(Journal(tmp_path / "file" / "journal", SETTINGS)))
+
+
+def test_zeros_behind_the_last_record_are_cut_off(tmp_path):
+    path = tmp_path / "journal"
+    with Journal(path, SETTINGS) as journal:
+        results(Work(journal))
+    whole = path.read_bytes()
+    path.write_bytes(whole + bytes(4096))  # what a power cut leaves behind
+    with Journal(path, SETTINGS) as again:
+        assert len(again.records) == 6
+    assert path.read_bytes() == whole
+
+
+def test_a_second_process_is_refused_and_changes_nothing(tmp_path):
+    path = tmp_path / "journal"
+    with Journal(path, SETTINGS) as journal:
+        results(Work(journal), count=3)
+        before = path.read_bytes()
+        with pytest.raises(InputError, match="another process writes there"):
+            Journal(path, SETTINGS)
+        assert path.read_bytes() == before
+
+
+def test_nothing_is_made_before_the_first_block(tmp_path):
+    begun = []
+    with Journal(tmp_path / "a" / "journal", SETTINGS, begin=lambda: begun.append(1)) as journal:
+        assert not (tmp_path / "a").exists()
+        assert not begun
+        results(Work(journal))
+    assert begun == [1]
+    with Journal(tmp_path / "a" / "journal", SETTINGS, begin=lambda: begun.append(2)) as journal:
+        assert begun == [1, 2]
+        assert results(Work(journal)) == EXPECTED
+        assert len(journal.records) == 6  # what was read stays known as such
+
+
+@pytest.mark.parametrize("every", [2, 5, 100])
+def test_records_wait_for_one_another_and_for_the_end(every, tmp_path):
+    path = tmp_path / "journal"
+    with Journal(path, SETTINGS, every) as journal:
+        for k in range(6):
+            journal.add("blocks", k, compute(k))
+            assert path.exists() == (k + 1 >= every)
+    with Journal(path, SETTINGS) as again:
+        assert len(again.records) == 6
+
+
+def test_a_stop_is_heard_between_two_pieces_of_work():
+    told = []
+    work = Work(stop=lambda: bool(told))
+    results(work, "one")
+    told.append(True)
+    with pytest.raises(Stopped):
+        results(work, "two")

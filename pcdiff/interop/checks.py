@@ -32,7 +32,7 @@ def _hint(shape: Sequence[int]) -> str:
     return ""
 
 
-def as_clouds(stored: np.ndarray | list[np.ndarray], name: str) -> tuple[list[np.ndarray], list[str]]:
+def checked_clouds(stored: np.ndarray | list[np.ndarray], name: str) -> tuple[list[np.ndarray], list[str]]:
     """Return the clouds of an array `(n, P, 3)` or `(P, 3)`, or of a list of `(P_i, 3)`, with a name each.
 
     Returns:

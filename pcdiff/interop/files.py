@@ -12,7 +12,7 @@ from pcdiff.atomic import replacing
 from pcdiff.errors import InputError
 from pcdiff.interop import meshes
 from pcdiff.interop.arrays import read_hdf5, read_npy, read_npz, read_torch
-from pcdiff.interop.checks import as_clouds, check_count, listed
+from pcdiff.interop.checks import check_count, checked_clouds, listed
 from pcdiff.interop.pcd import read_pcd
 from pcdiff.interop.xyz import read_xyz
 
@@ -111,7 +111,7 @@ def _read_file(path: Path, key: str | None, mesh_points: int, seed: int) -> Clou
         stored = meshes.read_mesh(path, mesh_points, seed)
     else:
         raise InputError(f"{path}: expected one of {', '.join(SUFFIXES)}, got {path.suffix or 'no suffix'}")
-    return CloudSet(*as_clouds(stored, str(path) if key is None else f"{path}:{key}"))
+    return CloudSet(*checked_clouds(stored, str(path) if key is None else f"{path}:{key}"))
 
 
 def write_clouds(path: str | os.PathLike, clouds) -> Path:
@@ -135,7 +135,7 @@ def write_clouds(path: str | os.PathLike, clouds) -> Path:
     clouds = np.asarray(clouds)
     if clouds.ndim == 2:
         raise InputError(f"clouds must be (n, P, 3), got {clouds.shape}; clouds[None] makes one cloud a set")
-    checked, _ = as_clouds(clouds, "clouds")
+    checked, _ = checked_clouds(clouds, "clouds")
     with replacing(path) as draft:
         np.save(draft, np.stack(checked), allow_pickle=False)
     return path

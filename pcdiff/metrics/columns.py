@@ -52,10 +52,14 @@ COLUMNS = (
     Column("COV-EMD", "COV-EMD %", 1.0, "high", 2),
     Column("1-NNA-EMD", "1-NNA-EMD %", 1.0, "near 50", 2),
     Column("JSD", "JSD", 1e3, "low", 3),
+    Column("JSD-normalized", "JSD normalized", 1e3, "low", 3),
     # Of reconstructions, in the scales of DPM's tables.
     Column("CD", "CD", 1e4, "low", 3),
+    Column("CD-median", "CD median", 1e4, "low", 3),
     Column("EMD", "EMD", 1e2, "low", 3),
+    Column("EMD-median", "EMD median", 1e2, "low", 3),
     Column("F-score", "F-score", 1.0, "high", 3),
+    Column("F-score-median", "F-score median", 1.0, "high", 3),
 )
 
 

@@ -17,8 +17,10 @@ from pcdiff.metrics.neighbours import TIE_TOLERANCE, Nearest, Neighbours, Progre
 from pcdiff.ops import chamfer, emd_pairs, sliced_bound, slices
 from pcdiff.work import Work
 
-# Half a second of two cores' work; on CUDA, enough pairs to fill the device.
-_PAIRS_IN_A_BLOCK = {"cpu": 64, "cuda": 2048}
+EMD_METHOD = "exact"
+# Seconds of two cores' work; on CUDA about what fills the device. The same everywhere, so that a journal fits.
+_PAIRS_IN_A_BLOCK = 256
+_ROWS_AT_ONCE = 256  # of a matrix, where temporaries of its size are to be avoided
 _SLICED_IN_A_BLOCK = 64  # rows of a matrix of bounds
 # Pairs whose distances might be equal within `TIE_TOLERANCE` are solved, all of them.
 _MARGIN = 1 + 2 * TIE_TOLERANCE
@@ -55,7 +57,7 @@ class _Matrix:
     ) -> None:
         self._xs, self._ys = xs, xs if ys is None else ys
         self._work, self._name, self._effort = work, name, effort
-        self._calls, self._width = 0, _PAIRS_IN_A_BLOCK[xs.device.type]
+        self._calls = 0
         self.symmetric = ys is None
         self.low = self._sliced(slices(xs, centre), None if ys is None else slices(ys, centre))
         self.high = np.full_like(self.low, np.inf)
@@ -74,27 +76,37 @@ class _Matrix:
 
         return np.concatenate([part for (part,) in self._work.map(f"{self._name} slices", rows, compute)])
 
-    def open(self, limit: np.ndarray) -> np.ndarray:
-        """Tell which pairs `(n, m)` are not solved and may be no farther than `limit`, which broadcasts."""
-        return (self.low < self.high) & (self.low <= limit)
+    def lowest_open(self, limit: np.ndarray, k: int, columns: bool = False) -> np.ndarray:
+        """Return pairs `(K, 2)`: of every row the k of least lower bound that are open, or fewer.
+
+        Open are pairs that are not solved and may be no farther than the row's `limit` `(n,)`. With `columns` the
+        columns are looked through instead.
+        """
+        low, high = (self.low.T, self.high.T) if columns else (self.low, self.high)
+        k = min(k, low.shape[1])
+        found = []
+        for first in range(0, len(low), _ROWS_AT_ONCE):
+            part = slice(first, first + _ROWS_AT_ONCE)
+            open_ = (low[part] < high[part]) & (low[part] <= limit[part, None])
+            value = np.where(open_, low[part], np.inf)
+            places = np.argpartition(value, k - 1, axis=1)[:, :k]
+            rows, which = np.nonzero(np.take_along_axis(open_, places, axis=1))
+            found.append(np.stack([first + rows, places[rows, which]], axis=1))
+        pairs = np.concatenate(found)
+        return pairs[:, ::-1] if columns else pairs
 
     def solve(self, pairs: np.ndarray, limit: np.ndarray, progress: Progress) -> None:
         """Solve pairs `(K, 2)` to the end, each unless a bound above its `limit` `(K,)` turns up first."""
-        if self.symmetric:
-            # A pair once, and always in the same direction: float sums depend on it.
-            pairs = np.sort(pairs, axis=1)
-            pairs, first = np.unique(pairs, axis=0, return_index=True)
-            limit = limit[first]
         self._calls += 1
-        blocks = range(0, len(pairs), self._width)
+        blocks = range(0, len(pairs), _PAIRS_IN_A_BLOCK)
 
         def compute(k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            part = slice(k, k + self._width)
+            part = slice(k, k + _PAIRS_IN_A_BLOCK)
             return self._bounds(torch.from_numpy(pairs[part]), torch.from_numpy(limit[part]))
 
         found = self._work.map(f"{self._name} {self._calls}", blocks, compute)
         for k, (low, high, started) in zip(blocks, found, strict=True):
-            i, j = pairs[k : k + self._width].T
+            i, j = pairs[k : k + _PAIRS_IN_A_BLOCK].T
             for a, b in ((i, j), (j, i)) if self.symmetric else ((i, j),):
                 self.low[a, b] = np.maximum(self.low[a, b], low)
                 self.high[a, b] = np.minimum(self.high[a, b], high)
@@ -118,6 +130,9 @@ class _Matrix:
         if started.any():
             found = emd_pairs(self._xs, self._ys, pairs[started], limit[started])
             low[started], high[started] = found.lower_bound.cpu(), found.cost.cpu()
+            # Where float64 sums lose the small distances the solver leaves a gap open: its cost is final then.
+            stuck = started & (low < high) & (low <= limit)
+            low[stuck] = high[stuck]
         return low.numpy(), high.numpy(), started.numpy()
 
 
@@ -138,10 +153,12 @@ def emd_neighbours(
         `pairwise(..., "emd-exact")`; and how it was done.
     """
     effort = Effort()
-    centre = torch.cat([samples, reference]).double().mean(dim=(0, 1))
+    total = sum(clouds.sum(dim=(0, 1), dtype=torch.float64) for clouds in (samples, reference))
+    centre = total / ((len(samples) + len(reference)) * samples.shape[1])
     across = _Matrix(samples, reference, centre, work, f"{name} across", effort)
     _resolve_across(across, progress)
     rows, columns = Nearest.of_rows(across.high), Nearest.of_rows(across.high.T)
+    del across
     within = []
     for clouds, nearest, title in ((samples, rows, "samples"), (reference, columns, "reference")):
         matrix = _Matrix(clouds, None, centre, work, f"{name} {title}", effort)
@@ -154,43 +171,37 @@ def _resolve_across(matrix: _Matrix, progress: Progress) -> None:
     """Solve until the nearest of every row and of every column is known, and all that are as near."""
     dealt, k = 0, 1
     while True:
-        rows = matrix.high.min(axis=1, keepdims=True) * _MARGIN
-        columns = matrix.high.min(axis=0, keepdims=True) * _MARGIN
-        limit = np.maximum(rows, columns)
-        chosen = _lowest(matrix.low, matrix.open(rows), k) | _lowest(matrix.low.T, matrix.open(columns).T, k).T
-        if not chosen.any():
+        rows, columns = (_raised(matrix.high.min(axis=axis)) for axis in (1, 0))
+        chosen = [matrix.lowest_open(rows, k), matrix.lowest_open(columns, k, columns=True)]
+        pairs = np.unique(np.concatenate(chosen), axis=0)
+        if not len(pairs):
             break
-        pairs = np.argwhere(chosen)
-        matrix.solve(pairs, limit[chosen].astype(np.float64), progress)
+        limit = np.maximum(rows[pairs[:, 0]], columns[pairs[:, 1]])
+        matrix.solve(pairs, limit.astype(np.float64), progress)
         dealt += len(pairs)
         k *= 2
-    progress(limit.size - dealt)
+    progress(matrix.low.size - dealt)
 
 
 def _resolve_within(matrix: _Matrix, across: np.ndarray, progress: Progress) -> None:
     """Solve until it is known of every cloud whether one of its own set is nearer than the distance `across`."""
     count, dealt, k = len(across), 0, 1
-    limit = (across * _MARGIN).astype(np.float32)
-    limit = np.where(limit < across * _MARGIN, np.nextafter(limit, np.float32(np.inf)), limit)
+    limit = _raised(across)
     while True:
         undecided = matrix.high.min(axis=1) >= across / _MARGIN
-        reach = np.where(undecided, limit, -np.float32(1))
-        chosen = _lowest(matrix.low, matrix.open(reach[:, None]), k)
-        chosen = np.triu(chosen | chosen.T)
-        if not chosen.any():
+        reach = np.where(undecided, limit, np.float32(-1))
+        # A pair once, and always in the same direction: float sums depend on it.
+        pairs = np.unique(np.sort(matrix.lowest_open(reach, k), axis=1), axis=0)
+        if not len(pairs):
             break
-        pairs = np.argwhere(chosen)
-        matrix.solve(pairs, np.maximum(reach[:, None], reach[None])[chosen].astype(np.float64), progress)
+        matrix.solve(pairs, reach[pairs].max(axis=1).astype(np.float64), progress)
         dealt += len(pairs)
         k *= 2
     progress(count * (count - 1) // 2 - dealt)
 
 
-def _lowest(low: np.ndarray, open_: np.ndarray, k: int) -> np.ndarray:
-    """Mark the k lowest open entries of every row."""
-    k = min(k, low.shape[1])
-    value = np.where(open_, low, np.inf)
-    places = np.argpartition(value, k - 1, axis=1)[:, :k]
-    chosen = np.zeros(low.shape, dtype=bool)
-    np.put_along_axis(chosen, places, True, axis=1)
-    return chosen & open_
+def _raised(distance: np.ndarray) -> np.ndarray:
+    """Return distances in float32, raised by the margin and never rounded below it."""
+    wanted = distance.astype(np.float64) * _MARGIN
+    limit = wanted.astype(np.float32)
+    return np.where(limit < wanted, np.nextafter(limit, np.float32(np.inf)), limit)

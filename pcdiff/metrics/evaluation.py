@@ -12,6 +12,7 @@ from pcdiff.errors import InputError
 from pcdiff.metrics._inputs import as_clouds
 from pcdiff.metrics.bootstrap import LEVEL, RESAMPLES, jsd_interval, pooled_interval
 from pcdiff.metrics.columns import COLUMNS, markdown
+from pcdiff.metrics.emd_search import EMD_METHOD
 from pcdiff.metrics.generation import Scores, Steps, check_sets, named, pairs_compared, score_by
 from pcdiff.metrics.jsd import jsd_legacy, jsd_normalized, outside_share
 from pcdiff.metrics.memorisation import memorisation
@@ -21,8 +22,10 @@ from pcdiff.ops import estimated_emd_seconds
 from pcdiff.work import Work
 
 EMD_LIMIT_SECONDS = 600.0
-# The search for neighbours took 6 % of the time of all pairs for 100 clouds, 2 % for 405 (benchmarks/metrics.py).
-_SHARE_OF_PAIRS = 0.06
+# The search for neighbours took 2 % of the time of all pairs for 405 clouds (docs/results.md).
+_SHARE_OF_PAIRS = 0.03
+# Not those of this process: whether the EMD is computed must not depend on who does the work.
+_NOMINAL_THREADS = 2
 _FLOOR = "training clouds in the samples' place"
 
 
@@ -36,7 +39,7 @@ def evaluate(
     emd: bool | None = None,
     floor: bool = True,
     resamples: int = RESAMPLES,
-    seed: int = 2020,
+    seed: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     work: Work | None = None,
 ) -> dict:
@@ -49,11 +52,11 @@ def evaluate(
         protocol: a name from `PROTOCOLS`.
         num_points: compare so many points of every cloud, chosen by the protocol's rule; None takes the protocol's
             number, or all where there are fewer.
-        emd: True or False; None computes it where the estimate stays below ten minutes (`emd_seconds`).
+        emd: True or False; None computes it where `emd_seconds` stays below ten minutes.
         floor: score n training clouds, drawn at random, in the samples' place, so that the scores have something to
             stand beside; needs n of them.
         resamples: of the bootstrap intervals; 0 leaves these out.
-        seed: of the bootstrap, and of the draw of the training clouds.
+        seed: of the bootstrap, and of the draw of the training clouds; the protocol's by default.
         progress: called with (pairs of clouds compared, pairs in all).
         work: shares the work and keeps what is finished; by default this process does all.
 
@@ -78,10 +81,11 @@ def evaluate(
     sets = prepared(samples=samples, reference=reference, train=train, protocol=chosen, num_points=num_points)
     ours, theirs, trained = sets["samples"], sets["reference"], sets.get("train")
 
-    reason = None if emd else _why_no_emd(ours, theirs, emd)
-    distances = ["cd"] if reason else ["cd", "emd"]
-    check_sets(ours, theirs, distances)
+    seed = chosen.seed if seed is None else seed
     stand_ins = _drawn(trained, len(theirs), seed) if floor else None
+    reason = None if emd else _why_no_emd(ours, theirs, emd, 1 if stand_ins is None else 2)
+    distances = [distance for distance in chosen.distances if not (reason and distance == "emd")]
+    check_sets(ours, theirs, distances)
     if stand_ins is not None and "emd" in distances and stand_ins.shape[1] != theirs.shape[1]:
         stand_ins = None
 
@@ -111,16 +115,16 @@ def evaluate(
         name: {"reference_index": each.nearest_reference.tolist(), "distance": each.sample_distance.tolist()}
         for name, each in found.items()
     }
-    details["EMD"] = (
-        {"left_out": reason} if reason else {"method": chosen.emd_method, "tolerance": 0.0} | details["EMD"]
-    )
+    if reason:
+        details["EMD"] = {"left_out": reason}
+    else:
+        details["EMD"] |= {"method": EMD_METHOD, "tolerance": 0.0}
     details["JSD"] = {
         "form": "legacy: 28^3 grid in a sphere of radius 0.5, points outside snapped to it",
         "outside_share": {"samples": outside_share(ours), "reference": outside_share(theirs)},
-        "JSD-normalized": jsd_normalized(ours, theirs),
     }
     details["scales_in_print"] = {c.name: c.scale for c in COLUMNS if c.name in result["scores"] and c.scale != 1}
-    details["notes"] = _notes(chosen, reference, ours, theirs, details)
+    details["notes"] = _notes(chosen, reference, ours, theirs, seed, details)
     if floor and trained is not None and stand_ins is None:
         details["notes"].append(_why_no_floor(trained, theirs))
     return result | {"details": details, "seed": seed}
@@ -154,11 +158,11 @@ def fingerprint(clouds: Tensor) -> str:
 
 
 def emd_seconds(clouds: int, points: int) -> float:
-    """Return a rough estimate of the seconds that the EMD scores of two sets of `clouds` clouds take here.
+    """Return a rough estimate of the seconds that the EMD scores of two sets of `clouds` clouds take on two cores.
 
     Most pairs are never solved: see `pcdiff.metrics.emd_search`.
     """
-    return _SHARE_OF_PAIRS * estimated_emd_seconds(pairs_compared(clouds), points)
+    return _SHARE_OF_PAIRS * estimated_emd_seconds(pairs_compared(clouds), points, _NOMINAL_THREADS)
 
 
 def table(result: dict) -> str:
@@ -202,7 +206,7 @@ def table(result: dict) -> str:
 
 def _scored(found: dict[str, Scores], ours: Tensor, theirs: Tensor, resamples: int, seed: int) -> dict:
     """Return `scores` of one set, and `intervals` where they are wanted."""
-    scores = named(found) | {"JSD": jsd_legacy(ours, theirs)}
+    scores = named(found) | {"JSD": jsd_legacy(ours, theirs), "JSD-normalized": jsd_normalized(ours, theirs)}
     if not resamples:
         return {"scores": scores}
     settings: dict[str, Any] = {"resamples": resamples, "level": LEVEL, "seed": seed}
@@ -211,7 +215,8 @@ def _scored(found: dict[str, Scores], ours: Tensor, theirs: Tensor, resamples: i
         for short, groups in each.terms().items():
             name = f"{short}-{distance}"
             intervals[name] = list(pooled_interval(*groups, name=name, **settings))
-    intervals["JSD"] = list(jsd_interval(ours, theirs, **settings))
+    for name, normalized in (("JSD", False), ("JSD-normalized", True)):
+        intervals[name] = list(jsd_interval(ours, theirs, normalized=normalized, name=name, **settings))
     return {"scores": scores, "intervals": intervals}
 
 
@@ -236,22 +241,22 @@ def _why_no_floor(train: Tensor, reference: Tensor) -> str:
     return f"no row of training clouds: they have {train.shape[1]} points, the reference {reference.shape[1]}"
 
 
-def _why_no_emd(ours: Tensor, theirs: Tensor, emd: bool | None) -> str | None:
-    """Return why the EMD is left out, None where it is not."""
+def _why_no_emd(ours: Tensor, theirs: Tensor, emd: bool | None, comparisons: int) -> str | None:
+    """Return why the EMD is left out of so many comparisons of like size, None where it is not."""
     if emd is not None:
         return "not asked for"
     if ours.shape[1] != theirs.shape[1]:
         return f"point counts differ ({ours.shape[1]} and {theirs.shape[1]})"
-    seconds = emd_seconds(len(ours), ours.shape[1])
+    seconds = comparisons * emd_seconds(len(ours), ours.shape[1])
     if seconds > EMD_LIMIT_SECONDS:
         return (
-            f"it would take about {seconds / 60:.0f} min here (limit {EMD_LIMIT_SECONDS / 60:.0f}); "
+            f"it would take about {seconds / 60:.0f} min on two cores (limit {EMD_LIMIT_SECONDS / 60:.0f}); "
             "ask for it with emd=True (--emd yes), or compare fewer points with num_points"
         )
     return None
 
 
-def _notes(chosen: Protocol, reference, ours: Tensor, theirs: Tensor, details: dict) -> list[str]:
+def _notes(chosen: Protocol, reference, ours: Tensor, theirs: Tensor, seed: int, details: dict) -> list[str]:
     """Return what a reader must know before comparing the scores with others."""
     notes = []
     points = {ours.shape[1], theirs.shape[1]}
@@ -261,6 +266,8 @@ def _notes(chosen: Protocol, reference, ours: Tensor, theirs: Tensor, details: d
             f"not comparable with published `{chosen.name}` figures, which use {chosen.points} points, not {here}; "
             "fewer points mean larger distances"
         )
+    if seed != chosen.seed:
+        notes.append(f"seed {seed}, where the protocol has {chosen.seed}")
     if chosen.already_chosen(reference):
         notes.append(
             f"the reference clouds have {chosen.points} points, so they are taken to be the points "

@@ -35,9 +35,10 @@ class Nearest:
     def of_rows(cls, matrix: np.ndarray) -> "Nearest":
         """Read the nearest column of every row off a matrix `(n, m)`."""
         index = matrix.argmin(axis=1)
-        distance = np.take_along_axis(matrix, index[:, None], axis=1)
-        tied = equal(matrix, distance).sum(axis=1) > 1
-        return cls(distance[:, 0].astype(np.float64), index, tied)
+        distance = np.take_along_axis(matrix, index[:, None], axis=1)[:, 0].astype(np.float64)
+        # Row by row: no further array of the matrix's size.
+        tied = [equal(row.astype(np.float64), least).sum() > 1 for row, least in zip(matrix, distance, strict=True)]
+        return cls(distance, index, np.array(tied))
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,16 @@ class Protocol:
     description: str
     data_unit: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what no code stands behind."""
+        for name, value, known in (
+            ("normalisation", self.normalisation, NORMALISATIONS),
+            ("reference_points", self.reference_points, REFERENCE_POINTS),
+            ("emd_method", self.emd_method, ("exact",)),
+        ):
+            if value not in known:
+                raise InputError(f"{name} of protocol {self.name} must be one of {sorted(known)}, got {value!r}")
+
     @property
     def skips_points(self) -> bool:
         """Whether the rule for the reference's points needs more of them than are compared."""

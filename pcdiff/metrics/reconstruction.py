@@ -7,13 +7,13 @@ import torch
 
 from pcdiff.errors import InputError
 from pcdiff.metrics._inputs import as_clouds
+from pcdiff.metrics.columns import markdown
 from pcdiff.ops import emd as earth_mover
 from pcdiff.ops import nearest
+from pcdiff.work import Work
 
 F_SCORE_THRESHOLD = 1e-3  # squared distance, the peers' default
 _CLOUDS_AT_ONCE = 64  # between two calls of `progress`
-# In print: scale, unit and digits of each score.
-_COLUMNS = {"CD": (1e4, "×10⁴ ↓", 3), "EMD": (1e2, "×10² ↓", 3), "F-score": (1.0, "↑", 3)}
 
 Progress = Callable[[int, int], None]
 
@@ -141,6 +141,7 @@ def reconstruction_report(
     thresholds: Sequence[float] = (),
     emd: bool = True,
     progress: Progress | None = None,
+    work: Work | None = None,
 ) -> dict:
     """Score reconstructions, and the oracle (`oracle_scores`) beside them at one number of points.
 
@@ -155,6 +156,7 @@ def reconstruction_report(
         thresholds: further ones.
         emd: also the exact Earth Mover's Distance.
         progress: called with (pairs done, pairs in all), over all comparisons.
+        work: shares the work and keeps what is finished; by default this process does all.
 
     Returns:
         A dict ready for JSON: what `reconstruction_scores` returns, and `oracle` with `points`, of both its rows;
@@ -181,9 +183,10 @@ def reconstruction_report(
     if ours.shape[1] == theirs.shape[1] == points:
         del pairs["cut"]
     scored: dict[str, dict] = {}
+    work = work or Work()
     for row, pair in pairs.items():
         part = _part_of(progress, len(scored), len(pairs))
-        scored[row] = _score_pair(*pair, threshold, thresholds, emd, part)
+        scored[row] = _score_pair(*pair, threshold, thresholds, emd, part, work, row)
     cut, oracle = scored.get("cut", scored["whole"]), scored["oracle"]
     return scored["whole"] | {
         "oracle": {
@@ -201,26 +204,27 @@ def reconstruction_table(result: dict) -> str:
 
     Example:
         >>> print(reconstruction_table(result))  # doctest: +SKIP
-        | | points | CD ×10⁴ ↓ | CD median ×10⁴ ↓ | ...
+        |                                                 | CD ×10⁴ ↓ | CD median ×10⁴ ↓ | ...
     """
-    counts, oracle, details = result["counts"], result.get("oracle"), result["details"]
+    counts, oracle = result["counts"], result.get("oracle")
     p, q = counts["points"]
-    lines = {("reconstructions", str(p) if p == q else f"{p} against {q}"): (result["scores"], details)}
+    rows = {f"reconstructions, {p if p == q else f'{p} against {q}'} points": result["scores"]}
     notes = [
         f"{counts['pairs']} pairs, distances in the clouds' own unit. CD: squared, both directions added; F-score: "
-        f"points nearer than {details['F-score']['threshold']:g}, a squared distance."
+        f"points nearer than {result['details']['F-score']['threshold']:g}, a squared distance."
     ]
+    for further, found in result["details"]["F-score"].get("at", {}).items():
+        notes.append(f"F-score at {further}: mean {found['mean']:.3f}, median {found['median']:.3f}.")
     if oracle is not None:
-        at, details = str(oracle["points"]), oracle["details"]
+        at = oracle["points"]
         # Where the oracle stands at all points, this is the first line once more and leaves it as it was.
-        lines["reconstructions", at] = (oracle["reconstructions"], details["reconstructions"])
-        lines["oracle (two samplings of one shape)", at] = (oracle["scores"], details["oracle"])
+        rows[f"reconstructions, {at} points"] = oracle["reconstructions"]
+        rows[f"oracle (two samplings of one shape), {at} points"] = oracle["scores"]
         notes.append(f"Oracle: {oracle['samplings']}; what the exact shape scores, its points drawn anew.")
-        if len(lines) > 2:
+        if len(rows) > 2:
             notes.append(f"Note: compare the oracle with the row of {at} points; fewer mean larger distances.")
-    rows = [{"": name, "points": points} | _cells(*scores) for (name, points), scores in lines.items()]
-    table = [list(rows[0]), ["---", *["---:"] * (len(rows[0]) - 1)], *(list(row.values()) for row in rows)]
-    return "\n".join([*("| " + " | ".join(row) + " |" for row in table), "", *notes]) + "\n"
+    table = markdown([(label, scores, None) for label, scores in rows.items()], highlight=False)
+    return "\n".join([table, "", *notes]) + "\n"
 
 
 def _check_pair(sets: dict, emd: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -236,41 +240,45 @@ def _check_pair(sets: dict, emd: bool) -> tuple[torch.Tensor, torch.Tensor]:
     return a, b
 
 
-def _score_pair(ours, theirs, threshold, thresholds, emd, progress) -> dict:
-    """Do what `reconstruction_scores` promises, with checked clouds."""
+def _score_pair(ours, theirs, threshold, thresholds, emd, progress, work=None, name="pairs") -> dict:
+    """Do what `reconstruction_scores` promises, with checked clouds, block by block."""
     if isinstance(thresholds, int | float):
         raise InputError(f"thresholds must be several, got {thresholds}; a single one is threshold={thresholds}")
-    per_cloud: dict[str, list[float]] = {"CD": [], "EMD": [], "F-score": []}
-    if not emd:
-        del per_cloud["EMD"]
-    at: dict[str, list[float]] = {str(float(further)): [] for further in thresholds}
-    for first in range(0, len(ours), _CLOUDS_AT_ONCE):
+    at = [threshold, *map(float, thresholds)]
+
+    def compute(first: int) -> tuple[np.ndarray, ...]:
         # float64: a distance close to the F-score's threshold must fall on the right side of it.
         a, b = (clouds[first : first + _CLOUDS_AT_ONCE].double() for clouds in (ours, theirs))
         there, back = nearest(a, b).squared_distance, nearest(b, a).squared_distance
-        per_cloud["CD"] += (there.mean(dim=1) + back.mean(dim=1)).tolist()
-        for row in zip(there.cpu().numpy(), back.cpu().numpy(), strict=True):
-            per_cloud["F-score"].append(f_score(*row, threshold)[0])
-            for further, values in at.items():
-                values.append(f_score(*row, float(further))[0])
-        if emd:
-            per_cloud["EMD"] += earth_mover(a, b, method="exact").cost.tolist()
+        cd = there.mean(dim=1) + back.mean(dim=1)
+        rows = zip(there.cpu().numpy(), back.cpu().numpy(), strict=True)
+        f_scores = np.array([[f_score(*row, each)[0] for each in at] for row in rows])
+        cost = earth_mover(a, b, method="exact").cost if emd else cd.new_zeros(0)
+        return cd.cpu().numpy(), cost.cpu().numpy(), f_scores
+
+    firsts, found = range(0, len(ours), _CLOUDS_AT_ONCE), []
+    for first, arrays in zip(firsts, (work or Work()).map(name, firsts, compute), strict=True):
+        found.append(arrays)
         if progress is not None:
-            progress(first + len(a), len(ours))
+            progress(min(first + _CLOUDS_AT_ONCE, len(ours)), len(ours))
+    cd, cost, f_scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    per_cloud = {"CD": cd, "EMD": cost, "F-score": f_scores[:, 0]}
+    if not emd:
+        del per_cloud["EMD"]
     scores = {}
-    for name, values in per_cloud.items():
-        scores[name] = float(np.mean(values))
-        scores[f"{name}-median"] = float(np.median(values))
+    for score, values in per_cloud.items():
+        scores[score] = float(np.mean(values))
+        scores[f"{score}-median"] = float(np.median(values))
     details: dict = {"threshold": threshold, "threshold_on": "squared distance"}
-    if at:
+    if len(at) > 1:
         details["at"] = {
-            further: {"mean": float(np.mean(values)), "median": float(np.median(values))}
-            for further, values in at.items()
+            str(further): {"mean": float(np.mean(values)), "median": float(np.median(values))}
+            for further, values in zip(at[1:], f_scores[:, 1:].T, strict=True)
         }
     return {
         "counts": {"pairs": len(ours), "points": [ours.shape[1], theirs.shape[1]]},
         "scores": scores,
-        "per_cloud": per_cloud,
+        "per_cloud": {score: values.tolist() for score, values in per_cloud.items()},
         "details": {"F-score": details},
     }
 
@@ -280,15 +288,3 @@ def _part_of(progress: Progress | None, part: int, parts: int) -> Progress | Non
     if progress is None:
         return None
     return lambda done, total: progress(part * total + done, parts * total)
-
-
-def _cells(scores: dict, details: dict) -> dict[str, str]:
-    """Return header -> printed value of one row's scores."""
-    cells = {}
-    for name, (scale, unit, digits) in _COLUMNS.items():
-        if name in scores:
-            cells[f"{name} {unit}"] = f"{scores[name] * scale:.{digits}f}"
-            cells[f"{name} median {unit}"] = f"{scores[f'{name}-median'] * scale:.{digits}f}"
-    for further, values in details["F-score"].get("at", {}).items():
-        cells[f"F-score at {further} {unit}"] = f"{values['mean'] * scale:.{digits}f}"
-    return cells

@@ -9,7 +9,7 @@ from pcdiff.errors import InputError
 from pcdiff.ops import _assignment, _check
 
 _FRAMES = 32
-# A cloud's projections are kept as this many means of neighbouring order statistics, where its size divides so.
+# A cloud's projections are kept as this many sums of neighbouring order statistics.
 _QUANTILES = 256
 # Of two sets' bounds, this many floats are worked on at once.
 _FLOATS_AT_ONCE = 1 << 24
@@ -76,7 +76,8 @@ class Slices(NamedTuple):
     """The sorted projections of a set of n clouds; see `slices`.
 
     Attributes:
-        quantiles: `(3 F, n, Q)` float32, for each axis of F frames.
+        quantiles: `(3 F, n, Q)` float32, for each axis of F frames: sums of neighbouring order statistics, divided
+            by the number of points.
         reach: the largest distance of a point from the centre.
     """
 
@@ -95,15 +96,17 @@ def slices(clouds: torch.Tensor, centre: torch.Tensor) -> Slices:
     if clouds.shape[2] != 3:
         raise InputError(f"clouds must be (n, N, 3), got {tuple(clouds.shape)}")
     points = clouds.shape[1]
-    width = max(w for w in range(1, points + 1) if points % w == 0 and points // w >= min(points, _QUANTILES))
     axes = _frames(_FRAMES).flatten(0, 1).to(clouds.device)
-    quantiles = clouds.new_empty((len(axes), len(clouds), points // width), dtype=torch.float32)
+    terms = min(points, _QUANTILES)
+    ends = (torch.arange(1, terms + 1, device=clouds.device) * points) // terms
+    quantiles = clouds.new_empty((len(axes), len(clouds), terms), dtype=torch.float32)
     reach = 0.0
     for i, cloud in enumerate(clouds):
         centred = cloud.double() - centre
         reach = max(reach, float(centred.norm(dim=1).max()))
         ordered = (axes @ centred.T).sort(dim=1).values
-        quantiles[:, i] = ordered.unflatten(1, (-1, width)).mean(dim=2)
+        sums = ordered.cumsum(dim=1)[:, ends - 1].diff(dim=1, prepend=ordered.new_zeros(len(axes), 1))
+        quantiles[:, i] = sums / points
     return Slices(quantiles, reach)
 
 
@@ -114,7 +117,7 @@ def sliced_bound(xs: Slices, ys: Slices) -> torch.Tensor:
     barycenter and its application to texture mixing", SSVM 2011). So with `W_k` the mean distance of the sorted
     projections on axis k of an orthonormal frame, `EMD >= |(W_1, W_2, W_3)|`: the mean length of the moves is at
     least the length of their mean absolute components. The largest over 32 frames is returned, which is never below
-    the distance of the centroids. Means over neighbouring order statistics stand for these, which only lowers the
+    the distance of the centroids. Sums of neighbouring order statistics stand for these, which only lowers the
     bound, and rounding is subtracted.
 
     Args:
@@ -126,7 +129,7 @@ def sliced_bound(xs: Slices, ys: Slices) -> torch.Tensor:
     rows = max(1, _FLOATS_AT_ONCE // (axes * out.shape[1]))
     for first in range(0, count, rows):
         part = xs.quantiles[:, first : first + rows]
-        distance = torch.cdist(part, ys.quantiles, p=1.0) / terms  # (3 F, rows, R)
+        distance = torch.cdist(part, ys.quantiles, p=1.0)  # (3 F, rows, R)
         out[first : first + rows] = distance.unflatten(0, (-1, 3)).norm(dim=1).amax(dim=0)
     return (out * (1 - (terms + 8) * _EPSILON) - 8 * reach * _EPSILON).clamp_(min=0)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pcdiff import ops
 from pcdiff.config import EvaluateConfig
+from pcdiff.errors import InputError
 from pcdiff.interop import CloudSet, read_cloud_set, stack_clouds
 from pcdiff.metrics import emd_seconds, evaluate, fingerprint, get_protocol, reconstruction_report
 from pcdiff.metrics.evaluation import EMD_LIMIT_SECONDS
@@ -42,6 +43,9 @@ def score_files(config: EvaluateConfig) -> dict[str, Any] | None:
         result = compared(config, work, **sets)
         for name, file in files.items():
             result["dataset"][name]["source"] = str(file)
+        result["settings"] = settings_of(config)
+        if config.point_rule is not None:
+            result["details"]["notes"].append(f"points chosen by the rule {config.point_rule}")
         report(result, places)
         title = f"{config.samples.name} against {config.reference.name}, protocol {protocol.name}"
         picture(result, places, title, num_points=config.num_points, **sets)
@@ -50,8 +54,11 @@ def score_files(config: EvaluateConfig) -> dict[str, Any] | None:
     return finish(config, places, settings, job)
 
 
-def score_reconstructions(config: EvaluateConfig) -> dict[str, Any]:
+def score_reconstructions(config: EvaluateConfig) -> dict[str, Any] | None:
     """Score `config.reconstructions` against the `config.reference` they stand for; print it, write it where asked.
+
+    Returns:
+        The result, or None when a limit or a signal stopped the work.
 
     Raises:
         InputError: a file is unreadable, or the sets do not pair up.
@@ -59,19 +66,29 @@ def score_reconstructions(config: EvaluateConfig) -> dict[str, Any]:
     files = {"reconstructions": config.reconstructions, "reference": config.reference, "second": config.oracle}
     files = {name: file for name, file in files.items() if file is not None}
     sets = {name: clouds[: limit(config)] for name, clouds in _stacked(config, files, _MESH_POINTS).items()}
-    result = reconstructed(config, **sets)
-    result["unit"] = "the files' own"
-    result["dataset"] = {
-        name: {"source": str(file), "sha256": fingerprint(sets[name])} for name, file in files.items()
-    }
-    result["seed"] = config.seed
-    report(result, Places.asked_for(config))
-    return result
+    places = Places.asked_for(config)
+    hashes = {name: fingerprint(clouds) for name, clouds in sets.items()}
+
+    def job(work: Work) -> dict[str, Any]:
+        result = reconstructed(config, work, **sets)
+        result["unit"] = "the files' own"
+        result["dataset"] = {name: {"source": str(file), "sha256": hashes[name]} for name, file in files.items()}
+        result |= {"settings": settings_of(config), "seed": config.seed}
+        report(result, places)
+        return result
+
+    return finish(config, places, asked(config) | hashes, job)
+
+
+def settings_of(config: EvaluateConfig) -> dict[str, Any]:
+    """Return the flags that decide the numbers, for the result."""
+    names = "split", "num_points", "point_rule", "num_samples", "preset", "emd", "truncate_std", "flexibility"
+    return {name: value for name in names if (value := getattr(config, name)) is not None}
 
 
 def asked(config: EvaluateConfig) -> dict[str, Any]:
     """Return the flags that decide what is compared, for a journal's settings."""
-    names = "protocol", "num_points", "num_samples", "preset", "emd", "floor", "seed"
+    names = "protocol", "num_points", "point_rule", "num_samples", "preset", "emd", "floor", "seed"
     return {name: getattr(config, name) for name in names}
 
 
@@ -94,7 +111,7 @@ def compared(config: EvaluateConfig, work: Work, **sets: Tensor) -> dict[str, An
         )
 
 
-def reconstructed(config: EvaluateConfig, **sets: Tensor) -> dict[str, Any]:
+def reconstructed(config: EvaluateConfig, work: Work, **sets: Tensor) -> dict[str, Any]:
     """Return `reconstruction_report`'s result for `reconstructions`, `reference` and maybe `second`, with a bar."""
     pairs, points = len(sets["reference"]), sets["reference"].shape[1]
     emd = with_emd(config)
@@ -102,7 +119,7 @@ def reconstructed(config: EvaluateConfig, **sets: Tensor) -> dict[str, Any]:
         seconds = pairs * emd_seconds(pairs, points) / pairs_compared(pairs)
         emd = seconds < EMD_LIMIT_SECONDS and points == sets["reconstructions"].shape[1]
     with bar("comparing", "pair") as progress:
-        return reconstruction_report(**sets, emd=emd, progress=progress)
+        return reconstruction_report(**sets, emd=emd, progress=progress, work=work)
 
 
 def with_emd(config: EvaluateConfig) -> bool | None:
@@ -126,6 +143,14 @@ def _stacked(
     if config.point_rule is not None and wanted is None:
         smallest = min(len(cloud) for held in sets.values() for cloud in held.clouds)
         wanted = min(smallest, points or smallest)
+
+    for name in whole:
+        sizes = {len(cloud) for cloud in sets[name].clouds}
+        if len(sizes) > 1:
+            raise InputError(
+                f"{files[name]}: protocol {config.protocol} chooses the points of the {name} clouds itself, so "
+                f"they must be of one size, got {min(sizes)} to {max(sizes)} points"
+            )
 
     def stack(name: str, held: CloudSet) -> Tensor:
         cut = (None, None) if name in whole else (wanted, config.point_rule)

@@ -13,9 +13,9 @@ import pcdiff
 from pcdiff import distributed
 from pcdiff.config import EvaluateConfig
 from pcdiff.errors import InputError
-from pcdiff.runs import log, write_settings
+from pcdiff.runs import log, remove_settings, write_settings
 from pcdiff.sampling import CHUNK
-from pcdiff.training import interruptible
+from pcdiff.training import interruptible, resolve_device
 from pcdiff.work import Journal, Stopped, Work
 
 T = TypeVar("T")
@@ -58,18 +58,27 @@ def finish(config: EvaluateConfig, places: Places, settings: dict[str, Any], job
     Raises:
         InputError: the journal belongs to other settings, or another process of the job has others.
     """
-    settings = {**settings, "version": pcdiff.__version__}
+    settings = {**settings, "version": pcdiff.__version__, "device": resolve_device(config.device).type}
     if distributed.broadcast(settings) != settings:
         raise InputError(
             f"process {distributed.rank()} reads other clouds or flags than process 0; give all the same files"
         )
-    journal = None
-    if distributed.rank() == 0 and places.results is not None:
-        journal = Journal(places.beside(".partial"), settings, config.save_every)
-        if journal.records:
-            log.info("goes on after %d finished blocks of work", len(journal.records))
+
+    def begin() -> None:
         if places.folder is not None:
             write_settings(places.folder, replace(config, resume=None))
+
+    journal, refused = None, None
+    if distributed.rank() == 0 and places.results is not None:
+        try:
+            journal = Journal(places.beside(".partial"), settings, config.save_every, begin)
+        except InputError as error:
+            refused = str(error)
+    refused = distributed.broadcast(refused)  # no process waits for one that has left
+    if refused is not None:
+        raise InputError(refused)
+    if journal is not None and journal.records:
+        log.info("goes on after %d finished blocks of work", len(journal.records))
     started = time.monotonic()
     with interruptible() as signals, journal or nullcontext():
         try:
@@ -81,12 +90,10 @@ def finish(config: EvaluateConfig, places: Places, settings: dict[str, Any], job
             elif distributed.rank() == 0:
                 log.info("stopped; nothing is kept without --out or --output")
             return None
-        except InputError:
-            if journal is not None and journal.empty:  # the input was refused: nothing was begun
-                journal.remove()
-            raise
     if journal is not None:
         journal.remove()
+        if places.folder is not None:
+            remove_settings(places.folder)
     return result
 
 
@@ -98,8 +105,9 @@ def generated_enough(config: EvaluateConfig, work: Work) -> bool:
 @contextmanager
 def bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Give a `progress(done, total)` that moves a bar with the time left, on the process that prints."""
-    hidden = distributed.rank() > 0
-    with tqdm(unit=unit, unit_scale=unit == "pair", desc=what, leave=False, disable=hidden) as shown:
+    # None: shown on a terminal only. Input that is refused at once is not preceded by a bar.
+    hidden = True if distributed.rank() > 0 else None
+    with tqdm(unit=unit, unit_scale=unit == "pair", desc=what, leave=False, disable=hidden, delay=0.5) as shown:
 
         def progress(done: int, total: int) -> None:
             shown.total = total

@@ -32,9 +32,9 @@ def compare_results(files: Sequence[Path]) -> str:
 
 def report(result: dict[str, Any], places: Places) -> None:
     """Complete a result, print its table, and write JSON and table; on the process that writes."""
-    result |= {"version": pcdiff.__version__, "commit": source_commit()}
     if distributed.rank() > 0:
         return
+    result |= {"version": pcdiff.__version__, "commit": source_commit()}
     text = table(result) if "protocol" in result else reconstruction_table(result)
     if result["dataset"].get("stand_in"):
         text += "\nThese are scores on built-in STAND-IN shapes; they compare with nothing published.\n"

@@ -8,14 +8,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from pcdiff import distributed
+from pcdiff import distributed, metrics
 from pcdiff.checkpoint import load, locate
 from pcdiff.config import EvaluateConfig, RunConfig
 from pcdiff.errors import InputError
 from pcdiff.metrics import fingerprint, get_protocol
 from pcdiff.models import LatentPriorModel, PointCloudModel
 from pcdiff.sampling import chunks, draw_chunk, reconstruct_chunk
-from pcdiff.scoring.files import asked, compared, limit, reconstructed
+from pcdiff.scoring.files import asked, compared, limit, reconstructed, settings_of
 from pcdiff.scoring.job import Places, bar, finish, generated_enough
 from pcdiff.scoring.report import picture, report
 from pcdiff.sessions import keep_clouds
@@ -88,7 +88,7 @@ def score_run(
     }
     title = f"{folder.name}, {dataset['name']}, step {model.metadata['step']}"
     facts = {"trained_on": trained_on, "split": config.split, "checkpoint": file.stem}
-    facts |= {"step": model.metadata["step"], "seed": config.seed}
+    facts |= {"step": model.metadata["step"], "seed": config.seed, "settings": settings_of(config)}
     reference = reference[: limit(config)]
     if isinstance(model, LatentPriorModel):
         if protocol.data_unit:
@@ -105,6 +105,7 @@ def score_run(
             sets = {"samples": samples, "reference": reference, "train": train}
             result = compared(config, work, **sets)
             result |= facts | {"dataset": dataset | result["dataset"]}
+            result["details"]["notes"] += _deviations(config, protocol, trained_on, dataset)
             if distributed.rank() == 0:
                 keep_clouds(places.folder, "samples", made, f"samples: {title}")
             report(result, places)
@@ -116,7 +117,7 @@ def score_run(
 
         def job(work: Work) -> dict[str, Any]:
             made = _reconstructed(config, run, model, work, clouds)
-            result = _compared_with_inputs(config, split, made, reference)
+            result = _compared_with_inputs(config, work, split, made, reference)
             result |= facts | {"dataset": dataset | result["dataset"]}
             if distributed.rank() == 0:
                 pairs = torch.stack([clouds, made], dim=1).flatten(0, 1)
@@ -166,16 +167,32 @@ def _in_chunks(what: str, draw: Callable[[int], Tensor], config: EvaluateConfig,
     return torch.cat(made)[:count]
 
 
-def _compared_with_inputs(config: EvaluateConfig, split: Split, made: Tensor, reference: Tensor) -> dict[str, Any]:
+def _compared_with_inputs(
+    config: EvaluateConfig, work: Work, split: Split, made: Tensor, reference: Tensor
+) -> dict[str, Any]:
     """Score reconstructions of the reference's first points, in the data set's own unit, as DPM's tables do."""
     points = made.shape[1]
     sets = {"reconstructions": split.denormalise(made, range(len(made))), "reference": reference[:, :points]}
     if reference.shape[1] >= 2 * points:
         sets["second"] = reference[:, points : 2 * points]
-    result = reconstructed(config, **sets)
+    result = reconstructed(config, work, **sets)
     result["unit"] = "the data set's own (denormalised)"
     result["dataset"] = {name: {"sha256": fingerprint(part)} for name, part in sets.items()}
     return result
+
+
+def _deviations(
+    config: EvaluateConfig, protocol: metrics.Protocol, trained_on: dict[str, Any], dataset: dict[str, Any]
+) -> list[str]:
+    """Return notes on what is not as the protocol or the training had it."""
+    notes = []
+    if config.split != protocol.split:
+        notes.append(f"compared with the {config.split} split, where the protocol has the {protocol.split} split")
+    if config.truncate_std is not None:
+        notes.append(f"latents cut off at {config.truncate_std:g} standard deviations")
+    if trained_on["fingerprint"] != dataset["fingerprint"]:
+        notes.append(f"trained on {_named(trained_on)}, compared with {_named(dataset)}")
+    return notes
 
 
 def _flexibility(config: EvaluateConfig, run: RunConfig) -> float:

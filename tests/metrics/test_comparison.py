@@ -151,10 +151,13 @@ def test_reconstructions_compare_among_themselves_only():
     table = compare([("one", one), ("other", other)])
     assert [cell.strip() for cell in table.splitlines()[0].split("|")[2:-1]] == [
         "CD ×10⁴ ↓",
+        "CD median ×10⁴ ↓",
         "EMD ×10² ↓",
+        "EMD median ×10² ↓",
         "F-score ↑",
+        "F-score median ↑",
     ]
-    assert _row(table, "other")[2] == "–"
+    assert _row(table, "other")[3] == "–"
     assert "*a resampled cloud*" in table
     assert "Reconstructions of 4 clouds, 32 points each." in table
     with pytest.raises(InputError, match=r"^one and new: reconstruction and generation scores; the two kinds"):

@@ -26,7 +26,7 @@ def test_result_is_json_and_complete():
     assert result["protocol"] == get_protocol("dpm").to_dict()
     assert result["counts"] == {"samples": 5, "reference": 5, "points": 40}
     names = {f"{score}-{distance}" for score in ("MMD", "COV", "1-NNA") for distance in ("CD", "EMD")}
-    assert set(result["scores"]) == names | {"JSD"}
+    assert set(result["scores"]) == names | {"JSD", "JSD-normalized"}
     emd = result["details"]["EMD"]
     assert (emd["method"], emd["tolerance"], emd["pairs"]) == ("exact", 0, 45)
     assert emd["bounded"] + emd["stopped_early"] + emd["solved_to_the_end"] == 45
@@ -35,7 +35,12 @@ def test_result_is_json_and_complete():
     for name, score in result["scores"].items():
         low, high = intervals[name]
         assert low <= score <= high
-    assert result["details"]["scales_in_print"] == {"MMD-CD": 1000, "MMD-EMD": 10, "JSD": 1000}
+    assert result["details"]["scales_in_print"] == {
+        "MMD-CD": 1000,
+        "MMD-EMD": 10,
+        "JSD": 1000,
+        "JSD-normalized": 1000,
+    }
 
 
 def test_dpm_forgets_place_and_size_and_raw_does_not():

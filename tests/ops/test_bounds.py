@@ -100,6 +100,19 @@ def test_a_limit_is_proved_or_the_pair_is_solved(kind, share):
         assert (found.lower_bound < exact).any()  # not all were solved to the end
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_limit_at_a_bound_itself_is_not_enough(dtype):
+    xs, ys = sets("blobs", 256, n=12, m=12, dtype=dtype)
+    pairs = all_pairs(12, 12)
+    exact = emd_pairs(xs, ys, pairs).cost
+    first = emd_pairs(xs, ys, pairs, 0.5 * exact.double())
+    assert (first.lower_bound < exact).any()
+    for enough in (first.lower_bound.double(), first.lower_bound.double() * (1 + 1e-9)):
+        found = emd_pairs(xs, ys, pairs, enough)
+        # Either proved to be above the limit in the numbers that are returned, or solved.
+        assert ((found.lower_bound > enough) | (found.lower_bound == exact)).all()
+
+
 def test_a_limit_of_minus_infinity_gives_up_at_once_and_nan_never():
     xs, ys = sets("blobs", 64)
     limits = torch.tensor([-math.inf, math.nan], dtype=torch.float64)

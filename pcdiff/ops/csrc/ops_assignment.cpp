@@ -32,6 +32,15 @@ double attainable(double tolerance) {
   return tolerance < 4 * kRounding ? 0 : tolerance - kRounding;
 }
 
+// The search must go on until its bound is above `enough` as a T too: what is returned is `rounded_down`.
+template <class T>
+double enough_as(double enough) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  T next = static_cast<T>(enough);
+  if (static_cast<double>(next) <= enough) next = std::nextafter(next, std::numeric_limits<T>::infinity());
+  return std::nextafter(static_cast<double>(next), -kInfinity);
+}
+
 template <class T>
 void write_result(const Assignment& found, T* cost, T* lower_bound) {
   *cost = static_cast<T>(found.cost);
@@ -90,7 +99,7 @@ void run_jobs(const Tensor& xs, const Tensor& ys, const Shape& s, const std::vec
       for (int64_t k = first; k < last; ++k) {
         const Job& job = jobs[static_cast<size_t>(k)];
         const Assignment found = assign(bidding, read<T>(cx) + job.row * size, read<T>(cy) + job.column * size, s.n,
-                                        s.dim, attainable<T>(tolerance), job.enough, assignment.data());
+                                        s.dim, attainable<T>(tolerance), enough_as<T>(job.enough), assignment.data());
         write_result(found, write<T>(cost) + job.place, write<T>(lower_bound) + job.place);
       }
     });
