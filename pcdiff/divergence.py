@@ -44,7 +44,7 @@ def trace_probes(trace: str, like: Tensor, num_probes: int = 1, generator: torch
     r"""Return the vectors that a trace is taken with.
 
     `"rademacher"` (signs) and `"gaussian"` draw vectors with `E[e e^T] = I`, so that the mean of `e . J e` is the
-    trace (Hutchinson, 1990; Grathwohl et al., FFJORD, 2019, eq. 7). `"exact"` takes every unit vector.
+    trace (Hutchinson, 1990; Grathwohl et al., FFJORD, 2019, section 3.1). `"exact"` takes every unit vector.
     `"pointwise"` takes one vector a coordinate, 1 at that coordinate of **every** point: exact, at the price of D
     backward passes, where the field moves every point by itself.
 

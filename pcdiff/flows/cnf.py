@@ -47,12 +47,12 @@ class VelocityNet(nn.Module):
 class ContinuousFlow(Flow):
     r"""Latents carried along `dz/dt = f(z, t)` from the latent at t = 0 to w ~ N(0, I) at the horizon.
 
-    `log p(z) = log N(w; 0, I) + int_0^T div f dt` (Chen et al., 2018, eq. 8; FFJORD, eq. 4; PointFlow, eq. 6). In
-    training the divergence is estimated with one probe a latent, the same along the path (FFJORD, eq. 7-8), and
-    gradients come from the adjoint ODE, in memory that does not grow with the solver's steps; in evaluation the
-    divergence is exact, F vector-Jacobian products in one batch. Errors are measured for each latent by itself and
-    the worst decides the step that all take. PointFlow's batch normalisation around the ODE and its learned horizon
-    are left out: the net can scale its own velocity.
+    `log p(z) = log N(w; 0, I) + int_0^T div f dt` (Chen et al., 2018, theorem 1). In training the divergence is
+    estimated with one probe a latent, the same along the path (FFJORD, section 3.1), and gradients come from the
+    adjoint ODE, in memory that does not grow with the solver's steps; in evaluation the divergence is exact, F
+    vector-Jacobian products in one batch. Errors are measured for each latent by itself, and the worst decides the
+    step that all take. PointFlow's batch normalisation around the ODE and its learned horizon are left out: the net
+    can scale its own velocity.
 
     Args:
         dim: size F of the latent.
