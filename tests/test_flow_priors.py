@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from scipy import stats
-from script_tools import train
+from script_tools import assert_same, script, tensors, train
 
 import pcdiff
 from pcdiff import checkpoint
@@ -155,8 +155,8 @@ def test_the_log_determinant_stays_in_float32_under_autocast(flow):
 def test_checkpoints_keep_the_prior(flow, tmp_path):
     model, path = make(flow).eval(), tmp_path / "model.safetensors"
     config = json.loads(to_json(RunConfig(model=model.config)))
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    checkpoint.save(path, tensors, {"config": config, "step": 1})
+    weights = {f"model.{name}": value for name, value in model.state_dict().items()}
+    checkpoint.save(path, weights, {"config": config, "step": 1})
     loaded, z = pcdiff.load(path), torch.randn(3, SMALL.latent_dim, generator=seeded())
     assert torch.equal(loaded.latent_log_prob(z), model.latent_log_prob(z))
 
@@ -166,16 +166,20 @@ def test_configs_and_checkpoints_from_before_the_choice_are_coupling_flows(tmp_p
     config = json.loads(to_json(RunConfig(model=model.config)))
     for name in [name for name in config["model"] if name == "flow" or name.startswith("cnf_")]:
         del config["model"][name]
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    checkpoint.save(path, tensors, {"config": config, "step": 1})
+    weights = {f"model.{name}": value for name, value in model.state_dict().items()}
+    checkpoint.save(path, weights, {"config": config, "step": 1})
     loaded = pcdiff.load(path)
     assert type(loaded.flow) is CouplingFlow
     assert all(torch.equal(loaded.state_dict()[name], value) for name, value in model.state_dict().items())
 
 
-def test_the_script_trains_a_continuous_flow(dataset, tmp_path):
-    out = train("train_gen.py", dataset, tmp_path / "run", "--flow", "cnf", "--cnf-widths", 8, "--max-iters", 4)
-    model = pcdiff.load(out)
+def test_the_script_trains_a_continuous_flow_and_resumes_it_bit_for_bit(dataset, tmp_path):
+    flags = ["--flow", "cnf", "--cnf-widths", 8]
+    whole = train("train_gen.py", dataset, tmp_path / "whole", *flags, "--max-iters", 6)
+    halves = train("train_gen.py", dataset, tmp_path / "halves", *flags, "--max-iters", 3)
+    assert script("train_gen.py", "--resume", halves, "--max-iters", 6) == 0
+    assert_same(tensors(halves), tensors(whole))
+    model = pcdiff.load(whole)
     assert type(model.flow) is FLOWS["cnf"]
     assert model.config.cnf_widths == (8,)
     assert model.sample(2, 7, generator=seeded()).shape == (2, 7, 3)
