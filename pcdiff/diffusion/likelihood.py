@@ -85,7 +85,7 @@ def log_likelihood(
     clock = _Clock(denoiser.process, eps)
     traced = _probes(x, trace, num_probes, probes, generator)
     size, evaluations = x[0].numel(), 0
-    if probes is None and trace == "pointwise":
+    if trace == "pointwise":
         _check_pointwise(denoiser, x, clock.time(clock.span[0], x), cond)
         evaluations = 1
 
@@ -147,6 +147,8 @@ class _Clock:
 def _probes(x: Tensor, trace: str, num_probes: int, given: Tensor | None, generator: Any) -> Probes:
     if given is None:
         return trace_probes(trace, x, num_probes, generator)
+    if trace in ("exact", "pointwise"):
+        raise InputError(f"probes go with an estimated trace, 'rademacher' or 'gaussian', got {trace!r}")
     check_trace(trace, x.shape[1:], num_probes)
     if given.shape[-x.dim() :] != x.shape or given.dim() - x.dim() not in (0, 1):
         raise InputError(f"probes must be like x {tuple(x.shape)}, or K of them, got {tuple(given.shape)}")

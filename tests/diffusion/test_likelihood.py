@@ -200,6 +200,7 @@ def test_uniform_8_bit_data_takes_8_bits():
         ({"eps": 0.0}, r"eps must be in \(0, 1\) for a likelihood, got 0"),
         ({"eps": 1.0}, r"eps must be in \(0, 1\) for a likelihood, got 1"),
         ({"rtol": 0.0}, "rtol and atol must be positive, got 0.0 and 1e-05"),
+        ({"probes": torch.zeros(2, 2), "trace": "exact"}, "probes go with an estimated trace.*got 'exact'"),
         ({"probes": torch.zeros(2, 2)}, r"probes must be like x .*got \(2, 2\)"),
     ],
 )
