@@ -28,10 +28,20 @@ class ModelConfig:
     """Output widths of PointNet's pointwise layers."""
     encoder_head_widths: tuple[int, ...] = (256, 128)
     """Hidden widths of PointNet's heads for mean and log-variance."""
+    flow: Literal["coupling", "cnf"] = "coupling"
+    """The flow prior: `coupling` (affine coupling layers, the paper's) or `cnf` (continuous flow, an ODE)."""
     flow_depth: int = 14
     """Coupling layers of the flow prior (layers)."""
     flow_hidden_dim: int = 256
     """Hidden width of a coupling layer."""
+    cnf_widths: tuple[int, ...] = (256, 256)
+    """Hidden widths of the continuous flow's velocity."""
+    cnf_time: float = 0.5
+    """Time that the continuous flow runs from latent to base."""
+    cnf_trace: Literal["rademacher", "gaussian", "exact"] = "rademacher"
+    """Trace of the continuous flow in training: estimated with one probe of signs or normal numbers, or exact."""
+    cnf_tolerance: float = 1e-5
+    """Relative and absolute tolerance of the continuous flow's solver."""
     net_widths: tuple[int, ...] = (128, 256, 512, 256, 128)
     """Hidden widths of the pointwise denoising net."""
     residual: bool = True
@@ -235,7 +245,7 @@ def check(config: RunConfig) -> None:
         for name, value in vars(part).items()
     }
     at_least_one = (
-        "latent_dim encoder_widths encoder_head_widths flow_depth flow_hidden_dim net_widths num_steps "
+        "latent_dim encoder_widths encoder_head_widths flow_depth flow_hidden_dim cnf_widths net_widths num_steps "
         "times_per_cloud num_points max_iters batch_size log_every save_every val_clouds val_points num_samples "
         "sample_points"
     )
@@ -244,7 +254,7 @@ def check(config: RunConfig) -> None:
         "at least 1": (at_least_one, lambda v: v >= 1),
         "not negative": (not_negative, lambda v: v >= 0),
         "in 0..2^63 - 1": ("seed", lambda v: 0 <= v < 2**63),
-        "positive": ("lr max_grad_norm max_minutes", lambda v: v > 0),
+        "positive": ("lr max_grad_norm max_minutes cnf_time cnf_tolerance", lambda v: v > 0),
         "in (0, 1)": ("beta_1 beta_T ema_decay", lambda v: 0 < v < 1),
         "in [0, 1]": ("flexibility", lambda v: 0 <= v <= 1),
     }
@@ -252,8 +262,8 @@ def check(config: RunConfig) -> None:
     model, train = config.model, config.train
     if not model.encoder_widths:
         raise InputError("encoder_widths must name at least one layer, got none")
-    if model.kind == "flow" and model.latent_dim < 2:
-        raise InputError(f"latent_dim must be at least 2 for a flow, got {model.latent_dim}")
+    if model.kind == "flow" and model.flow == "coupling" and model.latent_dim < 2:
+        raise InputError(f"latent_dim must be at least 2 for a coupling flow, got {model.latent_dim}")
     if train.batch_size < 2:
         raise InputError(f"batch_size must be at least 2 for batch normalisation, got {train.batch_size}")
     if model.kind != "autoencoder" and train.val_every and train.val_clouds < 2:

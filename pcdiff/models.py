@@ -11,7 +11,7 @@ from pcdiff.diffusion.predictors import Noise
 from pcdiff.diffusion.sampler import Callback
 from pcdiff.encoders import PointNetEncoder, reparameterize
 from pcdiff.errors import InputError
-from pcdiff.flows import CouplingFlow, standard_normal_log_prob
+from pcdiff.flows import FLOWS, Flow, standard_normal_log_prob
 from pcdiff.nets import PointwiseNet
 
 
@@ -175,9 +175,19 @@ class AutoEncoder(PointCloudModel):
 class LatentPriorModel(PointCloudModel):
     """Base of the generators: q(z | X) from the encoder, a prior p(z), and the bound that joins them."""
 
-    def prior_log_prob(self, z: Tensor) -> Tensor:
-        """Return log p(z) `(B,)` in nats of latents `(B, F)`."""
+    def prior_log_prob(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return log p(z) `(B,)` in nats of latents `(B, F)`, as training takes it.
+
+        Args:
+            z: latents.
+            generator: source of the draws of a prior that is estimated in training (the continuous flow).
+        """
         raise NotImplementedError
+
+    @torch.no_grad()
+    def latent_log_prob(self, z: Tensor) -> Tensor:
+        """Return the prior's log-density `(B,)` in nats of latents `z (B, F)`, exact whatever the prior."""
+        return self.prior_log_prob(z)
 
     def base_to_latent(self, w: Tensor) -> Tensor:
         """Map base vectors w ~ N(0, I) `(B, F)` to latents of the prior."""
@@ -197,7 +207,7 @@ class LatentPriorModel(PointCloudModel):
         else:
             z = mean + latent_noise * (0.5 * log_variance).exp()
         reconstruction = self.reconstruction_term(x, z, generator, **draws).mean()
-        prior = -self.prior_log_prob(z).mean()
+        prior = -self.prior_log_prob(z, generator).mean()
         entropy = gaussian_entropy(log_variance).mean()
         loss = reconstruction + self.objective_config.kl_weight * (prior - entropy)
         return {"loss": loss, "reconstruction": reconstruction, "prior": prior, "entropy": entropy}
@@ -255,7 +265,7 @@ class LatentPriorModel(PointCloudModel):
 class GaussianVAE(LatentPriorModel):
     """Generator whose prior is N(0, I): a variational autoencoder, the `gaussian` model of DPM's code."""
 
-    def prior_log_prob(self, z: Tensor) -> Tensor:
+    def prior_log_prob(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return log N(z; 0, I) `(B,)` in nats."""
         return standard_normal_log_prob(z)
 
@@ -274,23 +284,52 @@ class FlowVAE(LatentPriorModel):
 
     def __init__(self, config: ModelConfig, objective_config: ObjectiveConfig | None = None):
         super().__init__(config, objective_config)
-        self.flow = CouplingFlow(config.latent_dim, config.flow_depth, config.flow_hidden_dim)
+        self.flow = build_flow(config)
 
-    def prior_log_prob(self, z: Tensor) -> Tensor:
-        """Return log p(z) = log N(w; 0, I) + log |det dw/dz| `(B,)` in nats (eq. 12)."""
+    def prior_log_prob(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return log p(z) = log N(w; 0, I) + log |det dw/dz| `(B,)` in nats (eq. 12).
+
+        The continuous flow's determinant is an estimate in training mode, and exact in evaluation.
+        """
         # The log-determinant adds up many small numbers: not in half precision.
         with torch.autocast(z.device.type, enabled=False):
-            return self.flow.log_prob(z)
+            return self.flow.log_prob(z, generator)
+
+    @torch.no_grad()
+    def latent_log_prob(self, z: Tensor) -> Tensor:
+        """See `LatentPriorModel.latent_log_prob`; nothing is drawn, in training mode too."""
+        with torch.autocast(z.device.type, enabled=False):
+            return self.flow.exact_log_prob(z)
 
     def base_to_latent(self, w: Tensor) -> Tensor:
         """Run the flow from base to latent."""
-        return self.flow.inverse(w)[0]
+        return self.flow.to_latent(w)
 
 
 def gaussian_entropy(log_variance: Tensor) -> Tensor:
     """Return the entropy `(B,)` in nats of N(., exp(log_variance)), `log_variance (B, F)`."""
     log_2pi_e = 2.8378770664093453
     return 0.5 * (log_variance + log_2pi_e).sum(dim=1)
+
+
+def build_flow(config: ModelConfig) -> Flow:
+    """Build the flow prior that `config.flow` names.
+
+    Raises:
+        InputError: the name is unknown, or a size is out of range.
+    """
+    if config.flow not in FLOWS:
+        raise InputError(f"flow must be one of {sorted(FLOWS)}, got {config.flow!r}")
+    options = {
+        "coupling": {"depth": config.flow_depth, "hidden_dim": config.flow_hidden_dim},
+        "cnf": {
+            "widths": config.cnf_widths,
+            "time_length": config.cnf_time,
+            "trace": config.cnf_trace,
+            "tolerance": config.cnf_tolerance,
+        },
+    }
+    return FLOWS[config.flow](config.latent_dim, **options[config.flow])
 
 
 MODELS: dict[str, type[PointCloudModel]] = {

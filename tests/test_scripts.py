@@ -189,7 +189,7 @@ def mistakes(dataset, generator_run, autoencoder_run, tmp_path):
         "bad width": ([*gen, "--net-widths", 0], r"net_widths must be at least 1, got 0"),
         "bad lr": ([*gen, "--lr", "nan"], r"lr must be positive, got nan"),
         "batch of one": ([*gen, "--batch-size", 1], r"batch_size must be at least 2.*got 1"),
-        "latent of one": ([*gen, "--latent-dim", 1], r"latent_dim must be at least 2 for a flow, got 1"),
+        "latent of one": ([*gen, "--latent-dim", 1], r"latent_dim must be at least 2 for a coupling flow, got 1"),
         "one to validate": ([*gen, "--val-every", 1, "--val-clouds", 1], r"val_clouds must be at least 2.*got 1"),
         "huge seed": ([*gen, "--seed", 10**20], r"seed must be in 0\.\.2\^63 - 1"),
         "odd device": ([*gen, "--dataset-path", dataset, "--device", "meta"], r"--device meta: not available"),

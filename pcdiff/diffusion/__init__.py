@@ -1,6 +1,13 @@
-"""The diffusion core: processes, denoisers, objectives, predictors and the one sampler, for any `(B, *dims)`."""
+"""The diffusion core: processes, denoisers, objectives, the one sampler and likelihood, for any `(B, *dims)`."""
 
-from pcdiff.diffusion.bound import discretized_log_likelihood, normal_kl, prior_bits, vlb_term
+from pcdiff.diffusion.bound import (
+    ChainBound,
+    chain_bound,
+    discretized_log_likelihood,
+    normal_kl,
+    prior_bits,
+    vlb_term,
+)
 from pcdiff.diffusion.chain import Chain
 from pcdiff.diffusion.denoiser import Denoiser, EpsDenoiser, Estimate, NetDenoiser, ReverseKernel
 from pcdiff.diffusion.discrete import (
@@ -14,6 +21,7 @@ from pcdiff.diffusion.discrete import (
 )
 from pcdiff.diffusion.edm import EDMProcess
 from pcdiff.diffusion.levels import NoiseLevels, geometric_sigmas
+from pcdiff.diffusion.likelihood import Likelihood, bits_per_dim, log_likelihood, nats_per_dim
 from pcdiff.diffusion.objective import OBJECTIVES, objective
 from pcdiff.diffusion.parametrization import PARAMETRIZATIONS, Parametrization, parametrization
 from pcdiff.diffusion.predictors import PREDICTORS, ancestral_step, predictor
@@ -40,11 +48,13 @@ __all__ = [
     "VE",
     "VP",
     "Chain",
+    "ChainBound",
     "Denoiser",
     "DiscreteProcess",
     "EDMProcess",
     "EpsDenoiser",
     "Estimate",
+    "Likelihood",
     "NetDenoiser",
     "NoiseLevels",
     "Parametrization",
@@ -57,13 +67,17 @@ __all__ = [
     "Trajectory",
     "ancestral_step",
     "append_dims",
+    "bits_per_dim",
     "build_process",
+    "chain_bound",
     "cosine_betas",
     "discrete_process",
     "discretized_log_likelihood",
     "draw_times",
     "geometric_sigmas",
     "linear_betas",
+    "log_likelihood",
+    "nats_per_dim",
     "normal_kl",
     "objective",
     "parametrization",

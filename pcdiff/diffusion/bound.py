@@ -1,7 +1,8 @@
-"""The variational bound: the weighted form of DPM, and ADM's with a learned variance."""
+"""The variational bound: the weighted form of DPM, ADM's with a learned variance, and the whole chain's."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -193,3 +194,71 @@ def hybrid(
     kernel = denoiser.kernel_of(out.detach(), values, x, t, t - 1)
     bound = vlb_term(process, kernel, x0, x, t, decoder) * process.num_steps
     return error.square().flatten(1).mean(dim=1) + vlb_weight * bound
+
+
+class ChainBound(NamedTuple):
+    """The bound of a chain and what it is made of; in bits a dimension, so bits/dim of 8-bit images.
+
+    Attributes:
+        total: `(B,)`, the terms and the prior added up.
+        prior: `(B,)`, see `prior_bits`.
+        terms: `(B, T)`, see `vlb_term`: the decoder's first, then steps 2..T.
+        x0_error: `(B, T)`, mean squared error of the estimates of x_0.
+        eps_error: `(B, T)`, mean squared error of the noise that goes with those estimates.
+    """
+
+    total: Tensor
+    prior: Tensor
+    terms: Tensor
+    x0_error: Tensor
+    eps_error: Tensor
+
+
+@torch.no_grad()
+def chain_bound(
+    denoiser: Denoiser,
+    x0: Tensor,
+    cond: Any = None,
+    *,
+    decoder: str = "gaussian",
+    clip: tuple[float, float] | None = None,
+    generator: torch.Generator | None = None,
+    noise: Callable[[Tensor], Tensor] | None = None,
+) -> ChainBound:
+    """Return the whole bound on -log p(x_0), one draw of x_t for every step (Ho et al., 2020, eq. 5; ADM's bpd).
+
+    It evaluates the net T times.
+
+    Args:
+        denoiser: the model, on a chain, in evaluation mode.
+        x0: data `(B, *dims)`.
+        cond: what the net is conditioned on.
+        decoder: see `vlb_term`: `"discretized"` for 8-bit images in [-1, 1]. With `"gaussian"`, `math.log(2)` times
+            the result is nats a dimension, the measure for clouds.
+        clip: see `Denoiser.reverse_kernel`.
+        generator: source of the noise, drawn from step T down to 1.
+        noise: overrides the draws: maps x_0 to a standard normal like it.
+
+    Raises:
+        InputError: the process is no chain, or the decoder's name is unknown.
+
+    Example:
+        >>> chain_bound(denoiser, images, decoder="discretized", clip=(-1, 1)).total  # (B,) bits/dim
+    """
+    process = _chain(denoiser)
+    terms, x0_error, eps_error = (x0.new_empty(len(x0), process.num_steps) for _ in range(3))
+    for step in range(process.num_steps, 0, -1):
+        t = torch.full((len(x0),), step, device=x0.device)
+        if noise is None:
+            eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
+        else:
+            eps = noise(x0)
+        x = process.perturb(x0, t, eps)
+        kernel = denoiser.reverse_kernel(x, t, t - 1, cond, clip)
+        alpha, sigma = (append_dims(scale, x) for scale in process.scales(t))
+        estimated = (x - alpha * kernel.x0) / sigma
+        terms[:, step - 1] = vlb_term(process, kernel, x0, x, t, decoder)
+        x0_error[:, step - 1] = (kernel.x0 - x0).square().flatten(1).mean(dim=1)
+        eps_error[:, step - 1] = (estimated - eps).square().flatten(1).mean(dim=1)
+    prior = prior_bits(process, x0)
+    return ChainBound(terms.sum(dim=1) + prior, prior, terms, x0_error, eps_error)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from pcdiff.errors import InputError
+from pcdiff.flows.flow import Flow
 
 
 class AffineCoupling(nn.Module):
@@ -62,7 +63,7 @@ class AffineCoupling(nn.Module):
         return self._join((driven - shift) * (-log_scale).exp(), driver), -log_scale.sum(dim=1)
 
 
-class CouplingFlow(nn.Module):
+class CouplingFlow(Flow):
     r"""Stack of affine coupling layers between the latent z and w ~ N(0, I) (Luo & Hu, CVPR 2021, section 4.1).
 
     `log p(z) = log N(w; 0, I) + log |det dw/dz|` with `w = flow(z)`.
@@ -79,59 +80,23 @@ class CouplingFlow(nn.Module):
     """
 
     def __init__(self, dim: int, depth: int = 14, hidden_dim: int = 256):
-        super().__init__()
-        self.dim = dim
+        super().__init__(dim)
         self.layers = nn.ModuleList(AffineCoupling(dim, hidden_dim, swap=i % 2 == 0) for i in range(depth))
 
-    def _check(self, name: str, v: Tensor) -> None:
-        if v.dim() != 2 or v.shape[1] != self.dim:
-            raise InputError(f"{name} must be (B, {self.dim}), got {tuple(v.shape)}")
-
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Map latents to the base.
-
-        Args:
-            z: `(B, F)`.
-
-        Returns:
-            `w (B, F)` and `log |det dw/dz| (B,)`.
-
-        Raises:
-            InputError: `z` is not `(B, F)`.
-        """
-        self._check("z", z)
+    def forward(self, z: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Map latents to the base; see `Flow.forward`. Nothing is drawn."""
+        self.check("z", z)
         log_det = z.new_zeros(len(z))
         for layer in self.layers:
             z, layer_log_det = layer(z)
             log_det = log_det + layer_log_det
         return z, log_det
 
-    def inverse(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Map base vectors to latents.
-
-        Args:
-            w: `(B, F)`.
-
-        Returns:
-            `z (B, F)` and `log |det dz/dw| (B,)`.
-
-        Raises:
-            InputError: `w` is not `(B, F)`.
-        """
-        self._check("w", w)
+    def inverse(self, w: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Map base vectors to latents; see `Flow.inverse`. Nothing is drawn."""
+        self.check("w", w)
         log_det = w.new_zeros(len(w))
         for layer in reversed(self.layers):
             w, layer_log_det = layer.inverse(w)
             log_det = log_det + layer_log_det
         return w, log_det
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Return the exact log-density `(B,)` in nats of latents `z (B, F)`."""
-        w, log_det = self(z)
-        return standard_normal_log_prob(w) + log_det
-
-
-def standard_normal_log_prob(w: Tensor) -> Tensor:
-    """Return log N(w; 0, I) `(B,)` in nats of vectors `(B, F)`."""
-    log_2pi = 1.8378770664093453
-    return -0.5 * (w.square() + log_2pi).sum(dim=1)
