@@ -2,6 +2,7 @@
 
 from pcdiff.diffusion.bound import discretized_log_likelihood, normal_kl, prior_bits, vlb_term
 from pcdiff.diffusion.chain import Chain
+from pcdiff.diffusion.correctors import CORRECTORS, corrector
 from pcdiff.diffusion.denoiser import Denoiser, EpsDenoiser, Estimate, NetDenoiser, ReverseKernel
 from pcdiff.diffusion.discrete import (
     SCHEDULES,
@@ -13,13 +14,15 @@ from pcdiff.diffusion.discrete import (
     spaced_times,
 )
 from pcdiff.diffusion.edm import EDMProcess
+from pcdiff.diffusion.grids import GRIDS, time_grid
 from pcdiff.diffusion.levels import NoiseLevels, geometric_sigmas
 from pcdiff.diffusion.objective import OBJECTIVES, objective
 from pcdiff.diffusion.parametrization import PARAMETRIZATIONS, Parametrization, parametrization
 from pcdiff.diffusion.predictors import PREDICTORS, ancestral_step, predictor
 from pcdiff.diffusion.process import Process, append_dims
 from pcdiff.diffusion.processes import PROCESSES, build_process
-from pcdiff.diffusion.sampler import Trajectory, sample
+from pcdiff.diffusion.sampler import SamplingReport, Trajectory, invert, sample
+from pcdiff.diffusion.steps import Constraint, Corrector, Noise, Planned, Predictor, Solver
 from pcdiff.diffusion.straight import StraightPath
 from pcdiff.diffusion.subvp import SubVP
 from pcdiff.diffusion.time_inputs import TIME_INPUTS
@@ -29,6 +32,8 @@ from pcdiff.diffusion.ve import VE
 from pcdiff.diffusion.vp import VP
 
 __all__ = [
+    "CORRECTORS",
+    "GRIDS",
     "OBJECTIVES",
     "PARAMETRIZATIONS",
     "PREDICTORS",
@@ -40,17 +45,24 @@ __all__ = [
     "VE",
     "VP",
     "Chain",
+    "Constraint",
+    "Corrector",
     "Denoiser",
     "DiscreteProcess",
     "EDMProcess",
     "EpsDenoiser",
     "Estimate",
     "NetDenoiser",
+    "Noise",
     "NoiseLevels",
     "Parametrization",
+    "Planned",
+    "Predictor",
     "Process",
     "RespacedProcess",
     "ReverseKernel",
+    "SamplingReport",
+    "Solver",
     "StraightPath",
     "SubVP",
     "Times",
@@ -58,11 +70,13 @@ __all__ = [
     "ancestral_step",
     "append_dims",
     "build_process",
+    "corrector",
     "cosine_betas",
     "discrete_process",
     "discretized_log_likelihood",
     "draw_times",
     "geometric_sigmas",
+    "invert",
     "linear_betas",
     "normal_kl",
     "objective",
@@ -72,5 +86,6 @@ __all__ = [
     "sample",
     "spaced_times",
     "time_draw",
+    "time_grid",
     "vlb_term",
 ]
