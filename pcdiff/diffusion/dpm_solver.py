@@ -70,16 +70,25 @@ class DPMSolver(Multistep):
         eta: 0 follows the probability flow, 1 the reverse SDE.
         taylor: the difference's weight at order 2 by Taylor's series instead of the midpoint's rule.
         lower_final: see `Multistep`.
+        legacy: halve the second difference at order 3, as the authors' and others' code does, which leaves an error
+            of second order.
 
     Raises:
         InputError: `order` or `eta` is out of range.
     """
 
-    def __init__(self, order: int = 2, eta: float = 0.0, taylor: bool = False, lower_final: bool | None = None):
+    def __init__(
+        self,
+        order: int = 2,
+        eta: float = 0.0,
+        taylor: bool = False,
+        lower_final: bool | None = None,
+        legacy: bool = False,
+    ):
         super().__init__(order, lower_final)
         if not eta >= 0:
             raise InputError(f"eta must not be negative, got {eta}")
-        self.eta, self.taylor = eta, taylor
+        self.eta, self.taylor, self.legacy = eta, taylor, legacy
 
     def __call__(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None
@@ -107,7 +116,9 @@ class DPMSolver(Multistep):
                 r1 = (lam1 - lam2) / h
                 change = d1 - (m1 - m2) / append_dims(r1, x)
                 x_s = x_s + append_dims(alpha_s * phi2, x) * (d1 + append_dims(r0 / (r0 + r1), x) * change)
-                x_s = x_s - append_dims(alpha_s * (phi2 / h_eta - 0.5), x) * (change / append_dims(r0 + r1, x))
+                # h^2 times the second derivative is twice the divided difference of second order
+                second = change / append_dims((r0 + r1) if self.legacy else (r0 + r1) / 2, x)
+                x_s = x_s - append_dims(alpha_s * (phi2 / h_eta - 0.5), x) * second
         if self.eta and noise is not None:
             std = sigma_s * (-torch.expm1(-2 * self.eta * h)).sqrt()
             x_s = x_s + append_dims(std, x) * noise(x)

@@ -40,13 +40,13 @@ def test_dpm_solver(golden, kind, precision):
     grids = {name: torch.from_numpy(table[f"timesteps.{name}_f64"]) * scale for name in ("time_uniform", "logSNR")}
     for order in (1, 2, 3):
         for name, times in grids.items():
-            x = sample(denoiser, x_init=start, step=predictor("dpmpp", order=order), grid=times)
+            x = sample(denoiser, x_init=start, step=predictor("dpmpp", order=order, legacy=True), grid=times)
             close(x, table[f"dpmsolver++.multistep.o{order}.{name}_{precision}"], rtol)
     even = grids["time_uniform"]
     variants = {
         "o2.taylor": ({"order": 2, "taylor": True}, {}),
         "o2.nolower": ({"order": 2, "lower_final": False}, {}),
-        "o3.denoise": ({"order": 3}, {"denoise": True}),
+        "o3.denoise": ({"order": 3, "legacy": True}, {"denoise": True}),
     }
     for key, (options, run) in variants.items():
         x = sample(denoiser, x_init=start, step=predictor("dpmpp", **options), grid=even, **run)
@@ -74,7 +74,7 @@ K_DIFFUSION = {
     "heun": ("heun", {}),
     "dpmpp_2m": ("dpmpp", {"order": 2, "lower_final": False}),
     "dpmpp_2m_sde": ("dpmpp", {"order": 2, "eta": 1.0, "lower_final": False}),
-    "dpmpp_3m_sde": ("dpmpp", {"order": 3, "eta": 1.0, "taylor": True, "lower_final": False}),
+    "dpmpp_3m_sde": ("dpmpp", {"order": 3, "eta": 1.0, "taylor": True, "lower_final": False, "legacy": True}),
 }
 
 
@@ -131,7 +131,7 @@ def solver_of(spec):
         return predictor("unipc", order=order, scale=config.get("solver_type", "bh2"), lower_final=lower)
     if kind == "DPMSolverMultistepScheduler" and config["algorithm_type"].endswith("dpmsolver++"):
         taylor, eta = config.get("solver_type") == "heun", float(config["algorithm_type"].startswith("sde"))
-        return predictor("dpmpp", order=order, taylor=taylor, eta=eta, lower_final=lower)
+        return predictor("dpmpp", order=order, taylor=taylor, eta=eta, lower_final=lower, legacy=True)
     return None
 
 
