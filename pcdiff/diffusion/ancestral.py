@@ -102,11 +102,12 @@ class ScoreAncestral(Solver):
         if process.num_steps is not None:
             raise InputError("predictor 'score_ancestral' is for VP and VE; of a chain take 'ancestral'")
         self.num_steps = chain_steps(process, times, "predictor 'score_ancestral'")
-        end = times[:1]
-        _, step = process.discretize(end, end, self.num_steps)
-        expected = self._level(process, end).square() - self._level(process, end, 1).square()
-        if not process.exploding:
-            expected = 1 - process.step_alpha(end, self.num_steps)
+        early = times[: (len(times) + 1) // 2]
+        _, step = process.discretize(early, early, self.num_steps)
+        if process.exploding:
+            expected = self._level(process, early).square() - self._level(process, early, 1).square()
+        else:
+            expected = 1 - process.step_alpha(early, self.num_steps)
         if not torch.allclose(step.square(), expected):
             name = type(process).__name__
             raise InputError(f"predictor 'score_ancestral' is for VP and VE, got {name}; take 'ancestral'")

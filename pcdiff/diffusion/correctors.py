@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pcdiff.diffusion.denoiser import Denoiser
 from pcdiff.diffusion.process import Process, append_dims
-from pcdiff.diffusion.steps import Corrector, Noise, Planned, build, chain_steps
+from pcdiff.diffusion.steps import Corrector, Noise, Planned, build
 from pcdiff.errors import InputError
 
 
@@ -45,7 +45,7 @@ class LangevinStep(Planned):
 class Langevin(LangevinStep):
     """Langevin's steps at a signal-to-noise ratio: `a = 2 alpha_t (snr |z| / |score|)^2`.
 
-    Song et al. (2021), algorithms 4-5.
+    Song et al. (2021), algorithms 4-5; alpha_t is that of one of the process's own `num_scales` steps.
 
     Args:
         snr: the ratio r.
@@ -62,16 +62,12 @@ class Langevin(LangevinStep):
         super().__init__(num_steps)
         self.snr, self.legacy = positive("snr", snr), legacy
 
-    def plan(self, process: Process, times: Tensor) -> None:
-        """Find the N that alpha belongs to: a chain's own, or that of the run."""
-        self.cut = None if process.num_steps is not None else chain_steps(process, times, "a Langevin corrector")
-
     def size(self, process: Process, t: Tensor, score: Tensor, z: Tensor) -> Tensor:
         """Return a `(B,)`."""
         score_norm, z_norm = (v.flatten(1).norm(dim=1) for v in (score, z))
         if self.legacy:
             score_norm, z_norm = score_norm.mean(), z_norm.mean()
-        return 2 * process.step_alpha(t, self.cut) * (self.snr * z_norm / score_norm).square()
+        return 2 * process.step_alpha(t) * (self.snr * z_norm / score_norm).square()
 
 
 class AnnealedLangevin(Langevin):
@@ -87,7 +83,7 @@ class AnnealedLangevin(Langevin):
 
     def size(self, process: Process, t: Tensor, score: Tensor, z: Tensor) -> Tensor:
         """Return a `(B,)`."""
-        return 2 * process.step_alpha(t, self.cut) * (self.snr * process.sigma(t)).square()
+        return 2 * process.step_alpha(t) * (self.snr * process.sigma(t)).square()
 
 
 class NCSNv2(LangevinStep):

@@ -85,8 +85,8 @@ def time_grid(
         raise InputError(f"rho must be positive, got {rho}")
     chain = process.num_steps is not None
     low = 1.0 if chain else process.sample_eps
-    if t_start is not None and not low <= t_start <= process.t_end:
-        raise InputError(f"t_start must be in [{low:g}, {process.t_end:g}], got {t_start}")
+    if t_start is not None and not (low <= t_start <= process.t_end and (chain or t_start > low)):
+        raise InputError(f"t_start must be in {'[' if chain else '('}{low:g}, {process.t_end:g}], got {t_start}")
     if grid == "uniform" and t_start is None:
         return process.time_grid(num_steps)
     start = process.T if t_start is None else float(t_start)
@@ -100,6 +100,8 @@ def time_grid(
     if num_steps < 1:
         raise InputError(f"num_steps must be at least 1, got {num_steps}")
     count = num_steps + (not reaches_data)
+    if start <= low and count > 1:
+        raise InputError(f"num_steps must be 1 from t_start {start:g}, the last before the data, got {num_steps}")
     times = GRIDS[grid](process, start, low, count, rho)
     # round trips through the log-SNR move the ends by a last bit
     times[0] = start
