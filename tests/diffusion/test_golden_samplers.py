@@ -1,6 +1,7 @@
 """Samplers against the papers' own code, with its recorded noise: score_sde, NCSN, ADM, EDM."""
 
-import numpy as np
+import math
+
 import pytest
 import torch
 from exact_models import Mixture, close, load, replay
@@ -180,36 +181,30 @@ def test_adms_inverted_ddim(golden, schedule):
 
 def test_edms_sampler(golden):
     table = load(golden, "edm/samplers.npz")
+    churn = {"churn": "S_churn", "churn_min": "S_min", "churn_max": "S_max", "noise_scale": "S_noise"}
     for run in ("deterministic", "churn", "sigma_range"):
-        get = {
-            key: table.get(f"{run}.{key}", table.get(key)) for key in ("num_steps", "sigma_min", "sigma_max", "rho")
-        }
-        process = EDMProcess(float(get["sigma_min"]), float(get["sigma_max"]))
-        levels = table[f"{run}.net_in_sigma"]
-        options = {}
-        if run == "churn":
-            names = {"churn": "S_churn", "churn_min": "S_min", "churn_max": "S_max", "noise_scale": "S_noise"}
-            options = {ours: float(table[f"churn.{theirs}"]) for ours, theirs in names.items()}
-        times = torch.from_numpy(table["sigma_steps"]) if float(get["rho"]) == 7 else edm_times(get)
+        low, high, rho, steps = (
+            float(table.get(f"{run}.{key}", table.get(key)))
+            for key in ("sigma_min", "sigma_max", "rho", "num_steps")
+        )
+        process = EDMProcess(low, high)
+        options = {ours: float(table[f"churn.{theirs}"]) for ours, theirs in churn.items() if run == "churn"}
+        times = time_grid(process, int(steps), "edm", rho=rho)
+        if run == "deterministic":
+            close(times, table["sigma_steps"], 1e-12)
         # theirs draws at every step, ours only where it is used
-        inside = (times[:-1] >= options.get("churn_min", 0)) & (times[:-1] <= options.get("churn_max", np.inf))
+        used = (times[:-1] >= options.get("churn_min", 0)) & (times[:-1] <= options.get("churn_max", math.inf))
         report = SamplingReport()
         x = sample(
             Mixture.of(process, table, torch.float64),
             x_init=torch.from_numpy(table["latents"]).double() * process.T,
             step=predictor("heun", **options),
-            grid=times if float(get["rho"]) != 7 else None,
-            num_steps=int(get["num_steps"]) if float(get["rho"]) == 7 else None,
-            noise=replay(table[f"{run}.noise"][inside.numpy()], torch.float64),
+            grid=times,
+            noise=replay(table[f"{run}.noise"][used.numpy()], torch.float64),
             report=report,
         )
         close(x, table[f"{run}.x"], 1e-8)
-        assert report.evaluations == len(levels) == 2 * int(get["num_steps"]) - 1
-
-
-def edm_times(get):
-    process = EDMProcess(float(get["sigma_min"]), float(get["sigma_max"]))
-    return time_grid(process, int(get["num_steps"]), "edm", rho=float(get["rho"]))
+        assert report.evaluations == len(table[f"{run}.net_in_sigma"])
 
 
 @pytest.mark.parametrize("name", ["euler", "heun"])

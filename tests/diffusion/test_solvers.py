@@ -188,7 +188,7 @@ def test_inversion_and_back(name, options, dims):
         noise = invert(denoiser, x, step=predictor(name, **options), num_steps=num_steps)
         again = sample(denoiser, x_init=noise, step=predictor(name, **options), num_steps=num_steps, grid="uniform")
         errors.append((again - x).square().mean().sqrt().item())
-    assert errors[1] < 0.05
+    assert errors[1] < min(errors[0], 0.05)
     assert abs(noise.mean()) < 1
     assert noise.std().item() == pytest.approx(1, abs=0.5)
 
