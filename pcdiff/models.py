@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from pcdiff.config import ModelConfig, ObjectiveConfig
 from pcdiff.diffusion import EpsDenoiser, discrete_process, draw_times, objective, predictor, sample
-from pcdiff.diffusion.predictors import Noise
-from pcdiff.diffusion.sampler import Callback
+from pcdiff.diffusion.sampler import Callback, Progress, SamplingReport
+from pcdiff.diffusion.steps import Noise
 from pcdiff.encoders import PointNetEncoder, reparameterize
 from pcdiff.errors import InputError
 from pcdiff.flows import FLOWS, Flow, standard_normal_log_prob
@@ -108,31 +108,52 @@ class PointCloudModel(nn.Module):
         z: Tensor,
         num_points: int,
         *,
+        sampler: str = "ancestral",
+        sampler_options: dict[str, Any] | None = None,
         flexibility: float = 0.0,
         num_steps: int | None = None,
+        grid: str | None = None,
         generator: torch.Generator | None = None,
         x_init: Tensor | None = None,
+        t_start: float | None = None,
         noise: Noise | None = None,
         callback: Callback | None = None,
+        progress: Progress | None = None,
+        report: SamplingReport | None = None,
     ) -> Tensor:
-        """Draw clouds from latents by the reverse chain (Luo & Hu, 2021, eq. 3-4).
+        """Draw clouds from latents by the reverse chain (Luo & Hu, 2021, eq. 3-4), or another sampler.
 
         Args:
             z: latents `(B, F)`.
             num_points: points of each cloud; any number, whatever the training used.
-            flexibility: 0 takes the posterior's standard deviation, 1 the forward kernel's, between them a mix.
-            num_steps: steps of the chain; all T by default.
+            sampler: a predictor's name, a key of `pcdiff.diffusion.PREDICTORS`.
+            sampler_options: what that predictor takes.
+            flexibility: of the ancestral sampler: 0 takes the posterior's standard deviation, 1 the forward
+                kernel's, between them a mix.
+            num_steps: steps from noise to data; all T by default.
+            grid: name of the time grid, a key of `pcdiff.diffusion.GRIDS`; the sampler's own by default.
             generator: source of every draw.
             x_init: the start `(B, num_points, 3)` in place of a draw.
+            t_start: the time at which `x_init` stands; T by default.
             noise: overrides the steps' draws.
             callback: see `pcdiff.diffusion.sample`; `pcdiff.diffusion.Trajectory` keeps the whole chain.
+            progress: called as `progress(k, num_steps)` after every step.
+            report: is filled with the number of steps and of the net's evaluations.
 
         Returns:
             Clouds `(B, num_points, 3)` in the training set's normalisation.
 
         Raises:
-            InputError: a value is out of range.
+            InputError: a name is unknown, or a value is out of range.
+
+        Example:
+            >>> clouds = model.decode(z, 2048, sampler="dpmpp", num_steps=10)
         """
+        options = dict(sampler_options or {})
+        if sampler == "ancestral":
+            options.setdefault("flexibility", flexibility)
+        elif flexibility != 0:
+            raise InputError(f"flexibility is the ancestral sampler's, got {flexibility} with sampler {sampler!r}")
         if num_points < 1:
             raise InputError(f"num_points must be at least 1, got {num_points}")
         shape = (len(z), num_points, self.encoder.point_dim)
@@ -143,11 +164,15 @@ class PointCloudModel(nn.Module):
             shape if x_init is None else None,
             cond=z,
             x_init=x_init,
-            step=predictor("ancestral", flexibility=flexibility),
+            step=predictor(sampler, **options),
             num_steps=num_steps,
+            grid=grid,
+            t_start=t_start,
             generator=generator,
             noise=noise,
             callback=callback,
+            progress=progress,
+            report=report,
         )
 
     def reconstruct(self, x: Tensor, num_points: int | None = None, **options: Any) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from pcdiff.config import ModelConfig, ObjectiveConfig
-from pcdiff.diffusion import Trajectory
+from pcdiff.diffusion import SamplingReport, Trajectory
 from pcdiff.errors import InputError
 from pcdiff.models import MODELS, AutoEncoder, FlowVAE, GaussianVAE, build_model, gaussian_entropy
 
@@ -339,3 +339,28 @@ def test_loss_terms_under_bf16_autocast_stay_in_float32():
     with torch.autocast("cpu", torch.bfloat16):
         terms = model.loss_terms(clouds().float(), seeded())
     assert all(value.dtype == torch.float32 and value.isfinite() for value in terms.values())
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpmpp", "unipc", "heun", "kernel"])
+def test_a_model_samples_by_any_name_in_few_steps(sampler):
+    model, report = make("flow").float().eval(), SamplingReport()
+    x = model.sample(2, 9, generator=seeded(), sampler=sampler, num_steps=3, report=report)
+    assert x.shape == (2, 9, 3)
+    assert x.isfinite().all()
+    assert report.num_steps == 3
+    assert report.evaluations == (5 if sampler == "heun" else 3)
+
+
+def test_the_ancestral_sampler_is_the_default():
+    model = make("gaussian").float().eval()
+    a, b = (model.sample(2, 9, generator=seeded(), **options) for options in ({}, {"sampler": "ancestral"}))
+    assert torch.equal(a, b)
+    options = {"sampler": "ancestral", "sampler_options": {"flexibility": 0.5}}
+    c, d = (model.sample(2, 9, generator=seeded(), **o) for o in (options, {"flexibility": 0.5}))
+    assert torch.equal(c, d)
+    assert not torch.equal(a, c)
+
+
+def test_flexibility_belongs_to_the_ancestral_sampler():
+    with pytest.raises(InputError, match=r"flexibility is the ancestral sampler's, got 0\.5 with sampler 'ddim'"):
+        make("gaussian").float().sample(1, 4, sampler="ddim", flexibility=0.5)

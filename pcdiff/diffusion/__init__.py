@@ -9,6 +9,7 @@ from pcdiff.diffusion.bound import (
     vlb_term,
 )
 from pcdiff.diffusion.chain import Chain
+from pcdiff.diffusion.correctors import CORRECTORS, corrector
 from pcdiff.diffusion.denoiser import Denoiser, EpsDenoiser, Estimate, NetDenoiser, ReverseKernel
 from pcdiff.diffusion.discrete import (
     SCHEDULES,
@@ -20,6 +21,7 @@ from pcdiff.diffusion.discrete import (
     spaced_times,
 )
 from pcdiff.diffusion.edm import EDMProcess
+from pcdiff.diffusion.grids import GRIDS, time_grid
 from pcdiff.diffusion.levels import NoiseLevels, geometric_sigmas
 from pcdiff.diffusion.likelihood import Likelihood, bits_per_dim, log_likelihood, nats_per_dim
 from pcdiff.diffusion.objective import OBJECTIVES, objective
@@ -27,7 +29,8 @@ from pcdiff.diffusion.parametrization import PARAMETRIZATIONS, Parametrization, 
 from pcdiff.diffusion.predictors import PREDICTORS, ancestral_step, predictor
 from pcdiff.diffusion.process import Process, append_dims
 from pcdiff.diffusion.processes import PROCESSES, build_process
-from pcdiff.diffusion.sampler import Trajectory, sample
+from pcdiff.diffusion.sampler import SamplingReport, Trajectory, invert, sample
+from pcdiff.diffusion.steps import Constraint, Corrector, Noise, Planned, Predictor, Solver
 from pcdiff.diffusion.straight import StraightPath
 from pcdiff.diffusion.subvp import SubVP
 from pcdiff.diffusion.time_inputs import TIME_INPUTS
@@ -37,6 +40,8 @@ from pcdiff.diffusion.ve import VE
 from pcdiff.diffusion.vp import VP
 
 __all__ = [
+    "CORRECTORS",
+    "GRIDS",
     "OBJECTIVES",
     "PARAMETRIZATIONS",
     "PREDICTORS",
@@ -49,6 +54,8 @@ __all__ = [
     "VP",
     "Chain",
     "ChainBound",
+    "Constraint",
+    "Corrector",
     "Denoiser",
     "DiscreteProcess",
     "EDMProcess",
@@ -56,11 +63,16 @@ __all__ = [
     "Estimate",
     "Likelihood",
     "NetDenoiser",
+    "Noise",
     "NoiseLevels",
     "Parametrization",
+    "Planned",
+    "Predictor",
     "Process",
     "RespacedProcess",
     "ReverseKernel",
+    "SamplingReport",
+    "Solver",
     "StraightPath",
     "SubVP",
     "Times",
@@ -70,11 +82,13 @@ __all__ = [
     "bits_per_dim",
     "build_process",
     "chain_bound",
+    "corrector",
     "cosine_betas",
     "discrete_process",
     "discretized_log_likelihood",
     "draw_times",
     "geometric_sigmas",
+    "invert",
     "linear_betas",
     "log_likelihood",
     "nats_per_dim",
@@ -86,5 +100,6 @@ __all__ = [
     "sample",
     "spaced_times",
     "time_draw",
+    "time_grid",
     "vlb_term",
 ]

@@ -1,16 +1,34 @@
-"""The one sampling loop, for any shape, process and predictor."""
+"""The one sampling loop, for any shape, process, predictor and corrector."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pcdiff.diffusion.correctors import corrector as corrector_by_name
 from pcdiff.diffusion.denoiser import Denoiser
-from pcdiff.diffusion.predictors import Noise, Predictor, predictor
+from pcdiff.diffusion.grids import time_grid
+from pcdiff.diffusion.predictors import predictor
+from pcdiff.diffusion.steps import Constraint, Corrector, Noise, Planned, Predictor
 from pcdiff.errors import InputError
 
 Callback = Callable[[int, float, Tensor], None]
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class SamplingReport:
+    """What a run cost; hand one to `sample`, which fills it.
+
+    Attributes:
+        num_steps: steps of the grid.
+        evaluations: calls of the denoiser, each for the whole batch.
+    """
+
+    num_steps: int = 0
+    evaluations: int = 0
 
 
 @torch.no_grad()
@@ -20,50 +38,148 @@ def sample(
     *,
     cond: Any = None,
     x_init: Tensor | None = None,
-    step: Predictor | None = None,
+    step: Predictor | str | None = None,
+    corrector: Corrector | str | None = None,
     num_steps: int | None = None,
+    grid: str | Tensor | None = None,
+    t_start: float | None = None,
+    constraint: Constraint | None = None,
+    denoise: bool = False,
     generator: torch.Generator | None = None,
     noise: Noise | None = None,
     callback: Callback | None = None,
+    progress: Progress | None = None,
+    report: SamplingReport | None = None,
 ) -> Tensor:
     """Run the reverse process from noise to data (Luo & Hu, 2021, eq. 3; Ho et al., 2020, algorithm 2).
 
+    At every time but the last the corrector acts first, then the predictor (Song et al., 2021, algorithms 4-5);
+    the last predictor returns its mean.
+
     Args:
-        denoiser: the model.
-        shape: `(B, *dims)` of the result; the start is then drawn from N(0, I).
+        denoiser: the model; guidance is a denoiser about it.
+        shape: `(B, *dims)` of the result; the start is then drawn from the process's prior.
         cond: what the net is conditioned on.
         x_init: the start itself, in place of `shape`.
-        step: a predictor (`pcdiff.diffusion.predictor`); the ancestral one by default.
+        step: a predictor (`pcdiff.diffusion.predictor`) or its name; the ancestral one by default.
+        corrector: a corrector (`pcdiff.diffusion.corrector`) or its name; none by default.
         num_steps: steps from noise to data; the whole chain by default.
-        generator: source of every draw; the start first, then one draw a step but the last.
+        grid: name of the time grid (`pcdiff.diffusion.time_grid`), or the times themselves `(num_steps + 1,)`,
+            which may rise, for inversion; the predictor's own by default.
+        t_start: the time at which `x_init` stands; T by default.
+        constraint: called as `constraint(x, t, noise)` after every update by corrector or predictor, with the time
+            at which x stands now; what it returns is the new x. After the last update its `noise` is None.
+        denoise: end with the estimate of x_0 at the last time, for one evaluation more.
+        generator: source of every draw; the start first, then what corrector and predictor ask for, in that order.
+            The ancestral predictor asks once a step but the last.
         noise: overrides the draws of the steps: maps x to a standard normal like it.
         callback: called as `callback(k, t, x)` with the start (k = 0) and after every step.
+        progress: called as `progress(k, num_steps)` after every step.
+        report: is filled with the number of steps and evaluations.
 
     Returns:
         Samples `(B, *dims)`.
 
     Raises:
-        InputError: neither or both of `shape` and `x_init`; `num_steps` out of range.
+        InputError: neither or both of `shape` and `x_init`; a name is unknown; `num_steps`, `grid` or `t_start` is
+            out of range; the predictor or corrector does not fit the process or the times.
+
+    Example:
+        >>> sample(denoiser, (4, 2048, 3), cond=z, step="dpmpp", num_steps=10)
+        >>> sample(denoiser, (4, 3, 32, 32), step="reverse_diffusion", corrector="langevin")
     """
     if (shape is None) == (x_init is None):
         raise InputError("give exactly one of shape and x_init to sample()")
-    times = denoiser.process.time_grid(num_steps)
-    step = predictor("ancestral") if step is None else step
+    if t_start is not None and x_init is None:
+        raise InputError("give x_init with t_start: the prior is that of the last time")
+    process = denoiser.process
+    step = predictor("ancestral") if step is None else predictor(step) if isinstance(step, str) else step
+    if isinstance(corrector, str):
+        corrector = corrector_by_name(corrector)
+    times = _times(denoiser, step, num_steps, grid, t_start)
+    if denoise and not process.sigma(times[-1:]) > 0:
+        raise InputError("denoise must be False here: the last time is the data's own")
+    step, corrector = (v.begin(process, times) if isinstance(v, Planned) else v for v in (step, corrector))
     if noise is None:
         noise = _standard_normal(generator)
-    if x_init is None:
-        x = torch.randn(tuple(shape), generator=generator, device=times.device)
-    else:
-        x = x_init
+    x = process.prior_sample(shape, generator) if x_init is None else x_init
+    num_steps, labels = len(times) - 1, times.tolist()
+    if report is not None:
+        report.num_steps, report.evaluations = num_steps, 0
+        denoiser = _Counted(denoiser, report)
     if callback is not None:
-        callback(0, float(times[0]), x)
-    for k in range(len(times) - 1):
+        callback(0, float(labels[0]), x)
+    for k in range(num_steps):
         t, s = times[k].expand(len(x)), times[k + 1].expand(len(x))
-        last = k == len(times) - 2
-        x = step(denoiser, x, t, s, cond, None if last else noise)
+        if corrector is not None:
+            x = corrector(denoiser, x, t, cond, noise)
+            if constraint is not None:
+                x = constraint(x, t, noise)
+        draw = None if k == num_steps - 1 else noise
+        x = step(denoiser, x, t, s, cond, draw)
+        if constraint is not None:
+            x = constraint(x, s, draw)
         if callback is not None:
-            callback(k + 1, float(times[k + 1]), x)
-    return x
+            callback(k + 1, float(labels[k + 1]), x)
+        if progress is not None:
+            progress(k + 1, num_steps)
+    return denoiser(x, times[-1].expand(len(x)), cond) if denoise else x
+
+
+def invert(
+    denoiser: Denoiser,
+    x: Tensor,
+    *,
+    cond: Any = None,
+    step: Predictor | str = "ddim",
+    num_steps: int | None = None,
+    grid: str = "uniform",
+    t_start: float | None = None,
+    **options: Any,
+) -> Tensor:
+    """Map data to the noise that a deterministic sampler makes it from.
+
+    The sampler runs the grid's times upwards (Song, Meng & Ermon, DDIM, 2021, section 5.4). The data stand in for x
+    at the smallest time with noise.
+
+    Args:
+        denoiser: the model.
+        x: data `(B, *dims)`.
+        cond: what the net is conditioned on.
+        step: a predictor without noise, or its name.
+        num_steps: of the grid; a chain's last step down, to the data, has no inverse.
+        grid: name of the time grid.
+        t_start: the time to stop at; T by default.
+        **options: see `sample`.
+
+    Returns:
+        The noise, like `x`.
+
+    Raises:
+        InputError: see `sample`.
+
+    Example:
+        >>> noise = invert(denoiser, x, cond=z)
+        >>> sample(denoiser, x_init=noise, cond=z, step="ddim")  # nearly x
+    """
+    times = time_grid(denoiser.process, num_steps, grid, t_start=t_start)
+    times = times[denoiser.process.sigma(times) > 0].flip(0)
+    return sample(denoiser, x_init=x, cond=cond, step=step, grid=times, **options)
+
+
+def _times(
+    denoiser: Denoiser, step: Predictor, num_steps: int | None, grid: str | Tensor | None, t_start: float | None
+) -> Tensor:
+    if grid is None:
+        grid = getattr(step, "grid", "uniform")
+    if isinstance(grid, str):
+        return time_grid(denoiser.process, num_steps, grid, t_start=t_start)
+    if num_steps is not None or t_start is not None:
+        raise InputError("leave num_steps and t_start out where grid is the times themselves")
+    strides = grid.diff()
+    if grid.dim() != 1 or len(grid) < 2 or not ((strides < 0).all() or (strides > 0).all()):
+        raise InputError(f"grid must be (num_steps + 1,) times that all fall or all rise, got {grid.tolist()}")
+    return denoiser.process.checked(grid).to(denoiser.process.device)
 
 
 def _standard_normal(generator: torch.Generator | None) -> Noise:
@@ -71,6 +187,30 @@ def _standard_normal(generator: torch.Generator | None) -> Noise:
         return torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
     return draw
+
+
+class _Counted:
+    """A denoiser that counts its evaluations; each of these methods is one."""
+
+    COSTLY = ("estimate", "eps", "score", "velocity", "reverse_kernel")
+
+    def __init__(self, denoiser: Denoiser, report: SamplingReport):
+        self._denoiser, self._report = denoiser, report
+
+    def __call__(self, *args: Any) -> Tensor:
+        self._report.evaluations += 1
+        return self._denoiser(*args)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._denoiser, name)
+        if name not in self.COSTLY:
+            return value
+
+        def counted(*args: Any) -> Any:
+            self._report.evaluations += 1
+            return value(*args)
+
+        return counted
 
 
 class Trajectory:

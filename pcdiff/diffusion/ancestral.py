@@ -1,0 +1,130 @@
+"""Ancestral sampling: draws from p(x_s | x_t), the reverse Markov chain."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pcdiff.diffusion.denoiser import Denoiser
+from pcdiff.diffusion.process import Process, append_dims
+from pcdiff.diffusion.steps import Noise, Predictor, Solver, chain_steps
+from pcdiff.errors import InputError
+
+
+def ancestral_step(
+    denoiser: Denoiser,
+    x: Tensor,
+    t: Tensor,
+    s: Tensor,
+    cond: Any,
+    noise: Noise | None,
+    flexibility: float = 0.0,
+) -> Tensor:
+    """Draw x_s ~ p(x_s | x_t), the reverse Markov chain (Luo & Hu, 2021, eq. 3-4; Ho et al., 2020, algorithm 2).
+
+    Args:
+        denoiser: the model.
+        x: x_t `(B, *dims)`.
+        t: current times `(B,)`.
+        s: next times `(B,)`, s < t.
+        cond: what the net is conditioned on.
+        noise: draws a standard normal like its argument; None returns the mean (the chain's last step).
+        flexibility: mixes the chain's standard deviation between the posterior's (0) and the forward kernel's
+            (1, the beta_t of eq. 4), linearly, as DPM's code does; that code's default is 0.
+
+    Returns:
+        x_s, like `x`.
+    """
+    mean, posterior_variance, forward_variance = denoiser.process.posterior(denoiser(x, t, cond), x, t, s)
+    if noise is None:
+        return mean
+    std = flexibility * forward_variance.sqrt() + (1 - flexibility) * posterior_variance.sqrt()
+    return mean + append_dims(std, x) * noise(x)
+
+
+def ancestral(flexibility: float = 0.0) -> Predictor:
+    """Return `ancestral_step` at this flexibility.
+
+    Raises:
+        InputError: it lies outside [0, 1].
+    """
+    if not 0 <= flexibility <= 1:
+        raise InputError(f"flexibility must be in [0, 1], got {flexibility}")
+    return partial(ancestral_step, flexibility=flexibility)
+
+
+def kernel_step(
+    denoiser: Denoiser,
+    x: Tensor,
+    t: Tensor,
+    s: Tensor,
+    cond: Any,
+    noise: Noise | None,
+    clip: tuple[float, float] | None = None,
+) -> Tensor:
+    """Draw from the denoiser's own p(x_s | x_t), whose variance may be learned (Nichol & Dhariwal, 2021, eq. 15).
+
+    Args:
+        denoiser: the model; `denoiser.variance` says which variance it has.
+        x: x_t `(B, *dims)`.
+        t: current times `(B,)`.
+        s: next times `(B,)`, s < t.
+        cond: what the net is conditioned on.
+        noise: draws a standard normal like its argument; None returns the mean.
+        clip: bounds that the estimate of x_0 is cut to.
+
+    Returns:
+        x_s, like `x`.
+    """
+    kernel = denoiser.reverse_kernel(x, t, s, cond, clip)
+    return kernel.mean if noise is None else kernel.mean + (kernel.log_variance / 2).exp() * noise(x)
+
+
+def kernel(clip: tuple[float, float] | None = None) -> Predictor:
+    """Return `kernel_step` with these bounds."""
+    return partial(kernel_step, clip=clip)
+
+
+class ScoreAncestral(Solver):
+    r"""Ancestral sampling by the score, on the chain that VP or VE is cut into.
+
+    `x_{i-1} = (x + G_i^2 score) / sqrt(alpha_i) + std z`, with std = sqrt(beta_i) of VP (Song et al., 2021, eq. 4)
+    and `std^2 = G_i^2 sigma_{i-1}^2 / sigma_i^2` of VE (appendix F, eq. 47).
+    """
+
+    def plan(self, process: Process, times: Tensor) -> None:
+        """Find N.
+
+        Raises:
+            InputError: the process has no such chain, or the times are uneven.
+        """
+        if process.num_steps is not None:
+            raise InputError("predictor 'score_ancestral' is for VP and VE; of a chain take 'ancestral'")
+        self.num_steps = chain_steps(process, times, "predictor 'score_ancestral'")
+        early = times[: (len(times) + 1) // 2]
+        _, step = process.discretize(early, early, self.num_steps)
+        if process.exploding:
+            expected = self._level(process, early).square() - self._level(process, early, 1).square()
+        else:
+            expected = 1 - process.step_alpha(early, self.num_steps)
+        if not torch.allclose(step.square(), expected):
+            name = type(process).__name__
+            raise InputError(f"predictor 'score_ancestral' is for VP and VE, got {name}; take 'ancestral'")
+
+    def _level(self, process: Process, t: Tensor, before: int = 0) -> Tensor:
+        index = (t * (self.num_steps - 1) / process.T).long() - before
+        return process.sigma(index.clamp(min=0).double() * (process.T / max(self.num_steps - 1, 1)))
+
+    def __call__(
+        self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None
+    ) -> Tensor:
+        """Return x_s."""
+        process, score = denoiser.process, denoiser.score(x, t, cond)
+        variance = process.discretize(x, t, self.num_steps)[1].square()
+        mean = x + append_dims(variance, x) * score
+        if process.exploding:
+            variance = variance * (1 - variance / self._level(process, t).square()).clamp(min=0)
+        else:
+            mean = mean / append_dims(process.step_alpha(t, self.num_steps).sqrt(), x)
+        return mean if noise is None else mean + append_dims(variance.sqrt(), x) * noise(x)

@@ -1,0 +1,68 @@
+"""The probability flow by an adaptive ODE solver."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchdiffeq import odeint
+
+from pcdiff.diffusion.denoiser import Denoiser
+from pcdiff.diffusion.process import Process
+from pcdiff.diffusion.steps import Noise, Solver
+from pcdiff.errors import InputError
+
+METHODS = ("adaptive_heun", "bosh3", "dopri5", "dopri8", "fehlberg2")
+
+
+class AdaptiveODE(Solver):
+    """Runge-Kutta with steps of its own choice between the times of the grid (Song et al., 2021, section 4.3).
+
+    The error that sets the steps is a mean over the batch. A step to a time without noise, where the velocity may
+    be infinite, is the estimate of x_0.
+
+    Args:
+        rtol: relative tolerance of each step.
+        atol: absolute tolerance of each step.
+        method: torchdiffeq's name of the method.
+
+    Raises:
+        InputError: a tolerance is not positive, or the method unknown.
+    """
+
+    grid = "ends"
+
+    def __init__(self, rtol: float = 1e-5, atol: float = 1e-5, method: str = "dopri5"):
+        if not (rtol > 0 and atol > 0):
+            raise InputError(f"rtol and atol must be positive, got {rtol} and {atol}")
+        if method not in METHODS:
+            raise InputError(f"method must be one of {sorted(METHODS)}, got {method!r}")
+        self.rtol, self.atol, self.method = rtol, atol, method
+
+    def plan(self, process: Process, times: Tensor) -> None:
+        """Find which steps end at the data."""
+        self.noisy = (process.sigma(times[1:]) > 0).tolist()
+        self.step = 0
+
+    def __call__(
+        self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None
+    ) -> Tensor:
+        """Return x_s."""
+        noisy, self.step = self.noisy[self.step], self.step + 1
+        if not noisy:
+            return denoiser(x, t, cond)
+
+        (start, end), low, high = (
+            (t[0].double(), s[0].double()),
+            torch.minimum(t[0], s[0]),
+            torch.maximum(t[0], s[0]),
+        )
+
+        def velocity(time: Tensor, state: Tensor) -> Tensor:
+            # rounding may carry the last stage past the end, where the process may have no times
+            time = time.to(torch.float64).clamp(low, high)
+            return denoiser.velocity(state, time.expand(len(state)), cond)
+
+        ends = torch.stack([start, end])
+        # left to itself a step may overshoot the end by far
+        options = {"step_t": ends[1:]}
+        return odeint(velocity, x, ends, rtol=self.rtol, atol=self.atol, method=self.method, options=options)[-1]

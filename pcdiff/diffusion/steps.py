@@ -1,0 +1,95 @@
+"""What a sampler's parts are called with, and the base of those that keep something from step to step."""
+
+import copy
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from pcdiff.diffusion.denoiser import Denoiser
+from pcdiff.diffusion.process import Process
+from pcdiff.errors import InputError
+
+# draws a standard normal like its argument
+Noise = Callable[[Tensor], Tensor]
+# (denoiser, x_t, t, s, cond, noise) -> x_s; noise None asks for the mean
+Predictor = Callable[[Denoiser, Tensor, Tensor, Tensor, Any, Noise | None], Tensor]
+# (denoiser, x_t, t, cond, noise) -> x_t
+Corrector = Callable[[Denoiser, Tensor, Tensor, Any, Noise], Tensor]
+# (x, t, noise) -> x, after every update; t is where x stands now, noise None at the end
+Constraint = Callable[[Tensor, Tensor, Noise | None], Tensor]
+Self = TypeVar("Self", bound="Planned")
+
+
+class Planned:
+    """Base of the predictors and correctors that need the run's plan, or remember earlier steps.
+
+    The one made by name holds settings only; every run works on a copy of its own, so one can be shared.
+    """
+
+    def begin(self: Self, process: Process, times: Tensor) -> Self:
+        """Return a copy for one run over `times (num_steps + 1,)`; `plan` looks at them first."""
+        fresh = copy.copy(self)
+        fresh.plan(process, times)
+        return fresh
+
+    def plan(self, process: Process, times: Tensor) -> None:
+        """Look at the run ahead.
+
+        Raises:
+            InputError: the process or the times do not suit this method.
+        """
+
+
+class Solver(Planned):
+    """Base of the planned predictors.
+
+    Attributes:
+        grid: name of the times that it works best with.
+    """
+
+    grid = "uniform"
+
+    def __call__(
+        self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None
+    ) -> Tensor:
+        """Return x_s, like x_t `(B, *dims)`, at times `t`, `s (B,)`."""
+        raise NotImplementedError
+
+
+def chain_steps(process: Process, times: Tensor, name: str) -> int | None:
+    """Return the N that the process is cut into by evenly spaced times; None for a chain, which is cut already.
+
+    Raises:
+        InputError: a chain's times skip some, or those of a continuous process are uneven.
+    """
+    strides = -times.double().diff()
+    if process.num_steps is not None:
+        if not (strides == 1).all():
+            fits = "process.respaced(...) makes a chain of fewer steps"
+            raise InputError(f"{name} takes the chain's steps one by one, got a grid that skips some; {fits}")
+        return None
+    # the last one may be a shorter way to the data
+    if len(strides) > 2 and not torch.allclose(strides[:-1], strides[0].expand(len(strides) - 1), rtol=1e-3):
+        raise InputError(f"{name} needs evenly spaced times, grid='uniform', got steps of uneven length")
+    return len(strides)
+
+
+def build(kind: str, known: dict[str, Callable[..., Any]], name: str, options: dict[str, Any]) -> Any:
+    """Build one of the `known` by name.
+
+    Raises:
+        InputError: the name or an option is unknown (the message lists the known ones), or one is missing.
+    """
+    if name not in known:
+        raise InputError(f"{kind} must be one of {sorted(known)}, got {name!r}")
+    parameters = inspect.signature(known[name]).parameters
+    unknown = sorted(set(options) - set(parameters))
+    if unknown:
+        raise InputError(f"{kind} {name!r} takes {list(parameters)}, got {unknown}")
+    missing = [key for key, p in parameters.items() if p.default is p.empty and key not in options]
+    if missing:
+        raise InputError(f"{kind} {name!r} needs {missing}")
+    return known[name](**options)

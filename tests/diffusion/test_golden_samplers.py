@@ -1,0 +1,229 @@
+"""Samplers against the papers' own code, with its recorded noise: score_sde, NCSN, ADM, EDM."""
+
+import math
+
+import pytest
+import torch
+from exact_models import Mixture, close, load, replay
+
+from pcdiff.diffusion import (
+    DiscreteProcess,
+    EDMProcess,
+    NoiseLevels,
+    SamplingReport,
+    Trajectory,
+    build_process,
+    corrector,
+    invert,
+    predictor,
+    sample,
+    time_grid,
+)
+
+pytestmark = pytest.mark.golden
+PRECISIONS = {"f32": (torch.float32, 1e-4), "f64": (torch.float64, 1e-8)}
+# score_sde's names
+PREDICTORS = {
+    "euler_maruyama": ("euler_maruyama", {"legacy": True}),
+    "reverse_diffusion": ("reverse_diffusion", {}),
+    "ancestral_sampling": ("score_ancestral", {}),
+    "none": ("none", {}),
+}
+
+
+def continuous(kind, table):
+    names = ("sigma_min", "sigma_max") if kind == "ve" else ("beta_min", "beta_max")
+    return build_process(kind, num_scales=int(table["N"]), **{name: float(table[name]) for name in names})
+
+
+@pytest.mark.parametrize("precision", sorted(PRECISIONS))
+@pytest.mark.parametrize("kind", ["vp", "subvp", "ve"])
+def test_score_sdes_predictor_corrector_chains(golden, kind, precision):
+    dtype, rtol = PRECISIONS[precision]
+    table = load(golden, f"samplers/pc_{kind}.npz")
+    process = continuous(kind, table)
+    # score_sde's times, N of them; it takes a full step from the last one too
+    times = torch.linspace(process.T, float(table["eps"]), int(table["N"]), dtype=dtype).double()
+    times = torch.cat([times, times.new_zeros(1)])
+    assert len(table["runs"]) >= 3
+    for run in table["runs"]:
+        name, correct, _, *flow = str(run).split(".")
+        get = {key: table[f"{run}.{key}"] for key in ("noise", "snr", "n_steps", f"x_mean_{precision}")}
+        name, options = PREDICTORS[name]
+        if flow:
+            options = {**options, "flow": True}
+        correction = None
+        if correct != "none":
+            legacy = {"legacy": True} if correct == "langevin" else {}
+            correction = corrector(correct, snr=float(get["snr"]), num_steps=int(get["n_steps"]), **legacy)
+        report = SamplingReport()
+        x = sample(
+            Mixture.of(process, {key.removeprefix(f"{run}."): v for key, v in table.items()}, dtype),
+            x_init=torch.from_numpy(table[f"{run}.prior_noise"]).to(dtype) * process.prior_std,
+            step=predictor(name, **options),
+            corrector=correction,
+            grid=times,
+            noise=replay(get["noise"], dtype),
+            report=report,
+        )
+        close(x, get[f"x_mean_{precision}"], rtol)
+        assert report.evaluations == len(table[f"{run}.score_calls_t_f32"])
+
+
+@pytest.mark.parametrize("kind", ["vp", "subvp", "ve"])
+def test_score_sdes_probability_flow(golden, kind):
+    table = load(golden, f"samplers/ode_{kind}.npz")
+    process = continuous(kind, table)
+    denoiser = Mixture.of(process, table, torch.float64)
+    ends = torch.tensor([process.T, float(table["eps"])], dtype=torch.float64)
+    start = torch.from_numpy(table["z"])
+    tight = predictor("ode", rtol=1e-10, atol=1e-10, method="dopri8")
+    close(sample(denoiser, x_init=start.double(), step=tight, grid=ends), table["x_tight_f64"], 1e-8)
+    own = predictor("ode", rtol=float(table["rtol"]), atol=float(table["atol"]))
+    report = SamplingReport()
+    close(sample(denoiser, x_init=start, step=own, grid=ends, report=report), table["x"], 1e-4)
+    assert report.evaluations < 2 * int(table["nfe"])
+
+
+@pytest.mark.parametrize("precision", sorted(PRECISIONS))
+def test_ncsnv2s_annealed_langevin(golden, precision):
+    dtype, rtol = PRECISIONS[precision]
+    table = load(golden, "ncsnv2/annealed_langevin.npz")
+    process = NoiseLevels(torch.from_numpy(table["sigmas"]))
+    each, trajectory = int(table["n_steps_each"]), Trajectory()
+    for denoise, name in ((True, "final_denoise"), (False, "final_raw")):
+        x = sample(
+            Mixture.of(process, table, dtype),
+            x_init=torch.from_numpy(table["x_init"]).to(dtype),
+            step=predictor("none", denoise=denoise),
+            corrector=corrector("ncsnv2", step_size=float(table["step_lr"]), num_steps=each),
+            noise=replay(table["noise"], dtype),
+            callback=trajectory if not denoise else None,
+        )
+        close(x, table[f"{name}_{precision}"], rtol)
+    # theirs keeps every inner step, ours every level
+    close(trajectory.states[1:], table[f"trajectory_{precision}"][each - 1 :: each], rtol)
+
+
+@pytest.mark.parametrize(("name", "factor"), [("ncsn", 2), ("ncsnv2", 1)])
+def test_ncsns_annealed_langevin(golden, name, factor):
+    """Its code's step is half the paper's epsilon."""
+    table = load(golden, "ncsn/annealed_langevin.npz")
+    process = NoiseLevels(torch.from_numpy(table["sigmas"]))
+    each, trajectory = int(table["n_steps_each"]), Trajectory()
+    sample(
+        Mixture.of(process, table, torch.float32),
+        x_init=torch.from_numpy(table["x_init"]),
+        step="none",
+        corrector=corrector(name, step_size=factor * float(table["step_lr"]), num_steps=each),
+        noise=replay(table["noise"], torch.float32),
+        callback=trajectory,
+    )
+    # theirs come before each step, cut to [0, 1], so the last level's end is missing
+    ours, theirs = trajectory.states[:-1].clamp(0, 1), table["snapshots_clamped"][::each]
+    close(ours[1:], theirs[1:], 1e-4)
+
+
+def adm(golden, schedule):
+    """Return ADM's table and the chain that its loops ran, respaced."""
+    table = load(golden, f"guided_diffusion/loops_{schedule}.npz")
+    whole = torch.from_numpy(table["base_alphas_cumprod"])
+    whole = torch.cat([whole.new_ones(1), whole])
+    base = DiscreteProcess(1 - whole[1:] / whole[:-1])
+    return table, base.respaced(torch.from_numpy(table["timestep_map"]) + 1)
+
+
+class LearnedRange(Mixture):
+    """The mixture with ADM's learned variance, whose values are tanh(eps) there."""
+
+    def reverse_kernel(self, x, t, s, cond=None, clip=None):
+        x0, eps = self.estimate(x, t)
+        return self._kernel(x0, eps.tanh(), x, t, s, clip)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("clip", [(-1, 1), None], ids=["clip", "noclip"])
+def test_adms_chain(golden, schedule, clip):
+    table, process = adm(golden, schedule)
+    for theirs, ours in {"FIXED_SMALL": "small", "FIXED_LARGE": "large", "LEARNED_RANGE": "learned_range"}.items():
+        kind = LearnedRange if ours == "learned_range" else Mixture
+        x = sample(
+            kind.of(process, table, torch.float32, variance=ours),
+            x_init=torch.from_numpy(table["x_T"]),
+            step=predictor("kernel", clip=clip),
+            noise=replay(table["p_sample_noise"], torch.float32),
+        )
+        close(x, table[f"p_sample.{theirs}.{'clip' if clip else 'noclip'}"], 1e-4)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("clip", [(-1, 1), None], ids=["clip", "noclip"])
+def test_adms_ddim(golden, schedule, eta, clip):
+    table, process = adm(golden, schedule)
+    x = sample(
+        Mixture.of(process, table, torch.float32),
+        x_init=torch.from_numpy(table["x_T"]),
+        step=predictor("ddim", eta=eta, clip=clip),
+        noise=replay(table["ddim_noise"], torch.float32),
+    )
+    close(x, table[f"ddim.eta{eta}.{'clip' if clip else 'noclip'}"], 1e-4)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_adms_inverted_ddim(golden, schedule):
+    table, process = adm(golden, schedule)
+    denoiser = Mixture.of(process, table, torch.float32)
+    x = invert(denoiser, torch.from_numpy(table["ddim_reverse.x0"]))
+    # ADM goes one step beyond T, to where no signal is left: there x is the noise itself
+    close(denoiser.eps(x, torch.full((len(x),), process.num_steps)), table["ddim_reverse.xT"], 1e-4)
+
+
+def test_edms_sampler(golden):
+    table = load(golden, "edm/samplers.npz")
+    churn = {"churn": "S_churn", "churn_min": "S_min", "churn_max": "S_max", "noise_scale": "S_noise"}
+    for run in ("deterministic", "churn", "sigma_range"):
+        low, high, rho, steps = (
+            float(table.get(f"{run}.{key}", table.get(key)))
+            for key in ("sigma_min", "sigma_max", "rho", "num_steps")
+        )
+        process = EDMProcess(low, high)
+        options = {ours: float(table[f"churn.{theirs}"]) for ours, theirs in churn.items() if run == "churn"}
+        times = time_grid(process, int(steps), "edm", rho=rho)
+        if run == "deterministic":
+            close(times, table["sigma_steps"], 1e-12)
+        # theirs draws at every step, ours only where it is used
+        used = (times[:-1] >= options.get("churn_min", 0)) & (times[:-1] <= options.get("churn_max", math.inf))
+        report = SamplingReport()
+        x = sample(
+            Mixture.of(process, table, torch.float64),
+            x_init=torch.from_numpy(table["latents"]).double() * process.T,
+            step=predictor("heun", **options),
+            grid=times,
+            noise=replay(table[f"{run}.noise"][used.numpy()], torch.float64),
+            report=report,
+        )
+        close(x, table[f"{run}.x"], 1e-8)
+        assert report.evaluations == len(table[f"{run}.net_in_sigma"])
+
+
+@pytest.mark.parametrize("name", ["euler", "heun"])
+@pytest.mark.parametrize("levels", ["edm", "iddpm", "vp"])
+def test_edms_other_discretisations(golden, name, levels):
+    """Any falling levels are a grid of EDM's process; its VP runs are a VP process's, over its own time."""
+    table = load(golden, "edm/samplers.npz")
+    steps = torch.from_numpy(table[f"ablation.euler.{levels}.net_in_sigma"])
+    process, options, scale = EDMProcess(), {}, steps[0]
+    if levels == "vp":
+        process, options = build_process("vp"), {"variable": "t"}  # EDM's beta_d 19.9 and beta_min 0.1
+        steps = process.t_of_log_snr(-2 * steps.log())
+        scale = process.sigma(steps[:1])
+        steps[0] = process.T
+    step = {"euler": predictor("euler_maruyama", flow=True), "heun": predictor("heun", **options)}[name]
+    x = sample(
+        Mixture.of(process, table, torch.float64),
+        x_init=torch.from_numpy(table["latents"]).double() * scale,
+        step=step,
+        grid=torch.cat([steps, steps.new_zeros(1)]),
+    )
+    close(x, table[f"ablation.{name}.{levels}.x"], 1e-8)

@@ -1,0 +1,273 @@
+"""The loop's options and grids, what correctors do to single samples, and what is refused."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from exact_models import Mixture
+
+from pcdiff.diffusion import (
+    CORRECTORS,
+    GRIDS,
+    SamplingReport,
+    Trajectory,
+    build_process,
+    corrector,
+    invert,
+    predictor,
+    sample,
+    time_grid,
+)
+from pcdiff.errors import InputError
+
+
+def target(process, dims, dtype=torch.float32):
+    """Return the exact denoiser of a wide and a narrow component."""
+    means = torch.stack([torch.full(dims, -0.6, dtype=dtype), torch.full(dims, 0.5, dtype=dtype)])
+    weights, stds = (torch.tensor(v, dtype=dtype) for v in ((0.4, 0.6), (0.5, 0.3)))
+    return Mixture(process, weights, means, stds)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("grid", sorted(set(GRIDS) - {"ends"}))
+@pytest.mark.parametrize("num_steps", [1, 2, 7])
+def test_grids_fall_from_start_to_end(process, grid, num_steps):
+    if process.num_steps == 1 or (process.num_steps is not None and num_steps > process.num_steps):
+        num_steps = 1
+    times = time_grid(process, num_steps, grid)
+    assert len(times) == num_steps + 1
+    assert (times.diff() < 0).all()
+    assert times[0] == process.T
+    chain = process.num_steps is not None
+    to_data = chain or (grid == "edm" and process.sigma(torch.zeros(1)) == 0)
+    assert times[-1] == (0 if to_data else process.sample_eps)
+    assert process.alpha(times).isfinite().all()
+
+
+def test_grids_are_what_they_are_called():
+    process = build_process("vp")
+    count = 9
+    even = {
+        "uniform": time_grid(process, count),
+        "quadratic": time_grid(process, count, "quadratic").sqrt(),
+        "log_snr": process.log_snr(time_grid(process, count, "log_snr")),
+        "edm": (-process.log_snr(time_grid(process, count, "edm", rho=5.0)[:-1]) / 10).exp(),
+    }
+    for values in even.values():
+        strides = values.diff()
+        torch.testing.assert_close(strides, strides[0].expand(len(strides)))
+    assert time_grid(process, grid="ends").tolist() == [process.T, process.sample_eps]
+    assert time_grid(build_process("ddpm", num_steps=20), grid="ends").tolist() == [20, 1, 0]
+
+
+def test_partial_grids():
+    chain = build_process("ddpm", num_steps=20)
+    assert time_grid(chain, t_start=5).tolist() == [5, 4, 3, 2, 1, 0]
+    assert time_grid(chain, 2, t_start=5).tolist() == [5, 2, 0]
+    assert not time_grid(chain, 2, t_start=5).is_floating_point()
+    assert time_grid(chain, 1, "log_snr", t_start=1).tolist() == [1, 0]
+    times = time_grid(build_process("vp"), 3, "log_snr", t_start=0.5)
+    assert times[0] == 0.5
+    assert len(times) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"grid": "cosine"},
+            r"grid must be one of \['edm', 'ends', .*'uniform'\], got 'cosine'",
+        ),
+        ({"grid": "edm", "rho": 0}, "rho must be positive, got 0"),
+        ({"grid": "edm", "num_steps": 0}, "num_steps must be at least 1, got 0"),
+        ({"t_start": 21}, r"t_start must be in \[1, 20\], got 21"),
+        ({"t_start": 2.5}, "t_start must be a whole step .*got 2.5"),
+        ({"t_start": 3, "num_steps": 4}, r"num_steps must be in 1\.\.3 from there, got 4"),
+        ({"t_start": 1, "num_steps": 2, "grid": "edm"}, "num_steps must be 1 from t_start 1"),
+    ],
+)
+def test_grids_refuse(options, message):
+    with pytest.raises(InputError, match=message):
+        time_grid(build_process("ddpm", num_steps=20), **options)
+
+
+def test_partial_continuous_starts_refuse_the_end():
+    with pytest.raises(InputError, match=r"t_start must be in \(0.001, 1\], got 0.001"):
+        time_grid(build_process("vp"), 3, t_start=0.001)
+
+
+def test_the_grid_can_be_given(dims):
+    denoiser, trajectory = target(build_process("vp"), dims), Trajectory()
+    times = torch.tensor([1.0, 0.6, 0.1], dtype=torch.float64)
+    sample(denoiser, (2, *dims), step="ddim", grid=times, generator=seeded(), callback=trajectory)
+    assert trajectory.times == times.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "evaluations"),
+    [("ancestral", 6, 6), ("ddim", 6, 6), ("heun", 6, 11), ("dpmpp", 6, 6), ("unipc", 6, 6), ("none", 6, 0)],
+)
+def test_evaluations_are_reported(name, steps, evaluations, dims):
+    denoiser, report, seen = target(build_process("ddpm", num_steps=20), dims), SamplingReport(), []
+    options = {"num_steps": steps, "report": report, "progress": lambda k, n: seen.append((k, n))}
+    x = sample(denoiser, (2, *dims), step=name, generator=seeded(), **options)
+    assert (report.num_steps, report.evaluations) == (steps, evaluations)
+    assert seen == [(k + 1, steps) for k in range(steps)]
+    assert torch.equal(x, sample(denoiser, (2, *dims), step=name, generator=seeded(), num_steps=steps))
+
+
+def test_correctors_count_and_come_first(dims):
+    """Their draw is before the predictor's, and at the last time there is one too."""
+    denoiser, report = target(build_process("vp"), dims, torch.float64), SamplingReport()
+    start = torch.randn(2, *dims, generator=seeded(), dtype=torch.float64)
+    draws = torch.randn(7, 2, *dims, generator=seeded(1), dtype=torch.float64)
+    given = iter(draws)
+    times = torch.tensor([1.0, 0.6, 0.3], dtype=torch.float64)
+    options = {"corrector": corrector("ald", snr=0.2, num_steps=3), "grid": times, "report": report}
+    x = sample(denoiser, x_init=start, noise=lambda _: next(given), **options)
+    assert next(given, None) is None  # three and one, then three
+    assert report.evaluations == 8
+    by_hand, rest = start, iter(draws)
+    step, correct = predictor("ancestral"), options["corrector"].begin(denoiser.process, times)
+    for t, s in itertools.pairwise(times):
+        by_hand = correct(denoiser, by_hand, t.expand(2), None, lambda _: next(rest))
+        noise = None if s == times[-1] else lambda _: next(rest)
+        by_hand = step(denoiser, by_hand, t.expand(2), s.expand(2), None, noise)
+    assert torch.equal(x, by_hand)
+
+
+@pytest.mark.parametrize("name", ["ancestral", "ddim", "dpmpp", "unipc"])
+def test_constraints_act_after_every_update(name, dims):
+    denoiser, calls = target(build_process("ddpm", num_steps=20), dims), []
+
+    def pin(x, t, noise):
+        calls.append((float(t[0]), noise is None))
+        x = x.clone()
+        x[:, 0] = 0.25
+        return x
+
+    options = {"step": name, "grid": "uniform", "num_steps": 4, "corrector": "ald"}
+    trajectory = Trajectory()
+    x = sample(denoiser, (3, *dims), generator=seeded(), constraint=pin, callback=trajectory, **options)
+    assert (x[:, 0] == 0.25).all()
+    assert (trajectory.states[1:, :, 0] == 0.25).all()
+    times = [20.0, 15.0, 10.0, 5.0, 0.0]
+    moves = [(t, False) for pair in itertools.pairwise(times) for t in pair]
+    assert calls == [*moves[:-1], (0.0, True)]
+    assert not torch.equal(x, sample(denoiser, (3, *dims), generator=seeded(), **options))
+
+
+def test_unipc_does_not_undo_a_constraint(dims):
+    """Its corrector starts from the state before, so a state that was changed since is left as it is."""
+    denoiser = target(build_process("ddpm", num_steps=20), dims, torch.float64)
+    start = torch.randn(2, *dims, generator=seeded(), dtype=torch.float64)
+    moved = sample(denoiser, x_init=start, step="unipc", num_steps=6, constraint=lambda x, t, noise: x + 0)
+    plain = sample(denoiser, x_init=start, step=predictor("unipc", correct=False), num_steps=6)
+    assert torch.equal(moved, plain)
+    assert not torch.equal(moved, sample(denoiser, x_init=start, step="unipc", num_steps=6))
+
+
+def test_a_denoised_end(dims):
+    denoiser = target(build_process("ve", sigma_max=10.0), dims)
+    x, end = (sample(denoiser, (2, *dims), step="ddim", num_steps=9, generator=seeded(), denoise=v) for v in (0, 1))
+    last = torch.full((2,), denoiser.process.sample_eps, dtype=torch.float64)
+    assert torch.equal(end, denoiser(x, last))
+
+
+def test_a_solver_can_be_shared_between_runs(dims):
+    denoiser, step = target(build_process("vp"), dims), predictor("dpmpp", order=3)
+    a, b = (sample(denoiser, (2, *dims), step=step, num_steps=8, generator=seeded()) for _ in range(2))
+    assert torch.equal(a, b)
+
+
+def test_a_sample_does_not_depend_on_its_neighbours_but_in_legacy(dims):
+    denoiser = target(build_process("ve", sigma_max=10.0), dims, torch.float64)
+    start = 10 * torch.randn(3, *dims, generator=seeded(), dtype=torch.float64)
+    draws = torch.randn(40, 3, *dims, generator=seeded(1), dtype=torch.float64)
+    for legacy in (False, True):
+        options = {"step": "reverse_diffusion", "corrector": corrector("langevin", legacy=legacy), "num_steps": 20}
+        ends = []
+        for rows in (slice(0, 3), slice(0, 1)):
+            given = iter(draws[:, rows])
+            ends.append(sample(denoiser, x_init=start[rows], noise=lambda _, g=given: next(g), **options)[:1])
+        assert torch.allclose(*ends) is not legacy
+
+
+def test_the_start_is_the_prior_of_the_process(dims):
+    trajectory = Trajectory()
+    denoiser = target(build_process("ve", sigma_max=40.0), dims)
+    sample(denoiser, (200, *dims), step="ddim", num_steps=1, generator=seeded(), callback=trajectory)
+    assert trajectory.states[0].std().item() == pytest.approx(40, rel=0.1)
+
+
+def bad(match, process, **options):
+    return pytest.param(process, options, match, id=match[:40])
+
+
+@pytest.mark.parametrize(
+    ("process", "options", "match"),
+    [
+        bad("give x_init with t_start", "vp", t_start=0.5),
+        bad("leave num_steps and t_start out", "vp", grid=torch.tensor([1.0, 0.5]), num_steps=3),
+        bad("grid must be .* all fall or all rise", "vp", grid=torch.tensor([1.0, 0.2, 0.5])),
+        bad(r"t must lie in \[0, 1\]", "vp", grid=torch.tensor([1.5, 0.2])),
+        bad("denoise must be False here", "ddpm", denoise=True),
+        bad("predictor must be one of .*'heun'.*, got 'magic'", "vp", step="magic"),
+        bad("corrector must be one of .*'langevin'.*, got 'magic'", "vp", corrector="magic"),
+        bad(r"corrector 'ncsnv2' needs \['step_size'\]", "ncsn", corrector="ncsnv2"),
+        bad("take 'ancestral'", "ddpm", step="score_ancestral"),
+        bad("for VP and VE, got SubVP; take 'ancestral'", "subvp", step="score_ancestral", num_steps=50),
+        bad("for VP and VE, got EDMProcess", "edm", step="score_ancestral", num_steps=50),
+        bad("chain's steps one by one.*respaced", "ddpm", step="reverse_diffusion", num_steps=5),
+        bad(
+            "needs evenly spaced times, grid='uniform'",
+            "vp",
+            step="reverse_diffusion",
+            grid="log_snr",
+            num_steps=50,
+        ),
+        bad("num_steps must be above beta_max", "vp", step="reverse_diffusion", num_steps=5),
+        bad("needs flow=True here: the SDE of StraightPath", "straight", step="euler_maruyama", num_steps=5),
+        bad("StraightPath is infinite at its start: take variable='t'", "straight", step="heun", num_steps=5),
+    ],
+)
+def test_what_does_not_fit_says_what_does(processes, process, options, match, dims):
+    makers = {"ddpm": "ddpm linear"}
+    denoiser = target(processes[makers.get(process, process)](), dims)
+    with pytest.raises(InputError, match=match) as caught:
+        sample(denoiser, (2, *dims), generator=seeded(), **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: predictor("dpmpp", order=4), r"order must be one of \[1, 2, 3\], got 4"),
+        (lambda: predictor("dpmpp", eta=-1), "eta must not be negative, got -1"),
+        (lambda: predictor("dpmpp", rho=2), r"predictor 'dpmpp' takes \['order', .*, got \['rho'\]"),
+        (lambda: predictor("ddim", eta=math.nan), "eta must not be negative, got nan"),
+        (lambda: predictor("unipc", scale="bh3"), r"scale must be one of \['bh1', 'bh2'\], got 'bh3'"),
+        (lambda: predictor("heun", variable="x"), r"variable must be one of \['sigma', 't'\], got 'x'"),
+        (lambda: predictor("heun", churn=-1), "churn must not be negative, got -1"),
+        (lambda: predictor("ode", rtol=0), "rtol and atol must be positive, got 0"),
+        (lambda: predictor("ode", method="euler"), "method must be one of .*'dopri5'.*, got 'euler'"),
+        (lambda: corrector("langevin", snr=0), "snr must be positive, got 0"),
+        (lambda: corrector("ald", num_steps=0), "num_steps of a corrector must be at least 1, got 0"),
+        (lambda: corrector("ncsn", step_size=-1), "step_size must be positive, got -1"),
+        (lambda: corrector("none"), f"corrector must be one of .*{sorted(CORRECTORS)[0]}"),
+    ],
+)
+def test_settings_out_of_range(make, match):
+    with pytest.raises(InputError, match=match):
+        make()
+
+
+def test_inversion_needs_no_seed(dims):
+    denoiser, state = target(build_process("vp"), dims), torch.get_rng_state()
+    x = torch.zeros(2, *dims)
+    assert torch.equal(invert(denoiser, x, num_steps=5), invert(denoiser, x, num_steps=5))
+    assert torch.equal(torch.get_rng_state(), state)
