@@ -2,8 +2,9 @@
 
 from data.batches import Batches
 from data.categories import NAME_TO_SYNSET, SYNSET_TO_NAME, parse_categories
-from data.clouds import NORMALISATIONS, CloudDataset, DatasetIdentity, normalise
+from data.clouds import CloudDataset, DatasetIdentity
 from data.shapenet import SPLITS, announce, load_clouds
+from pcdiff.normalisation import NORMALISATIONS, normalise
 
 __all__ = [
     "NAME_TO_SYNSET",

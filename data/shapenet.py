@@ -9,9 +9,10 @@ import torch
 
 from data import procedural
 from data.categories import NAME_TO_SYNSET, SYNSET_TO_NAME, category_tokens, closest
-from data.clouds import GLOBAL_MODES, CloudDataset, DatasetIdentity, StreamingMoments, check_mode, normalise
+from data.clouds import CloudDataset, DatasetIdentity, StreamingMoments
 from data.sources import SPLITS, FolderSource, Hdf5Source, Source, find_root, fingerprint
 from pcdiff.errors import InputError
+from pcdiff.normalisation import GLOBAL_MODES, check_mode, normalise
 
 __all__ = ["DEFAULT_PLACES", "SPLITS", "announce", "load_clouds"]
 
@@ -36,7 +37,7 @@ def load_clouds(
             package's folder and, where neither is, makes the built-in shapes (`identity.stand_in` is true).
         categories: `"airplane,chair"`, `"all"` (all that the data set holds), or a list of names or ids.
         split: train, val or test.
-        normalisation: see `data.clouds.normalise`.
+        normalisation: see `pcdiff.normalisation.normalise`.
 
     Raises:
         InputError: unknown or absent category, empty split, unreadable file, clouds of the wrong shape or
