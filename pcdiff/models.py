@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pcdiff.config import ModelConfig, ObjectiveConfig
 from pcdiff.diffusion import EpsDenoiser, discrete_process, draw_times, objective, predictor, sample
 from pcdiff.diffusion.sampler import Callback, Progress, SamplingReport
-from pcdiff.diffusion.steps import Noise
+from pcdiff.diffusion.steps import Constraint, Noise
 from pcdiff.encoders import PointNetEncoder, reparameterize
 from pcdiff.errors import InputError
 from pcdiff.flows import FLOWS, Flow, standard_normal_log_prob
@@ -116,6 +116,7 @@ class PointCloudModel(nn.Module):
         generator: torch.Generator | None = None,
         x_init: Tensor | None = None,
         t_start: float | None = None,
+        constraint: Constraint | None = None,
         noise: Noise | None = None,
         callback: Callback | None = None,
         progress: Progress | None = None,
@@ -135,6 +136,7 @@ class PointCloudModel(nn.Module):
             generator: source of every draw.
             x_init: the start `(B, num_points, 3)` in place of a draw.
             t_start: the time at which `x_init` stands; T by default.
+            constraint: what is done to the clouds after every step; see `pcdiff.diffusion.sample`.
             noise: overrides the steps' draws.
             callback: see `pcdiff.diffusion.sample`; `pcdiff.diffusion.Trajectory` keeps the whole chain.
             progress: called as `progress(k, num_steps)` after every step.
@@ -168,6 +170,7 @@ class PointCloudModel(nn.Module):
             num_steps=num_steps,
             grid=grid,
             t_start=t_start,
+            constraint=constraint,
             generator=generator,
             noise=noise,
             callback=callback,
@@ -216,6 +219,10 @@ class LatentPriorModel(PointCloudModel):
 
     def base_to_latent(self, w: Tensor) -> Tensor:
         """Map base vectors w ~ N(0, I) `(B, F)` to latents of the prior."""
+        raise NotImplementedError
+
+    def latent_to_base(self, z: Tensor) -> Tensor:
+        """Map latents `(B, F)` to the base, where the prior is N(0, I)."""
         raise NotImplementedError
 
     def loss_terms(self, x: Tensor, generator: torch.Generator | None = None, **draws: Tensor) -> dict[str, Tensor]:
@@ -298,6 +305,10 @@ class GaussianVAE(LatentPriorModel):
         """Return `w` itself: the prior is the base."""
         return w
 
+    def latent_to_base(self, z: Tensor) -> Tensor:
+        """Return `z` itself: the prior is the base."""
+        return z
+
 
 class FlowVAE(LatentPriorModel):
     """Generator whose prior is a normalizing flow (Luo & Hu, CVPR 2021, section 4.1, eq. 12-13).
@@ -329,6 +340,10 @@ class FlowVAE(LatentPriorModel):
     def base_to_latent(self, w: Tensor) -> Tensor:
         """Run the flow from base to latent."""
         return self.flow.to_latent(w)
+
+    def latent_to_base(self, z: Tensor) -> Tensor:
+        """Run the flow from latent to base."""
+        return self.flow.to_base(z)
 
 
 def gaussian_entropy(log_variance: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
-"""Draw or reconstruct many clouds with a trained model, in chunks that do not depend on one another."""
+"""Draw, decode or reconstruct many clouds with a trained model, in chunks that do not depend on one another."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pcdiff import rng
+from pcdiff.diffusion import SamplingReport
 from pcdiff.models import LatentPriorModel, PointCloudModel
 
 CHUNK = 32
@@ -18,8 +20,8 @@ def generate(
     num_points: int,
     seed: int,
     *,
-    flexibility: float = 0.0,
     truncate_std: float | None = None,
+    **options: Any,
 ) -> Iterator[Tensor]:
     """Draw clouds chunk by chunk.
 
@@ -30,15 +32,15 @@ def generate(
         num_samples: how many clouds there shall be in the end.
         num_points: points of each.
         seed: of every draw.
-        flexibility: see `PointCloudModel.decode`.
         truncate_std: see `LatentPriorModel.sample_latent`.
+        **options: see `decode_chunk`.
 
     Yields:
         Chunks `(<= CHUNK, num_points, 3)` on the CPU, in the training set's normalisation.
     """
-    options = {"flexibility": flexibility, "truncate_std": truncate_std}
     for k in range(chunks(num_samples)):
-        yield draw_chunk(model, k, num_points, seed, **options)[: num_samples - k * CHUNK]
+        count = min(CHUNK, num_samples - k * CHUNK)
+        yield draw_chunk(model, k, num_points, seed, count=count, truncate_std=truncate_std, **options)
 
 
 def chunks(count: int) -> int:
@@ -52,46 +54,84 @@ def draw_chunk(
     num_points: int,
     seed: int,
     *,
-    flexibility: float = 0.0,
+    count: int | None = None,
     truncate_std: float | None = None,
+    **options: Any,
 ) -> Tensor:
-    """Draw chunk `k` of `generate`, `(CHUNK, num_points, 3)` on the CPU."""
-    generator = rng.generator(seed, "sample", k, device=next(model.parameters()).device)
-    clouds = model.sample(
-        CHUNK, num_points, generator=generator, flexibility=flexibility, truncate_std=truncate_std
-    )
+    """Draw the first `count` (all by default) of chunk `k` of `generate`, `(count, num_points, 3)` on the CPU."""
+    generator = rng.generator(seed, "sample", k, device=model.denoiser.process.device)
+    z = model.sample_latent(CHUNK, generator, truncate_std)[:count]
+    return decode_chunk(model, z, num_points, generator, **options)
+
+
+def decode_chunk(
+    model: PointCloudModel,
+    z: Tensor,
+    num_points: int,
+    generator: torch.Generator,
+    *,
+    report: SamplingReport | None = None,
+    **options: Any,
+) -> Tensor:
+    """Decode latents `(<= CHUNK, F)`; what is drawn for one does not depend on how many there are.
+
+    Args:
+        model: a trained model.
+        z: the latents, on its device.
+        num_points: points of each cloud.
+        generator: source of every draw.
+        report: the run's evaluations are added to it.
+        **options: see `PointCloudModel.decode`.
+
+    Returns:
+        `(<= CHUNK, num_points, 3)` on the CPU.
+    """
+
+    def draw(x: Tensor) -> Tensor:
+        # always a whole chunk's numbers: the stream goes on at the same place however many clouds there are
+        whole = torch.randn(CHUNK, *x.shape[1:], generator=generator, device=x.device, dtype=x.dtype)
+        return whole[: len(x)]
+
+    start = model.denoiser.process.prior_sample((CHUNK, max(num_points, 0), model.encoder.point_dim), generator)
+    cost = SamplingReport()
+    clouds = model.decode(z, num_points, x_init=start[: len(z)], noise=draw, report=cost, **options)
+    if report is not None:
+        report.num_steps, report.evaluations = cost.num_steps, report.evaluations + cost.evaluations
     return clouds.float().cpu()
 
 
 def reconstruct(
-    model: PointCloudModel, clouds: Tensor, num_points: int, seed: int, *, flexibility: float = 0.0
+    model: PointCloudModel, clouds: Tensor, num_points: int, seed: int, **options: Any
 ) -> Iterator[Tensor]:
     """Encode and decode clouds chunk by chunk.
 
     Args:
         model: a trained model.
         clouds: `(n, N, 3)` in the model's normalisation.
-        num_points: points of each result.
+        num_points: points of each result; any number.
         seed: of every draw.
-        flexibility: see `PointCloudModel.decode`.
+        **options: see `decode_chunk`.
 
     Yields:
         Chunks `(<= CHUNK, num_points, 3)` on the CPU.
     """
     for k in range(chunks(len(clouds))):
-        yield reconstruct_chunk(model, clouds, k, num_points, seed, flexibility=flexibility)
+        yield reconstruct_chunk(model, clouds, k, num_points, seed, **options)
 
 
 def reconstruct_chunk(
-    model: PointCloudModel, clouds: Tensor, k: int, num_points: int, seed: int, *, flexibility: float = 0.0
+    model: PointCloudModel, clouds: Tensor, k: int, num_points: int, seed: int, **options: Any
 ) -> Tensor:
     """Encode and decode chunk `k` of `clouds`, as `reconstruct` does."""
-    device = next(model.parameters()).device
-    chunk = clouds[k * CHUNK : (k + 1) * CHUNK].to(device)
-    generator = rng.generator(seed, "reconstruct", k, device=device)
-    return model.reconstruct(chunk, num_points, flexibility=flexibility, generator=generator).float().cpu()
+    chunk = clouds[k * CHUNK : (k + 1) * CHUNK].to(model.denoiser.process.device)
+    return decode_chunk(model, model.encode(chunk), num_points, decoding_generator(model, seed, k), **options)
 
 
-def sample_all(model: LatentPriorModel, num_samples: int, num_points: int, seed: int, **options: float) -> Tensor:
+def decoding_generator(model: PointCloudModel, seed: int, k: int) -> torch.Generator:
+    """Return the source of the draws with which chunk `k` of given latents is decoded."""
+    return rng.generator(seed, "reconstruct", k, device=model.denoiser.process.device)
+
+
+def sample_all(model: LatentPriorModel, num_samples: int, num_points: int, seed: int, **options: Any) -> Tensor:
     """Return all of `generate`'s clouds `(num_samples, num_points, 3)`."""
     return torch.cat(list(generate(model, num_samples, num_points, seed, **options)))

@@ -104,6 +104,11 @@ class ContinuousFlow(Flow):
         self.check("w", w)
         return self._carry(w, self.time_length, 0.0, None)[0]
 
+    def to_base(self, z: Tensor) -> Tensor:
+        """Map latents `(B, F)` to base vectors alone: no divergence is taken."""
+        self.check("z", z)
+        return self._carry(z, 0.0, self.time_length, None)[0]
+
     def exact_log_prob(self, z: Tensor) -> Tensor:
         """Return the log-density `(B,)` in nats of latents `z (B, F)` with the exact trace, in training too."""
         self.check("z", z)

@@ -64,6 +64,10 @@ class Flow(nn.Module):
         """Map base vectors `(B, F)` to latents alone, where their density is not asked for."""
         return self.inverse(w)[0]
 
+    def to_base(self, z: Tensor) -> Tensor:
+        """Map latents `(B, F)` to base vectors alone, where their density is not asked for."""
+        return self(z)[0]
+
     def log_prob(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the log-density `(B,)` in nats of latents `z (B, F)`; `generator` as in `forward`."""
         w, log_det = self(z, generator)
