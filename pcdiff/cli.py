@@ -20,17 +20,26 @@ T = TypeVar("T")
 _STYLE = (tyro.conf.OmitArgPrefixes,)
 
 
-def parse(cls: type[T], argv: Sequence[str] | None = None, default: T | None = None, description: str = "") -> T:
+def parse(
+    cls: type[T],
+    argv: Sequence[str] | None = None,
+    default: T | None = None,
+    description: str = "",
+    prog: str | None = None,
+) -> T:
     """Fill a config dataclass from flags; `--latent-dim` and `--latent_dim` are the same flag.
 
     Args:
-        cls: the dataclass.
+        cls: the dataclass, or a union of dataclasses, each a command.
         argv: the flags; the process's own by default.
         default: what the flags start from.
         description: first lines of `--help`.
+        prog: how the program is called, for `--help`; the script's name by default.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    return tyro.cli(cls, args=argv, default=default, description=description, config=_STYLE)
+    # None would be a command of its own beside a union's
+    start = {} if default is None else {"default": default}
+    return tyro.cli(cls, prog=prog, args=argv, description=description, config=_STYLE, **start)
 
 
 def parse_run(

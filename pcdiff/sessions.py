@@ -101,11 +101,18 @@ def fit(config: RunConfig, trainer: Trainer) -> Outcome:
     return outcome
 
 
-def keep_clouds(folder: Path, name: str, clouds: Tensor, title: str, pictured: Tensor | None = None) -> None:
-    """Write `<name>.npy` and a shaded grid `<name>.png` (of `pictured`, if given) into a run's folder."""
+def keep_clouds(
+    folder: Path,
+    name: str,
+    clouds: Tensor,
+    title: str,
+    pictured: Tensor | None = None,
+    columns: int | None = None,
+) -> None:
+    """Write `<name>.npy` and a shaded grid `<name>.png` (of `pictured`, if given) into a folder."""
     write_clouds(folder / f"{name}.npy", clouds)
     pictured = clouds if pictured is None else pictured
-    save_grid(folder / f"{name}.png", pictured[:_PICTURED].numpy(), title=title, elevation=_ELEVATION)
+    save_grid(folder / f"{name}.png", pictured[:_PICTURED].numpy(), columns, title=title, elevation=_ELEVATION)
     log.info("clouds: %s", folder / f"{name}.png")
 
 

@@ -29,8 +29,8 @@ FLOORS = [
     {"pcdiff", "pcdiff.latent_paths", "pcdiff.sampling", "pcdiff.training"},
     {"pcdiff.validation", "pcdiff.generation"},
     {"pcdiff.cli", "pcdiff.sessions", "data"},
-    {"pcdiff.scoring"},
-    {"image_pipeline", "benchmarks", "train_gen", "train_ae", "evaluate", "setup"},
+    {"pcdiff.commands", "pcdiff.scoring"},
+    {"pcdiff.__main__", "image_pipeline", "benchmarks", "train_gen", "train_ae", "evaluate", "setup"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 TOPS = {"pcdiff", *(room for room in FLOOR if "." not in room)}

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pcdiff import checkpoint, cli
+from pcdiff.commands import AnyCommand, check
 from pcdiff.config import EvaluateConfig, ModelConfig, RunConfig, to_json
 from pcdiff.models import build_model
 from pcdiff.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS
@@ -44,6 +45,17 @@ def run(tmp_path):
 
 def test_there_is_something_to_test():
     assert len([c for c in COMMANDS if c.startswith("python ")]) >= 6
+    commands = {typed.split()[3] for typed in COMMANDS if typed.startswith("python -m pcdiff ")}
+    assert commands == {
+        "sample",
+        "reconstruct",
+        "upsample",
+        "complete",
+        "interpolate",
+        "arithmetic",
+        "invert",
+        "log-likelihood",
+    }
     assert len([kind for kind, _ in BLOCKS if kind == "python"]) >= 2
 
 
@@ -54,6 +66,10 @@ def test_command(command, run):
         words = ["python", *words[words.index("--") + 1 :]]
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    elif words[:3] == ["python", "-m", "pcdiff"]:
+        given = cli.parse(AnyCommand, words[3:])
+        check(given)
+        assert type(given).__name__.lower() == words[3].replace("-", "")
     elif words[0] == "python":
         assert (ROOT / words[1]).is_file()
         if words[1] == "evaluate.py":

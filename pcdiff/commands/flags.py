@@ -1,0 +1,189 @@
+"""The commands of `python -m pcdiff`: one dataclass each, whose fields are its flags."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from pcdiff.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What every command is told.
+
+    Clouds are read from .npy, .npz, .h5, .pt, .ply, .off, .obj, .xyz or .pcd files (FILE.h5:name for one array of
+    several) or folders of them.
+    """
+
+    run: Path
+    """A trained run's folder, or one of its checkpoint files."""
+    checkpoint: Literal["auto", "best", "last"] = "auto"
+    """Which of the run's checkpoints; `auto` is best where there is one."""
+    seed: int = 2020
+    """Seed of every random draw."""
+    device: str = "auto"
+    """`auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
+    mean: tuple[float, float, float] | None = None
+    """Mean of the training clouds; a run of normalisation global needs it to take clouds in the data's unit."""
+    std: float | None = None
+    """Standard deviation of the training clouds; likewise, and for global_unit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading(Command):
+    """A command that reads clouds."""
+
+    input_points: int | None = None
+    """Points of every cloud that are read; all by default (points)."""
+    point_rule: Literal["first", "random", "farthest"] | None = None
+    """Which points of a larger cloud are read; needed where clouds of one set differ in size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Making(Command):
+    """A command that makes clouds."""
+
+    output: Path
+    """Write the clouds to this .npy file, and a picture (.png) beside it."""
+    num_points: int | None = None
+    """Points of each cloud made; any number, the run's own (or that of the input) by default (points)."""
+    sampler: str = "ancestral"
+    """Sampler: ancestral, ddim, dpmpp, unipc, heun, ode, ..."""
+    num_steps: int | None = None
+    """Steps from noise to data; the model's whole chain by default (steps)."""
+    grid: str | None = None
+    """Time grid: uniform, quadratic, log_snr, edm; the sampler's own by default."""
+    flexibility: float | None = None
+    """Noise of the ancestral sampler, 0 to 1; the run's own by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Making):
+    """Draw clouds from a generator, any number with any number of points."""
+
+    num_samples: int = 16
+    """Clouds to draw (clouds)."""
+    truncate_std: float | None = None
+    """Cut the latent's normal draw off at this many standard deviations; not cut by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruct(Making, Reading):
+    """Encode clouds and decode them again."""
+
+    input: Path
+    """The clouds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upsample(Making, Reading):
+    """Decode clouds with more points, from the code of those given."""
+
+    input: Path
+    """The clouds."""
+    num_points: int = field()  # no default
+    """Points of each cloud made (points)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Complete(Making, Reading):
+    """Keep the points of partial clouds and draw the rest."""
+
+    input: Path
+    """The partial clouds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpolate(Making, Reading):
+    """Decode the codes between two clouds (or between the clouds of two files, pair by pair)."""
+
+    a: Path
+    """The first cloud."""
+    b: Path
+    """The last cloud."""
+    steps: int = 8
+    """Clouds from a to b, the reconstructions of both included (clouds)."""
+    path: Literal["linear", "spherical"] = "linear"
+    """`linear` in the code, or `spherical` in the base of a generator's prior."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arithmetic(Making, Reading):
+    """Decode the codes a - b + c of three clouds (or of the clouds of three files, triple by triple)."""
+
+    a: Path
+    """The cloud that has it."""
+    b: Path
+    """The cloud that lacks it."""
+    c: Path
+    """The cloud that shall have it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Invert(Reading):
+    """Find the code and noise that clouds are made of, make them again, and tell how far off they are."""
+
+    input: Path
+    """The clouds."""
+    output: Path
+    """Write the clouds made again to this .npy file, a picture (.png) and code and noise (.npz) beside it."""
+    sampler: Literal["ddim", "heun", "ode"] = "ddim"
+    """Deterministic sampler, run backwards and forwards."""
+    num_steps: int | None = None
+    """Steps of either direction; the model's whole chain by default (steps)."""
+    grid: str | None = None
+    """Time grid: uniform, quadratic, log_snr, edm; uniform by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogLikelihood(Reading):
+    """Score clouds by the probability flow's log-likelihood, in nats a dimension of the model's normalisation."""
+
+    input: Path
+    """The clouds."""
+    output: Path | None = None
+    """Write the values of every cloud to this .json file."""
+    trace: Literal["pointwise", "rademacher", "gaussian"] = "pointwise"
+    """Trace: exact for nets that move every point by itself, or estimated with random signs or normal numbers."""
+
+
+AnyCommand = (
+    Annotated[Sample, tyro.conf.subcommand("sample")]
+    | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
+    | Annotated[Interpolate, tyro.conf.subcommand("interpolate")]
+    | Annotated[Arithmetic, tyro.conf.subcommand("arithmetic")]
+    | Annotated[Invert, tyro.conf.subcommand("invert")]
+    | Annotated[Upsample, tyro.conf.subcommand("upsample")]
+    | Annotated[Complete, tyro.conf.subcommand("complete")]
+    | Annotated[LogLikelihood, tyro.conf.subcommand("log-likelihood")]
+)
+
+
+def check(command: Command) -> None:
+    """Refuse flags that are out of range, before anything is read.
+
+    Raises:
+        InputError: names the flag, what was expected and what came.
+    """
+    suffix = ".json" if isinstance(command, LogLikelihood) else ".npy"
+    output = getattr(command, "output", None)
+    if output is not None and output.suffix != suffix:
+        raise InputError(f"--output must end in {suffix}, got {output}")
+    ranges = {
+        "at least 1": ("num_points", "num_samples", "num_steps", "input_points"),
+        "at least 2": ("steps",),
+    }
+    for expected, names in ranges.items():
+        for name in names:
+            value = getattr(command, name, None)
+            if value is not None and value < int(expected[-1]):
+                raise InputError(f"--{name.replace('_', '-')} must be {expected}, got {value}")
+    if command.std is not None and not command.std > 0:
+        raise InputError(f"--std must be positive, got {command.std}")
+    if not 0 <= command.seed < 2**63:
+        raise InputError(f"--seed must be in 0..2^63 - 1, got {command.seed}")
+    flexibility = getattr(command, "flexibility", None)
+    if flexibility is not None and not 0 <= flexibility <= 1:
+        raise InputError(f"--flexibility must be in [0, 1], got {flexibility}")

@@ -1,0 +1,97 @@
+"""Between files and models: clouds in their own unit, and in the model's normalisation."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pcdiff.commands.flags import Command, Reading
+from pcdiff.errors import InputError
+from pcdiff.interop import read_cloud_set, stack_clouds
+from pcdiff.normalisation import GLOBAL_MODES, SHARED_MODES, normalise
+
+
+class Clouds(NamedTuple):
+    """Clouds as they were read, and as the model takes them.
+
+    Attributes:
+        raw: `(n, P, 3)`, in the file's unit.
+        points: `(n, P, 3)`, in the model's normalisation.
+        shift: `(n, 1, 3)`, in the file's unit.
+        scale: `(n, 1, 1)`, in the file's unit.
+    """
+
+    raw: Tensor
+    points: Tensor
+    shift: Tensor
+    scale: Tensor
+
+    def restore(self, clouds: Tensor) -> Tensor:
+        """Return clouds `(n, M, 3)` made of these in their unit."""
+        return clouds * self.scale + self.shift
+
+
+def read_clouds(path: Path, command: Reading, mode: str) -> Clouds:
+    """Read a file's clouds and normalise them as the model's training clouds were.
+
+    Args:
+        path: as for `pcdiff.interop.read_cloud_set`.
+        command: says which points, and the statistics of a global normalisation.
+        mode: the run's normalisation.
+
+    Raises:
+        InputError: a file is unreadable, clouds differ in size, or the statistics are missing.
+    """
+    options = {} if command.input_points is None else {"mesh_points": command.input_points}
+    held = read_cloud_set(path, seed=command.seed, **options)
+    sizes = {len(cloud) for cloud in held.clouds}
+    if len(sizes) > 1 and command.point_rule is None:
+        raise InputError(
+            f"{path}: clouds differ in size, {min(sizes)} to {max(sizes)} points; "
+            "say how to cut them: --input-points N --point-rule first|random|farthest"
+        )
+    raw = torch.from_numpy(stack_clouds(held, command.input_points, command.point_rule, command.seed))
+    needed = [flag for flag in _statistics(mode) if getattr(command, flag) is None]
+    if needed:
+        flags = " and ".join(f"--{flag}" for flag in needed)
+        raise InputError(f"{command.run}: its normalisation is {mode}; give {flags} of its training clouds")
+    points, shift, scale = normalise(raw, mode, command.std, held.names, _mean(command))
+    return Clouds(raw, points, shift, scale)
+
+
+def restore_generated(clouds: Tensor, command: Command, mode: str) -> tuple[Tensor, str]:
+    """Return clouds made without an input, in the data's unit where that is known, and the unit's name.
+
+    Args:
+        clouds: `(n, P, 3)`, in the model's normalisation.
+        command: may say the statistics of a global normalisation.
+        mode: the run's normalisation.
+    """
+    known = mode in SHARED_MODES and all(getattr(command, flag) is not None for flag in _statistics(mode))
+    if not known:
+        return clouds, f"the model's normalisation ({mode})"
+    if mode == "global":
+        clouds = clouds * command.std + _mean(command)
+    return clouds, "the data's unit"
+
+
+def check_statistics(command: Command, mode: str) -> None:
+    """Refuse statistics that the run's normalisation does not take.
+
+    Raises:
+        InputError: names the flag.
+    """
+    for flag in ("mean", "std"):
+        if getattr(command, flag) is not None and flag not in _statistics(mode):
+            raise InputError(f"--{flag}: the normalisation of {command.run} is {mode}, which takes none")
+
+
+def _statistics(mode: str) -> tuple[str, ...]:
+    if mode not in GLOBAL_MODES:
+        return ()
+    return ("mean", "std") if mode == "global" else ("std",)
+
+
+def _mean(command: Command) -> Tensor | None:
+    return None if command.mean is None else torch.tensor(command.mean)

@@ -1,0 +1,207 @@
+"""What each command does: read, run the model, write, and say so in one line."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcdiff import generation
+from pcdiff.atomic import replacing
+from pcdiff.checkpoint import load, locate
+from pcdiff.commands.flags import (
+    Arithmetic,
+    Command,
+    Complete,
+    Interpolate,
+    Invert,
+    LogLikelihood,
+    Making,
+    Reconstruct,
+    Sample,
+    Upsample,
+    check,
+)
+from pcdiff.commands.units import check_statistics, read_clouds, restore_generated
+from pcdiff.config import RunConfig, from_dict
+from pcdiff.diffusion import SamplingReport
+from pcdiff.errors import InputError
+from pcdiff.models import LatentPriorModel, PointCloudModel
+from pcdiff.ops import chamfer
+from pcdiff.runs import write_json
+from pcdiff.sampling import reconstruct, sample_all
+from pcdiff.sessions import keep_clouds
+from pcdiff.training import resolve_device
+
+THEIR_UNIT = "the input's unit"
+
+
+@dataclass
+class Trained:
+    """A model with what its run says, and the cost of what is done with it."""
+
+    model: PointCloudModel
+    run: RunConfig
+    started: float = field(default_factory=time.perf_counter)
+    report: SamplingReport = field(default_factory=SamplingReport)
+
+    @property
+    def mode(self) -> str:
+        """Return the normalisation that the model was trained in."""
+        return self.run.data.normalisation
+
+    def options(self, command: Making) -> dict[str, Any]:
+        """Return what decoding is told; the run's flexibility goes with the ancestral sampler only."""
+        flexibility = command.flexibility
+        if flexibility is None:
+            flexibility = self.run.flexibility if command.sampler == "ancestral" else 0.0
+        return {
+            "sampler": command.sampler,
+            "num_steps": command.num_steps,
+            "grid": command.grid,
+            "flexibility": flexibility,
+            "report": self.report,
+        }
+
+    def cost(self, evaluations: int | None = None) -> str:
+        """Return evaluations and seconds in words."""
+        count = self.report.evaluations if evaluations is None else evaluations
+        return f"{count} network evaluations, {time.perf_counter() - self.started:.1f} s"
+
+
+def perform(command: Command) -> None:
+    """Do what a command asks.
+
+    Raises:
+        InputError: a flag, a file or the run does not fit.
+    """
+    check(command)
+    device = resolve_device(command.device)
+    file = locate(command.run, command.checkpoint)
+    model = load(file).to(device)
+    run = from_dict(RunConfig, model.metadata["config"], str(file))
+    check_statistics(command, run.data.normalisation)
+    print(_WORK[type(command)](command, Trained(model, run)))
+
+
+def _sample(command: Sample, trained: Trained) -> str:
+    if not isinstance(trained.model, LatentPriorModel):
+        raise InputError(f"{command.run}: an autoencoder has no prior to sample; take reconstruct, or a generator")
+    num_points = command.num_points or trained.run.sample_points
+    options = trained.options(command)
+    made = sample_all(
+        trained.model, command.num_samples, num_points, command.seed, truncate_std=command.truncate_std, **options
+    )
+    return _written(command, trained, *restore_generated(made, command, trained.mode))
+
+
+def _reconstruct(command: Reconstruct | Upsample, trained: Trained) -> str:
+    given = read_clouds(command.input, command, trained.mode)
+    num_points = command.num_points or given.points.shape[1]
+    made = torch.cat(
+        list(reconstruct(trained.model, given.points, num_points, command.seed, **trained.options(command)))
+    )
+    return _written(command, trained, given.restore(made), THEIR_UNIT)
+
+
+def _complete(command: Complete, trained: Trained) -> str:
+    given = read_clouds(command.input, command, trained.mode)
+    num_points = command.num_points or trained.run.sample_points
+    made = generation.complete(trained.model, given.points, num_points, command.seed, **trained.options(command))
+    known = given.raw.shape[1]
+    # there and back again would round the points given
+    made = torch.cat([given.raw, given.restore(made)[:, known:]], dim=1)
+    return _written(command, trained, made, THEIR_UNIT)
+
+
+def _interpolate(command: Interpolate, trained: Trained) -> str:
+    a, b = (read_clouds(path, command, trained.mode) for path in (command.a, command.b))
+    num_points = command.num_points or max(a.points.shape[1], b.points.shape[1])
+    frames = generation.interpolate(
+        trained.model,
+        a.points,
+        b.points,
+        command.steps,
+        num_points,
+        command.seed,
+        path=command.path,
+        **trained.options(command),
+    )
+    # place and size go from a's to b's with the shape
+    weights = torch.linspace(0, 1, command.steps)[:, None, None]
+    shift, scale = (
+        torch.lerp(p[:, None], q[:, None], weights) for p, q in ((a.shift, b.shift), (a.scale, b.scale))
+    )
+    made = (frames * scale + shift).flatten(0, 1)
+    return _written(command, trained, made, THEIR_UNIT)
+
+
+def _arithmetic(command: Arithmetic, trained: Trained) -> str:
+    given = [read_clouds(path, command, trained.mode).points for path in (command.a, command.b, command.c)]
+    num_points = command.num_points or max(points.shape[1] for points in given)
+    made = generation.arithmetic(trained.model, *given, num_points, command.seed, **trained.options(command))
+    return _written(command, trained, *restore_generated(made, command, trained.mode))
+
+
+def _invert(command: Invert, trained: Trained) -> str:
+    given = read_clouds(command.input, command, trained.mode)
+    found = generation.invert(
+        trained.model,
+        given.points,
+        sampler=command.sampler,
+        num_steps=command.num_steps,
+        grid=command.grid,
+        report=trained.report,
+    )
+    off = float(chamfer(found.clouds, given.points).mean())
+    pair = command.output.with_suffix(".npz")
+    with replacing(pair) as draft:
+        np.savez(draft, code=found.code.numpy(), noise=found.noise.numpy())
+    line = _written(command, trained, given.restore(found.clouds), THEIR_UNIT)
+    return f"{line}, {pair}; round-trip CD {off:.3e} in the model's normalisation ({trained.mode})"
+
+
+def _log_likelihood(command: LogLikelihood, trained: Trained) -> str:
+    given = read_clouds(command.input, command, trained.mode)
+    found = generation.log_likelihood(trained.model, given.points, command.seed, trace=command.trace)
+    line = f"log-likelihood: {len(given.raw)} clouds, {float(found.nats_per_dim.mean()):.4f} nats/dim on average"
+    values: dict[str, Any] = {
+        "nats_per_dim": found.nats_per_dim.tolist(),
+        "normalisation": trained.mode,
+        "trace": command.trace,
+        "seed": command.seed,
+    }
+    if found.latent_log_prob is not None:
+        line += f", log p(z) {float(found.latent_log_prob.mean()):.2f} nats"
+        values["latent_log_prob"] = found.latent_log_prob.tolist()
+    line += f", in the model's normalisation ({trained.mode}), {trained.cost(found.evaluations)}"
+    if command.output is None:
+        return line
+    write_json(command.output, values)
+    return f"{line} -> {command.output}"
+
+
+_WORK: dict[type, Callable[..., str]] = {
+    Sample: _sample,
+    Reconstruct: _reconstruct,
+    Upsample: _reconstruct,
+    Complete: _complete,
+    Interpolate: _interpolate,
+    Arithmetic: _arithmetic,
+    Invert: _invert,
+    LogLikelihood: _log_likelihood,
+}
+
+
+def _written(command: Making | Invert, trained: Trained, clouds: Tensor, unit: str) -> str:
+    """Write clouds `(n, P, 3)` and their picture; return what was done in one line."""
+    name, cost = type(command).__name__.lower(), trained.cost()
+    title = f"{name}: {command.run.name}, step {trained.model.metadata['step']}"
+    columns = command.steps if isinstance(command, Interpolate) else None
+    keep_clouds(command.output.parent, command.output.stem, clouds, title, columns=columns)
+    picture = command.output.with_suffix(".png")
+    shape = f"{len(clouds)} clouds of {clouds.shape[1]} points"
+    return f"{name}: {shape} in {unit}, {cost} -> {command.output}, {picture}"
