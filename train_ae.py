@@ -35,7 +35,7 @@ def main() -> None:
         identity = train.identity.to_dict()
         given = val.points[: config.train.val_clouds, : config.train.val_points]
         validation = AutoencoderValidation(given, config.seed, config.flexibility)
-        trainer = sessions.make_trainer(config, folder, batches, identity, device, validation)
+        trainer = sessions.make_trainer(config, folder, batches, identity, device, validation, train.statistics)
         outcome = sessions.fit(config, trainer)
         if outcome.reason == "interrupted":
             return

@@ -32,7 +32,7 @@ def main() -> None:
         reference = val.points[: config.train.val_clouds]
         points = min(config.train.val_points, reference.shape[1])
         validation = GeneratorValidation(reference, points, config.seed, flexibility=config.flexibility)
-        trainer = sessions.make_trainer(config, folder, batches, identity, device, validation)
+        trainer = sessions.make_trainer(config, folder, batches, identity, device, validation, train.statistics)
         outcome = sessions.fit(config, trainer)
         if outcome.reason == "interrupted":
             return

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pcdiff.errors import InputError
-from pcdiff.normalisation import SHARED_MODES
+from pcdiff.normalisation import GLOBAL_MODES, SHARED_MODES
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,16 @@ class CloudDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.points)
+
+    @property
+    def statistics(self) -> dict:
+        """Return what a global normalisation took from the train split, `mean (3,)` and `std`, JSON-ready."""
+        found = {}
+        if self.normalisation == "global":
+            found["mean"] = self.shift[0, 0].tolist()
+        if self.normalisation in GLOBAL_MODES:
+            found["std"] = float(self.scale[0])
+        return found
 
     def __getitem__(self, index: int) -> dict:
         return {

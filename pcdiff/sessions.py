@@ -32,6 +32,7 @@ def make_trainer(
     dataset: dict[str, Any],
     device: torch.device,
     validate: Validation | None = None,
+    statistics: dict[str, Any] | None = None,
 ) -> Trainer:
     """Build the model from the run's seed and its trainer; go back to `last` where the folder has one.
 
@@ -42,6 +43,7 @@ def make_trainer(
         dataset: the data set's identity, kept in every checkpoint.
         device: where to train.
         validate: a validation of `pcdiff.validation`.
+        statistics: what a global normalisation took from the data, kept likewise.
 
     Raises:
         InputError: the folder's checkpoint is damaged, or of another model or data set.
@@ -51,7 +53,12 @@ def make_trainer(
         model = build_model(config.model, config.objective)
     parameters = sum(p.numel() for p in model.parameters())
     log.info("model: %s, %s parameters, on %s", config.model.kind, f"{parameters:,}", device)
-    metadata = {"config": json.loads(to_json(config)), "dataset": dataset, "version": pcdiff.__version__}
+    metadata = {
+        "config": json.loads(to_json(config)),
+        "dataset": dataset,
+        "statistics": statistics or {},
+        "version": pcdiff.__version__,
+    }
     trainer = Trainer(
         model,
         batches,

@@ -26,9 +26,9 @@ class Command:
     device: str = "auto"
     """`auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
     mean: tuple[float, float, float] | None = None
-    """Mean of the training clouds; a run of normalisation global needs it to take clouds in the data's unit."""
+    """Mean of the training clouds, for a run of normalisation global; the run's own by default."""
     std: float | None = None
-    """Standard deviation of the training clouds; likewise, and for global_unit."""
+    """Standard deviation of the training clouds, for a global normalisation; the run's own by default."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Between files and models: clouds in their own unit, and in the model's normalisation."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from pcdiff.commands.flags import Command, Reading
 from pcdiff.errors import InputError
 from pcdiff.interop import read_cloud_set, stack_clouds
 from pcdiff.normalisation import GLOBAL_MODES, SHARED_MODES, normalise
+
+C = TypeVar("C", bound=Command)
 
 
 class Clouds(NamedTuple):
@@ -76,15 +79,22 @@ def restore_generated(clouds: Tensor, command: Command, mode: str) -> tuple[Tens
     return clouds, "the data's unit"
 
 
-def check_statistics(command: Command, mode: str) -> None:
-    """Refuse statistics that the run's normalisation does not take.
+def with_statistics(command: C, mode: str, known: dict[str, Any]) -> C:
+    """Return the command with the run's own statistics where its flags say none.
+
+    Args:
+        command: what was asked.
+        mode: the run's normalisation.
+        known: what the checkpoint has of `mean` and `std`; older ones have neither.
 
     Raises:
-        InputError: names the flag.
+        InputError: a flag is given that the normalisation does not take.
     """
     for flag in ("mean", "std"):
         if getattr(command, flag) is not None and flag not in _statistics(mode):
             raise InputError(f"--{flag}: the normalisation of {command.run} is {mode}, which takes none")
+    missing = {flag: known[flag] for flag in _statistics(mode) if getattr(command, flag) is None and flag in known}
+    return replace(command, **missing)
 
 
 def _statistics(mode: str) -> tuple[str, ...]:

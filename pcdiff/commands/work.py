@@ -25,7 +25,7 @@ from pcdiff.commands.flags import (
     Upsample,
     check,
 )
-from pcdiff.commands.units import check_statistics, read_clouds, restore_generated
+from pcdiff.commands.units import read_clouds, restore_generated, with_statistics
 from pcdiff.config import RunConfig, from_dict
 from pcdiff.diffusion import SamplingReport
 from pcdiff.errors import InputError
@@ -83,7 +83,7 @@ def perform(command: Command) -> None:
     file = locate(command.run, command.checkpoint)
     model = load(file).to(device)
     run = from_dict(RunConfig, model.metadata["config"], str(file))
-    check_statistics(command, run.data.normalisation)
+    command = with_statistics(command, run.data.normalisation, model.metadata.get("statistics", {}))
     print(_WORK[type(command)](command, Trained(model, run)))
 
 

@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from script_tools import ROOT, script
+from script_tools import ROOT, script, train
 
+from data import load_clouds
 from pcdiff.checkpoint import load
 from pcdiff.commands.flags import AnyCommand, Reconstruct, Sample
 from pcdiff.commands.units import read_clouds, restore_generated
@@ -209,6 +210,18 @@ def test_global_normalisations_need_their_statistics(files):
     assert new[0, 0].tolist() == [3.0, 4.0, 5.0]
     assert restore_generated(new, Sample(**place), "global")[1] == "the model's normalisation (global)"
     assert restore_generated(new, Sample(**place), "none") == (new, "the data's unit")
+
+
+def test_a_global_run_knows_its_own_statistics(dataset, files, capsys):
+    run = train("train_gen.py", dataset, files / "run", "--max-iters", 1, "--normalisation", "global")
+    line = done(capsys, "sample", "--run", run, "--num-samples", 2, "--output", files / "s.npy")
+    assert "in the data's unit" in line
+    split = load_clouds(dataset, "chair", "train", "global")
+    own = split.denormalise_generated(sample_all(load(run), 2, 32, 2020))
+    np.testing.assert_allclose(made(files / "s.npy"), own.numpy(), rtol=1e-5, atol=1e-5)
+    common = ["sample", "--run", run, "--num-samples", 2, "--output", files / "s.npy"]
+    done(capsys, *common, "--mean", 0, 0, 0, "--std", 1)
+    np.testing.assert_allclose(made(files / "s.npy"), sample_all(load(run), 2, 32, 2020).numpy())
 
 
 def test_help_lists_every_command():

@@ -80,3 +80,14 @@ def test_generated_clouds_are_denormalised_where_all_share_one_shift_and_scale(p
     ) as caught:
         dataset.denormalise_generated(cloud)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", NORMALISATIONS)
+def test_statistics_are_what_a_global_normalisation_took(points, mode):
+    dataset = CloudDataset(
+        *normalise(points, mode, 1.5, mean=MEAN), ["chair"] * 5, list("abcde"), "val", mode, IDENTITY
+    )
+    expected = {"mean": MEAN.tolist()} if mode == "global" else {}
+    if mode.startswith("global"):
+        expected["std"] = 1.5
+    assert dataset.statistics == expected
