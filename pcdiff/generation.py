@@ -107,6 +107,9 @@ def arithmetic(
 
     Raises:
         InputError: the numbers of clouds differ.
+
+    Example:
+        >>> made = arithmetic(model, with_arms, without_arms, other, 2048, seed=0)  # other, with arms
     """
     _check_paired(a=a, b=b, c=c)
     return decode(model, encode(model, a) - encode(model, b) + encode(model, c), num_points, seed, **options)
@@ -150,6 +153,9 @@ def invert(
 
     Raises:
         InputError: the sampler has no inverse, or as `pcdiff.diffusion.sample`.
+
+    Example:
+        >>> code, noise, again = invert(model, x, sampler="heun")
     """
     if sampler not in INVERTIBLE:
         known = ", ".join(INVERTIBLE)
@@ -176,7 +182,8 @@ def complete(model: PointCloudModel, known: Tensor, num_points: int, seed: int, 
 
     After every step the known points are put back, as noisy as x is then (Song et al., 2021, appendix I.2). With a
     net that moves every point by itself, as PointwiseNet, the new points know of the given ones by the code alone;
-    so how well they fit depends on what the encoder makes of a part of a shape.
+    so how well they fit depends on what the encoder makes of a part of a shape, and on the part's normalisation,
+    which should be the whole shape's.
 
     Args:
         model: a trained model.
@@ -190,6 +197,9 @@ def complete(model: PointCloudModel, known: Tensor, num_points: int, seed: int, 
 
     Raises:
         InputError: `num_points` leaves nothing to draw.
+
+    Example:
+        >>> whole = complete(model, x[:, :512], 2048, seed=0)  # (n, 2048, 3)
     """
     if num_points <= known.shape[1]:
         raise InputError(f"num_points must be more than the {known.shape[1]} points given, got {num_points}")
@@ -238,6 +248,9 @@ def log_likelihood(
 
     Raises:
         InputError: see `pcdiff.diffusion.log_likelihood`.
+
+    Example:
+        >>> log_likelihood(model, x, seed=0).nats_per_dim  # (n,)
     """
     z = encode(model, x)
     prior = model.latent_log_prob(z).cpu() if isinstance(model, LatentPriorModel) else None

@@ -89,7 +89,11 @@ class Upsample(Making, Reading):
 
 @dataclass(frozen=True, kw_only=True)
 class Complete(Making, Reading):
-    """Keep the points of partial clouds and draw the rest."""
+    """Keep the points of partial clouds and draw the rest.
+
+    Where the run's normalisation is of each cloud by itself, a part is normalised as if it were the whole: it fits
+    best where the part reaches as far as the whole does.
+    """
 
     input: Path
     """The partial clouds."""
