@@ -9,6 +9,7 @@ from pcdiff.diffusion.bound import (
     vlb_term,
 )
 from pcdiff.diffusion.chain import Chain
+from pcdiff.diffusion.constrained import ConstrainedCorrector
 from pcdiff.diffusion.constraint import CONSTRAINTS, Colorize, Inpaint, Linear, average, constraint
 from pcdiff.diffusion.correctors import CORRECTORS, corrector
 from pcdiff.diffusion.denoiser import Denoiser, EpsDenoiser, Estimate, NetDenoiser, ReverseKernel
@@ -61,6 +62,7 @@ __all__ = [
     "ClassifierFreeGuidance",
     "ClassifierGuidance",
     "Colorize",
+    "ConstrainedCorrector",
     "Constraint",
     "Corrector",
     "Denoiser",
