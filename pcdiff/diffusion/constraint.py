@@ -148,10 +148,10 @@ class Linear:
         wanted = self.known.to(x)
         if noise is not None:
             # the operator is asked of noise in x's own room, so that any A has the right covariance
-            z = self.measure(noise(x).view_as(state))
+            z = self.measure(noise(x).reshape(state.shape))
             alpha, sigma = self.process.scales(t)
             wanted = append_dims(alpha, z) * wanted + append_dims(sigma, z) * z
-        return x + self.strength * self.inverse(wanted - self.measure(state)).view_as(x)
+        return x + self.strength * self.inverse(wanted - self.measure(state)).reshape(x.shape)
 
 
 def average(process: Process, known: Tensor, factor: int, dims: Sequence[int], strength: float = 1.0) -> Linear:
@@ -195,8 +195,8 @@ def _broadcasts(shape: Sequence[int], to: Sequence[int]) -> bool:
 
 def _check_sample(x: Tensor, dims: Sequence[int], count: int) -> None:
     if tuple(x.shape[1:]) != tuple(dims) or count not in (1, len(x)):
-        got = f"got {tuple(x.shape)}"
-        raise InputError(f"the constraint is for samples {('B' if count == 1 else count, *dims)}, {got}")
+        wanted = ", ".join(map(str, ("B" if count == 1 else count, *dims)))
+        raise InputError(f"the constraint is for samples ({wanted}), got {tuple(x.shape)}")
 
 
 def _of_matrix(matrix: Tensor, known: Tensor) -> Operator:

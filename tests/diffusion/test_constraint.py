@@ -277,4 +277,16 @@ def test_samples_of_another_shape_are_refused(name, dims):
     keep = cases(chain(), dims, 2, torch.float64)[name][0]
     for shape in ((3, *dims), (2, *dims[:-1], dims[-1] + 1), (2, *dims, 2)):
         x = normal(*shape)
-        bad("the constraint is for samples", lambda x=x: keep(x, torch.zeros(len(x), dtype=torch.long), None))
+        bad(
+            r"the constraint is for samples \(2, ", lambda x=x: keep(x, torch.zeros(len(x), dtype=torch.long), None)
+        )
+
+
+@pytest.mark.parametrize("name", sorted(CONSTRAINTS))
+def test_samples_may_lie_in_memory_as_they_like(name, dims):
+    keep, t = cases(chain(), dims, 2, torch.float64)[name][0], torch.full((2,), 5)
+    whole = normal(2, *dims)
+    apart = whole.flip(1).transpose(1, -1).contiguous().transpose(1, -1).flip(1)
+    assert not apart.transpose(0, 1).is_contiguous()
+    ours, theirs = (keep(x, t, lambda x: x.cos()) for x in (apart, whole))
+    assert torch.allclose(ours, theirs)
