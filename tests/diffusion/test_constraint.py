@@ -286,7 +286,7 @@ def test_samples_of_another_shape_are_refused(name, dims):
 def test_samples_may_lie_in_memory_as_they_like(name, dims):
     keep, t = cases(chain(), dims, 2, torch.float64)[name][0], torch.full((2,), 5)
     whole = normal(2, *dims)
-    apart = whole.flip(1).transpose(1, -1).contiguous().transpose(1, -1).flip(1)
-    assert not apart.transpose(0, 1).is_contiguous()
+    apart = whole.transpose(1, -1).contiguous().transpose(1, -1)
+    assert not apart.is_contiguous()
     ours, theirs = (keep(x, t, lambda x: x.cos()) for x in (apart, whole))
     assert torch.allclose(ours, theirs)
