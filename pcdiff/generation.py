@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pcdiff import diffusion, rng
-from pcdiff.diffusion import Constraint, Noise, Process, SamplingReport, nats_per_dim, predictor
+from pcdiff.diffusion import Inpaint, SamplingReport, nats_per_dim, predictor
 from pcdiff.errors import InputError
 from pcdiff.latent_paths import codes_between
 from pcdiff.models import LatentPriorModel, PointCloudModel
@@ -203,21 +203,13 @@ def complete(model: PointCloudModel, known: Tensor, num_points: int, seed: int, 
     """
     if num_points <= known.shape[1]:
         raise InputError(f"num_points must be more than the {known.shape[1]} points given, got {num_points}")
+    mask = (torch.arange(num_points) < known.shape[1])[:, None]
     made = []
     for draws, code, given in _parts(model, seed, encode(model, known), known):
-        hold = keep_first(model.denoiser.process, given)
+        whole = torch.nn.functional.pad(given, (0, 0, 0, num_points - given.shape[1]))
+        hold = Inpaint(model.denoiser.process, whole, mask.to(whole.device))
         made.append(decode_chunk(model, code, num_points, draws, constraint=hold, **options))
     return torch.cat(made)
-
-
-def keep_first(process: Process, known: Tensor) -> Constraint:
-    """Return the constraint that the first points of x are `known (n, P, 3)`, with the noise that x has."""
-
-    def hold(x: Tensor, t: Tensor, noise: Noise | None) -> Tensor:
-        here = known if noise is None else process.perturb(known, t, noise(known))
-        return torch.cat([here.to(x), x[:, known.shape[1] :]], dim=1)
-
-    return hold
 
 
 class CloudLikelihood(NamedTuple):

@@ -9,6 +9,8 @@ from pcdiff.diffusion.bound import (
     vlb_term,
 )
 from pcdiff.diffusion.chain import Chain
+from pcdiff.diffusion.constrained import ConstrainedCorrector
+from pcdiff.diffusion.constraint import CONSTRAINTS, Colorize, Inpaint, Linear, average, constraint
 from pcdiff.diffusion.correctors import CORRECTORS, corrector
 from pcdiff.diffusion.denoiser import Denoiser, EpsDenoiser, Estimate, NetDenoiser, ReverseKernel
 from pcdiff.diffusion.discrete import (
@@ -20,8 +22,10 @@ from pcdiff.diffusion.discrete import (
     linear_betas,
     spaced_times,
 )
+from pcdiff.diffusion.editing import redenoise, slerp
 from pcdiff.diffusion.edm import EDMProcess
 from pcdiff.diffusion.grids import GRIDS, time_grid
+from pcdiff.diffusion.guidance import ClassifierFreeGuidance, ClassifierGuidance
 from pcdiff.diffusion.levels import NoiseLevels, geometric_sigmas
 from pcdiff.diffusion.likelihood import Likelihood, bits_per_dim, log_likelihood, nats_per_dim
 from pcdiff.diffusion.objective import OBJECTIVES, objective
@@ -40,6 +44,7 @@ from pcdiff.diffusion.ve import VE
 from pcdiff.diffusion.vp import VP
 
 __all__ = [
+    "CONSTRAINTS",
     "CORRECTORS",
     "GRIDS",
     "OBJECTIVES",
@@ -54,6 +59,10 @@ __all__ = [
     "VP",
     "Chain",
     "ChainBound",
+    "ClassifierFreeGuidance",
+    "ClassifierGuidance",
+    "Colorize",
+    "ConstrainedCorrector",
     "Constraint",
     "Corrector",
     "Denoiser",
@@ -61,7 +70,9 @@ __all__ = [
     "EDMProcess",
     "EpsDenoiser",
     "Estimate",
+    "Inpaint",
     "Likelihood",
+    "Linear",
     "NetDenoiser",
     "Noise",
     "NoiseLevels",
@@ -79,9 +90,11 @@ __all__ = [
     "Trajectory",
     "ancestral_step",
     "append_dims",
+    "average",
     "bits_per_dim",
     "build_process",
     "chain_bound",
+    "constraint",
     "corrector",
     "cosine_betas",
     "discrete_process",
@@ -97,7 +110,9 @@ __all__ = [
     "parametrization",
     "predictor",
     "prior_bits",
+    "redenoise",
     "sample",
+    "slerp",
     "spaced_times",
     "time_draw",
     "time_grid",

@@ -62,6 +62,8 @@ class Solver(Planned):
 def chain_steps(process: Process, times: Tensor, name: str) -> int | None:
     """Return the N that the process is cut into by evenly spaced times; None for a chain, which is cut already.
 
+    Times that start below T are a part of the whole cut.
+
     Raises:
         InputError: a chain's times skip some, or those of a continuous process are uneven.
     """
@@ -74,7 +76,7 @@ def chain_steps(process: Process, times: Tensor, name: str) -> int | None:
     # the last one may be a shorter way to the data
     if len(strides) > 2 and not torch.allclose(strides[:-1], strides[0].expand(len(strides) - 1), rtol=1e-3):
         raise InputError(f"{name} needs evenly spaced times, grid='uniform', got steps of uneven length")
-    return len(strides)
+    return round(len(strides) * process.T / float(times.max()))
 
 
 def build(kind: str, known: dict[str, Callable[..., Any]], name: str, options: dict[str, Any]) -> Any:
