@@ -64,11 +64,11 @@ def test_killed_ten_times_it_still_gives_the_same_result(flags, expected, tmp_pa
         child.start()
         before = journal.stat().st_size if journal.exists() else 0
         # Some die before they have written anything, the others after a random number of blocks.
-        wanted = before + chance.choice([0, 1, 2000, 6000])
+        wanted = before + chance.choice([0, 1, 1000, 2000])
         deadline = time.monotonic() + 60
         while child.is_alive() and time.monotonic() < deadline:
             if journal.exists() and journal.stat().st_size >= wanted:
-                time.sleep(chance.random() * 0.02)
+                time.sleep(chance.random() * 0.01)
                 break
             time.sleep(0.001)
         child.kill()
