@@ -122,6 +122,14 @@ def test_a_limit_of_minus_infinity_gives_up_at_once_and_nan_never():
     assert found.cost[1] == exact
 
 
+def test_no_limit_is_none_for_the_largest_numbers_too():
+    xs, ys = sets("blobs", 64, dtype=torch.float64)
+    xs, ys = xs * 1e305, ys * 1e305 + 1e307
+    found = emd_pairs(xs, ys, all_pairs(5, 4))
+    assert torch.equal(found.cost, found.lower_bound)
+    assert torch.equal(found.cost, emd_pairs(xs, ys, all_pairs(5, 4), torch.full((20,), math.nan).double()).cost)
+
+
 def test_pairs_may_repeat_and_be_none():
     xs, ys = sets("blobs", 32)
     found = emd_pairs(xs, ys, torch.tensor([[4, 3], [4, 3], [0, 0]]))

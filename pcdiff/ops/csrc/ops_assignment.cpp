@@ -36,6 +36,7 @@ double attainable(double tolerance) {
 template <class T>
 double enough_as(double enough) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  if (!std::isfinite(enough)) return enough;
   T next = static_cast<T>(enough);
   if (static_cast<double>(next) <= enough) next = std::nextafter(next, std::numeric_limits<T>::infinity());
   return std::nextafter(static_cast<double>(next), -kInfinity);
