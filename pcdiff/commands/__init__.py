@@ -1,6 +1,6 @@
 """What trained models do on files, behind `python -m pcdiff`."""
 
 from pcdiff.commands.flags import AnyCommand, check
-from pcdiff.commands.work import perform
+from pcdiff.commands.perform import perform
 
 __all__ = ["AnyCommand", "check", "perform"]
