@@ -14,6 +14,7 @@ from pcdiff import cli, runs, sessions
 from pcdiff.errors import InputError
 from pcdiff.metrics import reconstruction_scores
 from pcdiff.presets import AUTOENCODER_PRESETS
+from pcdiff.progress import bar
 from pcdiff.sampling import reconstruct
 from pcdiff.training import resolve_device
 from pcdiff.validation import AutoencoderValidation
@@ -40,8 +41,9 @@ def main() -> None:
         if outcome.reason == "interrupted":
             return
         model = trainer.sampling_model.eval()
-        chunks = reconstruct(model, given, given.shape[1], config.seed, flexibility=config.flexibility)
-        made = torch.cat(list(chunks))
+        with bar("reconstructing", "step") as progress:
+            chain = {"flexibility": config.flexibility, "progress": progress}
+            made = torch.cat(list(reconstruct(model, given, given.shape[1], config.seed, **chain)))
         pairs = torch.stack([given, made], dim=1).flatten(0, 1)[: 2 * config.num_samples]
         title = f"input and reconstruction in turn: {identity['name']}, step {outcome.step}"
         sessions.keep_clouds(folder, "samples", made, title, pictured=pairs)

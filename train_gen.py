@@ -12,6 +12,7 @@ from pcdiff import cli, runs, sessions
 from pcdiff.errors import InputError
 from pcdiff.metrics import evaluate, table
 from pcdiff.presets import GENERATOR_PRESETS
+from pcdiff.progress import bar
 from pcdiff.sampling import sample_all
 from pcdiff.training import resolve_device
 from pcdiff.validation import GeneratorValidation
@@ -37,11 +38,11 @@ def main() -> None:
         if outcome.reason == "interrupted":
             return
         model = trainer.sampling_model.eval()
-        shown = sample_all(
-            model, config.num_samples, config.sample_points, config.seed, flexibility=config.flexibility
-        )
+        with bar("sampling", "step") as progress:
+            chain = {"flexibility": config.flexibility, "progress": progress}
+            shown = sample_all(model, config.num_samples, config.sample_points, config.seed, **chain)
+            scored = sample_all(model, len(reference), points, config.seed, **chain)
         sessions.keep_clouds(folder, "samples", shown, f"samples: {identity['name']}, step {outcome.step}")
-        scored = sample_all(model, len(reference), points, config.seed, flexibility=config.flexibility)
         results = evaluate(samples=scored, reference=reference, num_points=points, emd=False)
         training = sessions.training_summary(config, outcome)
         sessions.keep_results(folder, {**results, "dataset": identity, "split": "val", "training": training})

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from pcdiff.config import ModelConfig, TrainConfig
 from pcdiff.flows import standard_normal_log_prob
 from pcdiff.models import FlowVAE, gaussian_entropy
-from pcdiff.training import Trainer, keep_freed_memory, native_bf16
+from pcdiff.precision import native_bf16
+from pcdiff.training import Trainer, keep_freed_memory
 
 
 class PlainEncoder(nn.Module):

@@ -209,8 +209,16 @@ class EvaluateConfig:
     """Score training clouds in the samples' place too, where there are enough."""
     resamples: int = 1000
     """Resamples of the bootstrap intervals; 0 leaves the intervals out."""
+    sampler: str | None = None
+    """How a run's clouds are drawn: ancestral (the whole chain, the default), ddim, dpmpp, unipc, heun, ode, ..."""
+    num_steps: int | None = None
+    """Steps from noise to data; the model's whole chain by default (steps)."""
+    grid: str | None = None
+    """Time grid: uniform, quadratic, log_snr, edm; the sampler's own by default."""
     flexibility: float | None = None
-    """Noise of the sampling chain, 0 to 1; the run's own by default."""
+    """Noise of the ancestral sampler, 0 to 1; the run's own by default."""
+    precision: Literal["auto", "fp32", "bf16"] | None = None
+    """Matrix-product precision of the sampling: fp32 (the default), bf16, or auto: bf16 where it is native."""
     truncate_std: float | None = None
     """Cut the latent's normal draw off at this many standard deviations; not cut by default."""
     categories: str | None = None
@@ -308,8 +316,12 @@ def check_evaluation(config: EvaluateConfig) -> None:
     ):
         if value and not there:
             raise InputError(f"{flag} goes with {goes_with} only")
+    if jobs["--run"] is None and config.resume is None:
+        for name in ("sampler", "num_steps", "grid", "flexibility", "precision", "truncate_std"):
+            if getattr(config, name) is not None:
+                raise InputError(f"--{name.replace('_', '-')} goes with --run only")
     ranges: dict[str, tuple[str, Callable[[float], bool]]] = {
-        "at least 1": ("num_points num_samples max_iters save_every", lambda v: v >= 1),
+        "at least 1": ("num_points num_samples num_steps max_iters save_every", lambda v: v >= 1),
         "not negative": ("resamples", lambda v: v >= 0),
         "positive": ("max_minutes truncate_std", lambda v: v > 0),
         "in [0, 1]": ("flexibility", lambda v: 0 <= v <= 1),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pcdiff import diffusion, rng
 from pcdiff.diffusion import Inpaint, SamplingReport, nats_per_dim, predictor
+from pcdiff.diffusion.sampler import Progress
 from pcdiff.errors import InputError
 from pcdiff.latent_paths import codes_between
 from pcdiff.models import LatentPriorModel, PointCloudModel
@@ -137,6 +138,7 @@ def invert(
     num_steps: int | None = None,
     grid: str | None = None,
     report: SamplingReport | None = None,
+    progress: Progress | None = None,
 ) -> Inversion:
     """Find the code and the noise x_T that a deterministic sampler makes clouds of, and make them again.
 
@@ -150,6 +152,7 @@ def invert(
         num_steps: steps of either direction; the whole chain by default.
         grid: name of the time grid, a key of `pcdiff.diffusion.GRIDS`; uniform by default.
         report: the evaluations of both directions are added to it.
+        progress: see `pcdiff.diffusion.sample`; called in both directions.
 
     Raises:
         InputError: the sampler has no inverse, or as `pcdiff.diffusion.sample`.
@@ -161,7 +164,7 @@ def invert(
         known = ", ".join(INVERTIBLE)
         raise InputError(f"sampler must be deterministic to be inverted, one of {known}, got {sampler!r}")
     report = SamplingReport() if report is None else report
-    plan = {"num_steps": num_steps, "grid": grid or "uniform"}
+    plan = {"num_steps": num_steps, "grid": grid or "uniform", "progress": progress}
     made = []
     # no draws here; the chunks bound the memory
     for code, clouds in zip(encode(model, x).split(CHUNK), x.split(CHUNK), strict=True):
@@ -227,7 +230,13 @@ class CloudLikelihood(NamedTuple):
 
 
 def log_likelihood(
-    model: PointCloudModel, x: Tensor, seed: int, *, trace: str = "pointwise", **options: Any
+    model: PointCloudModel,
+    x: Tensor,
+    seed: int,
+    *,
+    trace: str = "pointwise",
+    progress: Progress | None = None,
+    **options: Any,
 ) -> CloudLikelihood:
     """Return the probability flow's log-likelihood of clouds given their codes, and the codes' own under the prior.
 
@@ -236,6 +245,7 @@ def log_likelihood(
         x: clouds `(n, N, 3)`; the density is that of the model's normalisation.
         seed: of a drawn trace.
         trace: as in `pcdiff.diffusion.log_likelihood`; `pointwise` is exact for PointwiseNet.
+        progress: called as `progress(clouds done, n)`.
         **options: see `pcdiff.diffusion.log_likelihood`.
 
     Raises:
@@ -255,6 +265,8 @@ def log_likelihood(
         )
         values.append(nats_per_dim(result.log_likelihood, x.shape[1:]).cpu())
         evaluations += result.evaluations
+        if progress is not None:
+            progress(i + 1, len(x))
     return CloudLikelihood(torch.cat(values), prior, evaluations)
 
 

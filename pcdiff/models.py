@@ -13,6 +13,7 @@ from pcdiff.encoders import PointNetEncoder, reparameterize
 from pcdiff.errors import InputError
 from pcdiff.flows import FLOWS, Flow, standard_normal_log_prob
 from pcdiff.nets import PointwiseNet
+from pcdiff.precision import autocast
 
 
 class PointCloudModel(nn.Module):
@@ -113,6 +114,7 @@ class PointCloudModel(nn.Module):
         flexibility: float = 0.0,
         num_steps: int | None = None,
         grid: str | None = None,
+        precision: str = "fp32",
         generator: torch.Generator | None = None,
         x_init: Tensor | None = None,
         t_start: float | None = None,
@@ -133,6 +135,8 @@ class PointCloudModel(nn.Module):
                 kernel's, between them a mix.
             num_steps: steps from noise to data; all T by default.
             grid: name of the time grid, a key of `pcdiff.diffusion.GRIDS`; the sampler's own by default.
+            precision: of the net's matrix products: `fp32`, `bf16`, `fp16` or `auto` (`pcdiff.precision`); the
+                chain itself runs in float32.
             generator: source of every draw.
             x_init: the start `(B, num_points, 3)` in place of a draw.
             t_start: the time at which `x_init` stands; T by default.
@@ -161,22 +165,23 @@ class PointCloudModel(nn.Module):
         shape = (len(z), num_points, self.encoder.point_dim)
         if x_init is not None and x_init.shape != shape:
             raise InputError(f"x_init must be {shape}, got {tuple(x_init.shape)}")
-        return sample(
-            self.denoiser,
-            shape if x_init is None else None,
-            cond=z,
-            x_init=x_init,
-            step=predictor(sampler, **options),
-            num_steps=num_steps,
-            grid=grid,
-            t_start=t_start,
-            constraint=constraint,
-            generator=generator,
-            noise=noise,
-            callback=callback,
-            progress=progress,
-            report=report,
-        )
+        with autocast(precision, z.device):
+            return sample(
+                self.denoiser,
+                shape if x_init is None else None,
+                cond=z,
+                x_init=x_init,
+                step=predictor(sampler, **options),
+                num_steps=num_steps,
+                grid=grid,
+                t_start=t_start,
+                constraint=constraint,
+                generator=generator,
+                noise=noise,
+                callback=callback,
+                progress=progress,
+                report=report,
+            )
 
     def reconstruct(self, x: Tensor, num_points: int | None = None, **options: Any) -> Tensor:
         """Encode clouds `(B, N, 3)` and decode them again, `(B, num_points, 3)`; options as for `decode`."""

@@ -1,7 +1,7 @@
 """Draw, decode or reconstruct many clouds with a trained model, in chunks that do not depend on one another."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,35 @@ from pcdiff.models import LatentPriorModel, PointCloudModel
 
 CHUNK = 32
 """Clouds drawn at once; chunk k has its own random stream, so that a stopped job goes on with the next."""
+
+
+class DecodingFlags(Protocol):
+    """The flags that say how latents are decoded; None is the default of each."""
+
+    sampler: str | None
+    num_steps: int | None
+    grid: str | None
+    flexibility: float | None
+    precision: str | None
+
+
+def decoding(run_flexibility: float, flags: DecodingFlags) -> dict[str, Any]:
+    """Return the options of `PointCloudModel.decode` that flags ask for.
+
+    Args:
+        run_flexibility: the trained run's own; it goes with the ancestral sampler only.
+        flags: what was asked for.
+    """
+    sampler, flexibility = flags.sampler or "ancestral", flags.flexibility
+    if flexibility is None:
+        flexibility = run_flexibility if sampler == "ancestral" else 0.0
+    return {
+        "sampler": sampler,
+        "num_steps": flags.num_steps,
+        "grid": flags.grid,
+        "flexibility": flexibility,
+        "precision": flags.precision or "fp32",
+    }
 
 
 def generate(

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from pcdiff import checkpoint, distributed, rng
 from pcdiff.config import TrainConfig
 from pcdiff.errors import InputError
+from pcdiff.precision import autocast, resolve_precision
 
 log = logging.getLogger("pcdiff")
 
@@ -58,15 +59,6 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     span = max(1, config.lr_decay_end - config.lr_decay_start)
     share = min(1.0, max(0.0, (step - config.lr_decay_start) / span))
     return config.lr + share * (config.end_lr - config.lr)
-
-
-def native_bf16(device: torch.device) -> bool:
-    """Tell whether `device` multiplies bfloat16 matrices in hardware."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return False
 
 
 def keep_freed_memory() -> None:
@@ -196,9 +188,7 @@ class Trainer:
         )
         decay = self.config.ema_decay
         self.ema = None if decay is None else ExponentialMovingAverage(self.model, decay)
-        self.bf16 = self.config.precision == "bf16" or (
-            self.config.precision == "auto" and native_bf16(self.device)
-        )
+        self.precision = resolve_precision(self.config.precision, self.device)
 
     @property
     def sampling_model(self) -> nn.Module:
@@ -257,7 +247,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         noise = rng.generator(self.seed, "train", self.step, device=self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with autocast(self.precision, self.device):
             terms = self.model.loss_terms(self.batches(self.step), noise)
         self.optimizer.zero_grad()
         terms["loss"].backward()

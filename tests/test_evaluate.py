@@ -30,6 +30,17 @@ def test_evaluate_an_autoencoder(autoencoder_run, tmp_path):
     assert {"CD", "CD-median", "EMD", "F-score"} <= set(result["scores"])
 
 
+def test_a_run_is_scored_with_any_sampler(generator_run, tmp_path, capsys):
+    common = ["evaluate.py", "--run", generator_run, "--emd", "no", "--resamples", 0, "--device", "cpu"]
+    assert script(*common, "--out", tmp_path, "--sampler", "dpmpp", "--num-steps", 2, "--precision", "bf16") == 0
+    result = json.loads((tmp_path / "results.json").read_text())
+    assert {"sampler": "dpmpp", "num_steps": 2, "precision": "bf16"}.items() <= result["settings"].items()
+    assert "drawn with sampler dpmpp, steps 2, precision bf16" in result["details"]["notes"]
+    assert script(*common, "--out", tmp_path / "no", "--sampler", "dmppp") == 2
+    assert "predictor must be one of" in capsys.readouterr().err
+    assert not (tmp_path / "no" / "results.json").exists()
+
+
 def test_a_stopped_evaluation_goes_on(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr("pcdiff.sampling.CHUNK", 2)
     monkeypatch.setattr("pcdiff.scoring.job.CHUNK", 2)
@@ -240,6 +251,7 @@ def test_bad_sets_are_one_clear_line_and_leave_nothing(change, message, tmp_path
         ),
         (["--compare", "a.json", "--run", "r"], "give one of .*, got --run and --compare"),
         (["--samples", "a.npy", "--reference", "b.npy", "--output", "s.png"], "--output must end in .json"),
+        (["--samples", "a.npy", "--reference", "b.npy", "--num-steps", "9"], "--num-steps goes with --run only"),
         (["--resume", "nowhere"], "--resume nowhere: no stopped evaluation there"),
     ],
 )

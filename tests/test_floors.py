@@ -14,9 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # `__init__.py`, which gathers the public names.
 FLOORS = [
     {"pcdiff.errors", "pcdiff.rng"},
-    {"pcdiff.atomic", "pcdiff.distributed", "pcdiff.divergence", "pcdiff.normalisation"},
+    {"pcdiff.atomic", "pcdiff.distributed", "pcdiff.divergence", "pcdiff.normalisation", "pcdiff.precision"},
     {
         "pcdiff.work",
+        "pcdiff.progress",
         "pcdiff.config",
         "pcdiff.ops",
         "pcdiff.encoders",

@@ -351,6 +351,14 @@ def test_a_model_samples_by_any_name_in_few_steps(sampler):
     assert report.evaluations == (5 if sampler == "heun" else 3)
 
 
+def test_sampling_in_bf16_stays_near_fp32():
+    model = make("gaussian").float().eval()
+    a, b = (model.sample(4, 64, generator=seeded(), precision=p) for p in ("fp32", "bf16"))
+    assert b.dtype == torch.float32
+    assert not torch.equal(a, b)
+    assert (a - b).square().mean() < 1e-3 * a.square().mean()
+
+
 def test_the_ancestral_sampler_is_the_default():
     model = make("gaussian").float().eval()
     a, b = (model.sample(2, 9, generator=seeded(), **options) for options in ({}, {"sampler": "ancestral"}))

@@ -49,14 +49,16 @@ class Making(Command):
     """Write the clouds to this .npy file, and a picture (.png) beside it."""
     num_points: int | None = None
     """Points of each cloud made; any number, the run's own (or that of the input) by default (points)."""
-    sampler: str = "ancestral"
-    """Sampler: ancestral, ddim, dpmpp, unipc, heun, ode, ..."""
+    sampler: str | None = None
+    """Sampler: ancestral (the default), ddim, dpmpp, unipc, heun, ode, ..."""
     num_steps: int | None = None
     """Steps from noise to data; the model's whole chain by default (steps)."""
     grid: str | None = None
     """Time grid: uniform, quadratic, log_snr, edm; the sampler's own by default."""
     flexibility: float | None = None
     """Noise of the ancestral sampler, 0 to 1; the run's own by default."""
+    precision: Literal["auto", "fp32", "bf16"] | None = None
+    """Matrix-product precision: fp32 (the default), bf16, or auto: bf16 where it is native."""
 
 
 @dataclass(frozen=True, kw_only=True)

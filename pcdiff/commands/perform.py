@@ -28,11 +28,13 @@ from pcdiff.commands.flags import (
 from pcdiff.commands.units import read_clouds, restore_generated, with_statistics
 from pcdiff.config import RunConfig, from_dict
 from pcdiff.diffusion import SamplingReport
+from pcdiff.diffusion.sampler import Progress
 from pcdiff.errors import InputError
 from pcdiff.models import LatentPriorModel, PointCloudModel
 from pcdiff.ops import chamfer
+from pcdiff.progress import bar
 from pcdiff.runs import write_json
-from pcdiff.sampling import reconstruct, sample_all
+from pcdiff.sampling import decoding, reconstruct, sample_all
 from pcdiff.sessions import keep_clouds
 from pcdiff.training import resolve_device
 
@@ -45,6 +47,7 @@ class Trained:
 
     model: PointCloudModel
     run: RunConfig
+    progress: Progress
     started: float = field(default_factory=time.perf_counter)
     report: SamplingReport = field(default_factory=SamplingReport)
 
@@ -54,17 +57,8 @@ class Trained:
         return self.run.data.normalisation
 
     def options(self, command: Making) -> dict[str, Any]:
-        """Return what decoding is told; the run's flexibility goes with the ancestral sampler only."""
-        flexibility = command.flexibility
-        if flexibility is None:
-            flexibility = self.run.flexibility if command.sampler == "ancestral" else 0.0
-        return {
-            "sampler": command.sampler,
-            "num_steps": command.num_steps,
-            "grid": command.grid,
-            "flexibility": flexibility,
-            "report": self.report,
-        }
+        """Return what decoding is told."""
+        return {**decoding(self.run.flexibility, command), "report": self.report, "progress": self.progress}
 
     def cost(self, evaluations: int | None = None) -> str:
         """Return evaluations and seconds in words."""
@@ -84,7 +78,9 @@ def perform(command: Command) -> None:
     model = load(file).to(device)
     run = from_dict(RunConfig, model.metadata["config"], str(file))
     command = with_statistics(command, run.data.normalisation, model.metadata.get("statistics", {}))
-    print(_WORK[type(command)](command, Trained(model, run)))
+    with bar(type(command).__name__.lower(), "step") as progress:
+        done = _WORK[type(command)](command, Trained(model, run, progress))
+    print(done)
 
 
 def _sample(command: Sample, trained: Trained) -> str:
@@ -155,6 +151,7 @@ def _invert(command: Invert, trained: Trained) -> str:
         num_steps=command.num_steps,
         grid=command.grid,
         report=trained.report,
+        progress=trained.progress,
     )
     off = float(chamfer(found.clouds, given.points).mean())
     pair = command.output.with_suffix(".npz")
@@ -166,7 +163,9 @@ def _invert(command: Invert, trained: Trained) -> str:
 
 def _log_likelihood(command: LogLikelihood, trained: Trained) -> str:
     given = read_clouds(command.input, command, trained.mode)
-    found = generation.log_likelihood(trained.model, given.points, command.seed, trace=command.trace)
+    found = generation.log_likelihood(
+        trained.model, given.points, command.seed, trace=command.trace, progress=trained.progress
+    )
     line = f"log-likelihood: {len(given.raw)} clouds, {float(found.nats_per_dim.mean()):.4f} nats/dim on average"
     values: dict[str, Any] = {
         "nats_per_dim": found.nats_per_dim.tolist(),

@@ -13,7 +13,8 @@ from pcdiff.interop import CloudSet, read_cloud_set, stack_clouds
 from pcdiff.metrics import emd_seconds, evaluate, fingerprint, get_protocol, reconstruction_report
 from pcdiff.metrics.evaluation import EMD_LIMIT_SECONDS
 from pcdiff.metrics.generation import pairs_compared
-from pcdiff.scoring.job import Places, bar, finish
+from pcdiff.progress import bar
+from pcdiff.scoring.job import Places, finish
 from pcdiff.scoring.report import picture, report
 from pcdiff.training import resolve_device
 from pcdiff.work import Work
@@ -82,8 +83,9 @@ def score_reconstructions(config: EvaluateConfig) -> dict[str, Any] | None:
 
 def settings_of(config: EvaluateConfig) -> dict[str, Any]:
     """Return the flags that decide the numbers, for the result."""
-    names = "split", "num_points", "point_rule", "num_samples", "preset", "emd", "truncate_std", "flexibility"
-    return {name: value for name in names if (value := getattr(config, name)) is not None}
+    names = ("split", "num_points", "point_rule", "num_samples", "preset", "emd")
+    drawn = ("sampler", "num_steps", "grid", "flexibility", "precision", "truncate_std")
+    return {name: value for name in names + drawn if (value := getattr(config, name)) is not None}
 
 
 def asked(config: EvaluateConfig) -> dict[str, Any]:

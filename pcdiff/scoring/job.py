@@ -1,13 +1,11 @@
-"""One evaluation as a job: where its files lie, what it has finished, when it stops, how far it is."""
+"""One evaluation as a job: where its files lie, what it has finished, when it stops."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
-
-from tqdm import tqdm
 
 import pcdiff
 from pcdiff import distributed
@@ -100,20 +98,6 @@ def finish(config: EvaluateConfig, places: Places, settings: dict[str, Any], job
 def generated_enough(config: EvaluateConfig, work: Work) -> bool:
     """Tell whether this call has generated `max_iters` clouds."""
     return config.max_iters is not None and work.computed * CHUNK >= config.max_iters
-
-
-@contextmanager
-def bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a `progress(done, total)` that moves a bar with the time left, on the process that prints."""
-    # None: shown on a terminal only. Input that is refused at once is not preceded by a bar.
-    hidden = True if distributed.rank() > 0 else None
-    with tqdm(unit=unit, unit_scale=unit == "pair", desc=what, leave=False, disable=hidden, delay=0.5) as shown:
-
-        def progress(done: int, total: int) -> None:
-            shown.total = total
-            shown.update(done - shown.n)
-
-        yield progress
 
 
 def _out_of_time(config: EvaluateConfig, started: float) -> bool:

@@ -14,9 +14,10 @@ from pcdiff.config import EvaluateConfig, RunConfig
 from pcdiff.errors import InputError
 from pcdiff.metrics import fingerprint, get_protocol
 from pcdiff.models import LatentPriorModel, PointCloudModel
-from pcdiff.sampling import chunks, draw_chunk, reconstruct_chunk
+from pcdiff.progress import bar
+from pcdiff.sampling import chunks, decoding, draw_chunk, reconstruct_chunk
 from pcdiff.scoring.files import asked, compared, limit, reconstructed, settings_of
-from pcdiff.scoring.job import Places, bar, finish, generated_enough
+from pcdiff.scoring.job import Places, finish, generated_enough
 from pcdiff.scoring.report import picture, report
 from pcdiff.sessions import keep_clouds
 from pcdiff.training import resolve_device
@@ -83,7 +84,7 @@ def score_run(
         "checkpoint": hashlib.sha256(file.read_bytes()).hexdigest(),
         "reference": fingerprint(reference),
         "train": fingerprint(train),
-        "flexibility": _flexibility(config, run),
+        "decoding": decoding(run.flexibility, config),
         "truncate_std": config.truncate_std,
     }
     title = f"{folder.name}, {dataset['name']}, step {model.metadata['step']}"
@@ -131,7 +132,7 @@ def score_run(
 
 def _generated(config: EvaluateConfig, run: RunConfig, model: LatentPriorModel, work: Work, count: int) -> Tensor:
     """Return `count` generated clouds `(count, num_points, 3)`, in the run's normalisation."""
-    options = {"flexibility": _flexibility(config, run), "truncate_std": config.truncate_std}
+    options = {**decoding(run.flexibility, config), "truncate_std": config.truncate_std}
 
     def draw(k: int) -> Tensor:
         return draw_chunk(model, k, config.num_points, config.seed, **options)
@@ -145,8 +146,9 @@ def _reconstructed(
     """Return reconstructions of clouds `(n, P, 3)`, like them."""
 
     def draw(k: int) -> Tensor:
-        settings = {"flexibility": _flexibility(config, run)}
-        return reconstruct_chunk(model, clouds, k, clouds.shape[1], config.seed, **settings)
+        return reconstruct_chunk(
+            model, clouds, k, clouds.shape[1], config.seed, **decoding(run.flexibility, config)
+        )
 
     return _in_chunks("reconstructing", draw, config, work, len(clouds))
 
@@ -188,15 +190,15 @@ def _deviations(
     notes = []
     if config.split != protocol.split:
         notes.append(f"compared with the {config.split} split, where the protocol has the {protocol.split} split")
+    asked_for = {"sampler": config.sampler, "steps": config.num_steps, "grid": config.grid}
+    asked_for |= {"precision": config.precision}
+    if given := [f"{name} {value}" for name, value in asked_for.items() if value is not None]:
+        notes.append(f"drawn with {', '.join(given)}")
     if config.truncate_std is not None:
         notes.append(f"latents cut off at {config.truncate_std:g} standard deviations")
     if trained_on["fingerprint"] != dataset["fingerprint"]:
         notes.append(f"trained on {_named(trained_on)}, compared with {_named(dataset)}")
     return notes
-
-
-def _flexibility(config: EvaluateConfig, run: RunConfig) -> float:
-    return run.flexibility if config.flexibility is None else config.flexibility
 
 
 def _named(dataset: dict[str, Any]) -> str:

@@ -1,0 +1,35 @@
+"""Precisions by name."""
+
+import pytest
+import torch
+
+from pcdiff.errors import InputError
+from pcdiff.precision import PRECISIONS, autocast, native_bf16, resolve_precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", sorted(PRECISIONS))
+def test_products_are_of_the_precision_asked_for(name):
+    a = torch.randn(8, 8)
+    with autocast(name, CPU):
+        assert (a @ a).dtype == (PRECISIONS[name] or torch.float32)
+    assert resolve_precision(name, CPU) == name
+
+
+def test_fp32_leaves_what_stands_around_it():
+    a = torch.randn(8, 8)
+    with torch.autocast("cpu", torch.bfloat16), autocast("fp32", CPU):
+        assert (a @ a).dtype == torch.bfloat16
+
+
+def test_auto_is_what_the_machine_multiplies(monkeypatch):
+    assert resolve_precision("auto", CPU) == ("bf16" if native_bf16(CPU) else "fp32")
+    for native, name in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr("pcdiff.precision.native_bf16", lambda device, native=native: native)
+        assert resolve_precision("auto", CPU) == name
+
+
+def test_unknown_precisions_list_the_known_ones():
+    with pytest.raises(InputError, match="precision must be one of fp32, bf16, fp16 or auto, got 'int8'"):
+        resolve_precision("int8", CPU)
