@@ -12,7 +12,7 @@ help:
 	@echo "make demo    train, sample and score airplanes on this machine, within 10 minutes on two cores"
 	@echo "make test    the whole test suite, linters first"
 	@echo "make chairs  train 40 minutes on real chairs (CHAIRS=file.hdf5), score on the test split"
-	@echo "make bench   time the ops, the scores and the training step against their baselines"
+	@echo "make bench   time the ops, the scores, the sampling and the training step against their baselines"
 	@echo "make sanitize  the CPU ops under the address and undefined-behaviour sanitizers, seven minutes"
 	@echo "make clean   remove build outputs and the virtual environment"
 
@@ -50,6 +50,7 @@ test: lint
 bench: $(STAMP)
 	$(BIN)/python benchmarks/ops.py
 	PYTHONPATH=. $(BIN)/python benchmarks/metrics.py --only cd emd emd-large
+	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/training.py
 
 clean:

@@ -80,11 +80,25 @@ class PointwiseNet(nn.Module):
             got = None if cond is None else tuple(cond.shape)
             raise InputError(f"cond must be (B, F) = {(len(x), self.latent_dim)}, got {got}")
         context = self.context(t, cond)
-        gates = torch.sigmoid(self.gate(context)).unsqueeze(1).split(self.out_sizes, dim=2)
-        shifts = self.shift(context).unsqueeze(1).split(self.out_sizes, dim=2)
+        gates = torch.sigmoid(self.gate(context)).split(self.out_sizes, dim=1)
+        shifts = self.shift(context).split(self.out_sizes, dim=1)
         h = self.features(x)
         for i, layer in enumerate(self.layers):
-            h = torch.addcmul(shifts[i], layer(h), gates[i])
+            h = concat_squash(h, layer, gates[i], shifts[i])
             if i < len(self.layers) - 1:
-                h = F.leaky_relu(h)
+                h = F.leaky_relu_(h)
         return x + h if self.residual else h
+
+
+def concat_squash(h: Tensor, layer: nn.Linear, gate: Tensor, shift: Tensor) -> Tensor:
+    """Return `(W h + b) * gate + shift` of features `h (B, N, in)`, gates and shifts `(B, out)`: `(B, N, out)`.
+
+    Where a cloud has at least as many points as the layer has inputs, the gate goes into the cloud's own weights,
+    `(gate W) h + (gate b + shift)`, and no point is touched but by the product: forwards and backwards the layer is
+    bound by arithmetic, not by memory, and keeps one tensor of the points' size for the gradient, not two.
+    """
+    if h.shape[1] < layer.in_features:
+        return torch.addcmul(shift.unsqueeze(1), layer(h), gate.unsqueeze(1))
+    weight = layer.weight * gate.unsqueeze(2)
+    bias = torch.addcmul(shift, layer.bias, gate)
+    return torch.baddbmm(bias.unsqueeze(1), h, weight.mT)

@@ -7,6 +7,7 @@ import torch
 
 from pcdiff.errors import InputError
 from pcdiff.nets import PointwiseNet
+from pcdiff.nets.pointwise import concat_squash
 
 LATENT = 6
 
@@ -32,6 +33,25 @@ def test_a_points_output_does_not_depend_on_the_others(residual, frequencies):
     moved = x.clone()
     moved[:, 5:] += 100.0
     torch.testing.assert_close(net(x, t, cond)[:, :5], net(moved, t, cond)[:, :5], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("num_points", [1, 7, 8, 30])
+def test_both_ways_to_a_layer_are_its_formula(num_points):
+    draw = torch.Generator().manual_seed(0)
+    layer = torch.nn.Linear(8, 5).double()
+    h, gate, shift = (
+        torch.randn(*shape, generator=draw, dtype=torch.float64).requires_grad_()
+        for shape in ((3, num_points, 8), (3, 5), (3, 5))
+    )
+    rest = (gate, shift, layer.weight, layer.bias)
+    torch.testing.assert_close(
+        concat_squash(h, layer, gate, shift), layer(h) * gate[:, None] + shift[:, None], rtol=1e-12, atol=1e-12
+    )
+
+    def output(h, gate, shift, *parameters):
+        return concat_squash(h, layer, gate, shift)
+
+    assert torch.autograd.gradcheck(output, (h, *rest))
 
 
 def test_jacobian_is_block_diagonal_over_points():
