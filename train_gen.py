@@ -5,48 +5,50 @@ python train_gen.py --categories airplane # the paper's recipe (a GPU's work)
 python train_gen.py --categories airplane --preset quick # minutes on two CPU cores
 
 python train_gen.py --resume runs/NAME # go on exactly where a run stopped
+
+torchrun --nproc-per-node K train_gen.py --out runs/NAME ... # share every batch among K processes
 """
 
 from data import Batches, announce, load_clouds
-from pcdiff import cli, runs, sessions
+from pcdiff import cli, distributed, runs, sessions
+from pcdiff.config import RunConfig
+from pcdiff.devices import resolve_device
+from pcdiff.endings import score_generator
 from pcdiff.errors import InputError
-from pcdiff.metrics import evaluate, table
 from pcdiff.presets import GENERATOR_PRESETS
-from pcdiff.progress import bar
-from pcdiff.sampling import sample_all
-from pcdiff.training import resolve_device
+from pcdiff.rehearsal import rehearse
 from pcdiff.validation import GeneratorValidation
 
 
 def main() -> None:
-    """Load, train, sample, score on the validation split."""
+    """Read the flags; train, with the other processes of the job if there are any."""
     config = cli.parse_run(GENERATOR_PRESETS, description=__doc__)
     if config.model.kind == "autoencoder":
         raise InputError("--kind must be flow or gaussian here; train_ae.py trains autoencoders")
+    with distributed.joined():
+        train(config)
+
+
+def train(config: RunConfig) -> None:
+    """Load, train, sample, score on the validation split."""
     data, device = config.data, resolve_device(config.device)
-    train, val = (load_clouds(data.dataset_path, data.categories, s, data.normalisation) for s in ("train", "val"))
-    batches = Batches(train.points, config.train.batch_size, data.num_points, config.seed, device, data.rotate)
+    clouds, val = (load_clouds(data.dataset_path, data.categories, s, data.normalisation) for s in ("train", "val"))
+    batches = Batches(clouds.points, config.train.batch_size, data.num_points, config.seed, device, data.rotate)
+    reference, identity = val.points[: config.train.val_clouds], clouds.identity.to_dict()
+    points = min(config.train.val_points, reference.shape[1])
+    validation = GeneratorValidation(reference, points, config.seed, flexibility=config.flexibility)
+    parts = batches, identity, device, validation, clouds.statistics
+    if config.dry_run:
+        rehearse(config, *parts)
+        return
     config, folder = runs.open_run(config, "gen")
     with runs.logging_to(folder):
-        runs.log.info(announce(train.identity))
-        identity = train.identity.to_dict()
-        reference = val.points[: config.train.val_clouds]
-        points = min(config.train.val_points, reference.shape[1])
-        validation = GeneratorValidation(reference, points, config.seed, flexibility=config.flexibility)
-        trainer = sessions.make_trainer(config, folder, batches, identity, device, validation, train.statistics)
+        runs.log.info(announce(clouds.identity))
+        trainer = sessions.make_trainer(config, folder, *parts)
         outcome = sessions.fit(config, trainer)
-        if outcome.reason == "interrupted":
+        if outcome.reason == "interrupted" or distributed.rank() > 0:
             return
-        model = trainer.sampling_model.eval()
-        with bar("sampling", "step") as progress:
-            chain = {"flexibility": config.flexibility, "progress": progress}
-            shown = sample_all(model, config.num_samples, config.sample_points, config.seed, **chain)
-            scored = sample_all(model, len(reference), points, config.seed, **chain)
-        sessions.keep_clouds(folder, "samples", shown, f"samples: {identity['name']}, step {outcome.step}")
-        results = evaluate(samples=scored, reference=reference, num_points=points, emd=False)
-        training = sessions.training_summary(config, outcome)
-        sessions.keep_results(folder, {**results, "dataset": identity, "split": "val", "training": training})
-        runs.log.info("%s\nscore the test split with: python evaluate.py --run %s", table(results), folder)
+        score_generator(config, folder, trainer.sampling_model, outcome, identity, reference, points)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from plain import PlainModel
 from timing import interleaved
 
 from pcdiff.config import ModelConfig
+from pcdiff.devices import keep_freed_memory
 from pcdiff.models import FlowVAE
 from pcdiff.precision import native_bf16
-from pcdiff.training import keep_freed_memory
 
 
 def speed(clouds: int, num_points: int, repeats: int) -> None:

@@ -19,9 +19,10 @@ from timing import interleaved
 from torch import Tensor, nn
 
 from pcdiff.config import ModelConfig, TrainConfig
+from pcdiff.devices import keep_freed_memory
 from pcdiff.models import FlowVAE
 from pcdiff.precision import native_bf16
-from pcdiff.training import Trainer, keep_freed_memory
+from pcdiff.training import Trainer
 
 
 def plain_step(model: PlainModel, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
@@ -50,8 +51,8 @@ def main() -> None:
         for precision in precisions:
             for compiled in (False, True):
                 model = FlowVAE(config)
-                train = dataclasses.replace(TrainConfig(), precision=precision)
-                trainer = Trainer(model, lambda step: x, train, Path(folder), {}, 0, x.device)
+                train = dataclasses.replace(TrainConfig(), precision=precision, batch_size=args.batch_size)
+                trainer = Trainer(model, lambda step, rows: x[rows], train, Path(folder), {}, 0, x.device)
                 if compiled:
                     model.compile()
                 steps[f"pcdiff {precision}{' compiled' if compiled else ''}"] = trainer.train_step

@@ -25,15 +25,15 @@ class Batches:
 
     Clouds are taken in a fresh permutation per epoch, without a gap: a batch may span two epochs, and no
     cloud is dropped or seen twice within one epoch. From each cloud `num_points` points are drawn without
-    replacement. The draws are made on the CPU, so every device sees the same batches. In a run over several
-    processes, `batches(step * world_size + rank)` gives each its own share of one common order.
+    replacement. The draws are made on the CPU, so every device sees the same batches. Of several processes each
+    asks for its own rows of a step's batch, `batches(step, rows)`.
 
     Args:
         points: `(n, P, 3)`.
         batch_size: clouds per batch; may exceed n.
         num_points: points per cloud, at most P.
         seed: not negative.
-        device: where the clouds are kept and the batches appear.
+        device: where the batches appear, and the clouds are kept where they fit.
         rotate: turn every cloud about the y axis (up) by its own uniform angle.
 
     Attributes:
@@ -65,30 +65,36 @@ class Batches:
             raise InputError(f"seed must not be negative, got {seed}")
         if num_points > points.shape[1]:
             raise InputError(f"num_points must be at most {points.shape[1]}, what each cloud has, got {num_points}")
-        self.points = points.to(device).contiguous()
+        self.device = torch.device(device)
+        self.points = points.to(self.device if _fits(points, self.device) else "cpu").contiguous()
         self.batch_size, self.num_points, self.seed, self.rotate = batch_size, num_points, seed, rotate
         self.steps_per_epoch = len(points) / batch_size
         self._orders: dict[int, Tensor] = {}  # the last permutations, recomputed when missing
 
-    def __call__(self, step: int) -> Tensor:
-        """Return the batch of one step, `(batch_size, num_points, 3)`."""
+    def __call__(self, step: int, rows: slice = slice(None)) -> Tensor:
+        """Return the batch of one step `(batch_size, num_points, 3)`, or those rows of it alone."""
         if step < 0:
             raise InputError(f"step must not be negative, got {step}")
-        clouds = self.indices(step).to(self.points.device)
+        clouds = self._moved(self.indices(step)[rows])
         generator = _generator(self.seed, _POINTS, step)
         available = self.points.shape[1]
         if self.num_points == available:
             batch = self.points[clouds]
         else:
             # The positions of the largest of P independent uniforms are a uniform draw without replacement.
-            keys = torch.rand(self.batch_size, available, generator=generator)
-            chosen = keys.topk(self.num_points, dim=1, sorted=False).indices.to(self.points.device)
-            rows = (clouds[:, None] * available + chosen).flatten()
-            batch = self.points.view(-1, 3)[rows].view(self.batch_size, self.num_points, 3)
+            keys = torch.rand(self.batch_size, available, generator=generator)[rows]
+            chosen = self._moved(keys.topk(self.num_points, dim=1, sorted=False).indices)
+            places = (clouds[:, None] * available + chosen).flatten()
+            batch = self.points.view(-1, 3)[places].view(len(clouds), self.num_points, 3)
         if self.rotate:
-            angle = torch.rand(self.batch_size, generator=generator, dtype=torch.float64) * (2 * math.pi)
-            batch = batch @ rotations_about_y(angle).to(batch)
-        return batch
+            angle = torch.rand(self.batch_size, generator=generator, dtype=torch.float64)[rows] * (2 * math.pi)
+            batch = batch @ self._moved(rotations_about_y(angle).to(batch.dtype))
+        return batch.to(self.device, non_blocking=True)
+
+    def _moved(self, values: Tensor) -> Tensor:
+        """Bring values made on the CPU to where the clouds are, without waiting for a GPU."""
+        on_gpu = self.points.is_cuda
+        return (values.pin_memory() if on_gpu else values).to(self.points.device, non_blocking=True)
 
     def indices(self, step: int) -> Tensor:
         """Return which clouds the batch of one step holds, `(batch_size,)` int64."""
@@ -104,6 +110,11 @@ class Batches:
         if cached is not None:
             return cached
         return torch.randperm(len(self.points), generator=_generator(self.seed, _ORDER, epoch))
+
+
+def _fits(points: Tensor, device: torch.device) -> bool:
+    """Tell whether the clouds may stay on the device: in half of what a GPU has free. A category does, by far."""
+    return device.type != "cuda" or 2 * points.nbytes <= torch.cuda.mem_get_info(device)[0]
 
 
 def rotations_about_y(angle: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import tyro
 
 from pcdiff.config import EvaluateConfig, RunConfig, check, check_evaluation
+from pcdiff.distributed import PeerLost
 from pcdiff.errors import InputError
 from pcdiff.metrics import get_protocol
 from pcdiff.presets import preset
@@ -95,10 +96,13 @@ def _value_of(flag: str, argv: Sequence[str]) -> str | None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script's main: an `InputError` becomes one line on stderr and exit status 2, divergence one and 1."""
+    """Run a script's main: an `InputError` becomes one line on stderr and exit status 2.
+
+    So do a divergence and a lost peer, with exit status 1.
+    """
     try:
         main()
-    except (InputError, TrainingDiverged) as error:
+    except (InputError, TrainingDiverged, PeerLost) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except KeyboardInterrupt:

@@ -99,14 +99,20 @@ class TrainConfig:
     """Stop after this many optimiser steps (steps)."""
     max_minutes: float | None = None
     """Stop training after this much wall clock, counted anew at each resume (minutes); no limit by default."""
+    patience: int = 0
+    """Stop after this many validations in a row without a better score; 0 never does (validations)."""
     batch_size: int = 128
-    """Clouds in a batch (clouds)."""
+    """Clouds in a batch, over all processes (clouds)."""
+    accumulate: int = 1
+    """Parts that each process computes its share of a batch in, one after the other, to save memory (parts)."""
     lr: float = 2e-3
     """Adam's learning rate."""
     end_lr: float = 1e-4
     """Learning rate after its decay."""
+    lr_schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls to end_lr; constant leaves it at lr."""
     lr_decay_start: int = 200_000
-    """Step from which the learning rate falls linearly (steps)."""
+    """Step from which the learning rate falls (steps)."""
     lr_decay_end: int = 400_000
     """Step at which the learning rate reaches end_lr, where it stays (steps)."""
     warmup_iters: int = 0
@@ -117,14 +123,22 @@ class TrainConfig:
     """Gradient 2-norm above which gradients are scaled down."""
     ema_decay: float | None = None
     """Decay of the weights' moving average, used for sampling and scores; none by default."""
-    precision: Literal["auto", "fp32", "bf16"] = "fp32"
-    """Matrix-product precision; `auto` takes bf16 where the hardware multiplies it natively."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """When a loss or gradient is not finite: `stop` and keep its batch, or `skip` the step and count it."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    """Matrix-product precision; `auto` takes bf16 where the hardware multiplies it; fp16 scales the loss."""
     compile: bool = False
     """Compile encoder and denoising net with torch.compile (up to half a minute at the start)."""
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
+    """What torch.compile aims at; `reduce-overhead` replays CUDA graphs, which pays for small batches on a GPU."""
     log_every: int = 100
     """Steps between TensorBoard scalars (steps)."""
     save_every: int = 5_000
     """Steps between checkpoints (steps)."""
+    save_minutes: float | None = 30.0
+    """Minutes between checkpoints, where that is sooner (minutes)."""
+    keep: int = 2
+    """How many of the last checkpoints stay, beside the best: a damaged one is passed over (checkpoints)."""
     val_every: int = 10_000
     """Steps between validations, which decide `best`; 0 turns them off (steps)."""
     val_clouds: int = 100
@@ -144,6 +158,8 @@ class RunConfig:
     """The run's folder; a new one under runs/ by default."""
     resume: Path | None = None
     """Go on with the run in this folder, exactly where it stopped."""
+    dry_run: bool = False
+    """Print the resolved config, sizes, memory and the time of a step, then exit; nothing is written."""
     seed: int = 2020
     """Seed of every random draw."""
     device: str = "auto"
@@ -254,15 +270,17 @@ def check(config: RunConfig) -> None:
     }
     at_least_one = (
         "latent_dim encoder_widths encoder_head_widths flow_depth flow_hidden_dim cnf_widths net_widths num_steps "
-        "times_per_cloud num_points max_iters batch_size log_every save_every val_clouds val_points num_samples "
-        "sample_points"
+        "times_per_cloud num_points max_iters batch_size accumulate log_every save_every keep val_clouds "
+        "val_points num_samples sample_points"
     )
-    not_negative = "kl_weight warmup_iters weight_decay val_every frequencies lr_decay_start lr_decay_end end_lr"
+    not_negative = (
+        "kl_weight warmup_iters weight_decay val_every patience frequencies lr_decay_start lr_decay_end end_lr"
+    )
     ranges: dict[str, tuple[str, Callable[[float], bool]]] = {
         "at least 1": (at_least_one, lambda v: v >= 1),
         "not negative": (not_negative, lambda v: v >= 0),
         "in 0..2^63 - 1": ("seed", lambda v: 0 <= v < 2**63),
-        "positive": ("lr max_grad_norm max_minutes cnf_time cnf_tolerance", lambda v: v > 0),
+        "positive": ("lr max_grad_norm max_minutes save_minutes cnf_time cnf_tolerance", lambda v: v > 0),
         "in (0, 1)": ("beta_1 beta_T ema_decay", lambda v: 0 < v < 1),
         "in [0, 1]": ("flexibility", lambda v: 0 <= v <= 1),
     }

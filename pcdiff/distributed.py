@@ -6,23 +6,35 @@ Everything works in a single process too, where nothing is sent.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
+
+from pcdiff.errors import InputError
 
 T = TypeVar("T")
+
+# How long a process waits for another that lives: rank 0 may be validating. One that died is told at once.
+_PATIENCE = timedelta(hours=6)
+
+
+class PeerLost(RuntimeError):
+    """Another process of the job died or left."""
 
 
 @contextmanager
 def joined() -> Iterator[None]:
     """Join the other processes of a `torchrun` job for as long as this lasts; alone, do nothing.
 
-    Results travel between the CPUs (gloo), whatever the devices.
+    Tensors on a GPU travel by NCCL, all others between the CPUs by gloo.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
-    dist.init_process_group("gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
     try:
         yield
     finally:
@@ -44,6 +56,16 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def restarted() -> bool:
+    """Tell whether `torchrun` has started this job again after a process died (`--max-restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def may_restart() -> bool:
+    """Tell whether `torchrun` would start this job again."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+
+
 def gather(value: T) -> list[T]:
     """Return every process's value, by rank, to every process."""
     if world_size() == 1:
@@ -60,3 +82,77 @@ def broadcast(value: T) -> T:
     values = [value]
     dist.broadcast_object_list(values, src=0)
     return values[0]
+
+
+@contextmanager
+def refused_together() -> Iterator[None]:
+    """Let every process raise the `InputError` that any of them raised in this block, so that none waits for it."""
+    mine = None
+    try:
+        yield
+    except InputError as error:
+        mine = str(error)
+    refused = next((text for text in gather(mine) if text is not None), None)
+    if refused is not None:
+        raise InputError(refused)
+
+
+@contextmanager
+def noticing_lost_peers() -> Iterator[None]:
+    """Turn the transport's errors into `PeerLost`.
+
+    Raises:
+        PeerLost: another process died or left in the middle of an exchange.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        told = isinstance(error, dist.DistError) or "gloo" in text.lower() or "NCCL" in text
+        if world_size() == 1 or not told:
+            raise
+        raise PeerLost(f"process {rank()} lost the others ({text.strip().splitlines()[0]})") from None
+
+
+def mean(values: Tensor) -> Tensor:
+    """Return the mean of every process's `values`, to every process."""
+    if world_size() == 1:
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total / world_size()
+
+
+class Agreement:
+    """What all processes decide together once a step, without waiting: a step's votes are heard at the next one.
+
+    A signal or a time limit reaches processes at different steps; by this they stop at the same one.
+
+    Example:
+        >>> agreed = Agreement()
+        >>> highest = agreed(0)  # alone: one's own vote, at once
+    """
+
+    def __init__(self) -> None:
+        # A group of its own: gradients on their way must not be taken for votes.
+        self._group = dist.new_group(backend="gloo", timeout=_PATIENCE) if world_size() > 1 else None
+        self._votes = torch.zeros((), dtype=torch.long)
+        self._underway: Any = None
+
+    def __call__(self, vote: int) -> int:
+        """Hand in a vote; return the highest of all processes' last ones."""
+        if self._group is None:
+            return vote
+        highest = 0
+        if self._underway is not None:
+            self._underway.wait()
+            highest = int(self._votes)
+        self._votes.fill_(vote)
+        self._underway = dist.all_reduce(self._votes, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        return highest
+
+    def close(self) -> None:
+        """Hear the last votes, so that none is under way when the processes part."""
+        if self._underway is not None:
+            self._underway.wait()
+            self._underway = None

@@ -74,10 +74,9 @@ class PointCloudModel(nn.Module):
         groups, (batch, num_points) = config.times_per_cloud, x.shape[:2]
         if groups < 1 or num_points % groups:
             raise InputError(f"times_per_cloud must divide the {num_points} points of a cloud, got {groups}")
-        if noise is None:
-            noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        if t is None:
-            t = draw_times(self.denoiser.process, batch * groups, generator, config.stratified_times)
+        if noise is None or t is None:
+            drawn = PointCloudModel.draw(self, x, batch, generator)
+            noise, t = drawn["noise"] if noise is None else noise, drawn["t"] if t is None else t
         # Points are independent given z, so groups of them may stand at different times at no extra cost:
         # the same matrix products, but a gradient averaged over more times.
         x, noise = (v.reshape(batch * groups, num_points // groups, -1) for v in (x, noise))
@@ -87,14 +86,24 @@ class PointCloudModel(nn.Module):
         per_cloud = per_group.view(batch, groups)
         return per_cloud.sum(dim=1) if config.objective == "elbo" else per_cloud.mean(dim=1)
 
+    def draw(self, x: Tensor, count: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Draw all that `loss_terms` needs at random for `count` clouds like those of `x (B, N, 3)`.
+
+        The first dimension of each draw is a multiple of `count`, so that a part of the clouds goes with the same
+        part of every draw: a batch may be cut up among processes, and its loss stays the same.
+        """
+        noise = torch.randn(count, *x.shape[1:], generator=generator, device=x.device, dtype=x.dtype)
+        groups, stratified = self.objective_config.times_per_cloud, self.objective_config.stratified_times
+        return {"noise": noise, "t": draw_times(self.denoiser.process, count * groups, generator, stratified)}
+
     def loss_terms(self, x: Tensor, generator: torch.Generator | None = None, **draws: Tensor) -> dict[str, Tensor]:
         """Return the training loss and its parts by name, scalars; the key `"loss"` is what is minimised.
 
         Args:
             x: clouds `(B, N, 3)`.
-            generator: source of every draw.
-            **draws: given values in place of the draws, for tests and comparisons: `latent_noise (B, F)`,
-                `t (B * times_per_cloud,)`, `noise (B, N, 3)`.
+            generator: source of the draws that are not given.
+            **draws: of `draw`, or given values in their place: `latent_noise (B, F)`, `t (B * times_per_cloud,)`,
+                `noise (B, N, 3)`.
         """
         raise NotImplementedError
 
@@ -208,14 +217,23 @@ class AutoEncoder(PointCloudModel):
 class LatentPriorModel(PointCloudModel):
     """Base of the generators: q(z | X) from the encoder, a prior p(z), and the bound that joins them."""
 
-    def prior_log_prob(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def prior_log_prob(
+        self, z: Tensor, generator: torch.Generator | None = None, probes: Tensor | None = None
+    ) -> Tensor:
         """Return log p(z) `(B,)` in nats of latents `(B, F)`, as training takes it.
 
         Args:
             z: latents.
             generator: source of the draws of a prior that is estimated in training (the continuous flow).
+            probes: those draws themselves, in place of the generator.
         """
         raise NotImplementedError
+
+    def draw(self, x: Tensor, count: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """See `PointCloudModel.draw`: the latents' noise beside it."""
+        shape = (count, self.config.latent_dim)
+        latent_noise = torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
+        return {"latent_noise": latent_noise} | super().draw(x, count, generator)
 
     @torch.no_grad()
     def latent_log_prob(self, z: Tensor) -> Tensor:
@@ -238,13 +256,13 @@ class LatentPriorModel(PointCloudModel):
         """
         mean, log_variance = self.encoder(x)
         mean, log_variance = mean.to(x.dtype), log_variance.to(x.dtype)
-        latent_noise = draws.pop("latent_noise", None)
+        latent_noise, probes = draws.pop("latent_noise", None), draws.pop("probes", None)
         if latent_noise is None:
             z = reparameterize(mean, log_variance, generator)
         else:
             z = mean + latent_noise * (0.5 * log_variance).exp()
         reconstruction = self.reconstruction_term(x, z, generator, **draws).mean()
-        prior = -self.prior_log_prob(z, generator).mean()
+        prior = -self.prior_log_prob(z, generator, probes).mean()
         entropy = gaussian_entropy(log_variance).mean()
         loss = reconstruction + self.objective_config.kl_weight * (prior - entropy)
         return {"loss": loss, "reconstruction": reconstruction, "prior": prior, "entropy": entropy}
@@ -302,7 +320,9 @@ class LatentPriorModel(PointCloudModel):
 class GaussianVAE(LatentPriorModel):
     """Generator whose prior is N(0, I): a variational autoencoder, the `gaussian` model of DPM's code."""
 
-    def prior_log_prob(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def prior_log_prob(
+        self, z: Tensor, generator: torch.Generator | None = None, probes: Tensor | None = None
+    ) -> Tensor:
         """Return log N(z; 0, I) `(B,)` in nats."""
         return standard_normal_log_prob(z)
 
@@ -327,14 +347,22 @@ class FlowVAE(LatentPriorModel):
         super().__init__(config, objective_config)
         self.flow = build_flow(config)
 
-    def prior_log_prob(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def draw(self, x: Tensor, count: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """See `PointCloudModel.draw`: the continuous flow's probes beside it."""
+        draws = super().draw(x, count, generator)
+        probes = self.flow.draw_probes(count, generator)
+        return draws if probes is None else draws | {"probes": probes}
+
+    def prior_log_prob(
+        self, z: Tensor, generator: torch.Generator | None = None, probes: Tensor | None = None
+    ) -> Tensor:
         """Return log p(z) = log N(w; 0, I) + log |det dw/dz| `(B,)` in nats (eq. 12).
 
         The continuous flow's determinant is an estimate in training mode, and exact in evaluation.
         """
         # The log-determinant adds up many small numbers: not in half precision.
         with torch.autocast(z.device.type, enabled=False):
-            return self.flow.log_prob(z, generator)
+            return self.flow.log_prob(z, generator, probes)
 
     @torch.no_grad()
     def latent_log_prob(self, z: Tensor) -> Tensor:

@@ -19,6 +19,10 @@ def generator(seed: int, *keys: int | str, device: torch.device | str = "cpu") -
     Returns:
         A fresh generator on `device`.
     """
+    return torch.Generator(device=device).manual_seed(number(seed, *keys))
+
+
+def number(seed: int, *keys: int | str) -> int:
+    """Return 64 bits, signed, that depend on `seed` and `keys` alone."""
     text = ":".join(str(key) for key in (seed, *keys))
-    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True)
-    return torch.Generator(device=device).manual_seed(number)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True)

@@ -39,13 +39,28 @@ def open_run(config: RunConfig, name: str) -> tuple[RunConfig, Path]:
         config: the resolved config; for a resumed run its own with what the flags changed.
         name: what the run is, for the default folder `runs/<name>-<date>-<time>`.
 
+    Of several processes the first one does so, and tells the others. A job that `torchrun` starts again after a
+    process died goes on with the run it had begun.
+
     Returns:
         The config and the folder. A resumed run's `config.json` is not rewritten yet: its checkpoint may refuse.
 
     Raises:
         InputError: the folder already holds a run, or cannot be made; a resumed run's model, loss, data or seed
-            would change.
+            would change; a job that may be started again has no `out` to find its run by.
     """
+    opened = None
+    with distributed.refused_together():
+        if distributed.may_restart() and config.out is None and config.resume is None:
+            raise InputError("torchrun --max-restarts needs --out, so that a restarted job finds its run")
+        if distributed.rank() == 0:
+            begun = config.out is not None and (config.out / "config.json").is_file()
+            again = config.resume is None and distributed.restarted() and begun
+            opened = _open_run(replace(config, resume=config.out) if again else config, name)
+    return distributed.broadcast(opened)
+
+
+def _open_run(config: RunConfig, name: str) -> tuple[RunConfig, Path]:
     if config.resume is not None:
         folder = config.resume
         before = read_config(folder)

@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 import pcdiff
+from pcdiff import distributed
 from pcdiff.config import RunConfig, to_json
 from pcdiff.interop.files import write_clouds
 from pcdiff.models import build_model
@@ -28,7 +29,7 @@ _PICTURED = 64  # more clouds than this do not fit a picture
 def make_trainer(
     config: RunConfig,
     folder: Path,
-    batches: Callable[[int], Tensor],
+    batches: Callable[[int, slice], Tensor],
     dataset: dict[str, Any],
     device: torch.device,
     validate: Validation | None = None,
@@ -39,14 +40,14 @@ def make_trainer(
     Args:
         config: the resolved config.
         folder: the run's folder.
-        batches: `batches(step)` on `device`.
+        batches: `batches(step, rows)` on `device`.
         dataset: the data set's identity, kept in every checkpoint.
         device: where to train.
         validate: a validation of `pcdiff.validation`.
         statistics: what a global normalisation took from the data, kept likewise.
 
     Raises:
-        InputError: the folder's checkpoint is damaged, or of another model or data set.
+        InputError: the folder's checkpoints are damaged, or of another model or data set.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -69,40 +70,67 @@ def make_trainer(
         device,
         validate,
     )
-    if trainer.checkpoint_path("last").exists():
+    if trainer.keeper.exists():
         trainer.restore()
-        write_config(folder, config)
+        if distributed.rank() == 0:
+            write_config(folder, config)
         log.info("resumed at step %d", trainer.step)
     if config.preset == "paper" and device.type == "cpu":
         remaining = config.train.max_iters - trainer.step
-        days = remaining * seconds_per_step(trainer) / 86_400
         log.warning(
             "NO GPU: the `paper` preset would take about %s on this machine. "
             "`--preset quick` fits two CPU cores in a few minutes.",
-            f"{days:.1f} days" if days >= 1 else f"{days * 24:.1f} hours",
+            in_words(remaining * seconds_per_step(trainer)),
         )
     return trainer
+
+
+def in_words(seconds: float) -> str:
+    """Return a time in the unit that fits it."""
+    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
 
 
 def seconds_per_step(trainer: Trainer, clouds: int = 8) -> float:
     """Estimate the seconds of a training step from one on part of its batch; the trainer is unchanged."""
     model = copy.deepcopy(trainer.model).train()
-    batch = trainer.batches(trainer.step)
-    part = batch[:clouds]
+    part = trainer.batches(trainer.step, slice(0, min(clouds, trainer.config.batch_size)))
     seconds = []
     for _ in range(2):  # the first pays for warming up
         start = time.perf_counter()
         model.loss_terms(part, torch.Generator(part.device).manual_seed(0))["loss"].backward()
         seconds.append(time.perf_counter() - start)
-    return min(seconds) * len(batch) / len(part)
+    return min(seconds) * trainer.config.batch_size / len(part)
 
 
 def fit(config: RunConfig, trainer: Trainer) -> Outcome:
-    """Train, and say how it ended and how to go on."""
+    """Train, and say how it ended, how fast it was, what is best and where it lies, and how to go on."""
     outcome = trainer.fit()
+    if distributed.rank() > 0:
+        return outcome
     _log_hyperparameters(config, trainer.folder, outcome)
-    ends = {"finished": "finished", "time is up": "stopped: time is up", "interrupted": "interrupted: all is saved"}
-    log.info("%s at step %d (%.2f steps/s)", ends[outcome.reason], outcome.step, outcome.steps_per_second)
+    ends = {
+        "finished": "finished",
+        "time is up": "stopped: time is up",
+        "no progress": f"stopped: no better score in {config.train.patience} validations",
+        "interrupted": "interrupted: all is saved",
+    }
+    clouds = outcome.steps_per_second * config.train.batch_size
+    log.info(
+        "%s at step %d (%.2f steps/s, %.0f clouds/s)",
+        ends[outcome.reason],
+        outcome.step,
+        outcome.steps_per_second,
+        clouds,
+    )
+    if outcome.skipped:
+        log.info("%d steps were skipped: their loss or gradient was not finite", outcome.skipped)
+    if outcome.best is not None:
+        scores = ", ".join(f"{k} {v:.4g}" for k, v in outcome.best.items() if k not in ("score", "step"))
+        log.info("best: step %d, %s: %s", outcome.best["step"], scores, trainer.keeper.path("best"))
+    log.info("last: %s; scalars: tensorboard --logdir %s", trainer.keeper.path("last"), trainer.folder)
     if outcome.reason != "finished":
         log.info("go on with: --resume %s", trainer.folder)
     return outcome
@@ -123,23 +151,23 @@ def keep_clouds(
     log.info("clouds: %s", folder / f"{name}.png")
 
 
-def keep_results(folder: Path, results: dict[str, Any]) -> None:
-    """Write `results.json` into a run's folder."""
-    write_json(folder / "results.json", {**results, "version": pcdiff.__version__})
-    log.info("results: %s", folder / "results.json")
-
-
-def training_summary(config: RunConfig, outcome: Outcome) -> dict[str, Any]:
-    """Return what `results.json` says of the training."""
-    return {
+def keep_results(
+    folder: Path, results: dict[str, Any], dataset: dict[str, Any], config: RunConfig, outcome: Outcome
+) -> None:
+    """Write scores on the validation split, and what the training was, to `results.json` in a run's folder."""
+    training = {
         "steps": outcome.step,
         "scored_checkpoint": "last",
         "ended": outcome.reason,
         "steps_per_second": outcome.steps_per_second,
+        "skipped_steps": outcome.skipped,
         "best": outcome.best,
         "seed": config.seed,
         "preset": config.preset,
     }
+    facts = {"dataset": dataset, "split": "val", "training": training, "version": pcdiff.__version__}
+    write_json(folder / "results.json", {**results, **facts})
+    log.info("results: %s", folder / "results.json")
 
 
 def _log_hyperparameters(config: RunConfig, folder: Path, outcome: Outcome) -> None:

@@ -18,6 +18,8 @@ FLOORS = [
     {
         "pcdiff.work",
         "pcdiff.progress",
+        "pcdiff.devices",
+        "pcdiff.synced_norm",
         "pcdiff.config",
         "pcdiff.ops",
         "pcdiff.encoders",
@@ -30,7 +32,7 @@ FLOORS = [
     {"pcdiff", "pcdiff.latent_paths", "pcdiff.sampling", "pcdiff.training"},
     {"pcdiff.validation", "pcdiff.generation"},
     {"pcdiff.cli", "pcdiff.sessions", "data"},
-    {"pcdiff.commands", "pcdiff.scoring"},
+    {"pcdiff.commands", "pcdiff.endings", "pcdiff.rehearsal", "pcdiff.scoring"},
     {"pcdiff.__main__", "image_pipeline", "benchmarks", "train_gen", "train_ae", "evaluate", "setup"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

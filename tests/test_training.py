@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pcdiff import checkpoint, training
+from pcdiff import checkpoint, devices
 from pcdiff.config import TrainConfig
 from pcdiff.errors import InputError
 from pcdiff.training import ExponentialMovingAverage, Trainer, TrainingDiverged, interruptible
@@ -25,10 +25,12 @@ class Line(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
         self.calls, self.poison = 0, poison
 
-    def loss_terms(self, x, generator=None):
+    def draw(self, x, count, generator):
+        return {"noise": torch.randn(count, *x.shape[1:], generator=generator)}
+
+    def loss_terms(self, x, noise):
         self.calls += 1
         self.seen += 1
-        noise = torch.randn(x.shape, generator=generator)
         loss = (self.slope * x - 2 * x - 0.01 * noise).square().mean()
         return {"loss": loss * math.nan if self.calls == self.poison else loss}
 
@@ -48,10 +50,11 @@ class Scores:
 
 
 def trainer(folder, model=None, validate=None, seed=0, **config):
-    settings = TrainConfig(**{"max_iters": 10, "lr": 0.1, "log_every": 1, "save_every": 4, "val_every": 0} | config)
+    defaults = {"max_iters": 10, "batch_size": 4, "lr": 0.1, "log_every": 1, "save_every": 4, "val_every": 0}
+    settings = TrainConfig(**defaults | config)
 
-    def batches(step):
-        return torch.full((4, 1), 1.0 + step % 3)
+    def batches(step, rows):
+        return torch.full((4, 1), 1.0 + step % 3)[rows]
 
     return Trainer(model or Line(), batches, settings, folder, dict(METADATA), seed, torch.device("cpu"), validate)
 
@@ -189,9 +192,9 @@ def test_a_second_interrupt_interrupts():
 
 def test_without_a_compiler_training_goes_on_and_says_so(tmp_path, monkeypatch, caplog):
     def none():
-        raise training.InvalidCxxCompiler
+        raise devices.InvalidCxxCompiler
 
-    monkeypatch.setattr(training, "get_cpp_compiler", none)
+    monkeypatch.setattr(devices, "get_cpp_compiler", none)
     assert trainer(tmp_path, max_iters=2, compile=True).fit().step == 2
     assert "no C++ compiler found" in caplog.text
 
@@ -199,4 +202,4 @@ def test_without_a_compiler_training_goes_on_and_says_so(tmp_path, monkeypatch, 
 @pytest.mark.parametrize("name", ["tpu9", "meta", "cuda:99"])
 def test_devices_that_are_not_there(name):
     with pytest.raises(InputError, match=f"--device {name}: not available here"):
-        training.resolve_device(name)
+        devices.resolve_device(name)

@@ -27,6 +27,7 @@ from pcdiff.commands.flags import (
 )
 from pcdiff.commands.units import read_clouds, restore_generated, with_statistics
 from pcdiff.config import RunConfig, from_dict
+from pcdiff.devices import resolve_device
 from pcdiff.diffusion import SamplingReport
 from pcdiff.diffusion.sampler import Progress
 from pcdiff.errors import InputError
@@ -36,7 +37,6 @@ from pcdiff.progress import bar
 from pcdiff.runs import write_json
 from pcdiff.sampling import decoding, reconstruct, sample_all
 from pcdiff.sessions import keep_clouds
-from pcdiff.training import resolve_device
 
 THEIR_UNIT = "the input's unit"
 

@@ -109,6 +109,22 @@ class ContinuousFlow(Flow):
         self.check("z", z)
         return self._carry(z, 0.0, self.time_length, None)[0]
 
+    def draw_probes(self, count: int, generator: torch.Generator | None = None) -> Tensor | None:
+        """See `Flow.draw_probes`: one probe a latent, in training, unless the trace is exact."""
+        if not self.training or self.trace == "exact":
+            return None
+        like = next(self.net.parameters()).new_empty(count, self.dim)
+        return self._probes(like, generator).vectors[0]
+
+    def log_prob(self, z: Tensor, generator: torch.Generator | None = None, probes: Tensor | None = None) -> Tensor:
+        """See `Flow.log_prob`."""
+        if probes is None:
+            return super().log_prob(z, generator)
+        self.check("z", z)
+        self.check("probes", probes)
+        w, log_det = self._carry(z, 0.0, self.time_length, Probes(probes[None], 1.0))
+        return standard_normal_log_prob(w) + log_det
+
     def exact_log_prob(self, z: Tensor) -> Tensor:
         """Return the log-density `(B,)` in nats of latents `z (B, F)` with the exact trace, in training too."""
         self.check("z", z)

@@ -68,8 +68,21 @@ class Flow(nn.Module):
         """Map latents `(B, F)` to base vectors alone, where their density is not asked for."""
         return self(z)[0]
 
-    def log_prob(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return the log-density `(B,)` in nats of latents `z (B, F)`; `generator` as in `forward`."""
+    def draw_probes(self, count: int, generator: torch.Generator | None = None) -> Tensor | None:
+        """Draw what the log-determinants of `count` latents are estimated with in training, `(count, F)`.
+
+        None where nothing is estimated.
+        """
+        return None
+
+    def log_prob(self, z: Tensor, generator: torch.Generator | None = None, probes: Tensor | None = None) -> Tensor:
+        """Return the log-density `(B,)` in nats of latents `z (B, F)`.
+
+        Args:
+            z: latents.
+            generator: as in `forward`.
+            probes: of `draw_probes`, in place of a draw.
+        """
         w, log_det = self(z, generator)
         return standard_normal_log_prob(w) + log_det
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pcdiff import ops
 from pcdiff.config import EvaluateConfig
+from pcdiff.devices import resolve_device
 from pcdiff.errors import InputError
 from pcdiff.interop import CloudSet, read_cloud_set, stack_clouds
 from pcdiff.metrics import emd_seconds, evaluate, fingerprint, get_protocol, reconstruction_report
@@ -16,7 +17,6 @@ from pcdiff.metrics.generation import pairs_compared
 from pcdiff.progress import bar
 from pcdiff.scoring.job import Places, finish
 from pcdiff.scoring.report import picture, report
-from pcdiff.training import resolve_device
 from pcdiff.work import Work
 
 QUICK_CLOUDS = 64

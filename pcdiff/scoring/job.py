@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 import pcdiff
 from pcdiff import distributed
 from pcdiff.config import EvaluateConfig
+from pcdiff.devices import resolve_device
 from pcdiff.errors import InputError
 from pcdiff.runs import log, remove_settings, write_settings
 from pcdiff.sampling import CHUNK
-from pcdiff.training import interruptible, resolve_device
+from pcdiff.training import interruptible
 from pcdiff.work import Journal, Stopped, Work
 
 T = TypeVar("T")

@@ -11,6 +11,7 @@ from torch import Tensor
 from pcdiff import distributed, metrics
 from pcdiff.checkpoint import load, locate
 from pcdiff.config import EvaluateConfig, RunConfig
+from pcdiff.devices import resolve_device
 from pcdiff.errors import InputError
 from pcdiff.metrics import fingerprint, get_protocol
 from pcdiff.models import LatentPriorModel, PointCloudModel
@@ -20,7 +21,6 @@ from pcdiff.scoring.files import asked, compared, limit, reconstructed, settings
 from pcdiff.scoring.job import Places, finish, generated_enough
 from pcdiff.scoring.report import picture, report
 from pcdiff.sessions import keep_clouds
-from pcdiff.training import resolve_device
 from pcdiff.work import Stopped, Work
 
 

@@ -1,0 +1,62 @@
+"""What a training would be and cost, found out by a few of its steps (`--dry-run`). Nothing is written."""
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pcdiff import distributed
+from pcdiff.config import RunConfig, to_json
+from pcdiff.sessions import in_words, make_trainer
+
+_STEPS = 3
+
+
+def rehearse(config: RunConfig, batches: Any, *parts: Any) -> None:
+    """Print the resolved config, sizes, memory and times of a training, after a few steps of it.
+
+    Args:
+        config: the resolved config.
+        batches: as the training's, with `steps_per_epoch`.
+        *parts: what `pcdiff.sessions.make_trainer` is given behind them.
+    """
+    trainer = make_trainer(replace(config, resume=None), Path("runs", "dry-run"), batches, *parts)
+    model, train = trainer.model, config.train
+    model.train()
+    if train.compile:
+        model.compile(mode=train.compile_mode)
+    seconds = []
+    for _ in range(_STEPS):  # the first pays for warming up
+        start = time.perf_counter()
+        float(trainer.train_step()["loss"])
+        seconds.append(time.perf_counter() - start)
+    step = min(seconds)
+    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+    parameters = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size)
+    processes, parts = distributed.world_size(), len(trainer.parts.rows)
+    lines = [
+        to_json(config).rstrip(),
+        f"parameters: {sum(sizes.values()):,} ({parameters})",
+        f"batch: {train.batch_size} clouds; processes: {processes}, parts of each: {parts}, "
+        f"in {trainer.precision} on {trainer.device}",
+        f"memory: {peak_memory(trainer.device) / 2**30:.2f} GiB at the peak of a step, with data, in each process",
+        f"steps per epoch: {batches.steps_per_epoch:.1f}",
+        f"a step: {step:.3f} s ({1 / step:.2f} steps/s, {train.batch_size / step:.0f} clouds/s)",
+        f"all {train.max_iters:,} steps: {in_words(train.max_iters * step)}, without validations",
+        "dry run: nothing was written",
+    ]
+    if distributed.rank() == 0:
+        print("\n".join(lines))
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most memory that this process has held, in bytes: of a GPU what tensors took, else all of it."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

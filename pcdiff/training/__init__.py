@@ -1,0 +1,21 @@
+"""One training loop, for any model with `loss_terms`, on one process or many."""
+
+from pcdiff.training.average import ExponentialMovingAverage
+from pcdiff.training.finite import TrainingDiverged
+from pcdiff.training.keeper import Keeper
+from pcdiff.training.limits import interruptible
+from pcdiff.training.loop import Outcome, Trainable, Trainer, Validation
+from pcdiff.training.rates import SCHEDULES, learning_rate
+
+__all__ = [
+    "SCHEDULES",
+    "ExponentialMovingAverage",
+    "Keeper",
+    "Outcome",
+    "Trainable",
+    "Trainer",
+    "TrainingDiverged",
+    "Validation",
+    "interruptible",
+    "learning_rate",
+]

@@ -1,0 +1,105 @@
+"""The checkpoints of a run's folder: the last ones, the best one, and which of them can still be read."""
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pcdiff import checkpoint
+from pcdiff.errors import InputError
+
+log = logging.getLogger("pcdiff")
+
+_STEP = re.compile(r"step-(\d+)\.safetensors")
+
+
+class Keeper:
+    """Keeps `last.safetensors`, the `keep - 1` before it as `step-<N>.safetensors`, and `best.safetensors`.
+
+    Args:
+        folder: the folder of the checkpoints; made with the first of them.
+        keep: how many of the last checkpoints stay.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder, self.keep = folder, keep
+        self._last_step: int | None = None  # of the file `last`, where it is whole
+
+    def path(self, name: str) -> Path:
+        """Return the path of checkpoint `last` or `best`."""
+        return self.folder / f"{name}.safetensors"
+
+    def exists(self) -> bool:
+        """Tell whether there is a checkpoint to go on from."""
+        return bool(self._candidates())
+
+    def save(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+        """Write `last`; what was `last` moves to `step-<N>`, and the oldest goes.
+
+        Raises:
+            InputError: it cannot be written; what was there is untouched.
+        """
+        last, step = self.path("last"), metadata["step"]
+        if self.keep > 1 and self._last_step not in (None, step) and last.exists():
+            older = self._older(self._last_step)
+            older.unlink(missing_ok=True)
+            try:
+                os.link(last, older)  # a second name: there is a `last` at every moment
+            except OSError:
+                os.replace(last, older)  # a file system without links
+        checkpoint.save(last, tensors, metadata)
+        self._last_step = step
+        older = [path for path in self._steps() if _step_of(path) < step]
+        for path in set(self._steps()) - set(older[: self.keep - 1]):
+            path.unlink(missing_ok=True)
+
+    def save_best(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+        """Write `best`.
+
+        Raises:
+            InputError: it cannot be written; what was there is untouched.
+        """
+        checkpoint.save(self.path("best"), tensors, metadata)
+
+    def newest(self) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
+        """Read the newest checkpoint that is whole; say so where a damaged one is passed over.
+
+        Raises:
+            InputError: there is none, or all are damaged.
+        """
+        candidates = self._candidates()
+        if not candidates:
+            raise InputError(f"{self.path('last')}: no such checkpoint")
+        refused: InputError | None = None
+        for path in candidates:
+            try:
+                tensors, metadata = checkpoint.read(path)
+            except InputError as error:
+                refused = refused or error
+                continue
+            if refused is not None:
+                log.warning("%s; going back to %s (step %d)", refused, path, metadata["step"])
+            if path == self.path("last"):
+                self._last_step = metadata["step"]
+            return path, tensors, metadata
+        raise refused
+
+    def _candidates(self) -> list[Path]:
+        last = self.path("last")
+        return [*([last] if last.exists() else []), *self._steps()]
+
+    def _steps(self) -> list[Path]:
+        """Return the older checkpoints, the newest first."""
+        paths = [path for path in self.folder.glob("step-*.safetensors") if _STEP.fullmatch(path.name)]
+        return sorted(paths, key=_step_of, reverse=True)
+
+    def _older(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}.safetensors"
+
+
+def _step_of(path: Path) -> int:
+    return int(_STEP.fullmatch(path.name)[1])

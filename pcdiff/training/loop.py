@@ -1,0 +1,353 @@
+"""The loop itself. It knows no concrete model and no concrete data."""
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from pcdiff import checkpoint, distributed, rng
+from pcdiff.config import TrainConfig
+from pcdiff.devices import can_compile, keep_freed_memory
+from pcdiff.errors import InputError
+from pcdiff.precision import autocast, resolve_precision
+from pcdiff.training.average import ExponentialMovingAverage
+from pcdiff.training.finite import FiniteWatch, TrainingDiverged
+from pcdiff.training.keeper import Keeper
+from pcdiff.training.limits import Limits, interruptible
+from pcdiff.training.parts import Parts
+from pcdiff.training.rates import learning_rate
+from pcdiff.training.scalars import Scalars
+
+log = logging.getLogger("pcdiff")
+
+# Below this, fp16 gradients overflow whatever they are scaled by.
+_SMALLEST_SCALE = 2.0**-14
+
+
+class Trainable(Protocol):
+    """What the loop asks of a model, beside being a module."""
+
+    def draw(self, batch: Any, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw all that is random in the loss of `count` rows like those of `batch`.
+
+        The first dimension of each draw is a multiple of `count`.
+        """
+
+    def loss_terms(self, batch: Any, **draws: Tensor) -> dict[str, Tensor]:
+        """Return scalars by name; the key `"loss"`, a mean over the rows, is minimised, the others are logged."""
+
+
+class Validation(Protocol):
+    """Scores a model and shows what it scored."""
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """Return scores by name; the key `"score"`, lower is better, ranks the model."""
+
+    def show(self, writer: SummaryWriter, step: int) -> None:
+        """Log what was scored last to TensorBoard."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended.
+
+    Attributes:
+        reason: `finished`, `time is up`, `no progress` or `interrupted`.
+        step: finished steps, of all calls.
+        steps_per_second: of this call, without the validations.
+        best: the scores of the best validation and its step.
+        skipped: steps of this call that were left out, their loss or gradient not being finite.
+    """
+
+    reason: str
+    step: int
+    steps_per_second: float
+    best: dict[str, float] | None
+    skipped: int = 0
+
+
+@dataclass
+class Trainer:
+    """Train `model` on `batches` and keep its run's folder up to date.
+
+    Resumed equals uninterrupted, bit for bit on the CPU: a step's data and noise depend on the seed and the step
+    alone, and the checkpoint carries weights, average, optimiser and best score. Several processes (`torchrun`)
+    share each batch, and reach what one reaches but for the rounding of sums.
+
+    Args:
+        model: a module with `draw` and `loss_terms` (see `Trainable`).
+        batches: `batches(step, rows) -> batch`, the slice `rows` of the step's batch, on `device`.
+        config: how to train; `batch_size` is that of the whole batch.
+        folder: the run's folder.
+        metadata: JSON-ready facts that every checkpoint carries (config, data set).
+        seed: the run's seed.
+        device: where to train.
+        validate: scores the model now and then; the score decides which checkpoint is `best`.
+    """
+
+    model: nn.Module
+    batches: Callable[[int, slice], Any]
+    config: TrainConfig
+    folder: Path
+    metadata: dict[str, Any]
+    seed: int
+    device: torch.device
+    validate: Validation | None = None
+    step: int = field(default=0, init=False)
+    best: dict[str, float] | None = field(default=None, init=False)
+
+    def __post_init__(self):
+        config = self.config
+        self.model.to(self.device)
+        decay = config.ema_decay
+        self.ema = None if decay is None else ExponentialMovingAverage(self.model, decay)
+        self.parts = Parts(self.model, config.batch_size, config.accumulate, self.device)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )
+        self.precision = resolve_precision(config.precision, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.keeper = Keeper(self.folder / "checkpoints", config.keep)
+        self.watch = FiniteWatch(self.device)
+        self.stale = 0  # validations in a row that were no better than the best
+
+    @property
+    def sampling_model(self) -> nn.Module:
+        """The model to score and sample: the moving average where one is kept."""
+        return self.model if self.ema is None else self.ema.model
+
+    def save(self) -> None:
+        """Write `last`: all that is needed to go on. Of several processes the first one writes.
+
+        Raises:
+            InputError: it cannot be written; the previous one is untouched.
+        """
+        if distributed.rank() > 0:
+            return
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        if self.ema is not None:
+            tensors |= {f"ema.{k}": v for k, v in self.ema.model.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items()}
+        self.keeper.save(tensors, self._metadata())
+
+    def _metadata(self) -> dict[str, Any]:
+        progress = {"step": self.step, "best": self.best, "stale": self.stale, "scaler": self.scaler.state_dict()}
+        return {**self.metadata, **progress}
+
+    def restore(self) -> None:
+        """Go back to the newest checkpoint that is whole.
+
+        Raises:
+            InputError: there is none, or it does not fit the model or the data set.
+        """
+        path, tensors, metadata = self.keeper.newest()
+        was, now = metadata["dataset"], self.metadata["dataset"]
+        if was["fingerprint"] != now["fingerprint"]:
+            raise InputError(f"{path}: was trained on {was}, got {now}; give the run its own data set")
+        checkpoint.load_weights(self.model, tensors, "model.", str(path))
+        if self.ema is not None:
+            checkpoint.load_weights(self.ema.model, tensors, "ema.", str(path))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = tensor
+        if metadata["step"] > 0 and len(state) != len(list(self.model.parameters())):
+            raise InputError(f"{path}: has no optimiser state (a copy of `best`?), so the run cannot go on from it")
+        self.optimizer.load_state_dict(
+            {"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]}
+        )
+        self.step, self.best = metadata["step"], metadata["best"]
+        self.stale = metadata.get("stale", 0)
+        if metadata.get("scaler"):
+            self.scaler.load_state_dict(metadata["scaler"])
+
+    def train_step(self) -> dict[str, Tensor]:
+        """Make one optimiser step; return the loss terms, gradient norm and learning rate.
+
+        A step whose loss or gradient is not finite leaves weights and buffers as they were.
+        """
+        lr = learning_rate(self.step, self.config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        # What a model draws beside its draws, such as dropout: of this step and process alone.
+        torch.manual_seed(rng.number(self.seed, "layers", self.step, distributed.rank()))
+        buffers = [b for b in self.model.buffers() if b.is_floating_point()]
+        before = torch._foreach_clone(buffers) if buffers else []
+        self.optimizer.zero_grad()
+        parts = [self._backward(k) for k in range(len(self.parts.rows))]
+        terms = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        # In fp16 a gradient that overflows is the scaler's affair.
+        seen = terms if self.scaler.is_enabled() else terms | {"gradient_norm": norm}
+        left_out = self.watch.see(self.step, seen)
+        if distributed.world_size() > 1:  # the same steps everywhere: all processes see the same gradient
+            left_out = 1 - norm.isfinite().float()
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.found_inf = left_out  # on the device: nobody waits for it
+            self.optimizer.step()
+        for buffer, old in zip(buffers, before, strict=True):
+            buffer.copy_(torch.where(left_out > 0, old, buffer))
+        if self.ema is not None:
+            self.ema.update(self.model, self.step)
+        self.step += 1
+        return terms | {"gradient_norm": norm, "learning_rate": torch.tensor(lr)}
+
+    def _backward(self, part: int) -> dict[str, Tensor]:
+        """Add a part's gradients to the parameters'; return its loss terms."""
+        batch, draws = self._part(self.step, part)
+        with self.parts.exchanging(part):
+            with autocast(self.precision, self.device):
+                terms = self.parts.terms(batch, draws, part)
+            self.scaler.scale(terms["loss"] / len(self.parts.rows)).backward()
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _part(self, step: int, part: int) -> tuple[Any, dict[str, Tensor]]:
+        """Return the rows of a part of a step's batch, and the draws of the whole."""
+        batch = self.batches(step, self.parts.rows[part])
+        generator = rng.generator(self.seed, "train", step, device=self.device)
+        return batch, self.model.draw(batch, self.config.batch_size, generator)
+
+    def fit(self) -> Outcome:
+        """Train until `max_iters`, a limit or a signal; save at the end in every case.
+
+        Raises:
+            TrainingDiverged: the loss or gradient is not finite; the last checkpoint stays as it was.
+            InputError: the last save fails. One that fails before is told, and the training goes on.
+            PeerLost: another process of the job died.
+        """
+        self.model.train()
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        if self.config.compile and can_compile(self.device):
+            self.model.compile(mode=self.config.compile_mode)
+        writes = distributed.rank() == 0
+        scalars = Scalars(self.folder / "tensorboard" if writes else None, self.step)
+        bar = tqdm(
+            total=self.config.max_iters,
+            initial=self.step,
+            unit="step",
+            dynamic_ncols=True,
+            smoothing=0.05,
+            mininterval=0.5 if sys.stderr.isatty() else 20.0,
+            disable=not writes,
+        )
+        with distributed.noticing_lost_peers(), interruptible() as signals, bar:
+            limits = Limits(self.config, signals)
+            try:
+                return self._loop(limits, scalars, bar)
+            finally:
+                scalars.close()
+                limits.close()
+
+    def _loop(self, limits: Limits, scalars: Scalars, bar: tqdm) -> Outcome:
+        start = saved = time.monotonic()
+        first, validating, bad_steps = self.step, 0.0, 0
+        reason = "finished" if self.step >= self.config.max_iters else None
+        while reason is None:
+            terms = self.train_step()
+            logs = self.step % self.config.log_every == 0
+            saves = self.step % self.config.save_every == 0
+            # Reading from a GPU waits for it: there it is read only before a log entry or a checkpoint.
+            if self.device.type == "cpu" or logs or saves:
+                bad_steps = self._bad_steps()
+                bar.set_postfix(loss=f"{float(terms['loss']):.4f}", refresh=False)
+            reason = limits.reason(self.step, bad_steps > 0 and self.config.nonfinite == "stop")
+            if reason == "diverged":
+                self._stop_diverged()
+            bar.update()
+            if logs or reason:
+                scalars.add(self.step, "train", self._over_processes(terms) | {"skipped_steps": bad_steps})
+            minutes = (time.monotonic() - saved) / 60
+            if saves or reason or minutes >= (self.config.save_minutes or math.inf):
+                self._save(reason)
+                scalars.flush()
+                saved = time.monotonic()
+            due = self.config.val_every and (reason or self.step % self.config.val_every == 0)
+            if self.validate and due and reason != "interrupted":
+                paused = time.monotonic()
+                self._validate(self.validate, scalars)
+                validating += time.monotonic() - paused
+                if reason is None and 0 < self.config.patience <= self.stale:
+                    reason = "no progress"
+        if self._bad_steps() and self.config.nonfinite == "stop":
+            self._stop_diverged()
+        seconds = max(1e-9, time.monotonic() - start - validating)
+        return Outcome(reason, self.step, (self.step - first) / seconds, self.best, self._bad_steps())
+
+    def _over_processes(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the terms of the whole batch."""
+        if distributed.world_size() == 1:
+            return terms
+        means = distributed.mean(torch.stack([value.to(self.device, torch.float32) for value in terms.values()]))
+        return dict(zip(terms, means.unbind(), strict=True))
+
+    def _save(self, reason: str | None) -> None:
+        """Save; a failure between times is told and tried again later, one at the end is raised."""
+        try:
+            self.save()
+        except InputError as error:
+            if reason is not None:
+                raise
+            log.error("step %d: %s; the training goes on and tries again", self.step, error)
+
+    def _bad_steps(self) -> int:
+        count, _, _ = self.watch.read()
+        if self.scaler.is_enabled() and self.scaler.get_scale() < _SMALLEST_SCALE:
+            return count + 1
+        return count
+
+    def _stop_diverged(self) -> None:
+        """Keep the batch of the first bad step for inspection, and raise `TrainingDiverged`."""
+        _, step, names = self.watch.read()
+        hint = (
+            f"the last checkpoint is untouched. Try a smaller --lr (now {self.config.lr}) or --max-grad-norm "
+            f"(now {self.config.max_grad_norm})"
+        )
+        if step < 0:
+            where = "in another process" if not self.scaler.is_enabled() else "in fp16, however small their scale"
+            raise TrainingDiverged(f"loss or gradients not finite {where}, by step {self.step}; {hint}")
+        path = self.folder / f"nonfinite-step-{step + 1}-rank-{distributed.rank()}.safetensors"
+        batch, draws = self._part(step, 0)
+        given = {"batch": batch} if isinstance(batch, Tensor) else dict(enumerate(batch))
+        tensors = {str(name): value for name, value in given.items()} | draws
+        checkpoint.save(path, tensors, {"step": step + 1, "not_finite": names})
+        raise TrainingDiverged(
+            f"{', '.join(names)} not finite at step {step + 1}; {hint}. Its batch and draws: {path}"
+        )
+
+    def _validate(self, validate: Validation, scalars: Scalars) -> None:
+        """Score on the first process, and tell the others."""
+        scores = None
+        if distributed.rank() == 0:
+            model = self.sampling_model
+            training = model.training
+            model.eval()
+            scores = validate(model)
+            model.train(training)
+            scalars.add(self.step, "val", scores)
+            scalars.show(validate.show, self.step)
+        scores = distributed.broadcast(scores)
+        self.stale += 1
+        if self.best is None or scores["score"] < self.best["score"]:
+            self.best, self.stale = {**scores, "step": self.step}, 0
+            if distributed.rank() == 0:
+                tensors = {f"model.{k}": v for k, v in self.sampling_model.state_dict().items()}
+                self.keeper.save_best(tensors, self._metadata())
+        self.save()  # `last` remembers what to beat
+        text = ", ".join(f"{name} {value:.4g}" for name, value in scores.items() if name != "score")
+        log.info("step %d: validation %s (best so far: step %d)", self.step, text, self.best["step"])
