@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcdiff.diffusion.names import build
 from pcdiff.diffusion.process import Process, append_dims
-from pcdiff.diffusion.steps import Constraint, Noise, build
+from pcdiff.diffusion.steps import Constraint, Noise
 from pcdiff.errors import InputError
 
 # x `(B, *dims)` to y `(B, *measured)`, and a right inverse of it
