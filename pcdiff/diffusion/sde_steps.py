@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pcdiff.diffusion.denoiser import Denoiser
 from pcdiff.diffusion.process import Process, append_dims
-from pcdiff.diffusion.steps import Noise, Solver, chain_steps
+from pcdiff.diffusion.steps import Noise, Solver, chain_steps, check_falling
 from pcdiff.errors import InputError
 
 
@@ -25,8 +25,10 @@ class EulerMaruyama(Solver):
         """Find the fixed step, if that is wanted.
 
         Raises:
-            InputError: the process's SDE is infinite at the start (the straight path).
+            InputError: the process's SDE is infinite at the start (the straight path), or the times rise.
         """
+        if self.legacy or not self.flow:
+            check_falling(times, "euler_maruyama", "flow=True without legacy")
         self.dt = process.T / (len(times) - 1) if self.legacy else None
         if not self.flow and not process.diffusion(times[:1]).isfinite().all():
             name = type(process).__name__
@@ -59,7 +61,7 @@ class ReverseDiffusion(Solver):
         """Find N.
 
         Raises:
-            InputError: the times are uneven, or skip steps of a chain.
+            InputError: the times are uneven, skip steps of a chain, or rise.
         """
         self.num_steps = chain_steps(process, times, "predictor 'reverse_diffusion'")
 
