@@ -63,7 +63,7 @@ class DPMSolver(Multistep):
 
     With lambda the half log-SNR, h its growth over the step, h' = (1 + eta) h and `phi_1 = exp(-h') - 1`,
     `x_s = sigma_s / sigma_t exp(-eta h) x - alpha_s phi_1 x_0 + (terms in the differences of x_0) + noise` of
-    variance `sigma_s^2 (1 - exp(-2 eta h))` (algorithm 2; appendix B for the SDE).
+    variance `sigma_s^2 (1 - exp(-2 eta h))` (algorithm 2 is 2M).
 
     Args:
         order: 1 (DDIM), 2 or 3.

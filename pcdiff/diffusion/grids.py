@@ -20,7 +20,7 @@ def quadratic(process: Process, start: float, low: float, count: int, rho: float
 
 
 def log_snr(process: Process, start: float, low: float, count: int, rho: float) -> Tensor:
-    """Return times whose log-SNRs are evenly spaced (Lu et al., DPM-Solver, 2022, section 3.4)."""
+    """Return times whose log-SNRs are evenly spaced (Lu et al., DPM-Solver, 2022)."""
     ends = process.log_snr(_ends(process, start, low)).tolist()
     return process.t_of_log_snr(torch.linspace(*ends, count, dtype=torch.float64, device=process.device))
 

@@ -40,7 +40,7 @@ class Process(nn.Module):
 
     A subclass gives `alpha`, `sigma`, `drift_rate`, `diffusion` and `t_of_log_snr`. With
     `f = d log alpha / dt` and `g^2 = d sigma^2 / dt - 2 f sigma^2` the SDE `dx = f x dt + g dw` has these marginals
-    (Song et al., 2021, arXiv 2011.13456, eq. 5 and appendix B; Kingma et al., VDM, 2021, eq. 20 of appendix A).
+    (Song et al., 2021, arXiv 2011.13456, eq. 5 and appendix B; Kingma et al., VDM, 2021, appendix D).
 
     Attributes:
         T: the last time; None where a subclass has not said.
@@ -136,7 +136,7 @@ class Process(nn.Module):
         raise NotImplementedError
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """Return `log(alpha^2 / sigma^2)` `(B,)` (Kingma et al., VDM, 2021, eq. 3); it falls with t."""
+        """Return `log(alpha^2 / sigma^2)` `(B,)` (Kingma et al., VDM, 2021, eq. 2); it falls with t."""
         alpha, sigma = self.scales(t)
         return 2 * (alpha.log() - sigma.log())
 

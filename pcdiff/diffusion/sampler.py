@@ -53,8 +53,8 @@ def sample(
 ) -> Tensor:
     """Run the reverse process from noise to data (Luo & Hu, 2021, eq. 3; Ho et al., 2020, algorithm 2).
 
-    At every time but the last the corrector acts first, then the predictor (Song et al., 2021, algorithms 4-5);
-    the last predictor returns its mean.
+    At every time but the last the corrector acts first, then the predictor, as in score_sde's code (algorithm 1 of
+    Song et al., 2021, begins with the predictor); the last predictor returns its mean.
 
     Args:
         denoiser: the model; guidance is a denoiser about it.

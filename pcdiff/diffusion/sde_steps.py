@@ -11,7 +11,7 @@ from pcdiff.errors import InputError
 
 
 class EulerMaruyama(Solver):
-    """Euler-Maruyama's method on the reverse SDE (Song et al., 2021, eq. 6 and appendix G).
+    """Euler-Maruyama's method on the reverse SDE (Song et al., 2021, eq. 6 and section 4.1).
 
     Args:
         flow: Euler's method on the probability flow instead (eq. 13); any process has a finite one.
@@ -48,10 +48,10 @@ class EulerMaruyama(Solver):
 
 
 class ReverseDiffusion(Solver):
-    """The reverse of the chain that the process is cut into, `x - f + G z` (Song et al., 2021, eq. 46).
+    """The reverse of the chain that the process is cut into, `x - f + G z` (Song et al., 2021, appendix E, eq. 46).
 
     Args:
-        flow: the probability flow's step instead, without noise (appendix E).
+        flow: the probability flow's step instead, without noise (appendix D.3).
     """
 
     def __init__(self, flow: bool = False):

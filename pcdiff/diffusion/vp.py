@@ -78,7 +78,7 @@ class VP(Process):
         return root.clamp(0, self.T)
 
     def discretize(self, x: Tensor, t: Tensor, num_steps: int | None = None) -> tuple[Tensor, Tensor]:
-        """Return DDPM's step: `f = (sqrt(1 - beta_i) - 1) x`, `G = sqrt(beta_i)` (Song et al., 2021, eq. 10, 50).
+        """Return DDPM's step: `f = (sqrt(1 - beta_i) - 1) x`, `G = sqrt(beta_i)` (Song et al., 2021, eq. 10).
 
         Raises:
             InputError: `num_steps` is not above beta_max, where beta_i would pass 1.
