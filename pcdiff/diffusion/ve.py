@@ -10,7 +10,7 @@ from pcdiff.errors import InputError
 
 
 class VE(Process):
-    r"""Variance exploding: `sigma(t) = sigma_min (sigma_max / sigma_min)^t`, alpha = 1 (Song et al., 2021, eq. 30-31).
+    r"""Variance exploding: `sigma(t) = sigma_min (sigma_max / sigma_min)^t`, alpha = 1 (Song et al., 2021, eq. 31).
 
     Args:
         sigma_min: noise at t = 0.
