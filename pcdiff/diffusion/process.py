@@ -22,6 +22,11 @@ def _looked_at(t: Tensor) -> bool:
     return not torch.compiler.is_compiling() and t.device.type == "cpu" and t.numel() > 0
 
 
+def _distinct(t: Tensor) -> Tensor:
+    """Return one of times that are all one number in memory, else all of them."""
+    return t[:1] if t.dim() == 1 and t.stride(0) == 0 else t
+
+
 def append_dims(v: Tensor, like: Tensor) -> Tensor:
     """Reshape `v (B,)` to `(B, 1, ..., 1)` so that it multiplies `like (B, *dims)`, in `like`'s dtype.
 
@@ -80,15 +85,19 @@ class Process(nn.Module):
             InputError: a time lies outside `[0, t_end]` (checked on the CPU, outside compiled code).
         """
         end = self.t_end
-        if end is None or not _looked_at(t):
-            return t
-        # a short list is read far faster than a tensor is reduced, and samplers ask several times a step
+        if end is not None and _looked_at(t):
+            self._check(t, end)
+        return t
+
+    def _check(self, t: Tensor, end: float) -> None:
+        # samplers ask several times a step, with one time spread over the batch; a short list is read faster than a
+        # tensor is reduced
+        t = _distinct(t)
         values = t.tolist() if t.numel() <= 64 else torch.stack(t.detach().aminmax()).tolist()
         if not all(0 <= value <= end for value in values):
             low, high = (float(v) for v in t.detach().aminmax())
             name = type(self).__name__
             raise InputError(f"t must lie in [0, {end:g}] for {name}, got {low:g} to {high:g}")
-        return t
 
     def noisy(self, t: Tensor) -> Tensor:
         """Return sigma `(B,)`, or refuse times `t (B,)` that have no noise, where a score is infinite.
@@ -196,7 +205,7 @@ class Process(nn.Module):
         Raises:
             InputError: a time s is later than its t (checked on the CPU, outside compiled code).
         """
-        if _looked_at(t) and (s > t).any():
+        if _looked_at(t) and (_distinct(s) > _distinct(t)).any():
             raise InputError("s must be earlier than t for q(x_s | x_t, x_0): rising times have no posterior")
         (alpha_s, sigma_s), (alpha_t, sigma_t) = self.scales(s), self.scales(t)
         alpha_ts, variance_s, variance_t = alpha_t / alpha_s, sigma_s.square(), sigma_t.square()
