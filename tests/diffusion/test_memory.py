@@ -23,11 +23,12 @@ from pcdiff.diffusion import (
 OPTIONS = {
     "dpmpp": {"order": 3, "eta": 1.0},
     "unipc": {"order": 3},
+    "ode": {"rtol": 1e-2, "atol": 1e-2},
     "edm": {"churn": 5.0},
     "ncsn": {"num_steps": 3},
     "ncsnv2": {"step_size": 1e-4, "num_steps": 3},
 }
-FEW, MANY = 11, 22
+FEW, MANY = 7, 14
 # between steps: the state, and what a solver of order 3 knows of the steps before
 KEPT = 6
 # within one: temporary results, seven slopes of Dormand and Prince the most
@@ -95,17 +96,17 @@ def check(few, many):
 def test_no_predictor_remembers_the_run(name, dims):
     step = predictor(name, **OPTIONS.get(name, {}))
     grid = {"grid": "uniform"} if name == "ode" else {}
-    check(*(run(build_process("vp", beta_max=8.0), dims, steps, step=step, **grid) for steps in (FEW, MANY)))
+    check(*(run(build_process("vp", beta_max=5.0), dims, steps, step=step, **grid) for steps in (FEW, MANY)))
 
 
 @pytest.mark.parametrize("name", sorted(CORRECTORS))
 def test_no_corrector_remembers_the_run(name, dims):
     chosen = corrector(name, **OPTIONS.get(name, {}))
-    check(*(run(build_process("vp", beta_max=8.0), dims, steps, corrector=chosen) for steps in (FEW, MANY)))
+    check(*(run(build_process("vp", beta_max=5.0), dims, steps, corrector=chosen) for steps in (FEW, MANY)))
 
 
 def test_a_mended_constraint_remembers_nothing(dims):
-    process = build_process("vp", beta_max=8.0)
+    process = build_process("vp", beta_max=5.0)
     keep = Inpaint(process, torch.zeros(2, *dims), torch.ones(2, *dims, dtype=torch.bool))
     settle = ConstrainedCorrector("langevin", keep, num_steps=2)
     check(*(run(process, dims, steps, constraint=keep, corrector=settle) for steps in (FEW, MANY)))
@@ -118,5 +119,5 @@ def test_the_census_sees_a_part_that_remembers(dims):
         past.append(x)
         return denoiser(x, t, cond)
 
-    census = run(build_process("vp", beta_max=8.0), dims, FEW, step=hoarding)
+    census = run(build_process("vp", beta_max=5.0), dims, FEW, step=hoarding)
     assert census.kept == list(range(1, FEW + 2))
