@@ -97,7 +97,7 @@ class ScoreAncestral(Solver):
         """Find N.
 
         Raises:
-            InputError: the process has no such chain, or the times are uneven.
+            InputError: the process has no such chain, or the times are uneven or rise.
         """
         if process.num_steps is not None:
             raise InputError("predictor 'score_ancestral' is for VP and VE; of a chain take 'ancestral'")

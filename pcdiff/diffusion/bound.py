@@ -32,11 +32,12 @@ def elbo(denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, cond: Any = N
         `(B,)`, in nats a sample (summed over `dims`).
 
     Raises:
-        InputError: the process has no betas.
+        InputError: the process has no betas, or t is not of its steps.
     """
     process = denoiser.process
     if not hasattr(process, "betas"):
         raise InputError(f"objective 'elbo' needs a discrete process with betas, got {type(process).__name__}")
+    _check_steps(process, t)
     beta, alpha_bar, previous = process.betas[t], process.alpha_bars[t], process.alpha_bars[t - 1]
     gamma = torch.where(t > 1, beta * (1 - previous) / (1 - alpha_bar), beta)
     weight = process.num_steps * beta.square() / (2 * gamma * (1 - beta) * (1 - alpha_bar))
@@ -85,6 +86,13 @@ def _chain(denoiser: Denoiser) -> Process:
         name = type(denoiser.process).__name__
         raise InputError(f"the discrete bound needs a process with num_steps, got {name}")
     return denoiser.process
+
+
+def _check_steps(process: Process, t: Tensor) -> None:
+    if t.is_floating_point():
+        raise InputError(f"t must be integers in 1..{process.num_steps} for the bound, got {t.dtype}")
+    process.checked(t)
+    process.noisy(t)
 
 
 def vlb_term(
@@ -147,9 +155,10 @@ def vlb(
         `(B,)`, in bits a dimension.
 
     Raises:
-        InputError: the process is no chain, or a name is unknown.
+        InputError: the process is no chain, t is not of its steps, or a name is unknown.
     """
     process = _chain(denoiser)
+    _check_steps(process, t)
     x = process.perturb(x0, t, noise)
     kernel = denoiser.reverse_kernel(x, t, t - 1, cond, clip)
     return vlb_term(process, kernel, x0, x, t, decoder) * process.num_steps
@@ -182,12 +191,13 @@ def hybrid(
         `(B,)`: the mean squared error plus `vlb_weight` times `vlb`.
 
     Raises:
-        InputError: the denoiser has no net of its own that says its variance, the process is no chain, or a name is
-            unknown.
+        InputError: the denoiser has no net of its own that says its variance, the process is no chain, t is not of
+            its steps, or a name is unknown.
     """
     if denoiser.variance not in ("learned", "learned_range"):
         raise InputError(f"objective 'hybrid' needs a denoiser with a learned variance, got {denoiser.variance!r}")
     process = _chain(denoiser)
+    _check_steps(process, t)
     x = process.perturb(x0, t, noise)
     out, values = denoiser.output(x, t, cond)
     error = out - denoiser.parametrization.target(process, x0, noise, t)
@@ -240,12 +250,14 @@ def chain_bound(
         noise: overrides the draws: maps x_0 to a standard normal like it.
 
     Raises:
-        InputError: the process is no chain, or the decoder's name is unknown.
+        InputError: the process is no chain, x0 is not of real numbers, or the decoder's name is unknown.
 
     Example:
         >>> chain_bound(denoiser, images, decoder="discretized", clip=(-1, 1)).total  # (B,) bits/dim
     """
     process = _chain(denoiser)
+    if not x0.is_floating_point():
+        raise InputError(f"x0 must be (B, *dims) real numbers, got {tuple(x0.shape)} {x0.dtype}")
     terms, x0_error, eps_error = (x0.new_empty(len(x0), process.num_steps) for _ in range(3))
     for step in range(process.num_steps, 0, -1):
         t = torch.full((len(x0),), step, device=x0.device)

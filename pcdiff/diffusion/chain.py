@@ -11,7 +11,7 @@ class Chain(Process):
     """Base of the processes with a table: the data at time 0, then T steps.
 
     Integer times are read from the table. Times between them, which ODE solvers and log-SNR grids ask for, are
-    interpolated, as DPM-Solver does (Lu et al., 2022, appendix D.4).
+    interpolated, as DPM-Solver does (Lu et al., 2022).
 
     Args:
         num_steps: T.

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcdiff.diffusion.names import build
 from pcdiff.diffusion.process import Process, append_dims
-from pcdiff.diffusion.steps import Constraint, Noise, build
+from pcdiff.diffusion.steps import Constraint, Noise
 from pcdiff.errors import InputError
 
 # x `(B, *dims)` to y `(B, *measured)`, and a right inverse of it
@@ -110,7 +111,7 @@ class Linear:
     r"""Hold samples to measurements y = A x: compressed sensing, tomography, super-resolution.
 
     `x + strength A^+ (y_t - A x)` with `y_t = alpha y + sigma A z` (Song et al., "Solving inverse problems in
-    medical imaging with score-based generative models", 2022, section 3.2).
+    medical imaging with score-based generative models", 2022, section 3).
 
     Args:
         process: the forward process.
@@ -155,7 +156,7 @@ class Linear:
 
 
 def average(process: Process, known: Tensor, factor: int, dims: Sequence[int], strength: float = 1.0) -> Linear:
-    """Return the constraint that means over blocks are `known`: super-resolution (Song et al., 2021, section 5).
+    """Return the constraint that means over blocks are `known`: super-resolution (Song et al., 2021, appendix I.4).
 
     Args:
         process: the forward process.

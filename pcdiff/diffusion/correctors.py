@@ -6,8 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from pcdiff.diffusion.denoiser import Denoiser
+from pcdiff.diffusion.names import build
 from pcdiff.diffusion.process import Process, append_dims
-from pcdiff.diffusion.steps import Corrector, Noise, Planned, build
+from pcdiff.diffusion.steps import Corrector, Noise, Planned
 from pcdiff.errors import InputError
 
 
@@ -106,7 +107,7 @@ class NCSNv2(LangevinStep):
 
     def plan(self, process: Process, times: Tensor) -> None:
         """Find the smallest level."""
-        self.smallest = process.sigma(times[-2:-1])
+        self.smallest = process.sigma(times[:-1]).min()
 
     def size(self, process: Process, t: Tensor, score: Tensor, z: Tensor) -> Tensor:
         """Return a `(B,)`."""

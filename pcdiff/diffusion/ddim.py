@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pcdiff.diffusion.denoiser import Denoiser
+from pcdiff.diffusion.denoiser import Denoiser, clipped
 from pcdiff.diffusion.process import append_dims
 from pcdiff.diffusion.steps import Noise, Predictor
 from pcdiff.errors import InputError
@@ -42,7 +42,7 @@ def ddim_step(
     process = denoiser.process
     x0, eps = denoiser.estimate(x, t, cond)
     if clip is not None:
-        x0 = x0.clamp(*clip)
+        x0 = clipped(x0, clip)
         alpha, sigma = process.scales(t)
         eps = (x - append_dims(alpha, x) * x0) / append_dims(sigma, x)
     alpha, sigma = process.scales(s)

@@ -32,6 +32,19 @@ class ReverseKernel(NamedTuple):
     x0: Tensor
 
 
+def clipped(x0: Tensor, clip: tuple[float, float] | None) -> Tensor:
+    """Return an estimate of x_0 cut to the bounds `clip`, if there are any.
+
+    Raises:
+        InputError: the bounds are not (low, high).
+    """
+    if clip is None:
+        return x0
+    if len(clip) != 2 or not clip[0] < clip[1]:
+        raise InputError(f"clip must be (low, high), low < high, got {tuple(clip)}")
+    return x0.clamp(*clip)
+
+
 class Denoiser(nn.Module):
     """Base: subclasses give `forward` (the estimate of x_0) or `estimate`; the rest follows from the process.
 
@@ -92,8 +105,7 @@ class Denoiser(nn.Module):
         s: Tensor,
         clip: tuple[float, float] | None,
     ) -> ReverseKernel:
-        if clip is not None:
-            x0 = x0.clamp(*clip)
+        x0 = clipped(x0, clip)
         mean = self.process.posterior(x0, x, t, s)[0]
         return ReverseKernel(mean, log_variance(self.variance, self.process, values, x, t, s), x0)
 

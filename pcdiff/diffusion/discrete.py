@@ -77,7 +77,7 @@ class DiscreteProcess(Chain):
     def positive_posterior_variance(self, t: Tensor, s: Tensor) -> Tensor:
         """Return the posterior variance `(B,)`, and the one of the step before the last where that is 0.
 
-        So ADM cuts its log-variance off at the step that reaches the data (Nichol & Dhariwal, 2021, section 3.1).
+        So ADM cuts its log-variance off at the step that reaches the data (the code of Nichol & Dhariwal, 2021).
         """
         _, _, variance, forward_variance = self.kernel(t, s)
         if self.num_steps == 1:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pcdiff.diffusion.denoiser import Denoiser
 from pcdiff.diffusion.process import Process, append_dims
-from pcdiff.diffusion.steps import Noise, Solver
+from pcdiff.diffusion.steps import Noise, Solver, check_falling
 from pcdiff.errors import InputError
 
 ORDERS = (1, 2, 3)
@@ -63,7 +63,7 @@ class DPMSolver(Multistep):
 
     With lambda the half log-SNR, h its growth over the step, h' = (1 + eta) h and `phi_1 = exp(-h') - 1`,
     `x_s = sigma_s / sigma_t exp(-eta h) x - alpha_s phi_1 x_0 + (terms in the differences of x_0) + noise` of
-    variance `sigma_s^2 (1 - exp(-2 eta h))` (algorithm 2; appendix B for the SDE).
+    variance `sigma_s^2 (1 - exp(-2 eta h))` (algorithm 2 is 2M).
 
     Args:
         order: 1 (DDIM), 2 or 3.
@@ -90,14 +90,27 @@ class DPMSolver(Multistep):
             raise InputError(f"eta must not be negative, got {eta}")
         self.eta, self.taylor, self.legacy = eta, taylor, legacy
 
+    def plan(self, process: Process, times: Tensor) -> None:
+        """Set the order of every step.
+
+        Raises:
+            InputError: the times rise, with noise.
+        """
+        if self.eta:
+            check_falling(times, "dpmpp with eta", "eta=0")
+        super().plan(process, times)
+
     def __call__(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None
     ) -> Tensor:
         """Return x_s."""
-        process, order = denoiser.process, self.next_order()
+        self.remember(denoiser.process.log_snr(t) / 2, denoiser(x, t, cond))
+        return self.update(denoiser.process, x, t, s, self.next_order(), noise)
+
+    def update(self, process: Process, x: Tensor, t: Tensor, s: Tensor, order: int, noise: Noise | None) -> Tensor:
+        """Return x_s by the remembered estimates, the newest of which is that at t: the step's arithmetic."""
         lam, h, shrink, alpha_s, sigma_s = log_step(process, t, s)
-        m0 = denoiser(x, t, cond)
-        self.remember(lam, m0)
+        m0 = self.past[0][1]
         if self.eta:
             shrink = shrink * (-self.eta * h).exp()
         h_eta = (1 + self.eta) * h

@@ -18,7 +18,7 @@ class EDMProcess(Process):
         num_scales: N that it is discretised to.
 
     Raises:
-        InputError: not `0 < sigma_min < sigma_max`, or `num_scales` is not positive.
+        InputError: not `0 < sigma_min < sigma_max < inf`, or `num_scales` is not positive.
 
     Example:
         >>> EDMProcess().sigma(torch.tensor([3.0]))  # 3
@@ -28,9 +28,9 @@ class EDMProcess(Process):
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, num_scales: int = 1000):
         super().__init__()
-        if not 0 < sigma_min < sigma_max:
+        if not 0 < sigma_min < sigma_max < math.inf:
             raise InputError(
-                f"sigma_min and sigma_max must be 0 < sigma_min < sigma_max, got {sigma_min}, {sigma_max}"
+                f"sigma_min and sigma_max must be 0 < sigma_min < sigma_max < inf, got {sigma_min}, {sigma_max}"
             )
         self.T = float(sigma_max)
         self.train_eps = self.sample_eps = float(sigma_min)

@@ -20,7 +20,7 @@ def quadratic(process: Process, start: float, low: float, count: int, rho: float
 
 
 def log_snr(process: Process, start: float, low: float, count: int, rho: float) -> Tensor:
-    """Return times whose log-SNRs are evenly spaced (Lu et al., DPM-Solver, 2022, section 3.4)."""
+    """Return times whose log-SNRs are evenly spaced (Lu et al., DPM-Solver, 2022)."""
     ends = process.log_snr(_ends(process, start, low)).tolist()
     return process.t_of_log_snr(torch.linspace(*ends, count, dtype=torch.float64, device=process.device))
 
@@ -83,6 +83,7 @@ def time_grid(
         raise InputError(f"grid must be one of {sorted(GRIDS)}, got {grid!r}")
     if not rho > 0:
         raise InputError(f"rho must be positive, got {rho}")
+    process.last_time()
     chain = process.num_steps is not None
     low = 1.0 if chain else process.sample_eps
     if t_start is not None and not (low <= t_start <= process.t_end and (chain or t_start > low)):
@@ -94,7 +95,8 @@ def time_grid(
         return _integers(process, start, num_steps)
     reaches_data = chain or (grid == "edm" and process.sigma(torch.zeros(1, device=process.device)).item() == 0)
     if grid == "ends":
-        num_steps = 1 + reaches_data
+        # a one-step chain starts where its noise ends
+        num_steps = 1 + (reaches_data and start > low)
     elif num_steps is None:
         num_steps = len(process.time_grid()) - 1
     if num_steps < 1:

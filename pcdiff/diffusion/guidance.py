@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcdiff.diffusion.denoiser import Denoiser, Estimate, ReverseKernel
+from pcdiff.diffusion.denoiser import Denoiser, Estimate, ReverseKernel, clipped
 from pcdiff.diffusion.process import append_dims
 from pcdiff.errors import InputError
 
@@ -79,7 +79,7 @@ class ClassifierGuidance(Denoiser):
         x0, eps = self.denoiser.estimate(x, t, cond)
         alpha, sigma = (append_dims(v, x) for v in self._signal(t))
         if self.clip is not None:
-            x0 = x0.clamp(*self.clip)
+            x0 = clipped(x0, self.clip)
             eps = (x - alpha * x0) / sigma
         gradient = self.gradient(x, t, cond)
         return Estimate(x0 + sigma.square() / alpha * gradient, eps - sigma * gradient)
@@ -163,9 +163,7 @@ class ClassifierFreeGuidance(Denoiser):
         both = self.denoiser.reverse_kernel(
             x.repeat(2, *[1] * (x.dim() - 1)), t.repeat(2), s.repeat(2), self._pair(cond, len(x))
         )
-        x0 = self._combine(both.x0)
-        if clip is not None:
-            x0 = x0.clamp(*clip)
+        x0 = clipped(self._combine(both.x0), clip)
         return ReverseKernel(self.process.posterior(x0, x, t, s)[0], both.log_variance[len(x) :], x0)
 
     def _combine(self, both: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pcdiff.diffusion.denoiser import Denoiser
 from pcdiff.diffusion.process import Process, append_dims
-from pcdiff.diffusion.steps import Noise, Solver
+from pcdiff.diffusion.steps import Noise, Solver, check_falling
 from pcdiff.errors import InputError
 
 VARIABLES = ("sigma", "t")
@@ -53,8 +53,11 @@ class Heun(Solver):
         """Find which steps get churn and which end at the data.
 
         Raises:
-            InputError: there is no signal at the start (the straight path), so sigma / alpha is infinite.
+            InputError: there is no signal at the start (the straight path), so sigma / alpha is infinite; or the
+                times rise, with churn.
         """
+        if self.churn:
+            check_falling(times, "heun with churn", "churn=0")
         if process.alpha(times[:1]) == 0 and (self.variable == "sigma" or self.churn):
             name = type(process).__name__
             raise InputError(f"sigma / alpha of {name} is infinite at its start: take variable='t', without churn")

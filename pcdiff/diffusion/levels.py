@@ -8,7 +8,7 @@ from pcdiff.errors import InputError
 
 
 class NoiseLevels(Chain):
-    r"""L noise levels, alpha = 1 (Song & Ermon, 2019, section 4.2; Song et al., 2021, eq. 7-8).
+    r"""L noise levels, alpha = 1 (Song & Ermon, 2019, section 4.1; Song et al., 2021, eq. 8).
 
     Times are 0..L: 0 is data, t = 1 the smallest level and L the largest; NCSN's own label counts from the largest,
     label = L - t (`time_input="level"`). Between integers sigma^2 is linear.
@@ -64,7 +64,7 @@ class NoiseLevels(Chain):
 
 
 def geometric_sigmas(first: float, last: float, num_levels: int) -> Tensor:
-    """Return levels `(L,)` in geometric progression (Song & Ermon, 2019, section 4.2).
+    """Return levels `(L,)` in geometric progression (Song & Ermon, 2019, section 4.1).
 
     Raises:
         InputError: an end is not positive, or there is no level.

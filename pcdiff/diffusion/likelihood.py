@@ -9,6 +9,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from pcdiff.diffusion.denoiser import Denoiser
+from pcdiff.diffusion.ode import METHODS
 from pcdiff.diffusion.process import Process
 from pcdiff.divergence import Probes, check_trace, divergence, trace_probes
 from pcdiff.errors import InputError
@@ -67,12 +68,12 @@ def log_likelihood(
         eps: the time that data stands at; the process's `train_eps` by default, 1 of a chain.
         rtol: relative tolerance of the solver.
         atol: absolute tolerance of the solver, of coordinates and of the log-density in nats a dimension.
-        method: an adaptive solver of `torchdiffeq`.
+        method: an adaptive solver of `torchdiffeq`, one of `pcdiff.diffusion.ode.METHODS`.
         max_steps: steps after which the solver gives up, as with a net whose dropout is on.
 
     Raises:
         InputError: `x` is no batch of real numbers, `trace` does not fit it, `eps` or a tolerance is out of range,
-            or the denoiser's values are not finite or too rough for the tolerances.
+            the chain has one step, or the denoiser's values are not finite or too rough for the tolerances.
 
     Example:
         >>> result = log_likelihood(denoiser, clouds, z, trace="pointwise")  # clouds (B, 2048, 3)
@@ -82,6 +83,8 @@ def log_likelihood(
         raise InputError(f"x must be (B, *dims) finite real numbers, got {tuple(x.shape)} {x.dtype}")
     if not (rtol > 0 and atol > 0):
         raise InputError(f"rtol and atol must be positive, got {rtol} and {atol}")
+    if method not in METHODS:
+        raise InputError(f"method must be one of {sorted(METHODS)}, got {method!r}")
     clock = _Clock(denoiser.process, eps)
     traced = _probes(x, trace, num_probes, probes, generator)
     size, evaluations = x[0].numel(), 0
@@ -126,7 +129,9 @@ class _Clock:
         self.chain = process.num_steps is not None
         if eps is None:
             eps = 1.0 if self.chain else process.train_eps
-        if not 0 < eps < process.T:
+            if eps == process.T:
+                raise InputError("a chain of one step has no flow from its first noisy state on: take chain_bound")
+        if not 0 < eps < process.last_time():
             raise InputError(f"eps must be in (0, {process.T:g}) for a likelihood, got {eps:g}")
         self.ends = torch.tensor([eps, process.T], dtype=torch.float64, device=process.device)
         self.span = -process.log_snr(self.ends) / 2 if self.chain else self.ends

@@ -4,7 +4,6 @@ Each is `objective(denoiser, x0, t, noise, cond=None, **options) -> (B,)`; times
 A new objective is one function and one line in `OBJECTIVES`.
 """
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,9 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from pcdiff.diffusion.bound import elbo, hybrid, vlb
+from pcdiff.diffusion.names import check_options
 from pcdiff.diffusion.regression import edm, flow, regression, simple
 from pcdiff.diffusion.score_matching import dsm, likelihood, sliced
-from pcdiff.errors import InputError
 
 OBJECTIVES: dict[str, Callable[..., Tensor]] = {
     "simple": simple,
@@ -39,10 +38,5 @@ def objective(name: str, **options: Any) -> Callable[..., Tensor]:
     Example:
         >>> objective("simple", norm="l1")(denoiser, x0, t, noise)  # (B,)
     """
-    if name not in OBJECTIVES:
-        raise InputError(f"objective must be one of {sorted(OBJECTIVES)}, got {name!r}")
-    parameters = inspect.signature(OBJECTIVES[name]).parameters.values()
-    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-    if unknown := sorted(set(options) - set(known)):
-        raise InputError(f"objective {name!r} takes {known}, got {unknown}")
+    check_options("objective", OBJECTIVES, name, options, given=("denoiser", "x0", "t", "noise", "cond"))
     return partial(OBJECTIVES[name], **options) if options else OBJECTIVES[name]

@@ -24,19 +24,21 @@ class AdaptiveODE(Solver):
         rtol: relative tolerance of each step.
         atol: absolute tolerance of each step.
         method: torchdiffeq's name of the method.
+        max_steps: steps between two times of the grid after which it gives up, as with a net whose dropout is on.
 
     Raises:
-        InputError: a tolerance is not positive, or the method unknown.
+        InputError: a tolerance is not positive, or the method unknown; in a run, the velocities are not finite or
+            too rough for the tolerances.
     """
 
     grid = "ends"
 
-    def __init__(self, rtol: float = 1e-5, atol: float = 1e-5, method: str = "dopri5"):
+    def __init__(self, rtol: float = 1e-5, atol: float = 1e-5, method: str = "dopri5", max_steps: int = 1000):
         if not (rtol > 0 and atol > 0):
             raise InputError(f"rtol and atol must be positive, got {rtol} and {atol}")
         if method not in METHODS:
             raise InputError(f"method must be one of {sorted(METHODS)}, got {method!r}")
-        self.rtol, self.atol, self.method = rtol, atol, method
+        self.rtol, self.atol, self.method, self.max_steps = rtol, atol, method, max_steps
 
     def plan(self, process: Process, times: Tensor) -> None:
         """Find which steps end at the data."""
@@ -60,9 +62,17 @@ class AdaptiveODE(Solver):
         def velocity(time: Tensor, state: Tensor) -> Tensor:
             # rounding may carry the last stage past the end, where the process may have no times
             time = time.to(torch.float64).clamp(low, high)
-            return denoiser.velocity(state, time.expand(len(state)), cond)
+            value = denoiser.velocity(state, time.expand(len(state)), cond)
+            if not value.isfinite().all():
+                raise InputError(f"predictor 'ode' needs finite velocities, got others at t = {float(time):g}")
+            return value
 
         ends = torch.stack([start, end])
         # left to itself a step may overshoot the end by far
-        options = {"step_t": ends[1:]}
-        return odeint(velocity, x, ends, rtol=self.rtol, atol=self.atol, method=self.method, options=options)[-1]
+        options = {"step_t": ends[1:], "max_num_steps": self.max_steps}
+        try:
+            return odeint(velocity, x, ends, rtol=self.rtol, atol=self.atol, method=self.method, options=options)[
+                -1
+            ]
+        except AssertionError as error:
+            raise InputError(f"the probability flow is too rough for rtol {self.rtol:g}: {error}") from error

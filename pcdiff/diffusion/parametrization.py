@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pcdiff.diffusion.names import build
 from pcdiff.diffusion.process import Process, append_dims
 from pcdiff.errors import InputError
 
@@ -227,11 +228,9 @@ def parametrization(name: str, **options: Any) -> Parametrization:
     """Build a parametrisation by name.
 
     Raises:
-        InputError: the name is unknown; the message lists the known ones.
+        InputError: the name or an option is unknown (the message lists the known ones), or a value out of range.
 
     Example:
         >>> parametrization("edm", sigma_data=0.25)
     """
-    if name not in PARAMETRIZATIONS:
-        raise InputError(f"predicts must be one of {sorted(PARAMETRIZATIONS)}, got {name!r}")
-    return PARAMETRIZATIONS[name](**options)
+    return build("predicts", PARAMETRIZATIONS, name, options)

@@ -10,9 +10,10 @@ from pcdiff.diffusion.ddim import ddim
 from pcdiff.diffusion.denoiser import Denoiser
 from pcdiff.diffusion.dpm_solver import DPMSolver
 from pcdiff.diffusion.heun import Heun, edm
+from pcdiff.diffusion.names import build
 from pcdiff.diffusion.ode import AdaptiveODE
 from pcdiff.diffusion.sde_steps import EulerMaruyama, ReverseDiffusion
-from pcdiff.diffusion.steps import Noise, Predictor, build
+from pcdiff.diffusion.steps import Noise, Predictor
 from pcdiff.diffusion.unipc import UniPC
 
 __all__ = ["PREDICTORS", "Noise", "Predictor", "ancestral_step", "predictor"]

@@ -18,8 +18,25 @@ from torch import Tensor, nn
 from pcdiff.errors import InputError
 
 
+def _looked_at(t: Tensor) -> bool:
+    return not torch.compiler.is_compiling() and t.device.type == "cpu" and t.numel() > 0
+
+
+def _distinct(t: Tensor) -> Tensor:
+    """Return one of times that are all one number in memory, else all of them."""
+    return t[:1] if t.dim() == 1 and t.stride(0) == 0 else t
+
+
 def append_dims(v: Tensor, like: Tensor) -> Tensor:
-    """Reshape `v (B,)` to `(B, 1, ..., 1)` so that it multiplies `like (B, *dims)`, in `like`'s dtype."""
+    """Reshape `v (B,)` to `(B, 1, ..., 1)` so that it multiplies `like (B, *dims)`, in `like`'s dtype.
+
+    Raises:
+        InputError: `like` is not of real numbers (integers would cut the scales off), or `v` is not one a sample.
+    """
+    if not like.is_floating_point():
+        raise InputError(f"x must be of real numbers, such as torch.float32, got {like.dtype}")
+    if v.numel() not in (1, len(like)):
+        raise InputError(f"times must be ({len(like)},) for x {tuple(like.shape)}, got {tuple(v.shape)}")
     return v.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
 
 
@@ -28,7 +45,7 @@ class Process(nn.Module):
 
     A subclass gives `alpha`, `sigma`, `drift_rate`, `diffusion` and `t_of_log_snr`. With
     `f = d log alpha / dt` and `g^2 = d sigma^2 / dt - 2 f sigma^2` the SDE `dx = f x dt + g dw` has these marginals
-    (Song et al., 2021, arXiv 2011.13456, eq. 5 and appendix B; Kingma et al., VDM, 2021, eq. 20 of appendix A).
+    (Song et al., 2021, arXiv 2011.13456, eq. 5 and appendix B; Kingma et al., VDM, 2021, appendix D).
 
     Attributes:
         T: the last time; None where a subclass has not said.
@@ -68,15 +85,40 @@ class Process(nn.Module):
             InputError: a time lies outside `[0, t_end]` (checked on the CPU, outside compiled code).
         """
         end = self.t_end
-        if end is None or torch.compiler.is_compiling() or t.device.type != "cpu" or t.numel() == 0:
-            return t
-        # a short list is read far faster than a tensor is reduced, and samplers ask several times a step
+        if end is not None and _looked_at(t):
+            self._check(t, end)
+        return t
+
+    def _check(self, t: Tensor, end: float) -> None:
+        # samplers ask several times a step, with one time spread over the batch; a short list is read faster than a
+        # tensor is reduced
+        t = _distinct(t)
         values = t.tolist() if t.numel() <= 64 else torch.stack(t.detach().aminmax()).tolist()
         if not all(0 <= value <= end for value in values):
             low, high = (float(v) for v in t.detach().aminmax())
             name = type(self).__name__
             raise InputError(f"t must lie in [0, {end:g}] for {name}, got {low:g} to {high:g}")
-        return t
+
+    def noisy(self, t: Tensor) -> Tensor:
+        """Return sigma `(B,)`, or refuse times `t (B,)` that have no noise, where a score is infinite.
+
+        Raises:
+            InputError: sigma is 0 at a time (checked on the CPU, outside compiled code).
+        """
+        sigma = self.sigma(t)
+        if _looked_at(sigma) and not (sigma > 0).all():
+            raise InputError(f"t must have noise here, sigma(t) > 0, got {float(t.min()):g}")
+        return sigma
+
+    def last_time(self) -> float:
+        """Return T.
+
+        Raises:
+            InputError: the process has not said.
+        """
+        if self.T is None:
+            raise InputError(f"a process must set T, its last time; {type(self).__name__} has none")
+        return self.T
 
     def alpha(self, t: Tensor) -> Tensor:
         """Return the signal scale `(B,)` at times `(B,)`."""
@@ -103,7 +145,7 @@ class Process(nn.Module):
         raise NotImplementedError
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """Return `log(alpha^2 / sigma^2)` `(B,)` (Kingma et al., VDM, 2021, eq. 3); it falls with t."""
+        """Return `log(alpha^2 / sigma^2)` `(B,)` (Kingma et al., VDM, 2021, eq. 2); it falls with t."""
         alpha, sigma = self.scales(t)
         return 2 * (alpha.log() - sigma.log())
 
@@ -144,7 +186,12 @@ class Process(nn.Module):
 
         Returns:
             x_t, like `x0`.
+
+        Raises:
+            InputError: `noise` is not like `x0`: one draw would be shared.
         """
+        if noise.shape != x0.shape:
+            raise InputError(f"noise must be like x0 {tuple(x0.shape)}, got {tuple(noise.shape)}")
         alpha, sigma = self.scales(t)
         return append_dims(alpha, x0) * x0 + append_dims(sigma, x0) * noise
 
@@ -154,7 +201,12 @@ class Process(nn.Module):
         Returns:
             `(B,)` each: weight of x_t and weight of x_0 in the mean, the posterior variance, and the variance of
             the forward kernel q(x_t | x_s).
+
+        Raises:
+            InputError: a time s is later than its t (checked on the CPU, outside compiled code).
         """
+        if _looked_at(t) and (_distinct(s) > _distinct(t)).any():
+            raise InputError("s must be earlier than t for q(x_s | x_t, x_0): rising times have no posterior")
         (alpha_s, sigma_s), (alpha_t, sigma_t) = self.scales(s), self.scales(t)
         alpha_ts, variance_s, variance_t = alpha_t / alpha_s, sigma_s.square(), sigma_t.square()
         forward_variance = (variance_t - (alpha_ts * sigma_s).square()).clamp(min=0)
@@ -264,7 +316,7 @@ class Process(nn.Module):
             InputError: `num_steps` is not positive.
         """
         steps = self._steps(num_steps)
-        return torch.linspace(self.T, self.sample_eps, steps + 1, dtype=torch.float64, device=self.device)
+        return torch.linspace(self.last_time(), self.sample_eps, steps + 1, dtype=torch.float64, device=self.device)
 
     def position(self, t: Tensor) -> Tensor:
         """Return where times `t (B,)` stand among `num_scales` steps, 0 to num_scales - 1, fractions included."""

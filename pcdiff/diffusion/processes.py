@@ -1,18 +1,17 @@
 """Processes by name."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 from pcdiff.diffusion.discrete import discrete_process
 from pcdiff.diffusion.edm import EDMProcess
 from pcdiff.diffusion.levels import NoiseLevels, geometric_sigmas
+from pcdiff.diffusion.names import build
 from pcdiff.diffusion.process import Process
 from pcdiff.diffusion.straight import StraightPath
 from pcdiff.diffusion.subvp import SubVP
 from pcdiff.diffusion.ve import VE
 from pcdiff.diffusion.vp import VP
-from pcdiff.errors import InputError
 
 
 def noise_levels(sigma_min: float = 0.01, sigma_max: float = 50.0, num_scales: int = 232) -> NoiseLevels:
@@ -49,10 +48,4 @@ def build_process(name: str, **options: Any) -> Process:
     Example:
         >>> build_process("ve", sigma_min=0.01, sigma_max=50.0)
     """
-    if name not in PROCESSES:
-        raise InputError(f"process must be one of {sorted(PROCESSES)}, got {name!r}")
-    known = list(inspect.signature(PROCESSES[name]).parameters)
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise InputError(f"process {name!r} takes {known}, got {unknown}")
-    return PROCESSES[name](**options)
+    return build("process", PROCESSES, name, options)

@@ -114,13 +114,13 @@ def edm(
         `(B,)`.
 
     Raises:
-        InputError: `sigma_data` is not positive, or a name is unknown.
+        InputError: `sigma_data` is not positive, a time has no noise, or a name is unknown.
     """
     if not sigma_data > 0:
         raise InputError(f"sigma_data must be positive, got {sigma_data}")
     process = denoiser.process
     estimate = denoiser(process.perturb(x0, t, noise), t, cond)
-    sigma = process.sigma(t) / process.alpha(t)
+    sigma = process.noisy(t) / process.alpha(t)
     weight = (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
     return weight.to(x0.dtype) * reduce_error(estimate.to(x0.dtype) - x0, norm, reduction)
 

@@ -53,8 +53,8 @@ def sample(
 ) -> Tensor:
     """Run the reverse process from noise to data (Luo & Hu, 2021, eq. 3; Ho et al., 2020, algorithm 2).
 
-    At every time but the last the corrector acts first, then the predictor (Song et al., 2021, algorithms 4-5);
-    the last predictor returns its mean.
+    At every time but the last the corrector acts first, then the predictor, as in score_sde's code (algorithm 1 of
+    Song et al., 2021, begins with the predictor); the last predictor returns its mean.
 
     Args:
         denoiser: the model; guidance is a denoiser about it.
@@ -81,8 +81,9 @@ def sample(
         Samples `(B, *dims)`.
 
     Raises:
-        InputError: neither or both of `shape` and `x_init`; a name is unknown; `num_steps`, `grid` or `t_start` is
-            out of range; the predictor or corrector does not fit the process or the times.
+        InputError: neither or both of `shape` and `x_init`, or integers to start from; a name is unknown;
+            `num_steps`, `grid` or `t_start` is out of range; the predictor or corrector does not fit the process
+            or the times.
 
     Example:
         >>> sample(denoiser, (4, 2048, 3), cond=z, step="dpmpp", num_steps=10)
@@ -92,6 +93,8 @@ def sample(
         raise InputError("give exactly one of shape and x_init to sample()")
     if t_start is not None and x_init is None:
         raise InputError("give x_init with t_start: the prior is that of the last time")
+    if x_init is not None and not x_init.is_floating_point():
+        raise InputError(f"x_init must be of real numbers, got {x_init.dtype}")
     process = denoiser.process
     step = predictor("ancestral") if step is None else predictor(step) if isinstance(step, str) else step
     if isinstance(corrector, str):
@@ -164,6 +167,8 @@ def invert(
     """
     times = time_grid(denoiser.process, num_steps, grid, t_start=t_start)
     times = times[denoiser.process.sigma(times) > 0].flip(0)
+    if len(times) < 2:
+        raise InputError("num_steps must be at least 2 here: the one step down to the data has no inverse")
     return sample(denoiser, x_init=x, cond=cond, step=step, grid=times, **options)
 
 
@@ -197,18 +202,18 @@ class _Counted:
     def __init__(self, denoiser: Denoiser, report: SamplingReport):
         self._denoiser, self._report = denoiser, report
 
-    def __call__(self, *args: Any) -> Tensor:
+    def __call__(self, *args: Any, **options: Any) -> Tensor:
         self._report.evaluations += 1
-        return self._denoiser(*args)
+        return self._denoiser(*args, **options)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._denoiser, name)
         if name not in self.COSTLY:
             return value
 
-        def counted(*args: Any) -> Any:
+        def counted(*args: Any, **options: Any) -> Any:
             self._report.evaluations += 1
-            return value(*args)
+            return value(*args, **options)
 
         return counted
 

@@ -40,10 +40,10 @@ def dsm(
         `(B,)`.
 
     Raises:
-        InputError: a name is unknown.
+        InputError: a time has no noise, or a name is unknown.
     """
     # sigma^p ||score + eps / sigma||^2 = sigma^(p - 2) ||eps_hat - eps||^2: nothing large is subtracted
-    weight = denoiser.process.sigma(t) ** (anneal_power - 2)
+    weight = denoiser.process.noisy(t) ** (anneal_power - 2)
     return weight.to(x0.dtype) * simple(denoiser, x0, t, noise, cond, norm=norm, reduction=reduction)
 
 
@@ -58,10 +58,10 @@ def likelihood(
     Arguments and result as for `dsm`.
 
     Raises:
-        InputError: the name is unknown.
+        InputError: a time has no noise, or the name is unknown.
     """
     process = denoiser.process
-    weight = (process.diffusion(t) / process.sigma(t)).square()
+    weight = (process.diffusion(t) / process.noisy(t)).square()
     return weight.to(x0.dtype) * simple(denoiser, x0, t, noise, cond, reduction=reduction)
 
 
@@ -97,12 +97,13 @@ def sliced(
         The mean over `dims`, `(B,)`.
 
     Raises:
-        InputError: `projection` is not like `x0`.
+        InputError: `projection` is not like `x0`, or a time has no noise.
     """
     if projection is None:
         projection = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
     if projection.shape != x0.shape:
         raise InputError(f"projection must be like x0 {tuple(x0.shape)}, got {tuple(projection.shape)}")
+    weight = denoiser.process.noisy(t) ** anneal_power
     training = torch.is_grad_enabled()
     with torch.enable_grad():
         x = denoiser.process.perturb(x0, t, noise).detach().requires_grad_()
@@ -111,6 +112,5 @@ def sliced(
         (slope,) = torch.autograd.grad(along.sum(), x, create_graph=training)
     square = score.square().flatten(1).sum(dim=1) if variance_reduction else along.square()
     value = (projection * slope).flatten(1).sum(dim=1) + square / 2
-    weight = denoiser.process.sigma(t) ** anneal_power
     value = weight.to(x0.dtype) * value / x0[0].numel()
     return value if training else value.detach()

@@ -6,12 +6,12 @@ from torch import Tensor
 
 from pcdiff.diffusion.denoiser import Denoiser
 from pcdiff.diffusion.process import Process, append_dims
-from pcdiff.diffusion.steps import Noise, Solver, chain_steps
+from pcdiff.diffusion.steps import Noise, Solver, chain_steps, check_falling
 from pcdiff.errors import InputError
 
 
 class EulerMaruyama(Solver):
-    """Euler-Maruyama's method on the reverse SDE (Song et al., 2021, eq. 6 and appendix G).
+    """Euler-Maruyama's method on the reverse SDE (Song et al., 2021, eq. 6 and section 4.1).
 
     Args:
         flow: Euler's method on the probability flow instead (eq. 13); any process has a finite one.
@@ -25,8 +25,10 @@ class EulerMaruyama(Solver):
         """Find the fixed step, if that is wanted.
 
         Raises:
-            InputError: the process's SDE is infinite at the start (the straight path).
+            InputError: the process's SDE is infinite at the start (the straight path), or the times rise.
         """
+        if self.legacy or not self.flow:
+            check_falling(times, "euler_maruyama", "flow=True without legacy")
         self.dt = process.T / (len(times) - 1) if self.legacy else None
         if not self.flow and not process.diffusion(times[:1]).isfinite().all():
             name = type(process).__name__
@@ -46,10 +48,10 @@ class EulerMaruyama(Solver):
 
 
 class ReverseDiffusion(Solver):
-    """The reverse of the chain that the process is cut into, `x - f + G z` (Song et al., 2021, eq. 46).
+    """The reverse of the chain that the process is cut into, `x - f + G z` (Song et al., 2021, appendix E, eq. 46).
 
     Args:
-        flow: the probability flow's step instead, without noise (appendix E).
+        flow: the probability flow's step instead, without noise (appendix D.3).
     """
 
     def __init__(self, flow: bool = False):
@@ -59,7 +61,7 @@ class ReverseDiffusion(Solver):
         """Find N.
 
         Raises:
-            InputError: the times are uneven, or skip steps of a chain.
+            InputError: the times are uneven, skip steps of a chain, or rise.
         """
         self.num_steps = chain_steps(process, times, "predictor 'reverse_diffusion'")
 

@@ -1,7 +1,6 @@
 """What a sampler's parts are called with, and the base of those that keep something from step to step."""
 
 import copy
-import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -59,14 +58,25 @@ class Solver(Planned):
         raise NotImplementedError
 
 
+def check_falling(times: Tensor, name: str, instead: str) -> None:
+    """Refuse times that rise, as for inversion, for a method that draws from what came before.
+
+    Raises:
+        InputError: they rise; the message says what to take `instead`.
+    """
+    if times[-1] > times[0]:
+        raise InputError(f"{name} needs falling times; to go up take {instead}")
+
+
 def chain_steps(process: Process, times: Tensor, name: str) -> int | None:
     """Return the N that the process is cut into by evenly spaced times; None for a chain, which is cut already.
 
     Times that start below T are a part of the whole cut.
 
     Raises:
-        InputError: a chain's times skip some, or those of a continuous process are uneven.
+        InputError: a chain's times skip some, those of a continuous process are uneven, or they rise.
     """
+    check_falling(times, name, "'ddim' or 'ode'")
     strides = -times.double().diff()
     if process.num_steps is not None:
         if not (strides == 1).all():
@@ -77,21 +87,3 @@ def chain_steps(process: Process, times: Tensor, name: str) -> int | None:
     if len(strides) > 2 and not torch.allclose(strides[:-1], strides[0].expand(len(strides) - 1), rtol=1e-3):
         raise InputError(f"{name} needs evenly spaced times, grid='uniform', got steps of uneven length")
     return round(len(strides) * process.T / float(times.max()))
-
-
-def build(kind: str, known: dict[str, Callable[..., Any]], name: str, options: dict[str, Any]) -> Any:
-    """Build one of the `known` by name.
-
-    Raises:
-        InputError: the name or an option is unknown (the message lists the known ones), or one is missing.
-    """
-    if name not in known:
-        raise InputError(f"{kind} must be one of {sorted(known)}, got {name!r}")
-    parameters = inspect.signature(known[name]).parameters
-    unknown = sorted(set(options) - set(parameters))
-    if unknown:
-        raise InputError(f"{kind} {name!r} takes {list(parameters)}, got {unknown}")
-    missing = [key for key, p in parameters.items() if p.default is p.empty and key not in options]
-    if missing:
-        raise InputError(f"{kind} {name!r} needs {missing}")
-    return known[name](**options)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pcdiff.diffusion.names import check_options
 from pcdiff.diffusion.process import Process
 from pcdiff.errors import InputError
 
@@ -55,10 +56,14 @@ def draw_times(
 
 
 def draw_uniform_times(
-    process: Process, batch: int, generator: torch.Generator | None = None, **options: Any
+    process: Process,
+    batch: int,
+    generator: torch.Generator | None = None,
+    stratified: bool = False,
+    eps: float | None = None,
 ) -> Times:
-    """Draw uniform times, weight 1; options as for `draw_times`."""
-    t = draw_times(process, batch, generator, **options)
+    """Draw uniform times, weight 1; arguments as for `draw_times`."""
+    t = draw_times(process, batch, generator, stratified, eps)
     return Times(t, torch.ones(batch, device=t.device))
 
 
@@ -153,10 +158,9 @@ def time_draw(name: str, **options: Any) -> Callable[..., Times]:
     """Return a draw `(process, batch, generator) -> Times` by name, its options bound.
 
     Raises:
-        InputError: the name is unknown; the message lists the known ones.
+        InputError: the name or an option is unknown; the message lists the known ones.
     """
-    if name not in TIME_DRAWS:
-        raise InputError(f"time_draw must be one of {sorted(TIME_DRAWS)}, got {name!r}")
+    check_options("time_draw", TIME_DRAWS, name, options, given=("process", "batch", "generator"))
     return partial(TIME_DRAWS[name], **options)
 
 
@@ -169,6 +173,6 @@ def _uniform(process: Process, batch: int, generator: torch.Generator | None, st
 
 def _smallest(process: Process, eps: float | None) -> float:
     eps = process.train_eps if eps is None else eps
-    if not 0 <= eps < process.T:
+    if not 0 <= eps < process.last_time():
         raise InputError(f"eps must be in [0, {process.T:g}), got {eps}")
     return eps

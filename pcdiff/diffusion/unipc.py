@@ -16,7 +16,7 @@ SCALES = {"bh1": lambda h: h, "bh2": torch.expm1}
 
 
 class UniPC(Multistep):
-    """UniPC-p in data prediction (Zhao et al., 2023, arXiv 2302.04867, algorithms 5-8).
+    """UniPC-p in data prediction (Zhao et al., 2023, arXiv 2302.04867).
 
     A step first corrects x_t by the estimate made there, then predicts x_s. A state that something else has
     changed since (a constraint) is not corrected.

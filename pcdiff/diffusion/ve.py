@@ -10,7 +10,7 @@ from pcdiff.errors import InputError
 
 
 class VE(Process):
-    r"""Variance exploding: `sigma(t) = sigma_min (sigma_max / sigma_min)^t`, alpha = 1 (Song et al., 2021, eq. 30).
+    r"""Variance exploding: `sigma(t) = sigma_min (sigma_max / sigma_min)^t`, alpha = 1 (Song et al., 2021, eq. 31).
 
     Args:
         sigma_min: noise at t = 0.
@@ -19,7 +19,7 @@ class VE(Process):
         num_scales: N of the chain it is discretised to.
 
     Raises:
-        InputError: not `0 < sigma_min < sigma_max`, or `num_scales` is not positive.
+        InputError: not `0 < sigma_min < sigma_max < inf`, or `num_scales` is not positive.
 
     Example:
         >>> VE(0.01, 50.0).prior_sample((2, 2048, 3)).std()  # about 50
@@ -31,9 +31,9 @@ class VE(Process):
 
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0, num_scales: int = 1000):
         super().__init__()
-        if not 0 < sigma_min < sigma_max:
+        if not 0 < sigma_min < sigma_max < math.inf:
             raise InputError(
-                f"sigma_min and sigma_max must be 0 < sigma_min < sigma_max, got {sigma_min}, {sigma_max}"
+                f"sigma_min and sigma_max must be 0 < sigma_min < sigma_max < inf, got {sigma_min}, {sigma_max}"
             )
         self.sigma_min, self.sigma_max = float(sigma_min), float(sigma_max)
         self.log_ratio = math.log(self.sigma_max / self.sigma_min)
@@ -64,8 +64,14 @@ class VE(Process):
         return ((-log_snr.double() / 2 - math.log(self.sigma_min)) / self.log_ratio).clamp(0, self.T)
 
     def discretize(self, x: Tensor, t: Tensor, num_steps: int | None = None) -> tuple[Tensor, Tensor]:
-        """Return SMLD's step: f = 0, `G = sqrt(sigma_i^2 - sigma_{i-1}^2)`, sigma_{-1} = 0 (Song et al., eq. 8)."""
+        """Return SMLD's step: f = 0, `G = sqrt(sigma_i^2 - sigma_{i-1}^2)`, sigma_{-1} = 0 (Song et al., eq. 8).
+
+        Raises:
+            InputError: `num_steps` is below 2: one level is not both sigma_min and sigma_max.
+        """
         num_steps = self._steps(num_steps)
+        if num_steps == 1:
+            raise InputError("num_steps must be at least 2 to cut VE into levels, got 1")
         index = (self.checked(t) * (num_steps - 1)).long()
         ends = math.log(self.sigma_min), math.log(self.sigma_max)
         variance = torch.linspace(*ends, num_steps, dtype=torch.float64, device=t.device).mul(2).exp()

@@ -1,5 +1,7 @@
 """The variance-preserving SDE, DDPM's chain in continuous time."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -20,7 +22,7 @@ class VP(Process):
         num_scales: N of the chain it is discretised to.
 
     Raises:
-        InputError: not `0 < beta_min <= beta_max`, or `num_scales` is not positive.
+        InputError: not `0 < beta_min <= beta_max < inf`, or `num_scales` is not positive.
 
     Example:
         >>> VP().perturb(torch.zeros(2, 2048, 3), torch.tensor([0.1, 1.0]), torch.randn(2, 2048, 3))
@@ -30,8 +32,9 @@ class VP(Process):
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, num_scales: int = 1000):
         super().__init__()
-        if not 0 < beta_min <= beta_max:
-            raise InputError(f"beta_min and beta_max must be 0 < beta_min <= beta_max, got {beta_min}, {beta_max}")
+        if not 0 < beta_min <= beta_max < math.inf:
+            wanted = "0 < beta_min <= beta_max < inf"
+            raise InputError(f"beta_min and beta_max must be {wanted}, got {beta_min}, {beta_max}")
         self.beta_min, self.beta_max = float(beta_min), float(beta_max)
         self.num_scales = self._steps(num_scales)
 
@@ -75,7 +78,7 @@ class VP(Process):
         return root.clamp(0, self.T)
 
     def discretize(self, x: Tensor, t: Tensor, num_steps: int | None = None) -> tuple[Tensor, Tensor]:
-        """Return DDPM's step: `f = (sqrt(1 - beta_i) - 1) x`, `G = sqrt(beta_i)` (Song et al., 2021, eq. 10, 50).
+        """Return DDPM's step: `f = (sqrt(1 - beta_i) - 1) x`, `G = sqrt(beta_i)` (Song et al., 2021, eq. 10).
 
         Raises:
             InputError: `num_steps` is not above beta_max, where beta_i would pass 1.

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from pcdiff.diffusion import Denoiser, append_dims
+from pcdiff.diffusion import Denoiser, Estimate, append_dims
 
 
 class Mixture(Denoiser):
@@ -21,32 +21,36 @@ class Mixture(Denoiser):
 
     def forward(self, x, t, cond=None):
         """Return E[x_0 | x_t]: the components' own posterior means, by their shares."""
-        return self.shared(x, t)[0]
+        return self.x0(*self.components(x, t))
 
-    def shared(self, x, t):
-        """Return E[x_0 | x_t] and the score."""
+    def components(self, x, t):
+        """Return x less each one's mean, `(K, B, *dims)`, its share, variance and alpha `(K, B, 1, ...)`."""
         alpha, sigma = (append_dims(v, x)[None] for v in self.process.scales(t))
-        means = self.means.to(x.dtype)[:, None]
         stds = self.stds.to(x.dtype).view(-1, *[1] * x.dim())
-        variance = (alpha * stds).square() + sigma.square()  # (K, B, 1, ..., 1)
-        offset = x[None] - alpha * means  # (K, B, *dims)
-        log_p = -(offset.square() / (2 * variance) + variance.log() / 2).flatten(2).sum(dim=2)
-        share = (
-            (log_p + self.weights.to(x.dtype).log()[:, None])
-            .softmax(dim=0)
-            .view(*log_p.shape, *[1] * (x.dim() - 1))
-        )
-        x0 = (share * (means + alpha * stds.square() / variance * offset)).sum(dim=0)
-        return x0, -(share * offset / variance).sum(dim=0)
+        variance = (alpha * stds).square() + sigma.square()
+        offset = torch.addcmul(x[None], alpha, self.means.to(x.dtype)[:, None], value=-1)
+        each = variance.flatten(1)
+        log_p = -offset.flatten(2).square().sum(dim=2) / (2 * each) - each.log() * (x[0].numel() / 2)
+        share = (log_p + self.weights.to(x.dtype).log()[:, None]).softmax(dim=0).view_as(variance)
+        return offset, share, variance, alpha
+
+    def x0(self, offset, share, variance, alpha):
+        """Return E[x_0 | x_t]."""
+        gain = alpha * self.stds.to(offset.dtype).square().view(-1, *[1] * (offset.dim() - 1)) / variance
+        return (share * self.means.to(offset.dtype)[:, None] + share * gain * offset).sum(dim=0)
 
     def estimate(self, x, t, cond=None):
         """Return x_0 and eps, the latter from the score: it does not cancel."""
-        x0, score = self.shared(x, t)
-        return type(super().estimate(x, t, cond))(x0, -append_dims(self.process.sigma(t), x) * score)
+        found = self.components(x, t)
+        return Estimate(self.x0(*found), -append_dims(self.process.sigma(t), x) * self.score_of(*found))
+
+    def score_of(self, offset, share, variance, alpha):
+        """Return the score."""
+        return -(share / variance * offset).sum(dim=0)
 
     def score(self, x, t, cond=None):
         """Return the score itself."""
-        return self.shared(x, t)[1]
+        return self.score_of(*self.components(x, t))
 
 
 KEYS = ("weights", "means", "stds")

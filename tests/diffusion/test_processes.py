@@ -277,11 +277,13 @@ def test_unknown_option_lists_the_known_ones():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("vp", {"beta_min": 0.0}, "beta_min and beta_max must be 0 < beta_min <= beta_max, got 0.0, 20.0"),
-        ("subvp", {"beta_max": 0.01}, "beta_min and beta_max must be 0 < beta_min <= beta_max, got 0.1, 0.01"),
+        ("vp", {"beta_min": 0.0}, "0 < beta_min <= beta_max < inf, got 0.0, 20.0"),
+        ("vp", {"beta_max": math.inf}, "0 < beta_min <= beta_max < inf, got 0.1, inf"),
+        ("subvp", {"beta_max": 0.01}, "0 < beta_min <= beta_max < inf, got 0.1, 0.01"),
         ("vp", {"num_scales": 0}, "num_steps must be at least 1, got 0"),
-        ("ve", {"sigma_min": 60.0}, "sigma_min and sigma_max must be 0 < sigma_min < sigma_max, got 60.0, 50.0"),
-        ("edm", {"sigma_min": -1.0}, "sigma_min and sigma_max must be 0 < sigma_min < sigma_max, got -1.0, 80.0"),
+        ("ve", {"sigma_min": 60.0}, "0 < sigma_min < sigma_max < inf, got 60.0, 50.0"),
+        ("ve", {"sigma_max": math.inf}, "0 < sigma_min < sigma_max < inf, got 0.01, inf"),
+        ("edm", {"sigma_min": -1.0}, "0 < sigma_min < sigma_max < inf, got -1.0, 80.0"),
         ("ncsn", {"sigma_min": -1.0}, "first, last and num_levels must be positive, got -1.0, 50.0, 232"),
         ("ddpm", {"schedule": "x"}, "schedule must be one of"),
         ("straight", {"num_scales": -1}, "num_steps must be at least 1, got -1"),
