@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from image_pipeline.data.dataset import ImageDataset
 from image_pipeline.data.load import load_images
+from image_pipeline.data.transforms import to_image
 from pcdiff.atomic import replacing
 from pcdiff.errors import InputError
 
@@ -44,10 +44,10 @@ def prepare(
         destination: the zip to write, whole or not at all.
         size: side in pixels; None keeps the images' own.
         split: train, test or all. A zip of one split serves as that split only.
-        crop: see `load_images`, as are `filter`, `channels` and `labels`.
-        filter: see above.
-        channels: see above.
-        labels: see above.
+        crop: as for `load_images`.
+        filter: as for `load_images`.
+        channels: as for `load_images`.
+        labels: as for `load_images`.
         progress: called with how many images were written, after each.
 
     Returns:
@@ -112,8 +112,7 @@ def dump(dataset: ImageDataset, folder: Path | str) -> list[Path]:
 def encode_png(image: np.ndarray) -> bytes:
     """Return uint8 `(C, H, W)` as PNG, C being 1 or 3."""
     buffer = io.BytesIO()
-    picture = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
-    Image.fromarray(picture).save(buffer, "PNG", compress_level=6)
+    to_image(image).save(buffer, "PNG", compress_level=6)
     return buffer.getvalue()
 
 

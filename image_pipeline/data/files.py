@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import weakref
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Protocol
 
@@ -63,8 +62,13 @@ class FolderFiles:
 
     def __init__(self, root: Path) -> None:
         self.root, self.where = root, str(root)
-        found = []
-        for folder, _, files in os.walk(root, followlinks=True):
+        found, seen = [], set()
+        for folder, subfolders, files in os.walk(root, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in seen:  # a link back to a folder above it
+                subfolders.clear()
+                continue
+            seen.add(real)
             inside = Path(folder).relative_to(root).as_posix()
             found += [name if inside == "." else f"{inside}/{name}" for name in files]
         self.names = sorted(filter(is_image, found))
@@ -105,7 +109,7 @@ class ZipFiles:
         if self._process != os.getpid():  # a forked worker shares its parent's file position
             try:
                 self._archive = zipfile.ZipFile(self.path)
-            except (zipfile.BadZipFile, OSError) as error:
+            except Exception as error:  # damaged bytes raise anything: struct.error, NotImplementedError, ...
                 raise InputError(f"{self.path}: truncated or no zip ({error}); fetch it again") from None
             weakref.finalize(self, self._archive.close)
             self._process = os.getpid()
@@ -118,7 +122,7 @@ class ZipFiles:
         """Return a member's bytes, checked by its CRC."""
         try:
             return self._open().read(name)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        except Exception as error:  # as above
             raise InputError(f"{self.path}: {name}: truncated or damaged ({error}); fetch it again") from None
 
     def has(self, name: str) -> bool:

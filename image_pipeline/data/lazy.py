@@ -13,16 +13,16 @@ from PIL import Image
 from torch import Tensor
 
 from image_pipeline.data.files import Files, spread
-from image_pipeline.data.transforms import Preprocessing, channels_of, to_array
+from image_pipeline.data.transforms import Preprocessing, channels_of, to_array, with_channels
 from pcdiff.errors import InputError
 
-_HEADERS = 1024  # images whose size is read before the first batch: all of a small set, a spread of a large one
+_HEADERS = 256  # images whose size is read before the first batch: all of a small set, a spread of a large one
 
 
 class LazyImages:
     """Images `(n, C, H, W)` in files; `images[indices]` reads, decodes and preprocesses those, in threads.
 
-    The headers of up to 1,024 images, spread evenly, are read at once, to find the shape and whether there is any
+    The headers of up to 256 images, spread evenly, are read at once, to find the shape and whether there is any
     colour; the others are checked when they are decoded. Orientation tags are ignored, as the data sets' own
     tools do.
 
@@ -96,14 +96,13 @@ class LazyImages:
             with Image.open(io.BytesIO(self.files.read(name))) as image:
                 if channels_of(image, where) > self.shape[1] and not self._chosen:
                     raise InputError(f"{where}: is coloured where the others are grey; give channels 1 or 3")
-                array = to_array(image, self.shape[1])
-            picture = Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0).copy())
+                picture = with_channels(image, self.shape[1])
         except InputError:
             raise
         except Exception as error:  # as above; a truncated file shows only now
             raise _unreadable(where, error) from None
         self._check_size(name, *self.preprocessing.result_size(*picture.size))
-        return to_array(self.preprocessing(picture, where), self.shape[1])
+        return to_array(self.preprocessing(picture, where))
 
     def _check_size(self, name: str, width: int, height: int) -> None:
         if (width, height) != self._size:

@@ -94,20 +94,24 @@ def channels_of(image: Image.Image, where: str) -> int:
     raise InputError(f"{where}: must have 8 bits a channel, got Pillow's mode {image.mode}")
 
 
-def to_array(image: Image.Image, channels: int) -> np.ndarray:
-    """Return uint8 `(C, H, W)`; transparency is dropped, grey is repeated where colour is asked."""
-    wanted = "L" if channels == 1 else "RGB"
-    array = np.array(image if image.mode == wanted else image.convert(wanted))
-    return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
+def with_channels(image: Image.Image, channels: int) -> Image.Image:
+    """Decode an image to 8 bits of grey or RGB; transparency is dropped, grey is repeated where colour is asked."""
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def to_array(image: Image.Image) -> np.ndarray:
+    """Return a grey or RGB image as uint8 `(C, H, W)`."""
+    array = np.array(image)
+    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def to_image(array: np.ndarray) -> Image.Image:
+    """Return uint8 `(C, H, W)` as an image, C being 1 or 3."""
+    return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
 
 
 def preprocess_resident(images: np.ndarray, preprocessing: Preprocessing, where: str) -> np.ndarray:
     """Crop and resize uint8 `(n, C, H, W)` in memory, C being 1 or 3."""
     if preprocessing.size is None and preprocessing.crop is None:
         return images
-    channels = images.shape[1]
-    done = []
-    for image in images:
-        picture = Image.fromarray(image[0] if channels == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
-        done.append(to_array(preprocessing(picture, where), channels))
-    return np.stack(done)
+    return np.stack([to_array(preprocessing(to_image(image), where)) for image in images])

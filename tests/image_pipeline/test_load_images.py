@@ -17,6 +17,7 @@ from image_files import (
     png,
     stylegan_zip,
 )
+from PIL import Image
 
 from image_pipeline.data import ImageIdentity, load_images
 from pcdiff.errors import InputError
@@ -192,6 +193,14 @@ def decode_all(*args, **kwargs):
     return dataset.images[torch.arange(len(dataset))]
 
 
+def complaint(*args):
+    try:
+        decode_all(*args)
+    except InputError as error:
+        return str(error)
+    return None
+
+
 def refused(match, *args, **kwargs):
     with pytest.raises(InputError, match=match) as raised:
         decode_all(*args, **kwargs)
@@ -251,16 +260,65 @@ def test_truncated_batches(tmp_path):
     refused("no train-labels-idx1-ubyte", tmp_path / "idx")
     idx(tmp_path / "idx" / "train-labels-idx1-ubyte", labels(2))
     refused("has 3 images and train-labels-idx1-ubyte 2", tmp_path / "idx")
-    refused("has no test files", _with_test_missing(tmp_path), "test")
     file = tmp_path / "idx" / "train-images-idx3-ubyte.gz"
     file.write_bytes(file.read_bytes()[:-30])
     refused("train-images-idx3-ubyte.gz: truncated or damaged", tmp_path / "idx")
 
 
-def _with_test_missing(tmp_path):
-    cifar_binary(tmp_path / "half", False)
-    (tmp_path / "half" / "test_batch.bin").unlink()
-    return tmp_path / "half"
+def test_an_absent_split_is_named(tmp_path):
+    cifar_binary(tmp_path / "cifar", False)
+    (tmp_path / "cifar" / "test_batch.bin").unlink()
+    refused("has no test files; it has train", tmp_path / "cifar", "test")
+    class_folders(tmp_path / "folders" / "train")
+    refused("has no test folder; it has train", tmp_path / "folders", "test")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damage_anywhere_is_one_clear_line(tmp_path, seed):
+    """Cut or change files at random: they load, or they are refused in one line."""
+    draws = np.random.default_rng(seed)
+    cifar_python(tmp_path / "python", False)
+    idx(tmp_path / "idx" / "t10k-images-idx3-ubyte.gz", pictures(3, 1, 28)[:, 0])
+    idx(tmp_path / "idx" / "t10k-labels-idx1-ubyte", labels(3))
+    class_folders(tmp_path / "folders", per_class=1)
+    stylegan_zip(tmp_path / "a.zip")
+    for place, file in (
+        ("python", "test_batch"),
+        ("idx", "t10k-images-idx3-ubyte.gz"),
+        ("idx", "t10k-labels-idx1-ubyte"),
+        ("folders", "cat/000.png"),
+        ("a.zip", ""),
+    ):
+        path = tmp_path / place / file
+        good = path.read_bytes()
+        for _ in range(25):
+            bad = bytearray(good[: draws.integers(len(good))] if draws.random() < 0.3 else good)
+            for at in draws.integers(max(len(bad), 1), size=3):
+                if at < len(bad):
+                    bad[at] = draws.integers(256)
+            path.write_bytes(bytes(bad))
+            said = complaint(tmp_path / place, "all" if place in ("folders", "a.zip") else "test")
+            assert said is None or (place in said and "\n" not in said)
+        path.write_bytes(good)
+
+
+def test_a_link_to_a_folder_above_is_not_followed_for_ever(tmp_path):
+    x, y = class_folders(tmp_path / "images")
+    (tmp_path / "images" / "dog" / "loop").symlink_to(tmp_path / "images", target_is_directory=True)
+    holds(load_images(tmp_path / "images", "all"), x, y)
+
+
+def test_modes_of_images(tmp_path):
+    grey = pictures(1, 1, 8)[0]
+    png(tmp_path / "a.png", grey)
+    png(tmp_path / "b.png", pictures(1, 3, 8)[0])
+    assert load_images(tmp_path, "all").images.shape == (2, 3, 8, 8)
+    assert np.array_equal(load_images(tmp_path, "all").images[0].numpy(), grey.repeat(3, axis=0))
+    assert load_images(tmp_path, "all", channels=1).images[torch.arange(2)].shape == (2, 1, 8, 8)
+    Image.fromarray(pictures(1, 4, 8)[0].transpose(1, 2, 0).copy(), "RGBA").save(tmp_path / "c.png")
+    assert load_images(tmp_path, "all").images[torch.arange(3)].shape == (3, 3, 8, 8)
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "d.png")
+    refused("d.png: must have 8 bits a channel", tmp_path, "all")
 
 
 def test_real_files(shared_data):
