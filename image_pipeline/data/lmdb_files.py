@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from image_pipeline.data.dataset import digest
@@ -12,16 +14,43 @@ from pcdiff.errors import InputError
 
 
 class _Environment:
+    """One open environment.
+
+    Raises:
+        InputError: lmdb is not installed, or the environment is truncated or damaged.
+    """
+
     def __init__(self, path: str) -> None:
         try:
             import lmdb
         except ImportError:
             raise InputError(f"{path}: reading it needs lmdb: pip install 'pcdiff[lmdb]'") from None
+        self.path, self._error = path, lmdb.Error
+        with self._damage_told():
+            self._handle = lmdb.open(path, readonly=True, lock=False, readahead=False, max_readers=256)
+        weakref.finalize(self, self._handle.close)
+        # A page that the file lacks would be met as a bus error, which nobody can catch.
+        promised = (self._handle.info()["last_pgno"] + 1) * self._handle.stat()["psize"]
+        held = (Path(path) / "data.mdb").stat().st_size
+        if held < promised:
+            raise InputError(f"{path}: truncated: data.mdb has {held} bytes of {promised}; fetch it again")
+
+    @contextmanager
+    def _damage_told(self) -> Iterator[None]:
         try:
-            self.handle = lmdb.open(path, readonly=True, lock=False, readahead=False, max_readers=256)
-        except lmdb.Error as error:
-            raise InputError(f"{path}: truncated or no lmdb ({error}); fetch it again") from None
-        weakref.finalize(self, self.handle.close)
+            yield
+        except self._error as error:
+            raise InputError(f"{self.path}: truncated or no lmdb ({error}); fetch it again") from None
+
+    def all_keys(self) -> list[bytes]:
+        """Return all keys in order."""
+        with self._damage_told(), self._handle.begin() as transaction:
+            return list(transaction.cursor().iternext(keys=True, values=False))
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return a value, or None without one."""
+        with self._damage_told(), self._handle.begin() as transaction:
+            return transaction.get(key)
 
 
 # lmdb refuses to open one environment twice in a process: train and test share it.
@@ -41,9 +70,8 @@ class LmdbFiles:
         self.folder, self.where = folder, str(folder)
         self._environment: _Environment | None = None
         self._process = -1
-        with self._open().handle.begin() as transaction:
-            # Latin-1 maps bytes to characters one by one, so that any key comes back as it was.
-            self.names = [key.decode("latin1") for key in transaction.cursor().iternext(keys=True, values=False)]
+        # Latin-1 maps bytes to characters one by one, so that any key comes back as it was.
+        self.names = [key.decode("latin1") for key in self._open().all_keys()]
 
     def _open(self) -> _Environment:
         if self._process != os.getpid():
@@ -59,8 +87,7 @@ class LmdbFiles:
 
     def read(self, name: str) -> bytes:
         """Return a value."""
-        with self._open().handle.begin() as transaction:
-            value = transaction.get(name.encode("latin1"))
+        value = self._open().get(name.encode("latin1"))
         if value is None:
             raise InputError(f"{self.folder}: has no key {name!r} any more")
         return value

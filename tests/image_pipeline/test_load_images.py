@@ -134,6 +134,17 @@ def test_lsun(tmp_path):
     assert torch.equal(copy[2], train.images[2])
 
 
+def test_a_truncated_lmdb_is_refused_before_it_crashes(tmp_path):
+    pytest.importorskip("lmdb")
+    lsun_lmdb(tmp_path / "a", count=40)
+    file = tmp_path / "a" / "data.mdb"
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2])
+    refused("truncated: data.mdb has .* bytes of", tmp_path / "a")
+    file.write_bytes(data[:100])
+    refused("truncated or no lmdb", tmp_path / "a")
+
+
 @pytest.mark.parametrize(("module", "extra"), [("lmdb", "lmdb"), ("sklearn", "images")])
 def test_an_absent_extra_says_how_to_install_it(tmp_path, monkeypatch, module, extra):
     real = builtins.__import__
