@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from data.orders import POINTS, ShuffledEpochs, stream
 from pcdiff.errors import InputError
-
-# Independent random streams from one seed.
-_ORDER, _POINTS = 0, 1
-
-
-def _generator(seed: int, stream: int, counter: int) -> torch.Generator:
-    """Return a generator that depends on all three numbers (SeedSequence mixes them)."""
-    state = np.random.SeedSequence([seed, stream, counter]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state) >> 1)  # 63 bits: manual_seed takes signed
 
 
 class Batches:
@@ -69,14 +60,14 @@ class Batches:
         self.points = points.to(self.device if _fits(points, self.device) else "cpu").contiguous()
         self.batch_size, self.num_points, self.seed, self.rotate = batch_size, num_points, seed, rotate
         self.steps_per_epoch = len(points) / batch_size
-        self._orders: dict[int, Tensor] = {}  # the last permutations, recomputed when missing
+        self._order = ShuffledEpochs(len(points), batch_size, seed)
 
     def __call__(self, step: int, rows: slice = slice(None)) -> Tensor:
         """Return the batch of one step `(batch_size, num_points, 3)`, or those rows of it alone."""
         if step < 0:
             raise InputError(f"step must not be negative, got {step}")
         clouds = self._moved(self.indices(step)[rows])
-        generator = _generator(self.seed, _POINTS, step)
+        generator = stream(self.seed, POINTS, step)
         available = self.points.shape[1]
         if self.num_points == available:
             batch = self.points[clouds]
@@ -98,18 +89,7 @@ class Batches:
 
     def indices(self, step: int) -> Tensor:
         """Return which clouds the batch of one step holds, `(batch_size,)` int64."""
-        n = len(self.points)
-        first = step * self.batch_size
-        epochs = range(first // n, (first + self.batch_size - 1) // n + 1)
-        self._orders = {epoch: self._order(epoch) for epoch in epochs}
-        start = first - epochs[0] * n
-        return torch.cat(list(self._orders.values()))[start : start + self.batch_size]
-
-    def _order(self, epoch: int) -> Tensor:
-        cached = self._orders.get(epoch)
-        if cached is not None:
-            return cached
-        return torch.randperm(len(self.points), generator=_generator(self.seed, _ORDER, epoch))
+        return self._order.indices(step)
 
 
 def _fits(points: Tensor, device: torch.device) -> bool:

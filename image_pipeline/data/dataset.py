@@ -1,0 +1,137 @@
+"""Images of one split, resident or decoded when asked for, and what data set they are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pcdiff.errors import InputError
+
+SPLITS = ("train", "test", "all")
+TEST_SHARE = 6  # one image in six is held out of a data set without a split of its own, as in CIFAR-10 and MNIST
+_SPLIT_SEED = 0
+
+
+@dataclass(frozen=True)
+class ImageIdentity:
+    """What a data set is, so that a checkpoint or a result can say what it was computed on.
+
+    Attributes:
+        name: layout and file name, e.g. `"CIFAR-10 binary: cifar-10-batches-bin"`.
+        shape: `(C, H, W)` of every image as loaded.
+        preprocessing: what was done to the source's images, in words.
+        splits: where the train and the test split come from, in words.
+        fingerprint: short SHA-256 over all splits and the preprocessing, the same whichever split is loaded. Of
+            resident sets over every pixel and label; of a zip over every member's name and CRC-32; of folders and
+            lmdb over every name (in folders size too) and the bytes of 16 images spread evenly.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    preprocessing: str
+    splits: str
+    fingerprint: str
+
+    def to_dict(self) -> dict:
+        """Return a JSON-ready dict."""
+        return {**asdict(self), "shape": list(self.shape)}
+
+    @classmethod
+    def from_dict(cls, entries: dict) -> ImageIdentity:
+        """Rebuild from `to_dict`.
+
+        Raises:
+            InputError: a key is missing or unknown.
+        """
+        expected = set(cls.__dataclass_fields__)
+        if set(entries) != expected:
+            raise InputError(
+                f"image data set identity must have the keys {sorted(expected)}, got {sorted(map(str, entries))}"
+            )
+        return cls(**{**entries, "shape": tuple(entries["shape"])})
+
+
+class Images(Protocol):
+    """Images `(n, C, H, W)` by index: a uint8 tensor, or `LazyImages`, which decodes when indexed.
+
+    Attributes:
+        shape: `(n, C, H, W)`.
+    """
+
+    shape: Sequence[int]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """Return the images of int64 indices `(k,)`, uint8 `(k, C, H, W)`."""
+        ...
+
+
+@dataclass(eq=False)
+class ImageDataset:
+    """The images of one split.
+
+    Attributes:
+        images: uint8 `(n, C, H, W)`, resident (a tensor) or lazy; `images[indices]` is a uint8 tensor either way.
+        labels: `(n,)` int64 in `0..num_classes-1`, or None.
+        class_names: name per class; empty without labels.
+        split: train, test or all.
+        identity: what the data set is.
+    """
+
+    images: Images | Tensor = field(repr=False)
+    labels: Tensor | None = field(repr=False)
+    class_names: tuple[str, ...]
+    split: str
+    identity: ImageIdentity
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes there are, or None without labels."""
+        return None if self.labels is None else len(self.class_names)
+
+    @property
+    def resident(self) -> bool:
+        """Whether all images lie in memory."""
+        return isinstance(self.images, Tensor)
+
+
+def seeded_split(count: int, split: str) -> Tensor:
+    """Return the indices of one split of a data set that has none of its own, rising, `(k,)` int64.
+
+    One image in six, drawn once and for all with a fixed seed, is test; the rest is train. So the two never meet,
+    whoever loads them, as long as the data set stays the same.
+
+    Raises:
+        InputError: fewer than six images, which leave nothing to hold out.
+    """
+    if split == "all":
+        return torch.arange(count)
+    held_out = count // TEST_SHARE
+    if not held_out:
+        raise InputError(f"split {split}: {count} images are too few to hold some out; load split all")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(_SPLIT_SEED))
+    return (order[:held_out] if split == "test" else order[held_out:]).sort().values
+
+
+def split_story(count: int) -> str:
+    """Say in words what `seeded_split` does."""
+    held_out = count // TEST_SHARE
+    return f"no split of its own: {held_out} of {count} drawn with a fixed seed are test, the others train"
+
+
+def digest(*parts: bytes | str) -> str:
+    """Return the short SHA-256 of some parts, each told from its neighbours."""
+    sha = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        sha.update(f"{len(data)}:".encode() + data)
+    return sha.hexdigest()[:16]

@@ -1,0 +1,96 @@
+"""What FID needs to know of a data set, in a file."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from image_pipeline.metrics.features import FeatureNetIdentity
+from image_pipeline.metrics.frechet import FeatureMoments
+from pcdiff.atomic import replacing
+from pcdiff.errors import InputError
+
+
+@dataclass(frozen=True)
+class FeatureStatistics:
+    """Mean and covariance of a data set's features.
+
+    Attributes:
+        mean: `(D,)` float64.
+        covariance: `(D, D)` float64, unbiased.
+        count: images; None where a file does not say (pytorch-fid's, EDM's).
+        feature_net: which network; None where a file does not say.
+        dataset: the data set's identity as a dict; None where a file does not say.
+    """
+
+    mean: Tensor = field(repr=False)
+    covariance: Tensor = field(repr=False)
+    count: int | None = None
+    feature_net: FeatureNetIdentity | None = None
+    dataset: dict | None = None
+
+    @classmethod
+    def of(
+        cls, moments: FeatureMoments, feature_net: FeatureNetIdentity, dataset: dict | None
+    ) -> FeatureStatistics:
+        """Return the statistics of summed-up moments."""
+        return cls(moments.mean, moments.covariance(), moments.count, feature_net, dataset)
+
+
+def save_statistics(path: Path | str, statistics: FeatureStatistics) -> None:
+    """Write statistics as `.npz`, whole or not at all.
+
+    The keys `mu` and `sigma` are pytorch-fid's, so its tools read the file too; `about` is JSON.
+
+    Raises:
+        InputError: the name does not end in `.npz`, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise InputError(f"{path}: statistics must end in .npz")
+    net = statistics.feature_net
+    about = {
+        "count": statistics.count,
+        "feature_net": net and net.to_dict(),
+        "dataset": statistics.dataset,
+    }
+    with replacing(path) as draft:
+        np.savez(
+            draft,
+            mu=statistics.mean.numpy(),
+            sigma=statistics.covariance.numpy(),
+            about=np.array(json.dumps(about)),
+        )
+
+
+def load_statistics(path: Path | str) -> FeatureStatistics:
+    """Read what `save_statistics` wrote, or a file of pytorch-fid or EDM (`mu` and `sigma` alone).
+
+    Raises:
+        InputError: it is absent, damaged, or holds no statistics. Nothing in it is executed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no statistics file there")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            mean, covariance = (np.asarray(stored[key], dtype=np.float64) for key in ("mu", "sigma"))
+            about = json.loads(str(stored["about"])) if "about" in stored else {}
+            net = about.get("feature_net")
+            identity = None if net is None else FeatureNetIdentity(net["name"], net["sha256"])
+    except KeyError as error:
+        raise InputError(f"{path}: must hold mu and sigma; {error}") from None
+    except (ValueError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: truncated or no statistics ({reason})") from None
+    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not np.isfinite(covariance).all():
+        raise InputError(f"{path}: mu must be (D,) and sigma (D, D), finite, got {mean.shape}, {covariance.shape}")
+    tensors = torch.from_numpy(mean), torch.from_numpy(covariance)
+    return FeatureStatistics(*tensors, about.get("count"), identity, about.get("dataset"))
