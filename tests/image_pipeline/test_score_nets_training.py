@@ -54,7 +54,7 @@ def test_the_start_says_nothing_yet_every_block_passes_its_input_on(name):
 
 @pytest.mark.parametrize("name", ["ncsn", "ncsnv2", "ddpm", "ncsnpp"])
 def test_a_net_learns_from_its_start(name):
-    """Noise is told from images of one brightness, a task of seconds: the loss falls below its 1 of knowing nothing."""
+    """Noise is told from images of one brightness, in seconds; the loss of a net that says 0 is 1."""
     torch.manual_seed(0)
     net = build_model(name, **SMALL[name])
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2 if name in ("ncsn", "ncsnv2") else 3e-3)
