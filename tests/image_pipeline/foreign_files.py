@@ -1,6 +1,8 @@
 """Checkpoints in the form of score_sde and NCSN, of tiny nets of our own, for the tests of their loaders."""
 
+import copy
 import dataclasses
+import functools
 import os
 
 import numpy as np
@@ -110,6 +112,12 @@ def their_names(net, config):
 
 
 def checkpoint_of(name):
+    """Return a fresh copy of what `_checkpoint_of` made."""
+    return copy.deepcopy(_checkpoint_of(name))
+
+
+@functools.cache
+def _checkpoint_of(name):
     """Return a config, its net, and a checkpoint of it as score_sde saves one; the average is twice the weights."""
     config = config_of(name)
     net = net_of(config)
