@@ -1,7 +1,6 @@
 """The score U-Net of which DDPM's, DDPM++'s and NCSN++'s nets are settings (Song et al., 2021, appendix H)."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -98,73 +97,19 @@ class ScoreUNet(nn.Module):
         self.nf, self.fourier = config.nf, config.embedding_type == "fourier"
         self.multiple = 2 ** (len(config.ch_mult) - 1)
         self.scale_by_sigma = config.scale_by_sigma
-        self.act = act = activation(config.nonlinearity)
-        fir = config.fir_kernel if config.fir else None
-        image_channels, widths = config.num_channels, [config.nf * mult for mult in config.ch_mult]
-        emb_channels, last = 4 * config.nf, len(config.ch_mult) - 1
-        attended = [config.image_size // 2**i in config.attn_resolutions for i in range(len(widths))]
-        shared = {"groups": groups, "rescale": config.skip_rescale, "init_scale": config.init_scale}
-        res_block = partial(
-            ResBlock,
-            emb_channels=emb_channels,
-            act=act,
-            dropout=config.dropout,
-            shortcut_scale=shortcut_scale,
-            **shared,
-        )
-        attention = partial(AttentionBlock, **shared)
-
-        def resampled(kind: type[Downsample] | type[Upsample], channels: int) -> nn.Module:
-            if config.resblock_type == "biggan":
-                return res_block(channels, channels, resample=kind(channels, fir=fir))
-            return kind(channels, channels if config.resamp_with_conv else None, fir)
-
+        self.act = activation(config.nonlinearity)
         if config.scale_by_sigma and not self.fourier:
             self.register_buffer("sigmas", geometric_sigmas(config.sigma_max, config.sigma_min, config.num_scales))
+        parts = _Parts(config, groups, shortcut_scale)
         self.features = FourierFeatures(config.nf, config.fourier_scale) if self.fourier else None
-        self.time = TimeMLP((2 if self.fourier else 1) * config.nf, emb_channels, act)
-        self.stem = conv(image_channels, config.nf)
-
-        self.down = nn.ModuleList()
-        channels, pyramid_channels, skips = config.nf, image_channels, [config.nf]
-        for level, width in enumerate(widths):
-            steps = []
-            for _ in range(config.num_res_blocks):
-                steps.append(Step(res_block(channels, width), attention(width) if attended[level] else None))
-                channels = width
-                skips.append(channels)
-            down = pyramid = None
-            if level != last:
-                down = resampled(Downsample, channels)
-                if config.progressive_input == "input_skip":
-                    pyramid = InputSkip(image_channels, channels, fir, config.progressive_combine)
-                    channels *= 2 if config.progressive_combine == "cat" else 1
-                elif config.progressive_input == "residual":
-                    pyramid = InputResidual(pyramid_channels, channels, fir, config.skip_rescale)
-                    pyramid_channels = channels
-                skips.append(channels)
-            self.down.append(DownLevel(steps, down, pyramid))
-
-        self.middle = Middle(channels, res_block, attention)
-
-        self.up = nn.ModuleList()
-        grown = None  # channels of the output's residual path
-        for level in reversed(range(len(widths))):
-            blocks = []
-            for _ in range(config.num_res_blocks + 1):
-                blocks.append(res_block(channels + skips.pop(), widths[level]))
-                channels = widths[level]
-            pyramid = None
-            if config.progressive == "output_skip":
-                pyramid = OutputSkip(channels, image_channels, fir, act, level == last, config.init_scale)
-            elif config.progressive == "residual":
-                pyramid, grown = OutputResidual(grown, channels, fir, act, config.skip_rescale), channels
-            up = resampled(Upsample, channels) if level else None
-            self.up.append(UpLevel(blocks, attention(channels) if attended[level] else None, pyramid, up))
-
-        says_itself = config.progressive != "output_skip"
+        self.time = TimeMLP((2 if self.fourier else 1) * config.nf, 4 * config.nf, self.act)
+        self.stem = conv(config.num_channels, config.nf)
+        self.down, skips = parts.way_down()
+        self.middle = Middle(skips[-1], parts.res_block, parts.attention)
+        self.up, channels = parts.way_up(skips)
+        says_itself = config.progressive != "output_skip"  # otherwise the levels have said it all
         self.norm = group_norm(channels, groups) if says_itself else None
-        self.head = conv(channels, image_channels, scale=config.init_scale) if says_itself else None
+        self.head = conv(channels, config.num_channels, scale=config.init_scale) if says_itself else None
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """Predict what the denoiser makes of it: noise, or with `scale_by_sigma` the score.
@@ -198,6 +143,84 @@ class ScoreUNet(nn.Module):
         out = told if self.head is None else self.head(self.act(self.norm(h)))
         out = out.to(x.dtype)
         return out if divisor is None else out / divisor.to(x.dtype)[:, None, None, None]
+
+
+class _Parts:
+    """Builds the levels of one net; what all their parts share is said once."""
+
+    def __init__(self, config: NCSNppConfig, groups: int | None, shortcut_scale: float):
+        self.config, self.shortcut_scale = config, shortcut_scale
+        self.act = activation(config.nonlinearity)
+        self.fir = config.fir_kernel if config.fir else None
+        self.widths = [config.nf * mult for mult in config.ch_mult]
+        self.shared = {"groups": groups, "rescale": config.skip_rescale, "init_scale": config.init_scale}
+
+    def res_block(self, channels: int, out_channels: int, resample: nn.Module | None = None) -> ResBlock:
+        return ResBlock(
+            channels,
+            out_channels,
+            emb_channels=4 * self.config.nf,
+            act=self.act,
+            dropout=self.config.dropout,
+            resample=resample,
+            shortcut_scale=self.shortcut_scale,
+            **self.shared,
+        )
+
+    def attention(self, channels: int) -> AttentionBlock:
+        return AttentionBlock(channels, **self.shared)
+
+    def attention_at(self, level: int) -> AttentionBlock | None:
+        attended = self.config.image_size // 2**level in self.config.attn_resolutions
+        return self.attention(self.widths[level]) if attended else None
+
+    def resampled(self, kind: type[Downsample] | type[Upsample], channels: int) -> nn.Module:
+        if self.config.resblock_type == "biggan":
+            return self.res_block(channels, channels, kind(channels, fir=self.fir))
+        return kind(channels, channels if self.config.resamp_with_conv else None, self.fir)
+
+    def way_down(self) -> tuple[nn.ModuleList, list[int]]:
+        """Return the levels, and the channels of all that they leave for the way up."""
+        config, levels = self.config, nn.ModuleList()
+        channels, pyramid_channels, skips = config.nf, config.num_channels, [config.nf]
+        for level, width in enumerate(self.widths):
+            steps = []
+            for _ in range(config.num_res_blocks):
+                steps.append(Step(self.res_block(channels, width), self.attention_at(level)))
+                channels = width
+                skips.append(channels)
+            down = pyramid = None
+            if level < len(self.widths) - 1:
+                down = self.resampled(Downsample, channels)
+                if config.progressive_input == "input_skip":
+                    pyramid = InputSkip(config.num_channels, channels, self.fir, config.progressive_combine)
+                    channels *= 2 if config.progressive_combine == "cat" else 1
+                elif config.progressive_input == "residual":
+                    pyramid = InputResidual(pyramid_channels, channels, self.fir, config.skip_rescale)
+                    pyramid_channels = channels
+                skips.append(channels)
+            levels.append(DownLevel(steps, down, pyramid))
+        return levels, skips
+
+    def way_up(self, skips: list[int]) -> tuple[nn.ModuleList, int]:
+        """Return the levels and the channels of the last; `skips` is what `way_down` gave, and is used up."""
+        config, levels = self.config, nn.ModuleList()
+        channels, grown = skips[-1], None  # grown: channels of the output's residual path
+        for level in reversed(range(len(self.widths))):
+            blocks = []
+            for _ in range(config.num_res_blocks + 1):
+                blocks.append(self.res_block(channels + skips.pop(), self.widths[level]))
+                channels = self.widths[level]
+            pyramid = None
+            if config.progressive == "output_skip":
+                first = level == len(self.widths) - 1
+                pyramid = OutputSkip(channels, config.num_channels, self.fir, self.act, first, config.init_scale)
+            elif config.progressive == "residual":
+                pyramid = OutputResidual(grown, channels, self.fir, self.act, config.skip_rescale)
+                grown = channels
+            up = self.resampled(Upsample, channels) if level else None
+            levels.append(UpLevel(blocks, self.attention_at(level), pyramid, up))
+        return levels, channels
 
 
 def _check(config: NCSNppConfig) -> None:
