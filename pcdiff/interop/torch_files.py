@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import torch
 from pcdiff.errors import InputError
 
 
-def load_without_code(path: Path, *allowed: type) -> Any:
+def load_without_code(path: Path, *allowed: type | tuple[Callable, str]) -> Any:
     """Load a file of tensors and plain containers onto the CPU; refuse everything that could run code.
 
     Args:
         path: a file written by `torch.save`.
-        allowed: harmless classes that may stand in it besides.
+        allowed: harmless classes that may stand in it besides, or what is put in the place of a name:
+            `(callable, "module.name")`.
 
     Raises:
         InputError: it is truncated, damaged, no torch file, or asks for anything else.

@@ -1,0 +1,63 @@
+"""Read other people's configs: nested dicts of plain values, given as such, as JSON text or as a JSON file."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pcdiff.errors import InputError
+
+
+def read_settings(config: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
+    """Return a config as a dict of sections.
+
+    Args:
+        config: the dict, JSON text that starts with `{`, or the path of a JSON file.
+
+    Raises:
+        InputError: there is no such file, or it is no JSON object.
+    """
+    if isinstance(config, Mapping):
+        return config
+    if not isinstance(config, (str, Path)):
+        raise InputError(f"config must be a dict, JSON or a path, got a {type(config).__name__}")
+    text, source = str(config), "config"
+    if not text.lstrip().startswith("{"):
+        source = f"config {config}"
+        try:
+            text = Path(config).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{source} cannot be read: {type(error).__name__}; expected a JSON file") from None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{source} is no JSON: {str(error).splitlines()[0]}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{source} must be a JSON object of sections, got a {type(found).__name__}")
+    return found
+
+
+def setting(settings: Mapping[str, Any], section: str, name: str, *kinds: type) -> Any:
+    """Return one setting.
+
+    Args:
+        settings: the whole config.
+        section: such as `model`.
+        name: such as `sigma_max`.
+        *kinds: what the value may be, anything if none is said; a `float` may be written as an integer.
+
+    Raises:
+        InputError: it is not there, or is of another type.
+    """
+    part = settings.get(section)
+    if not isinstance(part, Mapping) or name not in part:
+        raise InputError(f"config lacks {section}.{name}")
+    value = part[name]
+    if not kinds:
+        return value
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise InputError(f"config: {section}.{name} must be {expected}, got {value!r}")
+    return value

@@ -1,0 +1,72 @@
+"""Instance normalisation++, which keeps what the plain one forgets: how bright a channel is beside the others.
+
+Song & Ermon (2019, appendix A): `gamma (x - mu_c) / sigma_c + gamma alpha (mu_c - m) / v + beta`, where mu_c and
+sigma_c are a channel's own mean and standard deviation and m and v are those of the means over all channels.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def _standardised(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each channel of `x (B, C, H, W)` standardised, and the channels' means `(B, C, 1, 1)` likewise."""
+    means = x.mean(dim=(2, 3), keepdim=True)
+    spread = means.var(dim=1, keepdim=True)
+    return F.instance_norm(x), (means - means.mean(dim=1, keepdim=True)) / (spread + 1e-5).sqrt()
+
+
+class InstanceNormPlus(nn.Module):
+    """Instance normalisation++ that is the same at all noise levels (Song & Ermon, 2020, appendix B).
+
+    Args:
+        channels: C; alpha and gamma start at N(1, 0.02^2), beta at 0.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.alpha, self.gamma = (nn.Parameter(1 + 0.02 * torch.randn(channels)) for _ in range(2))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        """Return `x (B, C, H, W)` normalised; the label is not asked."""
+        h, means = _standardised(x)
+        alpha, gamma, beta = (v[:, None, None] for v in (self.alpha, self.gamma, self.beta))
+        return gamma * (h + alpha * means) + beta
+
+
+class ConditionalInstanceNormPlus(nn.Module):
+    """Instance normalisation++ with alpha, gamma and beta of each noise level (Song & Ermon, 2019, appendix A).
+
+    Args:
+        channels: C.
+        num_scales: L.
+    """
+
+    def __init__(self, channels: int, num_scales: int):
+        super().__init__()
+        self.embed = nn.Embedding(num_scales, 3 * channels)
+        with torch.no_grad():
+            self.embed.weight[:, : 2 * channels].normal_(1, 0.02)
+            self.embed.weight[:, 2 * channels :].zero_()
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        """Return `x (B, C, H, W)` normalised as levels `label (B,)` want it."""
+        h, means = _standardised(x)
+        gamma, alpha, beta = self.embed(label)[:, :, None, None].chunk(3, dim=1)
+        return gamma * (h + alpha * means) + beta
+
+
+class Unnormalised(nn.Module):
+    """No normalisation, where a block would have one: NCSNv2's refine blocks.
+
+    Args:
+        channels: not asked.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        """Return `x`."""
+        return x

@@ -1,0 +1,85 @@
+"""Layers as DDPM starts them, by variance scaling and near zero at the end; group norms; activations by name."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pcdiff.errors import InputError
+
+Activation = Callable[[Tensor], Tensor]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "elu": F.elu,
+    "relu": F.relu,
+    "lrelu": partial(F.leaky_relu, negative_slope=0.2),
+    "swish": F.silu,
+}
+
+
+def activation(name: str) -> Activation:
+    """Return an activation by name.
+
+    Raises:
+        InputError: the name is unknown; the message lists the known ones.
+    """
+    if name not in ACTIVATIONS:
+        raise InputError(f"nonlinearity must be one of {sorted(ACTIVATIONS)}, got {name!r}")
+    return ACTIVATIONS[name]
+
+
+def variance_scaling_(weight: Tensor, scale: float = 1.0) -> Tensor:
+    """Fill a weight `(out, in, ...)` with uniform numbers of variance `2 scale / (fan_in + fan_out)`, in place.
+
+    DDPM's start (Ho et al., 2020, appendix B and their code). Scale 0 stands for 1e-10 there: nothing to speak of,
+    and yet the layers before it get a gradient from the first step on.
+    """
+    receptive = weight[0, 0].numel()
+    fan_average = receptive * (weight.shape[0] + weight.shape[1]) / 2
+    bound = math.sqrt(3 * max(scale, 1e-10) / fan_average)
+    with torch.no_grad():
+        return weight.uniform_(-bound, bound)
+
+
+def conv(
+    in_channels: int,
+    out_channels: int,
+    kernel: int = 3,
+    stride: int = 1,
+    padding: int | None = None,
+    scale: float = 1.0,
+) -> nn.Conv2d:
+    """Build a convolution with DDPM's start, bias 0; its padding keeps the size unless given."""
+    padding = kernel // 2 if padding is None else padding
+    layer = nn.Conv2d(in_channels, out_channels, kernel, stride, padding)
+    variance_scaling_(layer.weight, scale)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def linear(in_features: int, out_features: int, scale: float = 1.0) -> nn.Linear:
+    """Build a linear layer with DDPM's start, bias 0."""
+    layer = nn.Linear(in_features, out_features)
+    variance_scaling_(layer.weight, scale)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
+    """Build a group norm, eps 1e-6.
+
+    Args:
+        channels: of what it normalises.
+        groups: number of groups; NCSN++'s `min(channels // 4, 32)` by default.
+
+    Raises:
+        InputError: the groups do not divide the channels.
+    """
+    groups = min(channels // 4, 32) if groups is None else groups
+    if groups == 0 or channels % groups:
+        wanted = f"multiples of {groups}" if groups else "at least 4"
+        raise InputError(f"nf and ch_mult must give channels that are {wanted} for a group norm, got {channels}")
+    return nn.GroupNorm(groups, channels, eps=1e-6)
