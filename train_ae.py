@@ -44,9 +44,8 @@ def train(config: RunConfig) -> None:
         runs.log.info(announce(clouds.identity))
         trainer = sessions.make_trainer(config, folder, *parts)
         outcome = sessions.fit(config, trainer)
-        if outcome.reason == "interrupted" or distributed.rank() > 0:
-            return
-        score_autoencoder(config, folder, trainer.sampling_model, outcome, identity, given, val.denormalise)
+        if outcome.reason != "interrupted":
+            score_autoencoder(config, folder, trainer.sampling_model, outcome, identity, given, val.denormalise)
 
 
 if __name__ == "__main__":

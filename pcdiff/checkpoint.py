@@ -5,6 +5,7 @@ optimiser's state. The file's metadata carries JSON: the resolved config, the st
 """
 
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,11 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any])
         InputError: the folder cannot be written to or the disk is full.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    checksums = {name: _checksum(tensor) for name, tensor in tensors.items()}
+    header = {"format": FORMAT, "json": json.dumps(metadata), "crc32": json.dumps(checksums)}
     with replacing(path) as draft:
         try:
-            save_file(tensors, draft, metadata={"format": FORMAT, "json": json.dumps(metadata)})
+            save_file(tensors, draft, metadata=header)
         except SafetensorError as error:  # how safetensors reports a full disk
             raise OSError(str(error)) from None
 
@@ -64,11 +67,19 @@ def read(path: Path, prefixes: tuple[str, ...] = ("",)) -> tuple[dict[str, Tenso
         raise InputError(f"{path}: expected a {FORMAT} checkpoint, got format {header.get('format')!r}")
     try:
         metadata = json.loads(header.get("json", ""))
+        checksums = json.loads(header.get("crc32", "{}"))  # checkpoints of the first days have none
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: damaged: its metadata is not JSON ({error}); use another checkpoint") from None
-    if not isinstance(metadata, dict):
+    if not isinstance(metadata, dict) or not isinstance(checksums, dict):
         raise InputError(f"{path}: damaged: its metadata is {metadata!r}, not named facts; use another checkpoint")
+    for name, tensor in tensors.items():
+        if checksums.get(name, _checksum(tensor)) != _checksum(tensor):
+            raise InputError(f"{path}: damaged: {name} is not what was written; use another checkpoint")
     return tensors, metadata
+
+
+def _checksum(tensor: Tensor) -> int:
+    return zlib.crc32(tensor.flatten().view(torch.uint8).numpy())
 
 
 def locate(path: Path, which: str = "auto") -> Path:

@@ -34,7 +34,11 @@ def joined() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    store, number, size = next(dist.rendezvous("env://"))
+    # What a restarted job stores must not be taken for what its dead predecessor did, addresses above all.
+    store = dist.PrefixStore(f"start-{_starts()}", store)
+    dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=_PATIENCE)
     try:
         yield
     finally:
@@ -58,12 +62,16 @@ def world_size() -> int:
 
 def restarted() -> bool:
     """Tell whether `torchrun` has started this job again after a process died (`--max-restarts`)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return _starts() > 0
 
 
 def may_restart() -> bool:
     """Tell whether `torchrun` would start this job again."""
     return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+
+
+def _starts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def gather(value: T) -> list[T]:

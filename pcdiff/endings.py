@@ -1,4 +1,7 @@
-"""What a training script does in the end: sample or reconstruct, picture, score on the validation split."""
+"""What a training script does in the end: sample or reconstruct, picture, score on the validation split.
+
+The processes of a job share the work, and the first one writes.
+"""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -7,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcdiff import distributed
 from pcdiff.config import RunConfig
 from pcdiff.metrics import evaluate, reconstruction_scores, table
 from pcdiff.models import LatentPriorModel, PointCloudModel
 from pcdiff.progress import bar
 from pcdiff.runs import log
-from pcdiff.sampling import reconstruct, sample_all
+from pcdiff.sampling import reconstruct_all, sample_all
 from pcdiff.sessions import keep_clouds, keep_results
 from pcdiff.training import Outcome
 
@@ -32,8 +36,10 @@ def score_generator(
         chain = {"flexibility": config.flexibility, "progress": progress}
         shown = sample_all(model, config.num_samples, config.sample_points, config.seed, **chain)
         scored = sample_all(model, len(reference), num_points, config.seed, **chain)
-    keep_clouds(folder, "samples", shown, f"samples: {dataset['name']}, step {outcome.step}")
     results = evaluate(samples=scored, reference=reference, num_points=num_points, emd=False)
+    if distributed.rank() > 0:
+        return
+    keep_clouds(folder, "samples", shown, f"samples: {dataset['name']}, step {outcome.step}")
     keep_results(folder, results, dataset, config, outcome)
     log.info("%s\nscore the test split with: python evaluate.py --run %s", table(results), folder)
 
@@ -51,12 +57,14 @@ def score_autoencoder(
     model.eval()
     with bar("reconstructing", "step") as progress:
         chain = {"flexibility": config.flexibility, "progress": progress}
-        made = torch.cat(list(reconstruct(model, given, given.shape[1], config.seed, **chain)))
+        made = reconstruct_all(model, given, given.shape[1], config.seed, **chain)
+    there, indices = {"reconstructions": made, "reference": given}, range(len(given))
+    results = reconstruction_scores(**{k: denormalise(v, indices) for k, v in there.items()}, emd=False)
+    if distributed.rank() > 0:
+        return
     pairs = torch.stack([given, made], dim=1).flatten(0, 1)[: 2 * config.num_samples]
     title = f"input and reconstruction in turn: {dataset['name']}, step {outcome.step}"
     keep_clouds(folder, "samples", made, title, pictured=pairs)
-    there, indices = {"reconstructions": made, "reference": given}, range(len(given))
-    results = reconstruction_scores(**{k: denormalise(v, indices) for k, v in there.items()}, emd=False)
     keep_results(folder, results, dataset, config, outcome)
     scores = results["scores"]
     log.info("scores on val: %s\nscore the test split with: python evaluate.py --run %s", scores, folder)

@@ -1,14 +1,16 @@
 """Draw, decode or reconstruct many clouds with a trained model, in chunks that do not depend on one another."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pcdiff import rng
 from pcdiff.diffusion import SamplingReport
 from pcdiff.models import LatentPriorModel, PointCloudModel
+from pcdiff.work import Work
 
 CHUNK = 32
 """Clouds drawn at once; chunk k has its own random stream, so that a stopped job goes on with the next."""
@@ -162,5 +164,24 @@ def decoding_generator(model: PointCloudModel, seed: int, k: int) -> torch.Gener
 
 
 def sample_all(model: LatentPriorModel, num_samples: int, num_points: int, seed: int, **options: Any) -> Tensor:
-    """Return all of `generate`'s clouds `(num_samples, num_points, 3)`."""
-    return torch.cat(list(generate(model, num_samples, num_points, seed, **options)))
+    """Return all of `generate`'s clouds `(num_samples, num_points, 3)`; the processes of a job share the chunks."""
+
+    def draw(k: int) -> tuple[np.ndarray]:
+        count = min(CHUNK, num_samples - k * CHUNK)
+        return (draw_chunk(model, k, num_points, seed, count=count, **options).numpy(),)
+
+    return _joined(draw, num_samples)
+
+
+def reconstruct_all(model: PointCloudModel, clouds: Tensor, num_points: int, seed: int, **options: Any) -> Tensor:
+    """Return all of `reconstruct`'s clouds `(n, num_points, 3)`; the processes of a job share the chunks."""
+
+    def draw(k: int) -> tuple[np.ndarray]:
+        return (reconstruct_chunk(model, clouds, k, num_points, seed, **options).numpy(),)
+
+    return _joined(draw, len(clouds))
+
+
+def _joined(draw: Callable[[int], tuple[np.ndarray]], count: int) -> Tensor:
+    made = Work().map("chunks", range(chunks(count)), draw)
+    return torch.cat([torch.from_numpy(chunk) for (chunk,) in made])

@@ -1,14 +1,16 @@
-"""Validation during training, by the scores that count in the end. Never on the test split."""
+"""Validation during training, by the scores that count in the end. Never on the test split.
+
+The processes of a job share the work, so all of them must validate.
+"""
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from pcdiff.metrics import generation_scores, get_protocol
 from pcdiff.ops import chamfer
-from pcdiff.sampling import reconstruct, sample_all
+from pcdiff.sampling import reconstruct_all, sample_all
 
 _SHOWN = 4
 
@@ -63,8 +65,8 @@ class AutoencoderValidation:
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Return the mean squared Chamfer distance as `CD` and `score`."""
-        chunks = reconstruct(model, self.clouds, self.clouds.shape[1], self.seed, flexibility=self.flexibility)
-        self.made = torch.cat(list(chunks))
+        points = self.clouds.shape[1]
+        self.made = reconstruct_all(model, self.clouds, points, self.seed, flexibility=self.flexibility)
         distance = float(chamfer(self.made, self.clouds).mean())
         return {"CD": distance, "score": distance}
 

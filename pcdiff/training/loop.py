@@ -331,17 +331,14 @@ class Trainer:
         )
 
     def _validate(self, validate: Validation, scalars: Scalars) -> None:
-        """Score on the first process, and tell the others."""
-        scores = None
-        if distributed.rank() == 0:
-            model = self.sampling_model
-            training = model.training
-            model.eval()
-            scores = validate(model)
-            model.train(training)
-            scalars.add(self.step, "val", scores)
-            scalars.show(validate.show, self.step)
-        scores = distributed.broadcast(scores)
+        """Score the model, on all processes together; keep it if it is the best so far."""
+        model = self.sampling_model
+        training = model.training
+        model.eval()
+        scores = distributed.broadcast(validate(model))
+        model.train(training)
+        scalars.add(self.step, "val", scores)
+        scalars.show(validate.show, self.step)
         self.stale += 1
         if self.best is None or scores["score"] < self.best["score"]:
             self.best, self.stale = {**scores, "step": self.step}, 0

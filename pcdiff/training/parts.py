@@ -1,5 +1,6 @@
 """How a batch is cut up among processes, and within one, such that its loss and gradient stay the same."""
 
+import inspect
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,6 +11,10 @@ from torch.nn.parallel import DistributedDataParallel
 from pcdiff import distributed
 from pcdiff.errors import InputError
 from pcdiff.synced_norm import synchronise
+
+# Buffers are alike on all processes already. torch 2.13 renamed the option that says so.
+_NAMES = inspect.signature(DistributedDataParallel).parameters
+_LEAVE_BUFFERS = {"forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers": False}
 
 
 class _Loss(nn.Module):
@@ -60,7 +65,7 @@ class Parts:
             synchronise(model, device)
             devices = [device.index] if device.type == "cuda" else None
             self._loss = DistributedDataParallel(
-                self._loss, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+                self._loss, device_ids=devices, gradient_as_bucket_view=True, **_LEAVE_BUFFERS
             )
 
     def terms(self, batch: Any, draws: dict[str, Tensor], part: int) -> dict[str, Tensor]:

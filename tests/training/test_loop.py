@@ -1,66 +1,15 @@
 """The training loop: averages, limits, validation, divergence, and what it refuses to go on from."""
 
-import math
 import os
 import signal
 
 import pytest
 import torch
-from torch import nn
+from small_training import Line, Scores, batches, last, trainer
 
 from pcdiff import checkpoint, devices
-from pcdiff.config import TrainConfig
 from pcdiff.errors import InputError
-from pcdiff.training import ExponentialMovingAverage, Trainer, TrainingDiverged, interruptible
-
-METADATA = {"dataset": {"name": "made up", "fingerprint": "f"}}
-
-
-class Line(nn.Module):
-    """Fits a slope; `poison` makes its loss NaN at one call."""
-
-    def __init__(self, poison=None):
-        super().__init__()
-        self.slope = nn.Parameter(torch.zeros(1))
-        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
-        self.calls, self.poison = 0, poison
-
-    def draw(self, x, count, generator):
-        return {"noise": torch.randn(count, *x.shape[1:], generator=generator)}
-
-    def loss_terms(self, x, noise):
-        self.calls += 1
-        self.seen += 1
-        loss = (self.slope * x - 2 * x - 0.01 * noise).square().mean()
-        return {"loss": loss * math.nan if self.calls == self.poison else loss}
-
-
-class Scores:
-    """Returns given scores in turn and notes what was asked."""
-
-    def __init__(self, *scores):
-        self.scores, self.modes, self.shown = list(scores), [], []
-
-    def __call__(self, model):
-        self.modes.append(model.training)
-        return {"score": self.scores[len(self.modes) - 1]}
-
-    def show(self, writer, step):
-        self.shown.append(step)
-
-
-def trainer(folder, model=None, validate=None, seed=0, **config):
-    defaults = {"max_iters": 10, "batch_size": 4, "lr": 0.1, "log_every": 1, "save_every": 4, "val_every": 0}
-    settings = TrainConfig(**defaults | config)
-
-    def batches(step, rows):
-        return torch.full((4, 1), 1.0 + step % 3)[rows]
-
-    return Trainer(model or Line(), batches, settings, folder, dict(METADATA), seed, torch.device("cpu"), validate)
-
-
-def last(folder):
-    return checkpoint.read(folder / "checkpoints" / "last.safetensors")
+from pcdiff.training import ExponentialMovingAverage, TrainingDiverged, interruptible
 
 
 def test_it_learns_and_reports(tmp_path):
@@ -142,6 +91,55 @@ def test_divergence_stops_and_leaves_the_last_checkpoint(tmp_path, poisoned):
     tensors, metadata = last(tmp_path)
     assert metadata["step"] == 4
     assert all(v.isfinite().all() for v in tensors.values() if v.is_floating_point())
+    kept, facts = checkpoint.read(tmp_path / f"nonfinite-step-{poisoned}-rank-0.safetensors")
+    assert facts == {"step": poisoned, "not_finite": ["loss", "gradient_norm"]}
+    assert torch.equal(kept["batch"], batches(poisoned - 1, slice(None)))
+    assert kept["noise"].shape == kept["batch"].shape
+
+
+def test_bad_steps_may_be_skipped_and_are_counted(tmp_path):
+    t = trainer(tmp_path, Line(poison=6), nonfinite="skip", ema_decay=0.5)
+    t.train_step()
+    for _ in range(4):
+        t.train_step()
+    before, average = t.model.slope.item(), t.ema.model.slope.item()
+    t.train_step()  # the bad one
+    assert t.model.slope.item() == before
+    assert torch.isfinite(t.model.last)
+    assert average != t.ema.model.slope.item()
+    assert all(v.isfinite().all() for v in t.ema.model.state_dict().values())
+    outcome = t.fit()
+    assert outcome.skipped == 1
+    assert t.model.slope.item() != before
+
+
+def test_a_model_is_trained_in_fp16_by_scaled_losses(tmp_path):
+    t = trainer(tmp_path, precision="fp16", max_iters=200)
+    t.fit()
+    assert t.scaler.get_scale() > 1
+    assert float(t.model.slope.detach()) == pytest.approx(2, abs=0.05)
+    again = trainer(tmp_path, precision="fp16", max_iters=200)
+    again.restore()
+    assert again.scaler.state_dict() == t.scaler.state_dict()
+
+
+def test_training_stops_when_validations_bring_nothing(tmp_path):
+    scores = Scores(3.0, 2.0, 2.5, 2.0, 1.0)
+    outcome = trainer(tmp_path, validate=scores, max_iters=50, val_every=2, patience=2).fit()
+    assert (outcome.reason, outcome.step, outcome.best["step"]) == ("no progress", 8, 4)
+    assert last(tmp_path)[1]["step"] == 8
+    more = trainer(tmp_path, validate=Scores(1.0, 1.5, 1.5), max_iters=50, val_every=2, patience=2)
+    more.restore()
+    assert more.stale == 2
+    assert more.fit().best == {"score": 1.0, "step": 10}
+
+
+def test_checkpoints_come_by_minutes_too(tmp_path):
+    t = trainer(tmp_path, max_iters=3, save_every=1000, save_minutes=1e-9)
+    saved = []
+    t.save = lambda: saved.append(t.step)
+    t.fit()
+    assert saved == [1, 2, 3]
 
 
 def test_a_failing_validation_loses_no_step(tmp_path):
@@ -169,14 +167,15 @@ def test_another_data_set_cannot_be_resumed_but_a_renamed_one_can(tmp_path):
         other.restore()
 
 
-def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch, caplog):
     trainer(tmp_path, max_iters=4).fit()
     before = (tmp_path / "checkpoints" / "last.safetensors").read_bytes()
     monkeypatch.setattr(
         "pcdiff.checkpoint.save_file", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space"))
     )
     with pytest.raises(InputError, match="No space"):
-        trainer(tmp_path, max_iters=4).fit()
+        trainer(tmp_path, max_iters=9).fit()
+    assert caplog.text.count("the training goes on and tries again") == 2  # steps 4 and 8; step 9 is the last
     assert (tmp_path / "checkpoints" / "last.safetensors").read_bytes() == before
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["last.safetensors"]
 

@@ -1,0 +1,88 @@
+"""Which checkpoints stay, and which is gone back to where one is damaged."""
+
+import os
+
+import pytest
+import torch
+from small_training import last, trainer
+
+from pcdiff.errors import InputError
+from pcdiff.training import Keeper
+
+
+def save(keeper, step):
+    keeper.save({"model.w": torch.full((3,), float(step))}, {"step": step})
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_the_last_ones_stay(keep, tmp_path):
+    keeper = Keeper(tmp_path, keep)
+    for step in (5, 10, 15, 20, 20):
+        save(keeper, step)
+    older = [f"step-{step:08d}.safetensors" for step in (10, 15)[3 - keep :]]
+    assert names(tmp_path) == sorted(["last.safetensors", *older])
+    path, tensors, metadata = Keeper(tmp_path, keep).newest()
+    assert (path.name, metadata["step"], float(tensors["model.w"][0])) == ("last.safetensors", 20, 20)
+
+
+def test_without_links_the_file_moves(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", lambda *paths: (_ for _ in ()).throw(OSError(95, "not supported")))
+    keeper = Keeper(tmp_path)
+    save(keeper, 1)
+    save(keeper, 2)
+    assert names(tmp_path) == ["last.safetensors", "step-00000001.safetensors"]
+
+
+def test_truncated_at_every_kilobyte_it_goes_back_and_says_so(tmp_path, caplog):
+    keeper = Keeper(tmp_path)
+    for step in (1, 2):
+        keeper.save({"model.w": torch.randn(4000)}, {"step": step})
+    whole = keeper.path("last").read_bytes()
+    for size in range(0, len(whole), 1024):
+        caplog.clear()
+        keeper.path("last").write_bytes(whole[:size])
+        path, _, metadata = Keeper(tmp_path).newest()
+        assert (path.name, metadata["step"]) == ("step-00000001.safetensors", 1)
+        assert "last.safetensors: truncated" in caplog.text
+        assert "going back to" in caplog.text
+
+
+def test_a_flipped_bit_is_damage_too(tmp_path, caplog):
+    keeper = Keeper(tmp_path)
+    save(keeper, 1)
+    save(keeper, 2)
+    content = bytearray(keeper.path("last").read_bytes())
+    content[-3] ^= 1
+    keeper.path("last").write_bytes(content)
+    assert Keeper(tmp_path).newest()[2]["step"] == 1
+    assert "damaged: model.w is not what was written" in caplog.text
+
+
+def test_where_all_are_damaged_the_first_is_named(tmp_path):
+    keeper = Keeper(tmp_path)
+    for step in (1, 2):
+        save(keeper, step)
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"last\.safetensors: truncated"):
+        keeper.newest()
+    with pytest.raises(InputError, match="no such checkpoint"):
+        Keeper(tmp_path / "nothing").newest()
+
+
+def test_a_run_that_went_back_ends_as_if_nothing_had_happened(tmp_path):
+    trainer(tmp_path / "whole", max_iters=12).fit()
+    trainer(tmp_path / "damaged", max_iters=8).fit()
+    file = tmp_path / "damaged" / "checkpoints" / "last.safetensors"
+    file.write_bytes(file.read_bytes()[:-5])
+    again = trainer(tmp_path / "damaged", max_iters=12)
+    again.restore()
+    assert again.step == 4
+    again.fit()
+    whole, damaged = last(tmp_path / "whole")[0], last(tmp_path / "damaged")[0]
+    assert all(torch.equal(whole[k], damaged[k]) for k in whole)
+    assert names(tmp_path / "damaged" / "checkpoints") == ["last.safetensors", "step-00000008.safetensors"]
