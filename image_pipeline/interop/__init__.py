@@ -1,0 +1,1 @@
+"""Image checkpoints of other projects, opened without running any code in them."""
