@@ -16,8 +16,8 @@ CHANNEL_MULTS = {
     32: (1, 2, 2, 2),
 }
 _COMMON = (
-    "image_size in_channels num_res_blocks dropout channel_mult num_heads num_head_channels num_heads_upsample \
-attention_resolutions use_scale_shift_norm resblock_updown use_new_attention_order use_checkpoint use_fp16"
+    "image_size in_channels num_res_blocks dropout channel_mult num_heads num_head_channels num_heads_upsample "
+    "attention_resolutions use_scale_shift_norm resblock_updown use_new_attention_order use_checkpoint use_fp16"
 )
 CONSTRUCTOR = set(f"{_COMMON} model_channels out_channels conv_resample dims num_classes".split())
 SCRIPT = set(f"{_COMMON} num_channels class_cond".split())
@@ -197,12 +197,10 @@ def process(config: Mapping[str, Any]) -> DiscreteProcess:
         chain = DiscreteProcess(cosine_betas(steps))
     else:
         raise InputError(f"noise_schedule must be 'linear' or 'cosine', got {schedule!r}")
-    spacing = config.get("timestep_respacing") or ""
-    if not spacing:
-        return chain
-    return chain.respaced(
-        spaced_times(steps, ",".join(map(str, spacing)) if isinstance(spacing, list) else spacing)
-    )
+    spacing = config.get("timestep_respacing")
+    if isinstance(spacing, list):
+        spacing = ",".join(map(str, spacing))
+    return chain.respaced(spaced_times(steps, spacing)) if spacing else chain
 
 
 def time_input(config: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ class ClassifierConfig(UNetConfig):
     """
 
     pool: str = "attention"
-    """`attention` (over all positions), `adaptive` (their mean), `spatial` or `spatial_v2` (means at all levels)."""
+    """`attention` (over positions), `adaptive` (their mean), `spatial` or `spatial_v2` (means at all levels)."""
     image_size: int = 64
     """Size of every dimension; the attention pool learns an embedding of each position."""
 

@@ -50,7 +50,7 @@ def test_unets(golden, monkeypatch):
 
 
 def test_unets_as_denoisers(golden):
-    """Step k of ADM, counted from 0, is time k + 1; with a learned variance the net's second half is the variance's."""
+    """Step k of ADM, counted from 0, is time k + 1; with a learned variance the net's second half is for it."""
     for path in files(golden, "guided_*.pt", "improved_*.pt"):
         io = arrays(path.with_name(f"{path.stem}_io.npz"))
         model = adm.load(path, path.with_suffix(".json"))
