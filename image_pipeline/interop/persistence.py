@@ -96,19 +96,13 @@ class _Reader(pickle.Unpickler):
             "torch._utils._rebuild_tensor_v2": lambda *args: _tensor(*args),
             "torch._utils._rebuild_parameter": lambda data, *_: _checked(data, Tensor),
             "torch.storage._load_from_bytes": lambda data: _storage(data),
-            "torch.Size": lambda *args: tuple(*args),
             "collections.OrderedDict": type("OrderedDict", (dict,), {}),
             "dnnlib.util.EasyDict": type("EasyDict", (dict,), {}),
             "builtins.set": lambda items=(): set(items),
             "numpy.dtype": lambda code, *_: _NumberType(code),
-            "numpy.ndarray": _Unread,
+            "numpy.core.multiarray.scalar": lambda kind, data: _number(kind, data),
+            "numpy._core.multiarray.scalar": lambda kind, data: _number(kind, data),  # since numpy 2.0
         }
-        for home in ("numpy.core", "numpy._core"):  # numpy moved it in 2.0
-            self._known |= {
-                f"{home}.multiarray._reconstruct": lambda *_: _Unread(),
-                f"{home}.numeric._frombuffer": lambda *_: _Unread(),
-                f"{home}.multiarray.scalar": lambda kind, data: _number(kind, data),
-            }
 
     def find_class(self, module: str, name: str) -> Any:
         """Return our own stand-in for a name, or refuse."""
@@ -116,13 +110,6 @@ class _Reader(pickle.Unpickler):
         if known is None:
             raise InputError(f"refused to open: it asks for {module}.{name}, which could run code")
         return known
-
-
-class _Unread:
-    """An array of numpy's, which no network needs."""
-
-    def __setstate__(self, state: Any) -> None:
-        """Let it go."""
 
 
 class _NumberType:
