@@ -118,6 +118,13 @@ def save(model: Imported, folder: str | Path) -> None:
         config = skip_json(net.config, size)
     elif isinstance(net, UNet):
         config, pipeline = plain_json(net.config, size), "DDPMPipeline"
+        groups = {m.num_groups for m in net.modules() if isinstance(m, nn.GroupNorm)} - {
+            config["attn_norm_num_groups"]
+        }
+        if not groups <= {net.config.norm_groups}:
+            raise InputError(
+                f"diffusers cannot express this net: norms must have equal groups, got {sorted(groups)}"
+            )
     else:
         raise InputError(f"diffusers needs a UNet, or a SongUNet told the noise level; got {type(net).__name__}")
     scheduler = scheduler_json(model.denoiser)

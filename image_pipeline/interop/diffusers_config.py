@@ -193,8 +193,8 @@ def plain_json(config: UNetConfig, sample_size: int | None) -> dict[str, Any]:
         "downsample must be 'conv' or 'resblock'": "pool" in map(config.downsample_at, levels),
         "upsample must be 'conv' or 'resblock'": "nearest" in map(config.upsample_at, levels),
         "levels with attention must all be left alike": len(used_down) > 1 or len(used_up) > 1,
-        "middle_norm_groups must be 0 or positive with scale_shift_norm, positive or None without": (
-            config.scale_shift_norm == (config.middle_norm_groups is None)
+        "middle_norm_groups must not be 0 without scale_shift_norm": (
+            not config.scale_shift_norm and config.middle_norm_groups == 0
         ),
     }
     for reason, applies in refusals.items():
@@ -228,11 +228,18 @@ def plain_json(config: UNetConfig, sample_size: int | None) -> dict[str, Any]:
         "dropout": config.dropout,
         "attention_head_dim": _head_dim(config),
         "norm_num_groups": config.norm_groups,
-        "attn_norm_num_groups": config.middle_norm_groups or None,
+        "attn_norm_num_groups": _middle_groups(config),
         "norm_eps": config.norm_eps,
         "resnet_time_scale_shift": "scale_shift" if config.scale_shift_norm else "default",
         "num_class_embeds": config.num_classes + config.null_class if config.num_classes else None,
     }
+
+
+def _middle_groups(config: UNetConfig) -> int | None:
+    if config.middle_norm_groups is None:
+        # where the embedding scales and shifts, diffusers leaves this norm out unless its groups are given
+        return config.norm_groups if config.scale_shift_norm else None
+    return config.middle_norm_groups or None
 
 
 def _head_dim(config: UNetConfig) -> int | None:
