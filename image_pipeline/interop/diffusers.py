@@ -118,13 +118,7 @@ def save(model: Imported, folder: str | Path) -> None:
         config = skip_json(net.config, size)
     elif isinstance(net, UNet):
         config, pipeline = plain_json(net.config, size), "DDPMPipeline"
-        groups = {m.num_groups for m in net.modules() if isinstance(m, nn.GroupNorm)} - {
-            config["attn_norm_num_groups"]
-        }
-        if not groups <= {net.config.norm_groups}:
-            raise InputError(
-                f"diffusers cannot express this net: norms must have equal groups, got {sorted(groups)}"
-            )
+        _check_groups(net)
     else:
         raise InputError(f"diffusers needs a UNet, or a SongUNet told the noise level; got {type(net).__name__}")
     scheduler = scheduler_json(model.denoiser)
@@ -144,6 +138,15 @@ def save(model: Imported, folder: str | Path) -> None:
     index = {"_class_name": pipeline, **version, "scheduler": ["diffusers", scheduler["_class_name"]]}
     # last: a folder is a pipeline when the rest is there
     write_json(folder / "model_index.json", {**index, "unet": ["diffusers", "UNet2DModel"]})
+
+
+def _check_groups(net: UNet) -> None:
+    apart = net.middle.attentions[0].norm  # has its own setting
+    norms = [module for module in net.modules() if isinstance(module, nn.GroupNorm) and module is not apart]
+    groups = {module.num_groups for module in norms}
+    if groups != {net.config.norm_groups}:
+        wanted = f"norms must all have {net.config.norm_groups} groups"
+        raise InputError(f"diffusers cannot express this net: {wanted}, got {sorted(groups)}")
 
 
 def _image_shape(size: int | list[int] | None, channels: int) -> tuple[int, int, int] | None:

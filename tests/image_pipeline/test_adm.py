@@ -137,7 +137,7 @@ def test_classifiers_come_back(tmp_path, pool):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_channels": 16}, r"shapes do not fit the config: .* \(8, 3, 3, 3\) for \(16, 3, 3, 3\)"),
+        ({"model_channels": 4}, r"shapes do not fit the config: .* \(8, 3, 3, 3\) for \(4, 3, 3, 3\)"),
         ({"num_res_blocks": 2}, r"left over: \['input_blocks.*\], missing: \['input_blocks"),
         ({"num_classes": None}, r"left over: \['label_emb.weight'\], missing: \[\]"),
         ({"widht": 3}, r"unknown settings \['widht'\]; known are"),

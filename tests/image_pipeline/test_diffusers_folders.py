@@ -213,7 +213,7 @@ def test_damaged_folders(tmp_path):
         ({"upsample": "nearest"}, "upsample must be 'conv' or 'resblock'"),
         ({"channel_mult": (2, 2)}, "channel_mult must start with 1"),
         ({"middle_norm_groups": 0}, "middle_norm_groups must not be 0 without scale_shift_norm"),
-        ({"norm_min_channels": 4}, r"norms must have equal groups, got \[2, 4\]"),
+        ({"norm_min_channels": 4}, r"norms must all have 4 groups, got \[2, 4\]"),
         ({"attention_factors": (1, 2), "num_heads": 2}, "heads must have one width, got"),
     ],
 )
