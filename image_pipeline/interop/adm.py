@@ -71,7 +71,7 @@ def load(path: str | Path, config: Mapping[str, Any] | str | Path) -> Imported:
             adm_config.time_input(settings),
             adm_config.variance(settings, learned),
         )
-    except (InputError, TypeError) as error:
+    except (InputError, TypeError, ArithmeticError) as error:
         raise InputError(f"{name}: {error}") from None
     _fill(net, weights, _unet_modules(net), settings, path)
     size = settings.get("image_size", 64 if adm_config.is_script(settings) else None)
@@ -101,7 +101,7 @@ def load_classifier(path: str | Path, config: Mapping[str, Any] | str | Path) ->
     weights = read_state_dict(path)
     try:
         net = EncoderClassifier(adm_config.classifier_config(settings))
-    except (InputError, TypeError) as error:
+    except (InputError, TypeError, ArithmeticError) as error:
         raise InputError(f"{name}: {error}") from None
     _fill(net, weights, _classifier_modules(net), settings, path)
     return net

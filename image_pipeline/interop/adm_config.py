@@ -200,7 +200,7 @@ def process(config: Mapping[str, Any]) -> DiscreteProcess:
     spacing = config.get("timestep_respacing")
     if isinstance(spacing, list):
         spacing = ",".join(map(str, spacing))
-    return chain.respaced(spaced_times(steps, spacing)) if spacing else chain
+    return chain.respaced(spaced_times(steps, str(spacing))) if spacing else chain
 
 
 def time_input(config: Mapping[str, Any]) -> str:

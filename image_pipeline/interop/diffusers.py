@@ -66,7 +66,7 @@ def load(folder: str | Path, scheduler: Mapping[str, Any] | None = None) -> Impo
         config = net_config(settings)
         told_sigma = isinstance(config, SongUNetConfig)
         net = SongUNet(config) if told_sigma else UNet(config)
-    except (InputError, TypeError, KeyError) as error:
+    except (InputError, TypeError, KeyError, ArithmeticError) as error:
         raise InputError(f"{config_path}: {error}") from None
     path, weights = _read_weights(model)
     fill(net, translate(net, weights, _names(net), str(path)))
@@ -81,7 +81,7 @@ def load(folder: str | Path, scheduler: Mapping[str, Any] | None = None) -> Impo
         raise InputError(f"{where}: {scheduler.get('_class_name')} does not fit a net told {told}")
     try:
         built = denoiser(SigmaLabel(net) if told_sigma else net, scheduler)
-    except (InputError, TypeError) as error:
+    except (InputError, TypeError, ArithmeticError) as error:
         raise InputError(f"{where}: {error}") from None
     return Imported(
         built.eval(),

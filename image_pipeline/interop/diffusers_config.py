@@ -51,6 +51,18 @@ PLAIN = {
     "up": ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"),
 }
 SKIP = {"down": ("SkipDownBlock2D", "AttnSkipDownBlock2D"), "up": ("SkipUpBlock2D", "AttnSkipUpBlock2D")}
+# what our nets of skip blocks must be, for diffusers has no other
+SKIP_ONLY = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "noise_mult": 2,
+    "embedding": "fourier",
+    "encoder": "skip",
+    "decoder": "skip",
+    "resample_filter": (1, 3, 3, 1),
+    "num_classes": None,
+    "attention_norm_groups": 32,
+}
 _RESAMPLING = {"conv": "conv", "resnet": "resblock", None: "conv"}
 
 
@@ -159,20 +171,15 @@ def _skip(config: Mapping[str, Any]) -> SongUNetConfig:
     if rest:
         raise InputError(f"time_embedding_dim must be a multiple of {widths[0]}, got {embed_dim}")
     return SongUNetConfig(
+        **SKIP_ONLY,
         model_channels=widths[0],
         channel_mult=tuple(width / widths[0] for width in widths),
         embed_mult=embed_mult,
-        noise_mult=2,
         num_blocks=config["layers_per_block"],
         attention_factors=down,
         num_head_channels=config["attention_head_dim"],
         dropout=config["dropout"],
-        embedding="fourier",
-        encoder="skip",
-        decoder="skip",
-        resample_filter=(1, 3, 3, 1),
         norm_eps=config["norm_eps"],
-        attention_norm_groups=32,
         middle_divisor=config["mid_block_scale_factor"],
     )
 
@@ -265,8 +272,7 @@ def skip_json(config: SongUNetConfig, sample_size: int | None) -> dict[str, Any]
     Raises:
         InputError: diffusers cannot express it.
     """
-    fixed = _skip_needs()
-    for name, value in fixed.items():
+    for name, value in SKIP_ONLY.items():
         if getattr(config, name) != value:
             raise InputError(f"diffusers cannot express this net: {name} must be {value!r}")
     attends = [2**level in config.attention_factors for level in range(len(config.channels))]
@@ -284,18 +290,4 @@ def skip_json(config: SongUNetConfig, sample_size: int | None) -> dict[str, Any]
         "attention_head_dim": config.num_head_channels,
         "norm_num_groups": None,
         "norm_eps": config.norm_eps,
-    }
-
-
-def _skip_needs() -> dict[str, Any]:
-    return {
-        "in_channels": 3,
-        "out_channels": 3,
-        "noise_mult": 2,
-        "embedding": "fourier",
-        "encoder": "skip",
-        "decoder": "skip",
-        "resample_filter": (1, 3, 3, 1),
-        "num_classes": None,
-        "attention_norm_groups": 32,
     }

@@ -144,6 +144,7 @@ def test_classifiers_come_back(tmp_path, pool):
         ({"attention_resolutions": None}, "attention_resolutions is needed"),
         ({"channel_mult": "1;2"}, "channel_mult must be numbers"),
         ({"noise_schedule": "sigmoid"}, "noise_schedule must be 'linear' or 'cosine', got 'sigmoid'"),
+        ({"timestep_respacing": 2000}, "spacing '2000' asks for 2000 of the 1000 steps"),
         ({"timestep_respacing": "fast"}, "spacing must be like 'ddim25'"),
         ({"learn_sigma": False}, "learn_sigma False with 3 and 6 channels"),
         ({"dims": 3}, "dims must be 1 or 2, got 3"),

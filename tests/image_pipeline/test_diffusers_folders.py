@@ -157,6 +157,7 @@ def test_old_attention_names_and_pickled_weights(tmp_path):
         ({"downsample_padding": 2}, "downsample_padding must be 0 or 1, got 2"),
         ({"resnet_time_scale_shift": "spatial"}, "resnet_time_scale_shift must be 'default' or 'scale_shift'"),
         ({"block_out_channels": [8, 12]}, "shapes do not fit the config"),
+        ({"block_out_channels": [0, 8]}, "division by zero"),
         ({"layers_per_block": 2}, r"left over: \[\], missing: \['down_blocks"),
         ({"norm_num_groups": 5}, "8 channels cannot be normalised in 5 equal groups"),
     ],
