@@ -171,8 +171,8 @@ def test_configs_are_plain_json_and_frozen(net):
 
 
 def test_names_and_fields_that_are_not_there():
-    with pytest.raises(InputError, match=r"name must be one of \[.*'ncsnpp'.*\], got 'unet'"):
-        build_model("unet")
+    with pytest.raises(InputError, match=r"name must be one of \[.*'ncsnpp'.*\], got 'vit'"):
+        build_model("vit")
     with pytest.raises(InputError, match=r"config of ncsn: unknown fields \['width'\]"):
         build_model("ncsn", width=3)
     with pytest.raises(InputError, match="config of ddpm: nf must be int, got '32'"):

@@ -1,0 +1,136 @@
+"""DDPM++ and NCSN++ as Karras et al. and diffusers build them."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from image_pipeline.models.song_config import SongUNetConfig
+from image_pipeline.models.song_levels import DownLevel, UpLevel, residual_block, self_attention
+from pcdiff.errors import InputError
+from pcdiff.nets.attention import SelfAttention
+from pcdiff.nets.time_embedding import sinusoidal, time_mlp
+from pcdiff.nets.unet_blocks import ResBlock, conv
+
+
+class SongUNet(nn.Module):
+    """DDPM++ or NCSN++ (Song et al., 2021, appendix H).
+
+    Args:
+        config: what to build.
+
+    Raises:
+        InputError: channels do not divide into groups or heads.
+
+    Example:
+        >>> net = SongUNet(SongUNetConfig(model_channels=32, embedding="fourier", noise_mult=2, encoder="residual"))
+        >>> net(torch.randn(4, 3, 32, 32), torch.rand(4)).shape
+        torch.Size([4, 3, 32, 32])
+    """
+
+    Config = SongUNetConfig
+
+    def __init__(self, config: SongUNetConfig):
+        super().__init__()
+        self.config = config
+        noise_dim = config.noise_mult * config.model_channels
+        if config.embedding == "fourier":
+            # drawn once, never trained (Tancik et al., 2020); 16 is the scale of Song et al.
+            self.register_buffer("frequencies", torch.randn(noise_dim // 2) * 16)
+        self.class_embed = nn.Linear(config.num_classes, noise_dim) if config.num_classes else None
+        self.time_mlp = time_mlp(noise_dim, config.embed_dim)
+        channels = config.channels
+        self.conv_in = conv(2, config.in_channels, config.model_channels)
+        width, skips, self.down = config.model_channels, [config.model_channels], nn.ModuleList()
+        for level, wider in enumerate(channels):
+            self.down.append(DownLevel(config, level, width))
+            skips += [width] * (level > 0) + [wider] * config.num_blocks
+            width = wider
+        self.middle = nn.ModuleList(
+            residual_block(config, width, width, divisor=config.middle_divisor) for _ in range(2)
+        )
+        self.middle_attention = self_attention(config, width, divisor=config.middle_divisor)
+        self.up = nn.ModuleList()  # as the steps run: the deepest level first
+        for level in reversed(range(len(channels))):
+            taken = [skips.pop() for _ in range(config.num_blocks + 1)]
+            self.up.append(UpLevel(config, level, width, taken))
+            width = channels[level]
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Draw weights as Song et al. do: Xavier's, nearly none where a branch ends (DDPM's variance scaling)."""
+        for layer in self.modules():
+            if isinstance(layer, (nn.Linear, nn.Conv2d)):
+                nn.init.xavier_uniform_(layer.weight)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        for module in self.modules():
+            if isinstance(module, ResBlock):
+                module.conv2.weight.data.mul_(1e-5)
+            elif isinstance(module, SelfAttention):
+                module.qkv.weight.data.mul_(math.sqrt(0.2))
+                module.proj.weight.data.mul_(1e-5)
+            elif isinstance(module, UpLevel) and module.image_conv is not None:
+                module.image_conv.weight.data.mul_(1e-5)
+
+    def embedding(self, t: Tensor, cond: Tensor | None) -> Tensor:
+        """Return the embedding `(B, E)` of labels `t (B,)` and classes `cond (B,)`.
+
+        Raises:
+            InputError: `cond` is not one class index a sample, or is given to a net without classes.
+        """
+        config, dtype = self.config, self.time_mlp[0].weight.dtype
+        if config.embedding == "fourier":
+            angles = 2 * math.pi * t.to(dtype)[:, None] * self.frequencies.to(dtype)
+            waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+        else:
+            dim = config.noise_mult * config.model_channels
+            waves = sinusoidal(t, dim, sin_first=True, freq_shift=1).to(dtype)
+        if self.class_embed is not None:
+            waves = waves + self.class_embed(self._one_hot(cond, t).to(dtype))
+        elif cond is not None:
+            raise InputError("cond must be None: this net has no classes")
+        return self.time_mlp(waves)
+
+    def _one_hot(self, cond: Tensor | None, t: Tensor) -> Tensor:
+        classes = self.config.num_classes
+        if cond is None:
+            return torch.zeros(len(t), classes, device=t.device)
+        if cond.shape != t.shape or cond.is_floating_point() or cond.dtype == torch.bool:
+            got = f"{tuple(cond.shape)} of {cond.dtype}"
+            raise InputError(f"cond must be class indices (B,) = {tuple(t.shape)} of an integer type, got {got}")
+        looks = cond.device.type == "cpu" and not torch.compiler.is_compiling()
+        if looks and len(cond) and not 0 <= int(cond.min()) <= int(cond.max()) <= classes:
+            raise InputError(f"cond must lie in 0..{classes} ({classes} is none), got {cond.tolist()}")
+        # of variance 1, as Karras et al. scale it
+        return F.one_hot(cond.long(), classes + 1)[:, :classes] * math.sqrt(classes)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Return the prediction `(B, out_channels, H, W)`.
+
+        Args:
+            x: `(B, in_channels, H, W)`, sizes divisible by 2 for each level after the first.
+            t: labels `(B,)`: the logarithm of the noise level with `fourier`, the step with `positional`.
+            cond: classes `(B,)`, integers; None, or the index `num_classes`, for none.
+
+        Raises:
+            InputError: a shape or a class does not fit.
+        """
+        factor = 2 ** (len(self.config.channels) - 1)
+        if x.dim() != 4 or x.shape[1] != self.config.in_channels or x.shape[2] % factor or x.shape[3] % factor:
+            wanted = f"(B, {self.config.in_channels}, H, W) with H and W divisible by {factor}"
+            raise InputError(f"x must be {wanted}, got {tuple(x.shape)}")
+        if t.shape != x.shape[:1]:
+            raise InputError(f"t must be (B,) = {tuple(x.shape[:1])}, got {tuple(t.shape)}")
+        embedding = self.embedding(t, cond)
+        outputs, branch = [self.conv_in(x)], x
+        for level in self.down:
+            new, branch = level(outputs[-1], branch, embedding)
+            outputs += new
+        h = self.middle[0](outputs[-1], embedding)
+        h = self.middle[1](self.middle_attention(h), embedding)
+        image = None
+        for level in self.up:
+            h, image = level(h, outputs, image, embedding)
+        return image
