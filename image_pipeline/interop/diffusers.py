@@ -202,7 +202,7 @@ def _modules(net: UNet) -> Iterator[tuple[str, str]]:
 
 def _song_modules(net: SongUNet) -> Iterator[tuple[str, str]]:
     yield from (
-        ("frequencies", "time_proj.weight"),
+        ("features.frequencies", "time_proj.weight"),
         ("time_mlp.0", "time_embedding.linear_1"),
         ("time_mlp.2", "time_embedding.linear_2"),
         ("conv_in", "conv_in"),

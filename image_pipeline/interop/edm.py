@@ -183,7 +183,7 @@ def _dhariwal_modules(net: UNet, size: int) -> Iterator[tuple[str, str]]:
 
 
 def _song_modules(net: SongUNet, size: int) -> Iterator[tuple[str, str]]:
-    yield from (("frequencies", "map_noise.freqs"), ("class_embed", "map_label"))
+    yield from (("features.frequencies", "map_noise.freqs"), ("class_embed", "map_label"))
     yield from (("time_mlp.0", "map_layer0"), ("time_mlp.2", "map_layer1"), ("conv_in", f"enc.{size}x{size}_conv"))
     side = "aux_skip" if net.config.encoder == "skip" else "aux_residual"
     for k, level in enumerate(net.down):

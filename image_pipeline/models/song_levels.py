@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from image_pipeline.models.fir import FIRDownsample, FIRUpsample
+from image_pipeline.models.resampling import Downsample, Upsample, filtered
 from image_pipeline.models.song_config import SQRT2, SongUNetConfig
 from pcdiff.errors import InputError
 from pcdiff.nets.attention import SelfAttention
@@ -61,15 +61,14 @@ class DownLevel(nn.Module):
         channels, taps = config.channels[level], config.resample_filter
         self.resample = self.side = self.filter = None
         if level > 0:
-            self.resample = residual_block(config, in_channels, in_channels, FIRDownsample(taps))
-            self.filter = FIRDownsample(taps)
+            self.resample = residual_block(config, in_channels, in_channels, Downsample(in_channels, fir=taps))
+            self.filter = Downsample(in_channels, fir=taps)
             if config.encoder == "skip":
                 self.side = conv(2, config.in_channels, in_channels, kernel=1)
             if config.encoder == "residual":
                 branch = config.channels[level - 2] if level > 1 else config.in_channels
                 # the convolution sees what the filter will: its border is padded for both, and the filter's is not
-                self.side = nn.Conv2d(branch, in_channels, 3, padding=1 + self.filter.padding)
-                self.filter = FIRDownsample(taps, padding=0)
+                self.side = nn.Conv2d(branch, in_channels, 3, padding=1 + (len(taps) - 1) // 2)
         self.blocks = nn.ModuleList(
             residual_block(config, channels if i else in_channels, channels) for i in range(config.num_blocks)
         )
@@ -87,7 +86,8 @@ class DownLevel(nn.Module):
                 branch = self.filter(branch)
                 h = h + self.side(branch)
             elif self.encoder == "residual":
-                h = branch = (h + self.filter(self.side(branch))) / SQRT2
+                side = filtered(self.side(branch), self.filter.kernel, 0, 0, stride=2)
+                h = branch = (h + side) / SQRT2
             outputs.append(h)
         for i, block in enumerate(self.blocks):
             h = block(h, embedding)
@@ -103,7 +103,9 @@ class UpLevel(nn.Module):
     def __init__(self, config: SongUNetConfig, level: int, in_channels: int, skip_channels: list[int]):
         super().__init__()
         channels, last = config.channels[level], level == len(config.channels) - 1
-        self.resample = None if last else residual_block(config, in_channels, in_channels, _upsample(config))
+        self.resample = None
+        if not last:
+            self.resample = residual_block(config, in_channels, in_channels, _upsample(config, in_channels))
         attends = 2**level in config.attention_factors
         groups = config.attention_norm_groups
         self.blocks = nn.ModuleList()
@@ -119,7 +121,7 @@ class UpLevel(nn.Module):
             self.image_norm = _norm(config, channels)
             self.image_conv = conv(2, channels, config.out_channels)
             if not last:
-                self.image_upsample = _upsample(config)
+                self.image_upsample = _upsample(config, config.out_channels)
 
     def forward(
         self, h: Tensor, skips: list[Tensor], image: Tensor | None, embedding: Tensor
@@ -137,5 +139,5 @@ class UpLevel(nn.Module):
         return h, image
 
 
-def _upsample(config: SongUNetConfig) -> nn.Module:
-    return FIRUpsample(config.resample_filter)
+def _upsample(config: SongUNetConfig, channels: int) -> Upsample:
+    return Upsample(channels, fir=config.resample_filter)

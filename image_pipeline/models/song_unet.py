@@ -6,10 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from image_pipeline.models.checks import check_images
+from image_pipeline.models.embeddings import FourierFeatures
+from image_pipeline.models.layers import start_attention, variance_scaling_
 from image_pipeline.models.song_config import SongUNetConfig
 from image_pipeline.models.song_levels import DownLevel, UpLevel, residual_block, self_attention
 from pcdiff.errors import InputError
 from pcdiff.nets.attention import SelfAttention
+from pcdiff.nets.classes import check_classes
 from pcdiff.nets.time_embedding import sinusoidal, time_mlp
 from pcdiff.nets.unet_blocks import ResBlock, conv
 
@@ -36,8 +40,7 @@ class SongUNet(nn.Module):
         self.config = config
         noise_dim = config.noise_mult * config.model_channels
         if config.embedding == "fourier":
-            # drawn once, never trained (Tancik et al., 2020); 16 is the scale of Song et al.
-            self.register_buffer("frequencies", torch.randn(noise_dim // 2) * 16)
+            self.features = FourierFeatures(noise_dim // 2)
         self.class_embed = nn.Linear(config.num_classes, noise_dim) if config.num_classes else None
         self.time_mlp = time_mlp(noise_dim, config.embed_dim)
         channels = config.channels
@@ -59,20 +62,18 @@ class SongUNet(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Draw weights as Song et al. do: Xavier's, nearly none where a branch ends (DDPM's variance scaling)."""
+        """Draw weights as Song et al. do: DDPM's variance scaling, nearly none where a branch ends."""
         for layer in self.modules():
             if isinstance(layer, (nn.Linear, nn.Conv2d)):
-                nn.init.xavier_uniform_(layer.weight)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+                variance_scaling_(layer.weight)
+                nn.init.zeros_(layer.bias)
         for module in self.modules():
             if isinstance(module, ResBlock):
-                module.conv2.weight.data.mul_(1e-5)
+                variance_scaling_(module.conv2.weight, 0.0)
             elif isinstance(module, SelfAttention):
-                module.qkv.weight.data.mul_(math.sqrt(0.2))
-                module.proj.weight.data.mul_(1e-5)
+                start_attention(module)
             elif isinstance(module, UpLevel) and module.image_conv is not None:
-                module.image_conv.weight.data.mul_(1e-5)
+                variance_scaling_(module.image_conv.weight, 0.0)
 
     def embedding(self, t: Tensor, cond: Tensor | None) -> Tensor:
         """Return the embedding `(B, E)` of labels `t (B,)` and classes `cond (B,)`.
@@ -82,8 +83,7 @@ class SongUNet(nn.Module):
         """
         config, dtype = self.config, self.time_mlp[0].weight.dtype
         if config.embedding == "fourier":
-            angles = 2 * math.pi * t.to(dtype)[:, None] * self.frequencies.to(dtype)
-            waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+            waves = self.features(t).to(dtype)
         else:
             dim = config.noise_mult * config.model_channels
             waves = sinusoidal(t, dim, sin_first=True, freq_shift=1).to(dtype)
@@ -97,14 +97,8 @@ class SongUNet(nn.Module):
         classes = self.config.num_classes
         if cond is None:
             return torch.zeros(len(t), classes, device=t.device)
-        if cond.shape != t.shape or cond.is_floating_point() or cond.dtype == torch.bool:
-            got = f"{tuple(cond.shape)} of {cond.dtype}"
-            raise InputError(f"cond must be class indices (B,) = {tuple(t.shape)} of an integer type, got {got}")
-        looks = cond.device.type == "cpu" and not torch.compiler.is_compiling()
-        if looks and len(cond) and not 0 <= int(cond.min()) <= int(cond.max()) <= classes:
-            raise InputError(f"cond must lie in 0..{classes} ({classes} is none), got {cond.tolist()}")
         # of variance 1, as Karras et al. scale it
-        return F.one_hot(cond.long(), classes + 1)[:, :classes] * math.sqrt(classes)
+        return F.one_hot(check_classes(cond, t, classes + 1), classes + 1)[:, :classes] * math.sqrt(classes)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """Return the prediction `(B, out_channels, H, W)`.
@@ -118,11 +112,7 @@ class SongUNet(nn.Module):
             InputError: a shape or a class does not fit.
         """
         factor = 2 ** (len(self.config.channels) - 1)
-        if x.dim() != 4 or x.shape[1] != self.config.in_channels or x.shape[2] % factor or x.shape[3] % factor:
-            wanted = f"(B, {self.config.in_channels}, H, W) with H and W divisible by {factor}"
-            raise InputError(f"x must be {wanted}, got {tuple(x.shape)}")
-        if t.shape != x.shape[:1]:
-            raise InputError(f"t must be (B,) = {tuple(x.shape[:1])}, got {tuple(t.shape)}")
+        check_images(x, t, self.config.in_channels, factor, factor)
         embedding = self.embedding(t, cond)
         outputs, branch = [self.conv_in(x)], x
         for level in self.down:

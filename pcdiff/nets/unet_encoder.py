@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from pcdiff.errors import InputError
+from pcdiff.nets.classes import check_classes
 from pcdiff.nets.time_embedding import sinusoidal, time_mlp
 from pcdiff.nets.unet_blocks import CONVS, conv
 from pcdiff.nets.unet_config import UNetConfig
@@ -80,13 +81,7 @@ class UNetEncoder(nn.Module):
             if not self.config.null_class:
                 raise InputError(f"cond must be class indices (B,) in 0..{count - 1}, got None")
             return torch.full(t.shape, self.config.num_classes, dtype=torch.long, device=t.device)
-        if cond.shape != t.shape or cond.is_floating_point() or cond.dtype == torch.bool:
-            got = f"{tuple(cond.shape)} of {cond.dtype}"
-            raise InputError(f"cond must be class indices (B,) = {tuple(t.shape)} of an integer type, got {got}")
-        looks = cond.device.type == "cpu" and not torch.compiler.is_compiling()  # elsewhere a look costs a wait
-        if looks and len(cond) and not 0 <= int(cond.min()) <= int(cond.max()) < count:
-            raise InputError(f"cond must lie in 0..{count - 1}, got {int(cond.min())} to {int(cond.max())}")
-        return cond.long()
+        return check_classes(cond, t, count)
 
     def encode(self, x: Tensor, t: Tensor, cond: Tensor | None) -> tuple[list[Tensor], Tensor, Tensor]:
         """Return every output of the way down, the middle's output, and the embedding `(B, E)`.
