@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pcdiff.errors import InputError
 from pcdiff.interop.checks import listed
-from pcdiff.interop.torch_files import load_without_code
+from pcdiff.interop.torch_files import check_named_tensors, load_without_code
 from pcdiff.nets.attention import SelfAttention
 
 Names = dict[str, tuple[str, ...]]
@@ -22,12 +22,7 @@ def named_tensors(value: Any, what: str) -> dict[str, Tensor]:
     Raises:
         InputError: it is no dict of tensors by name.
     """
-    if not isinstance(value, Mapping):
-        raise InputError(f"{what} must be a dict of tensors by name, got a {type(value).__name__}")
-    for key, tensor in value.items():
-        if not isinstance(key, str) or not isinstance(tensor, Tensor):
-            kinds = f"{type(key).__name__}: {type(tensor).__name__}"
-            raise InputError(f"{what} must be a dict of tensors by name, got an entry {kinds}")
+    check_named_tensors(value, what)
     wrapped = bool(value) and all(key.startswith("module.") for key in value)
     return {key.removeprefix("module.") if wrapped else key: tensor for key, tensor in value.items()}
 
