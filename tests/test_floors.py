@@ -14,7 +14,14 @@ ROOT = Path(__file__).resolve().parent.parent
 # `__init__.py`, which gathers the public names.
 FLOORS = [
     {"pcdiff.errors", "pcdiff.rng"},
-    {"pcdiff.atomic", "pcdiff.distributed", "pcdiff.divergence", "pcdiff.normalisation", "pcdiff.precision"},
+    {
+        "pcdiff.atomic",
+        "pcdiff.distributed",
+        "pcdiff.divergence",
+        "pcdiff.normalisation",
+        "pcdiff.orders",
+        "pcdiff.precision",
+    },
     {
         "pcdiff.work",
         "pcdiff.progress",
