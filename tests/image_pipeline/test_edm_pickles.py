@@ -9,7 +9,7 @@ import edm_pickles
 import pytest
 import torch
 
-from image_pipeline.interop import edm, persistence
+from image_pipeline.interop import edm, native, persistence
 from image_pipeline.models import build_model
 from pcdiff.diffusion import ClassifierFreeGuidance, sample
 from pcdiff.errors import InputError
@@ -123,6 +123,16 @@ def test_it_samples_with_and_without_classes(snapshot):
     with torch.no_grad():
         out = sample(denoiser, (2, *model.image_shape), cond=cond, step="heun", num_steps=steps)
     assert out.isfinite().all()
+
+
+def test_it_goes_through_our_own_format(snapshot, tmp_path):
+    model = edm.load(snapshot[0])
+    native.save(tmp_path / "ours.safetensors", model)
+    again = native.load(tmp_path / "ours.safetensors")
+    x, t = torch.randn(2, 3, SIZE, SIZE), model.denoiser.process.time_grid(3)[:2]
+    with torch.no_grad():
+        assert torch.equal(again.denoiser(x, t), model.denoiser(x, t))
+    assert (again.ema, again.num_classes) == (True, model.num_classes)
 
 
 def test_keys_left_over_and_missing_are_listed(tmp_path):

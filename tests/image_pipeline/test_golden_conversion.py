@@ -40,13 +40,11 @@ def test_every_checkpoint_comes_back(golden, kind, tmp_path):
             process = model.denoiser.process
             t = torch.linspace(0.05, 1, len(x), dtype=torch.float64) * process.T
             t = t if process.num_steps is None else t.ceil().long()
+            s = t / 2 if t.is_floating_point() else t - 1
             cond = torch.arange(len(x)) % model.num_classes if model.num_classes else None
             with torch.no_grad():
                 assert torch.equal(again.denoiser(x, t, cond), model.denoiser(x, t, cond)), path.name
-                kernels = [
-                    m.denoiser.reverse_kernel(x, t, t / 2 if t.is_floating_point() else t - 1, cond)
-                    for m in (again, model)
-                ]
+                kernels = [m.denoiser.reverse_kernel(x, t, s, cond) for m in (again, model)]
             for got, expected in zip(*kernels, strict=True):
                 assert torch.equal(got, expected), path.name
             for fact in ("data_range", "image_shape", "name", "num_classes", "ema"):

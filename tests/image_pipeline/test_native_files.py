@@ -47,9 +47,8 @@ def moved(net):
 
 def model_of(name):
     net = moved(build_model(name, **NETS[name]))
-    return Imported(
-        DENOISERS[name](net).eval(), (-1.0, 1.0), (3, 8, None), name, getattr(net.config, "num_classes", 0)
-    )
+    classes = getattr(net.config, "num_classes", None)
+    return Imported(DENOISERS[name](net).eval(), (-1.0, 1.0), (3, 8, None), name, classes)
 
 
 def asked(model):
@@ -70,12 +69,10 @@ def test_a_denoiser_comes_back_to_the_bit(name, tmp_path):
     with torch.no_grad():
         for method in ("forward", "eps", "score"):
             assert torch.equal(getattr(again.denoiser, method)(*call), getattr(model.denoiser, method)(*call))
-    facts = ("data_range", "image_shape", "name", "num_classes", "ema")
-    assert [getattr(again, fact) for fact in facts] == [getattr(model, fact) for fact in facts]
-    assert (again.denoiser.time_input, again.denoiser.variance) == (
-        model.denoiser.time_input,
-        model.denoiser.variance,
-    )
+    for fact in ("data_range", "image_shape", "name", "num_classes", "ema"):
+        assert getattr(again, fact) == getattr(model, fact)
+    for fact in ("time_input", "variance"):
+        assert getattr(again.denoiser, fact) == getattr(model.denoiser, fact)
     assert not any(module.training for module in again.denoiser.modules())
 
 
