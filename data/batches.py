@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from data.orders import POINTS, ShuffledEpochs, stream
 from pcdiff.errors import InputError
+from pcdiff.orders import POINTS, ShuffledEpochs, stream
 
 
 class Batches:

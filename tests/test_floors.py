@@ -1,7 +1,9 @@
 """Imports point down only: a module may import what lies on a lower floor, and nothing beside or above it."""
 
 import ast
+import fnmatch
 import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,14 @@ ROOT = Path(__file__).resolve().parent.parent
 # `__init__.py`, which gathers the public names.
 FLOORS = [
     {"pcdiff.errors", "pcdiff.rng"},
-    {"pcdiff.atomic", "pcdiff.distributed", "pcdiff.divergence", "pcdiff.normalisation", "pcdiff.precision"},
+    {
+        "pcdiff.atomic",
+        "pcdiff.distributed",
+        "pcdiff.divergence",
+        "pcdiff.normalisation",
+        "pcdiff.orders",
+        "pcdiff.precision",
+    },
     {
         "pcdiff.work",
         "pcdiff.progress",
@@ -101,6 +110,23 @@ def test_imports_point_down_only():
 def test_every_floors_room_exists_or_is_planned():
     rooms = {room_of(module) for module, _ in sources()}
     assert {room for room in FLOOR if room not in rooms} <= {"image_pipeline"}
+
+
+def test_what_is_installed_imports_nothing_that_is_not():
+    found = re.search(r"^include = (\[.*\])$", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    patterns, modules = ast.literal_eval(found[1]), dict(sources())
+
+    def installed(name):
+        return any(fnmatch.fnmatch(name.split(".")[0], pattern) for pattern in patterns)
+
+    assert {name.split(".")[0] for name in modules if installed(name)} == {"pcdiff", "image_pipeline"}
+    assert not [
+        f"{module}:{line}: imports {name}"
+        for module, path in modules.items()
+        if installed(module)
+        for name, line in imported(module, path, modules)
+        if not installed(name)
+    ]
 
 
 def test_no_room_is_on_two_floors():

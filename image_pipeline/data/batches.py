@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from data.orders import ShuffledEpochs
 from image_pipeline.data.dataset import ImageDataset
 from pcdiff import rng
 from pcdiff.errors import InputError
+from pcdiff.orders import ShuffledEpochs
 
 RANGES = {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0)}
 

@@ -13,7 +13,8 @@ class Imported:
         denoiser: the net with its process, label and parametrisation, in evaluation mode; the bare net is
             `denoiser.net`.
         data_range: lowest and highest value of the images it was trained on.
-        image_shape: (C, H, W); None where neither file nor config says.
+        image_shape: (C, H, W); H and W are None where neither file nor config says, all of it where it is of no
+            images.
         name: whose net it is, such as `score_sde ncsnpp`.
         num_classes: classes that it can be conditioned on; None if it takes none.
         ema: whether the weights are the moving average.
@@ -25,7 +26,7 @@ class Imported:
 
     denoiser: NetDenoiser
     data_range: tuple[float, float]
-    image_shape: tuple[int | None, int | None, int | None]
+    image_shape: tuple[int, int | None, int | None] | None
     name: str
     num_classes: int | None = None
     ema: bool = False

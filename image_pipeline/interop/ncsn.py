@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from image_pipeline.interop.imported import Imported
 from image_pipeline.interop.refinenet_names import refinenet_names
-from image_pipeline.interop.settings import read_settings, setting
+from image_pipeline.interop.settings import Config, blaming, read_settings, setting
 from image_pipeline.interop.weights import built, fill, named_tensors
+from image_pipeline.models import build_model
 from pcdiff.diffusion import NetDenoiser, NoiseLevels, geometric_sigmas
 from pcdiff.errors import InputError
 from pcdiff.interop.checks import listed
@@ -23,7 +24,7 @@ from pcdiff.interop.torch_files import load_without_code
 _WHAT = "a checkpoint of NCSN or NCSNv2 (a list that starts with the weights)"
 
 
-def load(path: str | Path, config: Mapping[str, Any] | str | Path | None = None, ema: bool = True) -> Imported:
+def load(path: str | Path, config: Config | None = None, ema: bool = True) -> Imported:
     """Open a checkpoint without running any code in it.
 
     Net, widths and, in NCSNv2, noise levels are in the file; a config says the rest and must agree with it.
@@ -47,10 +48,8 @@ def load(path: str | Path, config: Mapping[str, Any] | str | Path | None = None,
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected {_WHAT}")
     checkpoint = load_without_code(path, *NUMPY_SCALARS)
-    try:
+    with blaming(path):
         return _rebuild(checkpoint, settings, ema)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
 
 
 def _rebuild(checkpoint: Any, settings: Mapping[str, Any] | None, ema: bool) -> Imported:
@@ -100,7 +99,8 @@ def _build(weights: Mapping[str, Tensor], settings: Mapping[str, Any] | None) ->
         names = {key.split(".")[0] for key in weights}
         fields["variant"] = "deepest" if "res31" in names else "deeper" if "res5" in names else "base"
         fields |= {"sigma_max": float(sigmas.max()), "sigma_min": float(sigmas.min())}
-    return built("ncsn" if embed is not None else "ncsnv2", fields)
+    name = "ncsn" if embed is not None else "ncsnv2"
+    return built(lambda: build_model(name, **fields))
 
 
 def _said(settings: Mapping[str, Any], found: Mapping[str, int]) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from image_pipeline.interop.imported import Imported
 from image_pipeline.interop.refinenet_names import refinenet_names
-from image_pipeline.interop.settings import read_settings, setting
+from image_pipeline.interop.settings import Config, blaming, read_settings, setting
 from image_pipeline.interop.unet_names import unet_names
 from image_pipeline.interop.weights import built, fill, named_tensors
-from image_pipeline.models import MODELS
+from image_pipeline.models import MODELS, build_model
 from image_pipeline.models.unet import ScoreUNet
 from pcdiff.diffusion import VE, VP, DiscreteProcess, NetDenoiser, Process, SubVP, linear_betas
 from pcdiff.errors import InputError
@@ -36,7 +36,7 @@ NETS: dict[str, tuple[str, dict[str, Any]]] = {
 SDES = ("vesde", "vpsde", "subvpsde")
 
 
-def load(path: str | Path, config: Mapping[str, Any] | str | Path, ema: bool = True) -> Imported:
+def load(path: str | Path, config: Config, ema: bool = True) -> Imported:
     """Open a checkpoint without running any code in it.
 
     The denoiser's process is the one that the net was trained with. Of discrete training with VP that is DDPM's
@@ -59,10 +59,8 @@ def load(path: str | Path, config: Mapping[str, Any] | str | Path, ema: bool = T
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a checkpoint of score_sde (.pth)")
     checkpoint = load_without_code(path, *NUMPY_SCALARS)
-    try:
+    with blaming(path):
         return _rebuild(checkpoint, settings, ema)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
 
 
 def _rebuild(checkpoint: Any, settings: Mapping[str, Any], ema: bool) -> Imported:
@@ -87,7 +85,9 @@ def _rebuild(checkpoint: Any, settings: Mapping[str, Any], ema: bool) -> Importe
             del weights["sigmas"]
     if isinstance(net, ScoreUNet):
         biggan = name == "ncsnpp" and net.config.resblock_type == "biggan"
-        fill(net, unet_names(net, biggan), weights)
+        # its 1x1 convolutions ("NIN") are matrices W (in, out)
+        turned = {k: w.t() if k.endswith(".W") and w.dim() == 2 else w for k, w in weights.items()}
+        fill(net, unet_names(net, biggan), turned)
     else:
         fill(net, refinenet_names(net), weights)
 
@@ -132,7 +132,7 @@ def _build(settings: Mapping[str, Any], name: str) -> nn.Module:
         section = "data" if isinstance(data, Mapping) and field.name in data else "model"
         value = setting(settings, section, field.name)
         fields[field.name] = value.lower() if isinstance(value, str) else value
-    return built(ours, fields)
+    return built(lambda: build_model(ours, **fields))
 
 
 def _averages(ema: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,15 +1,48 @@
-"""Read other people's configs: nested dicts of plain values, given as such, as JSON text or as a JSON file."""
+"""Read other people's configs: dicts of plain values, given as such, as JSON text or as a JSON file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pcdiff.errors import InputError
 
+Config = Mapping[str, Any] | str | Path
+"""A dict, JSON text that starts with `{`, or the path of a JSON file."""
 
-def read_settings(config: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
-    """Return a config as a dict of sections.
+
+@contextmanager
+def blaming(source: str | Path, *others: type[Exception]) -> Iterator[None]:
+    """Put what is to blame before the message of an `InputError`.
+
+    Args:
+        source: the file, or what a setting came from.
+        *others: what a value of the wrong kind may raise besides.
+
+    Raises:
+        InputError: the block raised one, or one of `others`.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    except others as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{source}: its settings do not fit ({type(error).__name__}: {reason})") from None
+
+
+def called(config: Config) -> str:
+    """Return how messages call a config: by its path, if it has one."""
+    return "config" if isinstance(config, Mapping) or _is_text(config) else f"config {config}"
+
+
+def _is_text(config: Any) -> bool:
+    return isinstance(config, str) and config.lstrip().startswith("{")
+
+
+def read_settings(config: Config) -> Mapping[str, Any]:
+    """Return a config as a dict.
 
     Args:
         config: the dict, JSON text that starts with `{`, or the path of a JSON file.
@@ -21,9 +54,8 @@ def read_settings(config: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
         return config
     if not isinstance(config, (str, Path)):
         raise InputError(f"config must be a dict, JSON or a path, got a {type(config).__name__}")
-    text, source = str(config), "config"
-    if not text.lstrip().startswith("{"):
-        source = f"config {config}"
+    text, source = str(config), called(config)
+    if not _is_text(config):
         try:
             text = Path(config).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -33,7 +65,7 @@ def read_settings(config: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{source} is no JSON: {str(error).splitlines()[0]}") from None
     if not isinstance(found, dict):
-        raise InputError(f"{source} must be a JSON object of sections, got a {type(found).__name__}")
+        raise InputError(f"{source} must be a JSON object, got a {type(found).__name__}")
     return found
 
 

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from torch import nn
 
 from image_pipeline.interop.weights import Names
-from image_pipeline.models.blocks import AttentionBlock, ResBlock
+from image_pipeline.models.blocks import ResBlock
 from image_pipeline.models.embeddings import FourierFeatures
 from image_pipeline.models.levels import Combine, InputSkip, OutputSkip
 from image_pipeline.models.resampling import Downsample, Upsample
 from image_pipeline.models.unet import ScoreUNet
+from pcdiff.nets.attention import SelfAttention
 
 # what score_sde counts as one module, with or without weights
 _COUNTED = (
@@ -18,7 +19,7 @@ _COUNTED = (
     nn.GroupNorm,
     FourierFeatures,
     ResBlock,
-    AttentionBlock,
+    SelfAttention,
     Downsample,
     Upsample,
     Combine,
@@ -62,10 +63,10 @@ def _inside(module: nn.Module, key: str, biggan: bool) -> tuple[str, ...]:
             return (f"NIN_0.{matrix}",)
         names = {"norm1": "GroupNorm_0", "conv1": "Conv_0", "time": "Dense_0", "norm2": "GroupNorm_1"}
         return (f"{({**names, 'conv2': 'Conv_1', 'shortcut': 'Conv_2'})[layer]}.{kind}",)
-    if isinstance(module, AttentionBlock):
+    if isinstance(module, SelfAttention):
         if layer == "norm":
             return (f"GroupNorm_0.{kind}",)
-        return (f"NIN_3.{matrix}",) if layer == "out" else tuple(f"NIN_{j}.{matrix}" for j in range(3))
+        return (f"NIN_3.{matrix}",) if layer == "proj" else tuple(f"NIN_{j}.{matrix}" for j in range(3))
     if isinstance(module, (Downsample, Upsample)):
         return (f"{'Conv_0' if module.kernel is None else 'Conv2d_0'}.{kind}",)
     return (f"Conv_0.{kind}",) if isinstance(module, Combine) else (key,)

@@ -1,14 +1,16 @@
-"""Put foreign weights into a net, strictly: each under its own name, all of them, of the right shape."""
+"""Other people's weights into our nets: renamed, turned where that says the same, and checked to the last key."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from image_pipeline.models import build_model
 from pcdiff.errors import InputError
 from pcdiff.interop.checks import listed
+from pcdiff.interop.torch_files import check_named_tensors, load_without_code
+from pcdiff.nets.attention import SelfAttention
 
 Names = dict[str, tuple[str, ...]]
 """By a net's own name of a tensor, the file's name, or the names of those that are stacked to it."""
@@ -20,68 +22,116 @@ def named_tensors(value: Any, what: str) -> dict[str, Tensor]:
     Raises:
         InputError: it is no dict of tensors by name.
     """
-    if not isinstance(value, Mapping):
-        raise InputError(f"{what} must be a dict of tensors by name, got a {type(value).__name__}")
-    for key, tensor in value.items():
-        if not isinstance(key, str) or not isinstance(tensor, Tensor):
-            kinds = f"{type(key).__name__}: {type(tensor).__name__}"
-            raise InputError(f"{what} must be a dict of tensors by name, got an entry {kinds}")
+    check_named_tensors(value, what)
     wrapped = bool(value) and all(key.startswith("module.") for key in value)
     return {key.removeprefix("module.") if wrapped else key: tensor for key, tensor in value.items()}
 
 
-def built(name: str, fields: Mapping[str, Any]) -> nn.Module:
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Return the tensors by name that `torch.save` wrote, without running any code.
+
+    Raises:
+        InputError: the file is missing, damaged, would run code, or holds anything else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a state dict (.pt, .pth)")
+    return named_tensors(load_without_code(path), f"{path}: a state dict")
+
+
+def names_of(net: nn.Module, modules: Iterable[tuple[str, str]], parts: Mapping[str, str]) -> Names:
+    """Return their key for each of our parameters.
+
+    Args:
+        net: ours.
+        modules: pairs of our module's, or parameter's, name and theirs; a later pair wins.
+        parts: what a block's parts, `conv1` and so on, are called there.
+    """
+    keys, names = list(net.state_dict()), {}
+    for ours, theirs in modules:
+        for key in keys:
+            if key == ours:
+                names[key] = (theirs,)
+            elif key.startswith(f"{ours}."):
+                part, _, leaf = key[len(ours) + 1 :].rpartition(".")
+                names[key] = (".".join(filter(None, (theirs, parts.get(part, part), leaf))),)
+    return names
+
+
+def built(make: Callable[[], nn.Module]) -> nn.Module:
     """Build the net that weights go into; its own start, soon overwritten, costs the caller no random number.
 
     Args:
-        name: a key of `MODELS`.
-        fields: of its config.
+        make: reads the settings and builds.
 
     Raises:
-        InputError: the config is refused, or its net does not fit into memory.
+        InputError: the settings are refused, or the net does not fit into memory.
     """
     try:
         with torch.random.fork_rng(devices=[]):
-            return build_model(name, **fields)
-    except (RuntimeError, TypeError, MemoryError, OverflowError) as error:
+            return make()
+    except (RuntimeError, TypeError, KeyError, ArithmeticError, MemoryError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"config: no {name} can be built of it: {reason}") from None
+        raise InputError(f"no net can be built of the config: {reason}") from None
 
 
-def fill(net: nn.Module, names: Names, weights: Mapping[str, Tensor]) -> None:
-    """Load `weights` into `net`.
-
-    score_sde keeps the matrix of a 1x1 convolution ("NIN") as `W (in, out)`; such are turned, and shaped as the net
-    has them.
+def fill(
+    net: nn.Module,
+    names: Names,
+    weights: Mapping[str, Tensor],
+    order: Callable[[Tensor, int], Tensor] | None = None,
+) -> None:
+    """Load `weights` into `net`, in its own precision; a matrix stands for a 1x1 convolution and the other way.
 
     Args:
         net: the net.
         names: of every tensor in the net's state dict.
         weights: by the file's names.
+        order: gets the rows of an attention's `qkv` and its number of heads, and returns them in our order: all
+            queries, all keys, all values, each head by head. None: they stand so.
 
     Raises:
-        InputError: a name is left over or missing (they are listed), or a shape does not fit.
+        InputError: a name is left over or missing (all are listed), or a shape does not fit.
     """
     expected = {theirs for parts in names.values() for theirs in parts}
     left_over, missing = sorted(set(weights) - expected), sorted(expected - set(weights))
     if left_over or missing:
-        raise InputError(
-            f"weights do not fit the config; left over: {listed(left_over)}; missing: {listed(missing)}"
-        )
-    state = net.state_dict()
+        # not `listed`: who opens a file needs to see every one
+        raise InputError(f"weights do not fit the config; left over: {left_over}, missing: {missing}")
+    state, misfits = net.state_dict(), []
     assert set(names) == set(state), sorted(set(names) ^ set(state))
     for ours, parts in names.items():
-        found = [weights[theirs] for theirs in parts]
-        turned = [
-            t.t() if name.endswith(".W") and t.dim() == 2 else t for name, t in zip(parts, found, strict=True)
-        ]
-        shape = tuple(state[ours].shape)
-        flat = shape[:2] if shape[2:] == (1, 1) and turned[0].dim() == 2 else shape
-        one = (flat[0] // len(parts), *flat[1:])
-        for theirs, tensor in zip(parts, turned, strict=True):
-            if tuple(tensor.shape) != one:
-                wanted = one[::-1] if theirs.endswith(".W") else one
-                got = tuple(weights[theirs].shape)
-                raise InputError(f"weights do not fit the config: {theirs} has shape {got}, expected {wanted}")
-        state[ours] = (turned[0] if len(turned) == 1 else torch.cat(turned)).reshape(shape)
+        shape, found = tuple(state[ours].shape), [weights[theirs] for theirs in parts]
+        wanted = _matrix((shape[0] // len(parts), *shape[1:]) if len(parts) > 1 else shape)
+        bad = [theirs for theirs, part in zip(parts, found, strict=True) if _matrix(tuple(part.shape)) != wanted]
+        misfits += [f"{theirs} has shape {tuple(weights[theirs].shape)}, expected {wanted}" for theirs in bad]
+        if not bad:
+            state[ours] = (torch.cat(found) if len(found) > 1 else found[0]).reshape(shape)
+    if misfits:
+        raise InputError(f"weights do not fit the config: {listed(misfits)}")
+    if order is not None:
+        _reorder_heads(net, state, order)
     net.load_state_dict(state)
+
+
+def _matrix(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of the matrix that a 1x1 convolution of this shape is; other shapes as they are."""
+    return shape[:2] if all(size == 1 for size in shape[2:]) else shape
+
+
+def _reorder_heads(net: nn.Module, state: dict[str, Tensor], order: Callable[[Tensor, int], Tensor]) -> None:
+    for name, module in net.named_modules():
+        if isinstance(module, SelfAttention):
+            for leaf in ("weight", "bias"):
+                key = f"{name}.qkv.{leaf}"
+                state[key] = order(state[key], module.num_heads)
+
+
+def by_head(rows: Tensor, num_heads: int) -> Tensor:
+    """Return rows that stand head by head, each its queries, keys and values (ADM's legacy order), in our order."""
+    return rows.unflatten(0, (num_heads, 3, -1)).transpose(0, 1).flatten(0, 2)
+
+
+def by_channel(rows: Tensor, num_heads: int) -> Tensor:
+    """Return rows that stand head by head, channel by channel, q k v of each together (EDM), in our order."""
+    return rows.unflatten(0, (num_heads, -1, 3)).movedim(2, 0).flatten(0, 2)

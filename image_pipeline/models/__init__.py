@@ -13,9 +13,11 @@ from image_pipeline.models.ddpm import DDPM, DDPMConfig
 from image_pipeline.models.ncsn import NCSN, NCSNConfig
 from image_pipeline.models.ncsnpp import DDPMpp, DDPMppConfig, NCSNpp
 from image_pipeline.models.ncsnv2 import NCSNv2, NCSNv2Config
+from image_pipeline.models.song_unet import SongUNet, SongUNetConfig
 from image_pipeline.models.unet import NCSNppConfig
 from pcdiff.config import from_dict
 from pcdiff.errors import InputError
+from pcdiff.nets import UNet, UNetConfig
 
 MODELS: dict[str, type[nn.Module]] = {
     "ncsn": NCSN,
@@ -23,6 +25,8 @@ MODELS: dict[str, type[nn.Module]] = {
     "ddpm": DDPM,
     "ddpmpp": DDPMpp,
     "ncsnpp": NCSNpp,
+    "song": SongUNet,
+    "unet": UNet,
 }
 
 
@@ -81,6 +85,10 @@ __all__ = [
     "NCSNppConfig",
     "NCSNv2",
     "NCSNv2Config",
+    "SongUNet",
+    "SongUNetConfig",
+    "UNet",
+    "UNetConfig",
     "build_model",
     "plain_config",
 ]

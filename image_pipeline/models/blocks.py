@@ -2,10 +2,10 @@
 
 import math
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from image_pipeline.models.layers import Activation, conv, group_norm, linear
+from image_pipeline.models.layers import Activation, conv, group_norm, linear, start_attention
+from pcdiff.nets.attention import SelfAttention
 
 
 class ResBlock(nn.Module):
@@ -61,30 +61,20 @@ class ResBlock(nn.Module):
         return (self.shortcut(self.resample(x)) + h) * self.scale
 
 
-class AttentionBlock(nn.Module):
-    """Self-attention of one head over all pixels, beside the input (Ho et al., 2020, appendix B).
+def attention_block(
+    channels: int, groups: int | None = None, rescale: bool = False, init_scale: float = 0.0
+) -> SelfAttention:
+    """Build a self-attention of one head with DDPM's start (Ho et al., 2020, appendix B).
 
     Second derivatives and forward mode, as sliced score matching takes them, are not known to torch's fast kernels;
     `with torch.nn.attention.sdpa_kernel(SDPBackend.MATH)` has them.
 
     Args:
-        channels: C.
+        channels: C of the images `(B, C, H, W)`.
         groups: of the norm; see `group_norm`.
         rescale: divide the sum by sqrt(2).
         init_scale: of the last layer's start.
     """
-
-    def __init__(self, channels: int, groups: int | None = None, rescale: bool = False, init_scale: float = 0.0):
-        super().__init__()
-        self.norm = group_norm(channels, groups)
-        # each of the three is started by itself, with a tenth of the variance, as score_sde does
-        self.qkv = linear(channels, 3 * channels, scale=0.1 * 2)
-        self.out = linear(channels, channels, scale=init_scale)
-        self.scale = math.sqrt(0.5) if rescale else 1.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return images like `x (B, C, H, W)`."""
-        pixels = self.norm(x).flatten(2).transpose(1, 2)  # (B, H W, C)
-        q, k, v = self.qkv(pixels).unsqueeze(1).chunk(3, dim=-1)
-        h = self.out(F.scaled_dot_product_attention(q, k, v).squeeze(1))
-        return (x + h.transpose(1, 2).unflatten(2, x.shape[2:])) * self.scale
+    block = SelfAttention(channels, 1, group_norm(channels, groups), math.sqrt(2) if rescale else 1.0)
+    start_attention(block, init_scale)
+    return block

@@ -38,13 +38,12 @@ def check_fields(config: Any, ranges: dict[str, str]) -> None:
                 raise InputError(f"{name} must be {expected}, got {value!r}")
 
 
-def check_images(x: Tensor, t: Tensor, cond: Any, channels: int, multiple: int, smallest: int) -> None:
+def check_images(x: Tensor, t: Tensor, channels: int, multiple: int, smallest: int) -> None:
     """Refuse a call that an image net cannot take.
 
     Args:
         x: must be `(B, channels, H, W)`, H and W multiples of `multiple` and at least `smallest`.
         t: must be `(B,)`.
-        cond: must be None: none of the score nets is told a class.
         channels: of the images.
         multiple: what the net's halvings divide H and W by.
         smallest: least H and W.
@@ -59,6 +58,14 @@ def check_images(x: Tensor, t: Tensor, cond: Any, channels: int, multiple: int, 
         raise InputError(f"x must have H and W that are {expected}, got {tuple(x.shape)}")
     if t.shape != x.shape[:1]:
         raise InputError(f"t must be ({len(x)},), one label for each image, got {tuple(t.shape)}")
+
+
+def check_no_condition(cond: Any) -> None:
+    """Refuse a condition: none of the score nets is told a class.
+
+    Raises:
+        InputError: there is one.
+    """
     if cond is not None:
         raise InputError(f"cond must be None, this net takes no condition, got a {type(cond).__name__}")
 

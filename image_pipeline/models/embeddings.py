@@ -13,7 +13,8 @@ def sinusoidal(t: Tensor, channels: int) -> Tensor:
     """Return sines, then cosines `(B, channels)` of labels `(B,)` at frequencies 1 down to 1e-4.
 
     Vaswani et al. (2017, section 3.5) in the form of DDPM's code, whose last frequency is exactly 1e-4. Always
-    float32: half precision cannot tell step 998 from 999.
+    float32: half precision cannot tell step 998 from 999. `pcdiff.nets.time_embedding` divides last, as ADM does:
+    that rounds otherwise, and near step 1000 its sines lie 6e-5 off those that these nets were trained on.
     """
     half = channels // 2
     decay = -math.log(10000) / (half - 1)
@@ -23,7 +24,7 @@ def sinusoidal(t: Tensor, channels: int) -> Tensor:
 
 
 class FourierFeatures(nn.Module):
-    """Sines, then cosines of `2 pi W log(sigma)` at fixed random frequencies (Song et al., 2021, section 4.1).
+    """Sines, then cosines of `2 pi W u` at random frequencies W, u = log sigma (Song et al., 2021, section 4.1).
 
     Args:
         channels: number of frequencies; the output is `(B, 2 channels)`.
@@ -34,10 +35,14 @@ class FourierFeatures(nn.Module):
         super().__init__()
         self.register_buffer("frequencies", torch.randn(channels) * scale)
 
-    def forward(self, sigma: Tensor) -> Tensor:
-        """Return the features `(B, 2 channels)` of noise levels `(B,)`, in float32 at least: angles are large."""
-        dtype = torch.promote_types(self.frequencies.dtype, torch.float32)
-        angles = sigma.to(dtype).log()[:, None] * self.frequencies.to(dtype) * 2 * math.pi
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the angles, float32 at least: they are large."""
+        return torch.promote_types(self.frequencies.dtype, torch.float32)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Return the features `(B, 2 channels)` of labels `(B,)`."""
+        angles = u.to(self.dtype)[:, None] * self.frequencies.to(self.dtype) * 2 * math.pi
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 

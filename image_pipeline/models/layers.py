@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcdiff.errors import InputError
+from pcdiff.nets.attention import SelfAttention
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -66,6 +67,15 @@ def linear(in_features: int, out_features: int, scale: float = 1.0) -> nn.Linear
     variance_scaling_(layer.weight, scale)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def start_attention(block: SelfAttention, scale: float = 0.0) -> None:
+    """Give an attention DDPM's start; `scale` is its last layer's."""
+    # queries, keys and values are each started by themselves, with a tenth of the variance, as score_sde does
+    variance_scaling_(block.qkv.weight, 0.1 * 2)
+    nn.init.zeros_(block.qkv.bias)
+    variance_scaling_(block.proj.weight, scale)
+    nn.init.zeros_(block.proj.bias)
 
 
 def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:

@@ -9,9 +9,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from image_pipeline.models.blocks import AttentionBlock, ResBlock
+from image_pipeline.models.blocks import ResBlock
 from image_pipeline.models.layers import Activation, conv, group_norm
 from image_pipeline.models.resampling import Downsample, Upsample
+from pcdiff.nets.attention import SelfAttention
 
 
 class Step(nn.Module):
@@ -22,7 +23,7 @@ class Step(nn.Module):
         attention: behind it, or None.
     """
 
-    def __init__(self, block: ResBlock, attention: AttentionBlock | None = None):
+    def __init__(self, block: ResBlock, attention: SelfAttention | None = None):
         super().__init__()
         self.block = block
         self.attention = attention if attention is not None else nn.Identity()
@@ -191,7 +192,7 @@ class UpLevel(nn.Module):
     def __init__(
         self,
         blocks: list[ResBlock],
-        attention: AttentionBlock | None,
+        attention: SelfAttention | None,
         pyramid: nn.Module | None,
         up: nn.Module | None,
     ):
@@ -226,7 +227,7 @@ class Middle(nn.Module):
         self,
         channels: int,
         res_block: Callable[[int, int], ResBlock],
-        attention: Callable[[int], AttentionBlock],
+        attention: Callable[[int], SelfAttention],
     ):
         super().__init__()
         self.first = res_block(channels, channels)

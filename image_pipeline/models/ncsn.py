@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from image_pipeline.models.checks import check_fields, check_images, check_levels
+from image_pipeline.models.checks import check_fields, check_images, check_levels, check_no_condition
 from image_pipeline.models.instance_norm import ConditionalInstanceNormPlus
 from image_pipeline.models.layers import activation
 from image_pipeline.models.refinenet import RefineNet, Stage
@@ -71,7 +71,8 @@ class NCSN(nn.Module):
         Raises:
             InputError: a shape or label does not fit.
         """
-        check_images(x, t, cond, self.config.num_channels, 2, 4)
+        check_no_condition(cond)
+        check_images(x, t, self.config.num_channels, 2, 4)
         label = check_levels(t, self.config.num_scales)
         h = self.trunk(self.stem(x if self.config.centered else 2 * x - 1), label)
         return self.head(self.act(self.norm(h, label))).to(x.dtype)

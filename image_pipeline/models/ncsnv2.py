@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from image_pipeline.models.checks import check_fields, check_images, check_levels
+from image_pipeline.models.checks import check_fields, check_images, check_levels, check_no_condition
 from image_pipeline.models.instance_norm import InstanceNormPlus, Unnormalised
 from image_pipeline.models.layers import activation
 from image_pipeline.models.refinenet import RefineNet, Stage
@@ -105,7 +105,8 @@ class NCSNv2(nn.Module):
         Raises:
             InputError: a shape or label does not fit.
         """
-        check_images(x, t, cond, self.config.num_channels, self.multiple, 2 * self.multiple)
+        check_no_condition(cond)
+        check_images(x, t, self.config.num_channels, self.multiple, 2 * self.multiple)
         sigma = self.sigmas[check_levels(t, len(self.sigmas))].to(x.dtype)
         h = self.trunk(self.stem(x if self.config.centered else 2 * x - 1), t)
         return self.head(self.act(self.norm(h, t))).to(x.dtype) / sigma[:, None, None, None]

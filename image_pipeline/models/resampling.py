@@ -21,13 +21,13 @@ def fir_kernel_2d(taps: Sequence[float]) -> Tensor:
         InputError: fewer than two taps, or their sum is 0.
     """
     if len(taps) < 2 or sum(taps) == 0:
-        raise InputError(f"fir_kernel must be two taps or more whose sum is not 0, got {tuple(taps)}")
+        raise InputError(f"taps of a filter must be two or more, of a sum that is not 0, got {tuple(taps)}")
     row = torch.tensor(taps, dtype=torch.float32)
     kernel = torch.outer(row, row)
     return kernel / kernel.sum()
 
 
-def _filtered(x: Tensor, kernel: Tensor, before: int, after: int, stride: int = 1) -> Tensor:
+def filtered(x: Tensor, kernel: Tensor, before: int, after: int, stride: int = 1) -> Tensor:
     """Convolve every channel of `(B, C, H, W)` with `kernel (n, n)`, zeros before and after each row and column."""
     weight = kernel.flip(0, 1).to(x.dtype).expand(x.shape[1], 1, -1, -1)
     if before != after:
@@ -37,7 +37,7 @@ def _filtered(x: Tensor, kernel: Tensor, before: int, after: int, stride: int = 
 
 def fir_down(x: Tensor, kernel: Tensor) -> Tensor:
     """Filter images `(B, C, H, W)` with `kernel (n, n)` and keep every other pixel: `(B, C, H/2, W/2)`."""
-    return _filtered(x, kernel, (len(kernel) - 1) // 2, (len(kernel) - 2) // 2, stride=2)
+    return filtered(x, kernel, (len(kernel) - 1) // 2, (len(kernel) - 2) // 2, stride=2)
 
 
 def fir_up(x: Tensor, kernel: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class Downsample(nn.Module):
         if self.kernel is None:
             return self.conv(F.pad(x, (0, 1, 0, 1)))
         # the filter is not thinned out: the convolution behind it takes the stride
-        return self.conv(_filtered(x, self.kernel, (len(self.kernel) + 1) // 2, len(self.kernel) // 2))
+        return self.conv(filtered(x, self.kernel, (len(self.kernel) + 1) // 2, len(self.kernel) // 2))
 
 
 class Upsample(nn.Module):
@@ -96,5 +96,5 @@ class Upsample(nn.Module):
         # convolution of the image with zeros between its pixels, then the filter (StyleGAN2's order)
         weight = self.conv.weight.flip(2, 3).transpose(0, 1)
         h = F.conv_transpose2d(x, weight, stride=2)
-        h = _filtered(h, 4 * self.kernel, (len(self.kernel) - 1) // 2, (len(self.kernel) - 2) // 2)
+        h = filtered(h, 4 * self.kernel, (len(self.kernel) - 1) // 2, (len(self.kernel) - 2) // 2)
         return h + self.conv.bias[:, None, None]

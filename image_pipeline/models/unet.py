@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from image_pipeline.models.blocks import AttentionBlock, ResBlock
-from image_pipeline.models.checks import check_fields, check_images, check_levels
+from image_pipeline.models.blocks import ResBlock, attention_block
+from image_pipeline.models.checks import check_fields, check_images, check_levels, check_no_condition
 from image_pipeline.models.embeddings import FourierFeatures, TimeMLP, sinusoidal
 from image_pipeline.models.layers import activation, conv, group_norm
 from image_pipeline.models.levels import (
@@ -22,6 +22,7 @@ from image_pipeline.models.levels import (
 from image_pipeline.models.resampling import Downsample, Upsample
 from pcdiff.diffusion import geometric_sigmas
 from pcdiff.errors import InputError
+from pcdiff.nets.attention import SelfAttention
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,12 @@ class ScoreUNet(nn.Module):
         Raises:
             InputError: a shape does not fit, or labels are not what the net looks up.
         """
-        check_images(x, t, cond, self.num_channels, self.multiple, self.multiple)
+        check_no_condition(cond)
+        check_images(x, t, self.num_channels, self.multiple, self.multiple)
         divisor = None
         if self.scale_by_sigma:
             divisor = t if self.fourier else self.sigmas[check_levels(t, len(self.sigmas))]
-        emb = self.time(self.features(t) if self.fourier else sinusoidal(t, self.nf))
+        emb = self.time(self.features(t.to(self.features.dtype).log()) if self.fourier else sinusoidal(t, self.nf))
 
         image = x if self.centered else 2 * x - 1
         skips = [self.stem(image)]
@@ -167,10 +169,10 @@ class _Parts:
             **self.shared,
         )
 
-    def attention(self, channels: int) -> AttentionBlock:
-        return AttentionBlock(channels, **self.shared)
+    def attention(self, channels: int) -> SelfAttention:
+        return attention_block(channels, **self.shared)
 
-    def attention_at(self, level: int) -> AttentionBlock | None:
+    def attention_at(self, level: int) -> SelfAttention | None:
         attended = self.config.image_size // 2**level in self.config.attn_resolutions
         return self.attention(self.widths[level]) if attended else None
 

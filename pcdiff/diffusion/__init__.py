@@ -30,6 +30,7 @@ from pcdiff.diffusion.levels import NoiseLevels, geometric_sigmas
 from pcdiff.diffusion.likelihood import Likelihood, bits_per_dim, log_likelihood, nats_per_dim
 from pcdiff.diffusion.objective import OBJECTIVES, objective
 from pcdiff.diffusion.parametrization import PARAMETRIZATIONS, Parametrization, parametrization
+from pcdiff.diffusion.plain import build_plain_denoiser, build_plain_process, plain_denoiser, plain_process
 from pcdiff.diffusion.predictors import PREDICTORS, ancestral_step, predictor
 from pcdiff.diffusion.process import Process, append_dims
 from pcdiff.diffusion.processes import PROCESSES, build_process
@@ -92,6 +93,8 @@ __all__ = [
     "append_dims",
     "average",
     "bits_per_dim",
+    "build_plain_denoiser",
+    "build_plain_process",
     "build_process",
     "chain_bound",
     "constraint",
@@ -108,6 +111,8 @@ __all__ = [
     "normal_kl",
     "objective",
     "parametrization",
+    "plain_denoiser",
+    "plain_process",
     "predictor",
     "prior_bits",
     "redenoise",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pcdiff.config import ModelConfig, ObjectiveConfig, RunConfig, check, from_dict
 from pcdiff.errors import InputError
-from pcdiff.interop.torch_files import load_without_code
+from pcdiff.interop.torch_files import check_named_tensors, load_without_code
 from pcdiff.models import PointCloudModel, build_model
 
 
@@ -49,13 +49,7 @@ def _read(path: Path) -> dict:
     fits = isinstance(checkpoint, dict) and {"args", "state_dict"} <= set(checkpoint)
     if not fits or not isinstance(checkpoint["args"], argparse.Namespace):
         raise InputError(f"{path}: expected a dict with 'args' and 'state_dict', as DPM saves it")
-    weights = checkpoint["state_dict"]
-    if not isinstance(weights, dict):
-        raise InputError(f"{path}: state_dict must be a dict of tensors by name, got a {type(weights).__name__}")
-    for key, value in weights.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            kinds = f"{type(key).__name__}: {type(value).__name__}"
-            raise InputError(f"{path}: state_dict must be a dict of tensors by name, got an entry {kinds}")
+    check_named_tensors(checkpoint["state_dict"], f"{path}: state_dict")
     return checkpoint
 
 

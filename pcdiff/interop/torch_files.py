@@ -2,11 +2,12 @@
 
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pcdiff.errors import InputError
 
@@ -27,6 +28,24 @@ def load_without_code(path: Path, *allowed: type | tuple[Callable, str]) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # from damaged bytes the unpickler raises anything: IndexError, struct.error, ...
         raise InputError(f"{path}: {_why_unreadable(error)}") from None
+
+
+def check_named_tensors(value: Any, what: str) -> None:
+    """Refuse what is no state dict.
+
+    Args:
+        value: what a file held.
+        what: how messages call it.
+
+    Raises:
+        InputError: it is no dict of tensors by name.
+    """
+    if not isinstance(value, Mapping):
+        raise InputError(f"{what} must be a dict of tensors by name, got a {type(value).__name__}")
+    for key, tensor in value.items():
+        if not isinstance(key, str) or not isinstance(tensor, Tensor):
+            kinds = f"{type(key).__name__}: {type(tensor).__name__}"
+            raise InputError(f"{what} must be a dict of tensors by name, got an entry {kinds}")
 
 
 def _why_unreadable(error: Exception) -> str:

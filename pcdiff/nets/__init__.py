@@ -1,5 +1,8 @@
 """Denoising networks: `net(x, t, cond) -> tensor like x`, with x `(B, *dims)` and t `(B,)`."""
 
+from pcdiff.nets.encoder_classifier import ClassifierConfig, EncoderClassifier
 from pcdiff.nets.pointwise import PointwiseNet
+from pcdiff.nets.unet import UNet
+from pcdiff.nets.unet_config import UNetConfig
 
-__all__ = ["PointwiseNet"]
+__all__ = ["ClassifierConfig", "EncoderClassifier", "PointwiseNet", "UNet", "UNetConfig"]

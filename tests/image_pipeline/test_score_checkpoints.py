@@ -91,8 +91,12 @@ def put(key, value):
 @pytest.mark.parametrize(
     ("change", "ema", "message"),
     [
-        (drop("all_modules.3.Conv_0.bias"), False, r"missing: all_modules\.3\.Conv_0\.bias$"),
-        (put("all_modules.99.weight", torch.zeros(2)), False, r"left over: all_modules\.99\.weight; missing: none"),
+        (drop("all_modules.3.Conv_0.bias"), False, r"missing: \['all_modules\.3\.Conv_0\.bias'\]$"),
+        (
+            put("all_modules.99.weight", torch.zeros(2)),
+            False,
+            r"left over: \['all_modules\.99\.weight'\], missing: \[\]",
+        ),
         (
             put("all_modules.2.weight", torch.zeros(8, 3, 3, 3)),
             False,
@@ -169,7 +173,7 @@ def test_configs_that_cannot_be_read(saved, tmp_path):
     for config, message in (
         (tmp_path / "none.json", r"none\.json cannot be read: FileNotFoundError; expected a JSON file"),
         (tmp_path / "bad.json", r"bad\.json is no JSON"),
-        (tmp_path / "list.json", r"list\.json must be a JSON object of sections, got a list"),
+        (tmp_path / "list.json", r"list\.json must be a JSON object, got a list"),
         (3, "config must be a dict, JSON or a path, got a int"),
         ({}, r"config lacks model\.name"),
     ):

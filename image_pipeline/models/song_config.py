@@ -1,0 +1,88 @@
+"""What a DDPM++ or NCSN++ of Karras et al. is built from."""
+
+import math
+from dataclasses import dataclass, fields
+
+from pcdiff.errors import InputError
+
+EMBEDDINGS = ("positional", "fourier")
+ENCODERS = ("standard", "skip", "residual")
+DECODERS = ("standard", "skip")
+SQRT2 = math.sqrt(2)
+
+
+@dataclass(frozen=True)
+class SongUNetConfig:
+    """The nets of Song et al. (2021), appendix H, in the form and by the names of Karras et al. (2022), appendix C.
+
+    The defaults are DDPM++; NCSN++ has `noise_mult` 2, embedding `fourier`, encoder `residual` and the filter
+    (1, 3, 3, 1).
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    in_channels: int = 3
+    """Channels of the input."""
+    out_channels: int = 3
+    """Channels of the output."""
+    model_channels: int = 128
+    """Channels that `channel_mult` multiplies."""
+    channel_mult: tuple[float, ...] = (1, 2, 2, 2)
+    """Channels at each level, from the full size down, in multiples of `model_channels`."""
+    embed_mult: int = 4
+    """Size of the embedding, in multiples of `model_channels`."""
+    noise_mult: int = 1
+    """Size of the label's sines and cosines, in multiples of `model_channels`: 1 in DDPM++, 2 in NCSN++."""
+    num_blocks: int = 4
+    """Residual blocks at each level (on the way up one more)."""
+    attention_factors: tuple[int, ...] = (2,)
+    """Downsample factors of the levels with attention; the middle has it always."""
+    num_head_channels: int | None = None
+    """Channels of an attention's head; one head by default."""
+    dropout: float = 0.1
+    """Share of a residual block's activations dropped in training."""
+    embedding: str = "positional"
+    """`positional` (sinusoids) or `fourier` (random frequencies)."""
+    encoder: str = "standard"
+    """What else is fed to the smaller levels: nothing, the image (`skip`), or a branch of its own (`residual`)."""
+    decoder: str = "standard"
+    """`skip` sums an image of each level; `standard` makes one at the end."""
+    resample_filter: tuple[float, ...] = (1, 1)
+    """The filter that images are halved and doubled with."""
+    num_classes: int | None = None
+    """Number of classes; one more index, `num_classes`, and no condition stand for none of them."""
+    norm_eps: float = 1e-6
+    """Added to a norm's variance."""
+    attention_norm_groups: int | None = None
+    """Groups of the norms that go with attention outside the middle: diffusers fixes 32; like others by default."""
+    middle_divisor: float = SQRT2
+    """The middle's sums are divided by it."""
+
+    def __post_init__(self):
+        """Turn lists into tuples and refuse what no net can have."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))
+        for name in ("in_channels", "out_channels", "model_channels", "embed_mult", "noise_mult", "num_blocks"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise InputError(f"{name} must be a positive integer, got {getattr(self, name)!r}")
+        for name, known in (("embedding", EMBEDDINGS), ("encoder", ENCODERS), ("decoder", DECODERS)):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        factors = {2**level for level in range(len(self.channel_mult))}
+        if not set(self.attention_factors) <= factors:
+            raise InputError(f"attention_factors must be among {sorted(factors)}, got {self.attention_factors}")
+        if not self.channel_mult or min(self.channels) < 4:
+            raise InputError(f"channel_mult must give each level at least 4 channels, got {self.channels}")
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels at each level, full size first."""
+        return tuple(round(mult * self.model_channels) for mult in self.channel_mult)
+
+    @property
+    def embed_dim(self) -> int:
+        """Size of the embedding."""
+        return self.embed_mult * self.model_channels

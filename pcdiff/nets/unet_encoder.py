@@ -1,0 +1,105 @@
+"""The encoding half of a UNet, which the UNet and the classifier share."""
+
+import torch
+from torch import Tensor, nn
+
+from pcdiff.errors import InputError
+from pcdiff.nets.classes import check_classes
+from pcdiff.nets.time_embedding import sinusoidal, time_mlp
+from pcdiff.nets.unet_blocks import CONVS, conv
+from pcdiff.nets.unet_config import UNetConfig
+from pcdiff.nets.unet_levels import DownLevel, Middle
+
+
+class UNetEncoder(nn.Module):
+    """Embedding of time and class, the way down, and the middle.
+
+    Attributes:
+        config: what it was built from.
+        skip_channels: channels of every output of the way down, the first convolution's among them.
+    """
+
+    def __init__(self, config: UNetConfig):
+        super().__init__()
+        self.config = config
+        self.time_mlp = time_mlp(config.model_channels, config.embed_dim)
+        self.class_embed = None
+        if config.num_classes is not None:
+            self.class_embed = nn.Embedding(config.num_classes + config.null_class, config.embed_dim)
+        channels = config.channels[0]
+        self.conv_in = conv(config.rank, config.in_channels, channels)
+        self.skip_channels = [channels]
+        self.down = nn.ModuleList()
+        for level, wider in enumerate(config.channels):
+            self.down.append(DownLevel(config, level, channels))
+            last = level == len(config.channels) - 1
+            self.skip_channels += [wider] * (config.num_res_blocks + (not last))
+            channels = wider
+        self.middle = Middle(config)
+
+    def half_torso(self, dtype: torch.dtype = torch.float16) -> "UNetEncoder":
+        """Keep the torso's convolutions and attentions in half precision (Dhariwal & Nichol, 2021, appendix).
+
+        Norms, embeddings and what follows the last level stay as they are. For sampling, or training with
+        master weights elsewhere.
+
+        Args:
+            dtype: `torch.float16` or `torch.bfloat16`; `torch.float32` takes it back (not the digits).
+
+        Returns:
+            The net itself.
+        """
+        for part in self.torso():
+            for name, layer in part.named_modules():
+                told_of_time = name.endswith("embed")  # a linear layer, but no part of the torso
+                if isinstance(layer, (*CONVS.values(), nn.Linear)) and not told_of_time:
+                    layer.to(dtype)
+        return self
+
+    def torso(self) -> list[nn.Module]:
+        """Return the parts that may run in half precision."""
+        return [self.conv_in, self.down, self.middle]
+
+    def embedding(self, t: Tensor, cond: Tensor | None) -> Tensor:
+        """Return the embedding `(B, E)` of labels `t (B,)` and classes `cond (B,)`.
+
+        Raises:
+            InputError: `cond` is not one class index a sample, or is given to a net without classes.
+        """
+        config = self.config
+        waves = sinusoidal(t, config.model_channels, config.sin_first, config.freq_shift)
+        out = self.time_mlp(waves.to(self.time_mlp[0].weight.dtype))
+        if self.class_embed is None:
+            if cond is not None:
+                raise InputError("cond must be None: this net has no classes")
+            return out
+        return out + self.class_embed(self._classes(cond, t))
+
+    def _classes(self, cond: Tensor | None, t: Tensor) -> Tensor:
+        count = self.class_embed.num_embeddings
+        if cond is None:
+            if not self.config.null_class:
+                raise InputError(f"cond must be class indices (B,) in 0..{count - 1}, got None")
+            return torch.full(t.shape, self.config.num_classes, dtype=torch.long, device=t.device)
+        return check_classes(cond, t, count)
+
+    def encode(self, x: Tensor, t: Tensor, cond: Tensor | None) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Return every output of the way down, the middle's output, and the embedding `(B, E)`.
+
+        Raises:
+            InputError: a shape does not fit.
+        """
+        config = self.config
+        if x.dim() != config.rank + 2 or x.shape[1] != config.in_channels:
+            dims = ("L", "H, W", "D, H, W")[config.rank - 1]
+            raise InputError(f"x must be (B, {config.in_channels}, {dims}), got {tuple(x.shape)}")
+        factor = 2 ** (len(config.channels) - 1)
+        if any(size % factor for size in x.shape[2:]):
+            raise InputError(f"x must have sizes divisible by {factor}, got {tuple(x.shape[2:])}")
+        if t.shape != x.shape[:1]:
+            raise InputError(f"t must be (B,) = {tuple(x.shape[:1])}, got {tuple(t.shape)}")
+        embedding = self.embedding(t, cond)
+        outputs = [self.conv_in(x.to(self.conv_in.weight.dtype))]
+        for level in self.down:
+            outputs += level(outputs[-1], embedding)
+        return outputs, self.middle(outputs[-1], embedding), embedding

@@ -1,0 +1,109 @@
+"""Processes and denoisers go through JSON and come back the same, to the bit."""
+
+import json
+
+import pytest
+import torch
+
+from pcdiff.diffusion import (
+    PARAMETRIZATIONS,
+    VE,
+    VP,
+    DiscreteProcess,
+    EDMProcess,
+    NetDenoiser,
+    NoiseLevels,
+    Process,
+    StraightPath,
+    SubVP,
+    build_plain_denoiser,
+    build_plain_process,
+    cosine_betas,
+    geometric_sigmas,
+    parametrization,
+    plain_denoiser,
+    plain_process,
+)
+from pcdiff.errors import InputError
+
+CHAIN = DiscreteProcess(cosine_betas(7))
+PROCESSES = {
+    "vp": VP(0.3, 7.1, 50),
+    "subvp": SubVP(0.2, 9.7, 60),
+    "ve": VE(0.07, 31.3, 11),
+    "straight": StraightPath(13),
+    "edm": EDMProcess(0.003, 61.7, 19),
+    "betas": DiscreteProcess(torch.rand(9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))),
+    "float32 betas": DiscreteProcess(torch.linspace(1e-4, 0.1, 9)),
+    "sigmas": NoiseLevels(geometric_sigmas(3.3, 0.01, 5)),
+    "respaced": CHAIN.respaced(torch.tensor([1, 4, 7])),
+    "respaced twice": CHAIN.respaced(torch.tensor([1, 4, 6, 7])).respaced(torch.tensor([2, 4])),
+}
+
+
+def through_json(value):
+    return json.loads(json.dumps(value))
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_processes_come_back(name):
+    process = PROCESSES[name]
+    again = build_plain_process(through_json(plain_process(process)))
+    assert type(again) is type(process)
+    chain = process.num_steps is not None
+    t = torch.arange(1, process.num_steps + 1) if chain else torch.linspace(0.1, 0.9, 5) * process.T
+    for method in ("alpha", "sigma", "diffusion", "position"):
+        assert torch.equal(getattr(again, method)(t), getattr(process, method)(t)), method
+    assert (again.T, again.num_scales, again.train_eps, again.sample_eps) == (
+        process.T,
+        process.num_scales,
+        process.train_eps,
+        process.sample_eps,
+    )
+    for (parent, asked), (other, also) in ((process.trained_at(t), again.trained_at(t)),):
+        assert torch.equal(asked, also)
+        assert torch.equal(parent.sigma(asked), other.sigma(also))
+
+
+@pytest.mark.parametrize("predicts", PARAMETRIZATIONS)
+def test_denoisers_come_back(predicts):
+    says = parametrization("edm", sigma_data=0.3) if predicts == "edm" else predicts
+    denoiser = NetDenoiser(torch.nn.Identity(), CHAIN, says, "step", "large")
+    again = build_plain_denoiser(denoiser.net, through_json(plain_denoiser(denoiser)))
+    assert type(again.parametrization) is PARAMETRIZATIONS[predicts]
+    assert vars(again.parametrization) == vars(denoiser.parametrization)
+    assert (again.time_input, again.variance) == ("step", "large")
+
+
+def test_what_has_no_plain_form_is_refused():
+    class Mine(Process):
+        T = 1.0
+
+    with pytest.raises(InputError, match=r"process must be one of \['DiscreteProcess'.*got a Mine"):
+        plain_process(Mine())
+    with pytest.raises(InputError, match="denoiser must be a NetDenoiser to be saved, got a Identity"):
+        plain_denoiser(torch.nn.Identity())
+
+
+@pytest.mark.parametrize(
+    ("plain", "message"),
+    [
+        ({"name": "vpp"}, r"process must be one of \['betas', 'edm'.*got 'vpp'"),
+        ({"name": "ve", "sigma": 1}, r"process 've' takes \['sigma_min'.*got \['sigma'\]"),
+        ({"name": "betas"}, r"process 'betas' needs \['betas'\]"),
+        ({"name": "betas", "betas": [2.0]}, r"betas must lie in \(0, 1\)"),
+        ([], r"process must be its options by name, got \[\]"),
+    ],
+)
+def test_misfits(plain, message):
+    with pytest.raises(InputError, match=message):
+        build_plain_process(plain)
+
+
+def test_a_denoiser_that_lacks_something():
+    plain = plain_denoiser(NetDenoiser(torch.nn.Identity(), CHAIN, "eps", "step"))
+    for bad in ({}, {**plain, "scale": 1}, {**plain, "predicts": "eps"}):
+        with pytest.raises(InputError, match=r"denoiser must be a dict of \['predicts', 'process'"):
+            build_plain_denoiser(torch.nn.Identity(), bad)
+    with pytest.raises(InputError, match="predicts must be one of"):
+        build_plain_denoiser(torch.nn.Identity(), {**plain, "predicts": {"name": "noise"}})
