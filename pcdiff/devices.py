@@ -50,6 +50,13 @@ def keep_freed_memory() -> None:
         mallopt(top_pad, 2**28)
 
 
+def prepare(device: torch.device) -> torch.device:
+    """Set this process up for long work on a device, and return it: on the CPU, freed memory is kept."""
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device
+
+
 def can_compile(device: torch.device) -> bool:
     """Tell whether torch.compile can work for `device`; say so where it cannot for want of a C++ compiler."""
     if device.type == "cpu":

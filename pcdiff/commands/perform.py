@@ -27,7 +27,7 @@ from pcdiff.commands.flags import (
 )
 from pcdiff.commands.units import read_clouds, restore_generated, with_statistics
 from pcdiff.config import RunConfig, from_dict
-from pcdiff.devices import resolve_device
+from pcdiff.devices import prepare, resolve_device
 from pcdiff.diffusion import SamplingReport
 from pcdiff.diffusion.sampler import Progress
 from pcdiff.errors import InputError
@@ -73,7 +73,7 @@ def perform(command: Command) -> None:
         InputError: a flag, a file or the run does not fit.
     """
     check(command)
-    device = resolve_device(command.device)
+    device = prepare(resolve_device(command.device))
     file = locate(command.run, command.checkpoint)
     model = load(file).to(device)
     run = from_dict(RunConfig, model.metadata["config"], str(file))

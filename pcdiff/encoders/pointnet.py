@@ -52,8 +52,8 @@ class PointNetEncoder(nn.Module):
         batch, num_points = x.shape[:2]
         h = x.reshape(batch * num_points, -1)
         for layer, norm in zip(self.layers[:-1], self.norms[:-1], strict=True):
-            h = F.relu(norm(layer(h)))
-        h = self.norms[-1](self.layers[-1](h))
+            h = F.relu(_normalised(h, layer, norm))
+        h = _normalised(h, self.layers[-1], self.norms[-1])
         # max, not amax: its gradient goes to one index. amax compares values, which compiled bf16 code rounds apart
         return h.view(batch, num_points, -1).max(dim=1).values
 
@@ -74,6 +74,15 @@ class PointNetEncoder(nn.Module):
         if self.log_variance_head is None:
             return mean, None
         return mean, self.log_variance_head(feature)
+
+
+def _normalised(h: Tensor, layer: nn.Linear, norm: nn.BatchNorm1d) -> Tensor:
+    """Return `norm(layer(h))` of rows `h (M, in)`; in evaluation the norm, then linear, goes into the weights."""
+    if norm.training:
+        return norm(layer(h))
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    bias = norm.bias + (layer.bias - norm.running_mean) * scale
+    return F.linear(h, layer.weight * scale[:, None], bias)
 
 
 def _head(in_dim: int, hidden: Sequence[int], out_dim: int) -> nn.Sequential:

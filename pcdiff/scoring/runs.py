@@ -11,7 +11,7 @@ from torch import Tensor
 from pcdiff import distributed, metrics
 from pcdiff.checkpoint import load, locate
 from pcdiff.config import EvaluateConfig, RunConfig
-from pcdiff.devices import resolve_device
+from pcdiff.devices import prepare, resolve_device
 from pcdiff.errors import InputError
 from pcdiff.metrics import fingerprint, get_protocol
 from pcdiff.models import LatentPriorModel, PointCloudModel
@@ -65,7 +65,7 @@ def score_run(
     """
     protocol, folder = get_protocol(config.protocol), config.run
     file = locate(folder, config.checkpoint)
-    model = load(file).to(resolve_device(config.device))
+    model = load(file).to(prepare(resolve_device(config.device)))
     if model.config != run.model:
         raise InputError(f"{file}: holds another model than {folder / 'config.json'}; put the run's own back")
     trained_on = model.metadata["dataset"]

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pcdiff import checkpoint, distributed, rng
 from pcdiff.config import TrainConfig
-from pcdiff.devices import can_compile, keep_freed_memory
+from pcdiff.devices import can_compile, prepare
 from pcdiff.errors import InputError
 from pcdiff.precision import autocast, resolve_precision
 from pcdiff.training.average import ExponentialMovingAverage
@@ -231,8 +231,7 @@ class Trainer:
             PeerLost: another process of the job died.
         """
         self.model.train()
-        if self.device.type == "cpu":
-            keep_freed_memory()
+        prepare(self.device)
         if self.config.compile and can_compile(self.device):
             self.model.compile(mode=self.config.compile_mode)
         writes = distributed.rank() == 0

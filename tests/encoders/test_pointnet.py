@@ -135,3 +135,15 @@ def test_compiled_bf16_gradients_are_finite_and_close_to_eager():
     assert gradients["compiled"].isfinite().all()
     difference = (gradients["compiled"] - gradients["eager"]).norm() / gradients["eager"].norm()
     assert difference < 0.1
+
+
+def test_in_evaluation_the_norms_stand_in_the_weights():
+    encoder, x = make_encoder().double(), clouds(4, 20, dtype=torch.float64)
+    for _ in range(3):
+        encoder(x)  # running statistics unlike those of the start
+    encoder.eval()
+    h = x.flatten(0, 1)
+    for k, (layer, norm) in enumerate(zip(encoder.layers, encoder.norms, strict=True)):
+        h = norm(layer(h))
+        h = h.relu() if k < len(encoder.layers) - 1 else h
+    torch.testing.assert_close(encoder.features(x), h.view(4, 20, -1).amax(dim=1), rtol=0, atol=1e-12)
