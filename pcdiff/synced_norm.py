@@ -32,7 +32,7 @@ class SyncedBatchNorm1d(nn.BatchNorm1d):
         """Normalise `x (M, C)`; in evaluation by the running statistics."""
         if not self.training:
             return super().forward(x)
-        rows = x.float()
+        rows = x.to(torch.promote_types(x.dtype, torch.float32))
         count = len(rows) * dist.get_world_size()
         mean = _Sum.apply(rows.sum(dim=0)) / count
         centred = rows - mean

@@ -6,12 +6,14 @@ from pcdiff.training.keeper import Keeper
 from pcdiff.training.limits import interruptible
 from pcdiff.training.loop import Outcome, Trainable, Trainer, Validation
 from pcdiff.training.rates import SCHEDULES, learning_rate
+from pcdiff.training.scalars import Scalars
 
 __all__ = [
     "SCHEDULES",
     "ExponentialMovingAverage",
     "Keeper",
     "Outcome",
+    "Scalars",
     "Trainable",
     "Trainer",
     "TrainingDiverged",

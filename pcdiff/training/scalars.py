@@ -18,7 +18,7 @@ class Scalars:
 
     Args:
         folder: of the event files; None writes nothing.
-        first_step: what a run that was stopped before had logged from this step on is hidden.
+        first_step: steps finished before; what a stopped run had logged of later ones is hidden.
     """
 
     def __init__(self, folder: Path | None, first_step: int = 0):
@@ -27,8 +27,9 @@ class Scalars:
         if folder is None:
             return
         try:
-            purge = first_step + 1 if first_step else None
-            self._writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=_SECONDS_BETWEEN_FLUSHES)
+            self._writer = SummaryWriter(
+                str(folder), purge_step=first_step + 1, flush_secs=_SECONDS_BETWEEN_FLUSHES
+            )
         except OSError as error:
             self._give_up(error)
 
