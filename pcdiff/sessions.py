@@ -106,9 +106,7 @@ def seconds_per_step(trainer: Trainer, clouds: int = 8) -> float:
 def fit(config: RunConfig, trainer: Trainer) -> Outcome:
     """Train, and say how it ended, how fast it was, what is best and where it lies, and how to go on."""
     if distributed.rank() == 0:
-        write_config(
-            trainer.folder, config
-        )  # a resumed run's flags may have changed; nothing refuses them any more
+        write_config(trainer.folder, config)  # with what a resumed run's flags have changed
     outcome = trainer.fit()
     if distributed.rank() > 0:
         return outcome

@@ -225,7 +225,7 @@ class Trainer:
         return batch, self.model.draw(batch, self.config.batch_size, generator)
 
     def prepare(self) -> None:
-        """Make ready for steps: training mode, memory that is kept, a compiled model where the config asks for it."""
+        """Make ready for steps: training mode, freed memory kept, the model compiled where the config says so."""
         self.model.train()
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -347,7 +347,11 @@ class Trainer:
         return reason is not None or self.step % self.config.val_every == 0
 
     def _validate(self, scalars: Scalars, reason: str | None) -> str | None:
-        """Score the model, on all processes together; keep it if it is the best so far; return why to end, or None."""
+        """Score the model, on all processes together, and keep it if it is the best so far.
+
+        Returns:
+            Why the training ends: what is given, or `no progress`; None to go on.
+        """
         model = self.sampling_model
         training = model.training
         model.eval()
