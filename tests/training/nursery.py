@@ -34,7 +34,7 @@ class Nursery:
         return json.loads(self._process.stdout.readline())
 
     def start(self, errors, *argv, limit=None):
-        """Start the script, stderr into a file; none that it writes may pass `limit` bytes. Return its process id."""
+        """Start the script, stderr into a file; no file may grow beyond `limit` bytes. Return its process id."""
         return self._ask("start", str(errors), limit, list(map(str, argv)))
 
     def status(self, pid):
@@ -46,8 +46,9 @@ class Nursery:
         return self._ask("wait", self.start(errors, *argv, limit=limit))
 
     def close(self):
-        self._process.stdin.close()
+        self._process.kill()
         self._process.wait()
+        self._process.stdin.close()
         self._process.stdout.close()
 
 
