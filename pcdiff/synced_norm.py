@@ -56,9 +56,9 @@ def synchronise(module: nn.Module, device: torch.device) -> nn.Module:
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm1d):
-            synced = SyncedBatchNorm1d(child.num_features, child.eps, child.momentum)
+            synced = SyncedBatchNorm1d(child.num_features, child.eps, child.momentum).to(child.weight)
             synced.load_state_dict(child.state_dict())
-            setattr(module, name, synced.to(child.weight.device).train(child.training))
+            setattr(module, name, synced.train(child.training))
         else:
             synchronise(child, device)
     return module
