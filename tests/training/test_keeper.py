@@ -37,6 +37,23 @@ def test_without_links_the_file_moves(tmp_path, monkeypatch):
     assert names(tmp_path) == ["last.safetensors", "step-00000001.safetensors"]
 
 
+def test_drafts_of_killed_processes_go(tmp_path):
+    (tmp_path / ".last.safetensors.k3_q.safetensors").write_bytes(b"half")
+    save(Keeper(tmp_path), 1)
+    assert names(tmp_path) == ["last.safetensors"]
+
+
+def test_a_folder_that_turns_read_only_is_told_like_a_full_disk(tmp_path, monkeypatch):
+    keeper = Keeper(tmp_path)
+    save(keeper, 1)
+    refuse = OSError(30, "Read-only file system", "last")
+    monkeypatch.setattr(os, "link", lambda *paths: (_ for _ in ()).throw(refuse))
+    monkeypatch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(refuse))
+    with pytest.raises(InputError, match="last: cannot change .Read-only file system"):
+        save(keeper, 2)
+    assert Keeper(tmp_path).newest()[2]["step"] == 1
+
+
 def test_truncated_at_every_kilobyte_it_goes_back_and_says_so(tmp_path, caplog):
     keeper = Keeper(tmp_path)
     for step in (1, 2):

@@ -180,6 +180,57 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch, caplog
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["last.safetensors"]
 
 
+def test_a_best_that_cannot_be_kept_is_not_what_to_beat(tmp_path, monkeypatch, caplog):
+    t = trainer(tmp_path, validate=Scores(1.0, 2.0, 3.0), max_iters=6, val_every=2)
+    save_best, calls = t.keeper.save_best, []
+
+    def full_once(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            raise InputError("best: cannot write (No space left on device)")
+        save_best(*args)
+
+    monkeypatch.setattr(t.keeper, "save_best", full_once)
+    assert t.fit().best == {"score": 2.0, "step": 4}
+    assert "step 2: best: cannot write (No space left on device); the training goes on" in caplog.text
+    assert checkpoint.read(tmp_path / "checkpoints" / "best.safetensors")[1]["step"] == 4
+
+
+def test_a_validation_that_an_interrupt_kept_from_being_made_is_made_up_for(tmp_path):
+    class Interrupting(Line):
+        def loss_terms(self, x, noise):
+            if self.calls == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().loss_terms(x, noise)
+
+    scores = Scores(3.0)
+    first = trainer(tmp_path, Interrupting(), validate=scores, val_every=4)
+    assert (first.fit().reason, first.step, scores.shown) == ("interrupted", 4, [])
+    scores = Scores(3.0, 2.0, 1.0)
+    second = trainer(tmp_path, validate=scores, val_every=4, max_iters=9)
+    second.restore()
+    second.fit()
+    assert scores.shown == [4, 8, 9]
+    scores = Scores()
+    third = trainer(tmp_path, validate=scores, val_every=4, max_iters=9)
+    third.restore()
+    assert third.fit().reason == "finished"
+    assert scores.shown == []
+
+
+def test_the_whole_batch_of_a_bad_step_is_kept(tmp_path):
+    with pytest.raises(TrainingDiverged, match="at step 3"):
+        trainer(tmp_path, Line(poison=6), accumulate=2).fit()
+    kept, _ = checkpoint.read(tmp_path / "nonfinite-step-3-rank-0.safetensors")
+    assert torch.equal(kept["batch"], batches(2, slice(None)))
+
+
+def test_a_divergence_is_told_where_its_batch_cannot_be_kept(tmp_path):
+    (tmp_path / "nonfinite-step-3-rank-0.safetensors").mkdir()
+    with pytest.raises(TrainingDiverged, match="at step 3; .* Its batch is not kept: .*cannot write"):
+        trainer(tmp_path, Line(poison=3)).fit()
+
+
 def test_a_second_interrupt_interrupts():
     with interruptible() as signals:
         os.kill(os.getpid(), signal.SIGINT)
