@@ -227,7 +227,7 @@ def test_the_whole_batch_of_a_bad_step_is_kept(tmp_path):
 
 def test_a_divergence_is_told_where_its_batch_cannot_be_kept(tmp_path):
     (tmp_path / "nonfinite-step-3-rank-0.safetensors").mkdir()
-    with pytest.raises(TrainingDiverged, match="at step 3; .* Its batch is not kept: .*cannot write"):
+    with pytest.raises(TrainingDiverged, match=r"at step 3; .* Its batch is not kept: .*cannot write"):
         trainer(tmp_path, Line(poison=3)).fit()
 
 
