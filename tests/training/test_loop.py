@@ -6,6 +6,7 @@ import signal
 import pytest
 import torch
 from small_training import Line, Scores, batches, last, trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pcdiff import checkpoint, devices
 from pcdiff.errors import InputError
@@ -140,6 +141,19 @@ def test_checkpoints_come_by_minutes_too(tmp_path):
     t.save = lambda: saved.append(t.step)
     t.fit()
     assert saved == [1, 2, 3]
+
+
+def test_scalars_reach_the_disk_before_the_checkpoint_that_a_resumed_run_goes_on_from(tmp_path):
+    t, seen = trainer(tmp_path, max_iters=6, save_every=3), []
+
+    def save():
+        events = EventAccumulator(str(tmp_path / "tensorboard"))
+        events.Reload()
+        seen.append([event.step for event in events.Scalars("train/loss")])
+
+    t.save = save
+    t.fit()
+    assert seen == [[1, 2, 3], [1, 2, 3, 4, 5, 6]]
 
 
 def test_a_failing_validation_loses_no_step(tmp_path):
