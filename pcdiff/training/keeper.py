@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from pcdiff import checkpoint
+from pcdiff.atomic import replacing
 from pcdiff.errors import InputError
 
 log = logging.getLogger("pcdiff")
@@ -51,8 +53,9 @@ class Keeper:
                 older.unlink(missing_ok=True)
                 try:
                     os.link(last, older)  # a second name: there is a `last` at every moment
-                except OSError:
-                    os.replace(last, older)  # a file system without links
+                except OSError:  # a file system without links
+                    with replacing(older) as draft:
+                        shutil.copyfile(last, draft)
             checkpoint.save(last, tensors, metadata)
             self._last_step = step
             older = [path for path in self._steps() if _step_of(path) < step]
