@@ -60,7 +60,9 @@ def read(path: Path, prefixes: tuple[str, ...] = ("",)) -> tuple[dict[str, Tenso
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118 - no dict
+            names = [name for name in file.keys() if name.startswith(prefixes)]  # noqa: SIM118 - no dict
+            # A copy: what is given is a view of the file, which someone may cut off or write over later.
+            tensors = {name: file.get_tensor(name).clone() for name in names}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: truncated or not a safetensors file ({error}); use another checkpoint") from None
     if header.get("format") != FORMAT:

@@ -1,5 +1,6 @@
 """What a training would be and cost, found out by a few of its steps (`--dry-run`). Nothing is written."""
 
+import os
 import sys
 import time
 from dataclasses import replace
@@ -23,11 +24,10 @@ def rehearse(config: RunConfig, batches: Any, *parts: Any) -> None:
         batches: as the training's, with `steps_per_epoch`.
         *parts: what `pcdiff.sessions.make_trainer` is given behind them.
     """
-    trainer = make_trainer(replace(config, resume=None), Path("runs", "dry-run"), batches, *parts)
+    nowhere = Path(os.devnull)  # where no checkpoint to go on from can lie, and none can be written
+    trainer = make_trainer(replace(config, resume=None), nowhere, batches, *parts)
     model, train = trainer.model, config.train
-    model.train()
-    if train.compile:
-        model.compile(mode=train.compile_mode)
+    trainer.prepare()
     seconds = []
     for _ in range(_STEPS):  # the first pays for warming up
         start = time.perf_counter()

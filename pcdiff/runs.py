@@ -3,9 +3,10 @@
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
@@ -131,7 +132,33 @@ def remove_settings(folder: Path) -> None:
 
 
 class _LateFile(logging.FileHandler):
-    """A log file that is made, with its folder, by its first line: refused input leaves nothing."""
+    """A log file that is made, with its folder, by its first line: refused input leaves nothing.
+
+    One that cannot be written is told once; the work goes on.
+    """
+
+    _told = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        try:
+            super().emit(record)
+        except OSError:  # the file cannot be made
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Tell once that the file cannot be written."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            print(f"{self.baseFilename}: cannot write ({error.strerror}); the log is not kept", file=sys.stderr)
+
+    def close(self) -> None:
+        """Close the file; what cannot be written by now has been told."""
+        with suppress(OSError):
+            super().close()
 
     def _open(self) -> TextIOWrapper:
         Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from pcdiff.config import RunConfig, to_json
 from pcdiff.interop.files import write_clouds
 from pcdiff.models import build_model
 from pcdiff.runs import log, write_config, write_json
-from pcdiff.training import Outcome, Trainer, Validation
+from pcdiff.training import Outcome, Scalars, Trainer, Validation
 from pcdiff.viz import save_grid
 
 _ELEVATION = 38.0  # degrees: from well above, wings and seats show their outline
@@ -72,8 +72,6 @@ def make_trainer(
     )
     if trainer.keeper.exists():
         trainer.restore()
-        if distributed.rank() == 0:
-            write_config(folder, config)
         log.info("resumed at step %d", trainer.step)
     if config.preset == "paper" and device.type == "cpu":
         remaining = config.train.max_iters - trainer.step
@@ -107,6 +105,8 @@ def seconds_per_step(trainer: Trainer, clouds: int = 8) -> float:
 
 def fit(config: RunConfig, trainer: Trainer) -> Outcome:
     """Train, and say how it ended, how fast it was, what is best and where it lies, and how to go on."""
+    if distributed.rank() == 0:
+        write_config(trainer.folder, config)  # with what a resumed run's flags have changed
     outcome = trainer.fit()
     if distributed.rank() > 0:
         return outcome
@@ -177,8 +177,13 @@ def _log_hyperparameters(config: RunConfig, folder: Path, outcome: Outcome) -> N
         for name, value in dataclasses.asdict(getattr(config, part)).items()
     }
     metrics = {f"best/{name}": value for name, value in (outcome.best or {}).items()}
-    with SummaryWriter(str(folder / "tensorboard")) as writer:
+
+    def show(writer: SummaryWriter, step: int) -> None:
         for event in hparams(flat, metrics):
             writer.file_writer.add_summary(event)
         for name, value in metrics.items():
-            writer.add_scalar(name, value, outcome.step)
+            writer.add_scalar(name, value, step)
+
+    scalars = Scalars(folder / "tensorboard", outcome.step)
+    scalars.show(show, outcome.step)
+    scalars.close()

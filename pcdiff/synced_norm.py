@@ -32,7 +32,7 @@ class SyncedBatchNorm1d(nn.BatchNorm1d):
         """Normalise `x (M, C)`; in evaluation by the running statistics."""
         if not self.training:
             return super().forward(x)
-        rows = x.float()
+        rows = x.to(torch.promote_types(x.dtype, torch.float32))
         count = len(rows) * dist.get_world_size()
         mean = _Sum.apply(rows.sum(dim=0)) / count
         centred = rows - mean
@@ -56,9 +56,9 @@ def synchronise(module: nn.Module, device: torch.device) -> nn.Module:
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm1d):
-            synced = SyncedBatchNorm1d(child.num_features, child.eps, child.momentum)
+            synced = SyncedBatchNorm1d(child.num_features, child.eps, child.momentum).to(child.weight)
             synced.load_state_dict(child.state_dict())
-            setattr(module, name, synced.to(child.weight.device).train(child.training))
+            setattr(module, name, synced.train(child.training))
         else:
             synchronise(child, device)
     return module

@@ -1,17 +1,20 @@
 """One training loop, for any model with `loss_terms`, on one process or many."""
 
 from pcdiff.training.average import ExponentialMovingAverage
+from pcdiff.training.contracts import Outcome, Trainable, Validation
 from pcdiff.training.finite import TrainingDiverged
 from pcdiff.training.keeper import Keeper
 from pcdiff.training.limits import interruptible
-from pcdiff.training.loop import Outcome, Trainable, Trainer, Validation
+from pcdiff.training.loop import Trainer
 from pcdiff.training.rates import SCHEDULES, learning_rate
+from pcdiff.training.scalars import Scalars
 
 __all__ = [
     "SCHEDULES",
     "ExponentialMovingAverage",
     "Keeper",
     "Outcome",
+    "Scalars",
     "Trainable",
     "Trainer",
     "TrainingDiverged",

@@ -3,13 +3,15 @@
 import logging
 import os
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from pcdiff import checkpoint
+from pcdiff.atomic import replacing
 from pcdiff.errors import InputError
 
 log = logging.getLogger("pcdiff")
@@ -44,18 +46,22 @@ class Keeper:
             InputError: it cannot be written; what was there is untouched.
         """
         last, step = self.path("last"), metadata["step"]
-        if self.keep > 1 and self._last_step not in (None, step) and last.exists():
-            older = self._older(self._last_step)
-            older.unlink(missing_ok=True)
-            try:
-                os.link(last, older)  # a second name: there is a `last` at every moment
-            except OSError:
-                os.replace(last, older)  # a file system without links
-        checkpoint.save(last, tensors, metadata)
-        self._last_step = step
-        older = [path for path in self._steps() if _step_of(path) < step]
-        for path in set(self._steps()) - set(older[: self.keep - 1]):
-            path.unlink(missing_ok=True)
+        try:
+            self._remove(self.folder.glob(".*.safetensors"))  # drafts of processes that were killed
+            if self.keep > 1 and self._last_step not in (None, step) and last.exists():
+                older = self.folder / f"step-{self._last_step:08d}.safetensors"
+                older.unlink(missing_ok=True)
+                try:
+                    os.link(last, older)  # a second name: there is a `last` at every moment
+                except OSError:  # a file system without links
+                    with replacing(older) as draft:
+                        shutil.copyfile(last, draft)
+            checkpoint.save(last, tensors, metadata)
+            self._last_step = step
+            older = [path for path in self._steps() if _step_of(path) < step]
+            self._remove(set(self._steps()) - set(older[: self.keep - 1]))
+        except OSError as error:
+            raise InputError(f"{error.filename}: cannot change ({error.strerror})") from None
 
     def save_best(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
         """Write `best`.
@@ -97,8 +103,10 @@ class Keeper:
         paths = [path for path in self.folder.glob("step-*.safetensors") if _STEP.fullmatch(path.name)]
         return sorted(paths, key=_step_of, reverse=True)
 
-    def _older(self, step: int) -> Path:
-        return self.folder / f"step-{step:08d}.safetensors"
+    @staticmethod
+    def _remove(paths: Iterable[Path]) -> None:
+        for path in paths:
+            path.unlink(missing_ok=True)
 
 
 def _step_of(path: Path) -> int:

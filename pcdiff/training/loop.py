@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from pcdiff import checkpoint, distributed, rng
@@ -20,6 +19,7 @@ from pcdiff.devices import can_compile, prepare
 from pcdiff.errors import InputError
 from pcdiff.precision import autocast, resolve_precision
 from pcdiff.training.average import ExponentialMovingAverage
+from pcdiff.training.contracts import Outcome, Validation
 from pcdiff.training.finite import FiniteWatch, TrainingDiverged
 from pcdiff.training.keeper import Keeper
 from pcdiff.training.limits import Limits, interruptible
@@ -31,48 +31,6 @@ log = logging.getLogger("pcdiff")
 
 # Below this, fp16 gradients overflow whatever they are scaled by.
 _SMALLEST_SCALE = 2.0**-14
-
-
-class Trainable(Protocol):
-    """What the loop asks of a model, beside being a module."""
-
-    def draw(self, batch: Any, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw all that is random in the loss of `count` rows like those of `batch`.
-
-        The first dimension of each draw is a multiple of `count`.
-        """
-
-    def loss_terms(self, batch: Any, **draws: Tensor) -> dict[str, Tensor]:
-        """Return scalars by name; the key `"loss"`, a mean over the rows, is minimised, the others are logged."""
-
-
-class Validation(Protocol):
-    """Scores a model and shows what it scored."""
-
-    def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Return scores by name; the key `"score"`, lower is better, ranks the model."""
-
-    def show(self, writer: SummaryWriter, step: int) -> None:
-        """Log what was scored last to TensorBoard."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a training ended.
-
-    Attributes:
-        reason: `finished`, `time is up`, `no progress` or `interrupted`.
-        step: finished steps, of all calls.
-        steps_per_second: of this call, without the validations.
-        best: the scores of the best validation and its step.
-        skipped: steps of this call that were left out, their loss or gradient not being finite.
-    """
-
-    reason: str
-    step: int
-    steps_per_second: float
-    best: dict[str, float] | None
-    skipped: int = 0
 
 
 @dataclass
@@ -119,6 +77,7 @@ class Trainer:
         self.keeper = Keeper(self.folder / "checkpoints", config.keep)
         self.watch = FiniteWatch(self.device)
         self.stale = 0  # validations in a row that were no better than the best
+        self.validated = 0  # the step of the last validation
 
     @property
     def sampling_model(self) -> nn.Module:
@@ -141,8 +100,8 @@ class Trainer:
         self.keeper.save(tensors, self._metadata())
 
     def _metadata(self) -> dict[str, Any]:
-        progress = {"step": self.step, "best": self.best, "stale": self.stale, "scaler": self.scaler.state_dict()}
-        return {**self.metadata, **progress}
+        progress = {"step": self.step, "best": self.best, "stale": self.stale, "validated": self.validated}
+        return {**self.metadata, **progress, "scaler": self.scaler.state_dict()}
 
     def restore(self) -> None:
         """Go back to the newest checkpoint that is whole.
@@ -169,6 +128,7 @@ class Trainer:
         )
         self.step, self.best = metadata["step"], metadata["best"]
         self.stale = metadata.get("stale", 0)
+        self.validated = metadata.get("validated", self.step)
         if metadata.get("scaler"):
             self.scaler.load_state_dict(metadata["scaler"])
 
@@ -222,6 +182,13 @@ class Trainer:
         generator = rng.generator(self.seed, "train", step, device=self.device)
         return batch, self.model.draw(batch, self.config.batch_size, generator)
 
+    def prepare(self) -> None:
+        """Make ready for steps: training mode, freed memory kept, the model compiled where the config says so."""
+        self.model.train()
+        prepare(self.device)
+        if self.config.compile and can_compile(self.device):
+            self.model.compile(mode=self.config.compile_mode)
+
     def fit(self) -> Outcome:
         """Train until `max_iters`, a limit or a signal; save at the end in every case.
 
@@ -230,10 +197,7 @@ class Trainer:
             InputError: the last save fails. One that fails before is told, and the training goes on.
             PeerLost: another process of the job died.
         """
-        self.model.train()
-        prepare(self.device)
-        if self.config.compile and can_compile(self.device):
-            self.model.compile(mode=self.config.compile_mode)
+        self.prepare()
         writes = distributed.rank() == 0
         scalars = Scalars(self.folder / "tensorboard" if writes else None, self.step)
         bar = tqdm(
@@ -257,6 +221,8 @@ class Trainer:
         start = saved = time.monotonic()
         first, validating, bad_steps = self.step, 0.0, 0
         reason = "finished" if self.step >= self.config.max_iters else None
+        if self._owes_validation(reason):
+            reason = self._validate(scalars, reason)
         while reason is None:
             terms = self.train_step()
             logs = self.step % self.config.log_every == 0
@@ -273,16 +239,13 @@ class Trainer:
                 scalars.add(self.step, "train", self._over_processes(terms) | {"skipped_steps": bad_steps})
             minutes = (time.monotonic() - saved) / 60
             if saves or reason or minutes >= (self.config.save_minutes or math.inf):
-                self._save(reason)
-                scalars.flush()
+                scalars.flush()  # first: a run resumed from this checkpoint does not log its steps again
+                self._attempt(self.save, reason)
                 saved = time.monotonic()
-            due = self.config.val_every and (reason or self.step % self.config.val_every == 0)
-            if self.validate and due and reason != "interrupted":
+            if self._owes_validation(reason):
                 paused = time.monotonic()
-                self._validate(self.validate, scalars)
+                reason = self._validate(scalars, reason)
                 validating += time.monotonic() - paused
-                if reason is None and 0 < self.config.patience <= self.stale:
-                    reason = "no progress"
         if self._bad_steps() and self.config.nonfinite == "stop":
             self._stop_diverged()
         seconds = max(1e-9, time.monotonic() - start - validating)
@@ -295,14 +258,16 @@ class Trainer:
         means = distributed.mean(torch.stack([value.to(self.device, torch.float32) for value in terms.values()]))
         return dict(zip(terms, means.unbind(), strict=True))
 
-    def _save(self, reason: str | None) -> None:
-        """Save; a failure between times is told and tried again later, one at the end is raised."""
+    def _attempt(self, save: Callable[[], None], reason: str | None) -> bool:
+        """Save and return whether it worked; a failure between times is told, one at the end is raised."""
         try:
-            self.save()
+            save()
         except InputError as error:
             if reason is not None:
                 raise
             log.error("step %d: %s; the training goes on and tries again", self.step, error)
+            return False
+        return True
 
     def _bad_steps(self) -> int:
         count, _, _ = self.watch.read()
@@ -321,29 +286,50 @@ class Trainer:
             where = "in another process" if not self.scaler.is_enabled() else "in fp16, however small their scale"
             raise TrainingDiverged(f"loss or gradients not finite {where}, by step {self.step}; {hint}")
         path = self.folder / f"nonfinite-step-{step + 1}-rank-{distributed.rank()}.safetensors"
-        batch, draws = self._part(step, 0)
+        _, draws = self._part(step, 0)
+        batch = self.batches(step, slice(self.parts.rows[0].start, self.parts.rows[-1].stop))
         given = {"batch": batch} if isinstance(batch, Tensor) else dict(enumerate(batch))
         tensors = {str(name): value for name, value in given.items()} | draws
-        checkpoint.save(path, tensors, {"step": step + 1, "not_finite": names})
-        raise TrainingDiverged(
-            f"{', '.join(names)} not finite at step {step + 1}; {hint}. Its batch and draws: {path}"
-        )
+        try:
+            checkpoint.save(path, tensors, {"step": step + 1, "not_finite": names})
+            kept = f"Its batch and draws: {path}"
+        except InputError as error:
+            kept = f"Its batch is not kept: {error}"
+        raise TrainingDiverged(f"{', '.join(names)} not finite at step {step + 1}; {hint}. {kept}")
 
-    def _validate(self, validate: Validation, scalars: Scalars) -> None:
-        """Score the model, on all processes together; keep it if it is the best so far."""
+    def _owes_validation(self, reason: str | None) -> bool:
+        """Tell whether this step is to be validated and has not been, say because the run was stopped before."""
+        if not (self.validate and self.config.val_every) or reason == "interrupted" or self.validated == self.step:
+            return False
+        return reason is not None or self.step % self.config.val_every == 0
+
+    def _validate(self, scalars: Scalars, reason: str | None) -> str | None:
+        """Score the model, on all processes together, and keep it if it is the best so far.
+
+        Returns:
+            Why the training ends: what is given, or `no progress`; None to go on.
+        """
         model = self.sampling_model
         training = model.training
         model.eval()
-        scores = distributed.broadcast(validate(model))
+        scores = distributed.broadcast(self.validate(model))
         model.train(training)
         scalars.add(self.step, "val", scores)
-        scalars.show(validate.show, self.step)
-        self.stale += 1
+        scalars.show(self.validate.show, self.step)
+        scalars.flush()
+        self.stale, self.validated = self.stale + 1, self.step
         if self.best is None or scores["score"] < self.best["score"]:
+            before = self.best, self.stale
             self.best, self.stale = {**scores, "step": self.step}, 0
-            if distributed.rank() == 0:
-                tensors = {f"model.{k}": v for k, v in self.sampling_model.state_dict().items()}
-                self.keeper.save_best(tensors, self._metadata())
-        self.save()  # `last` remembers what to beat
+            if not distributed.broadcast(self._attempt(self._save_best, reason)):
+                self.best, self.stale = before  # what is not kept is not what to beat
+        self._attempt(self.save, reason)  # `last` remembers what to beat
         text = ", ".join(f"{name} {value:.4g}" for name, value in scores.items() if name != "score")
-        log.info("step %d: validation %s (best so far: step %d)", self.step, text, self.best["step"])
+        best = "none kept" if self.best is None else f"step {self.best['step']}"
+        log.info("step %d: validation %s (best so far: %s)", self.step, text, best)
+        return "no progress" if reason is None and 0 < self.config.patience <= self.stale else reason
+
+    def _save_best(self) -> None:
+        if distributed.rank() == 0:
+            tensors = {f"model.{k}": v for k, v in self.sampling_model.state_dict().items()}
+            self.keeper.save_best(tensors, self._metadata())

@@ -1,6 +1,7 @@
 """Scalars on their way to TensorBoard: a GPU is not waited for, and a full disk does not end a training."""
 
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,17 +19,20 @@ class Scalars:
 
     Args:
         folder: of the event files; None writes nothing.
-        first_step: what a run that was stopped before had logged from this step on is hidden.
+        first_step: steps finished before; what a stopped run had logged of later ones is hidden.
     """
 
     def __init__(self, folder: Path | None, first_step: int = 0):
         self._waiting: tuple[int, list[str], Tensor, torch.cuda.Event | None] | None = None
         self._writer: SummaryWriter | None = None
+        self._excepthook = threading.excepthook
         if folder is None:
             return
+        threading.excepthook = self._thread_failed
         try:
-            purge = first_step + 1 if first_step else None
-            self._writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=_SECONDS_BETWEEN_FLUSHES)
+            self._writer = SummaryWriter(
+                str(folder), purge_step=first_step + 1, flush_secs=_SECONDS_BETWEEN_FLUSHES
+            )
         except OSError as error:
             self._give_up(error)
 
@@ -60,6 +64,7 @@ class Scalars:
         self._write_waiting()
         self._guarded(lambda writer: writer.close())
         self._writer = None
+        threading.excepthook = self._excepthook
 
     def _write_waiting(self) -> None:
         if self._waiting is None:
@@ -81,6 +86,12 @@ class Scalars:
             work(self._writer)
         except OSError as error:
             self._give_up(error)
+
+    def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
+        """Leave out the traceback of the thread that writes: the next call raises its error, which is told then."""
+        writes = type(failure.thread).__module__.startswith("tensorboard.")
+        if not (writes and isinstance(failure.exc_value, OSError)):
+            self._excepthook(failure)
 
     def _give_up(self, error: OSError) -> None:
         log.error("TensorBoard: cannot write (%s); the training goes on without it", error.strerror or error)

@@ -1,5 +1,6 @@
 """Batches: a pure function of (seed, step), every cloud once per epoch, no point twice."""
 
+import itertools
 import math
 
 import numpy as np
@@ -132,3 +133,12 @@ def test_rotation_turns_the_way_dpm_does(golden):
             cloud, turned = (torch.from_numpy(stored[f"{name}{case}"]).double() for name in ("in", "out"))
             angle = torch.tensor([math.radians(float(stored[f"degrees{case}"]))], dtype=torch.float64)
             torch.testing.assert_close(cloud @ rotations_about_y(angle)[0], turned, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rotate", [False, True])
+@pytest.mark.parametrize("num_points", [20, 50])
+def test_slices_of_a_batch_make_the_batch(rotate, num_points):
+    batches = Batches(labelled(6, 50), 8, num_points, seed=3, rotate=rotate)
+    for cuts in ([0, 4, 8], [0, 2, 4, 6, 8], [0, 1, 7, 8]):
+        slices = [slice(*pair) for pair in itertools.pairwise(cuts)]
+        assert torch.equal(torch.cat([batches(5, rows) for rows in slices]), batches(5))

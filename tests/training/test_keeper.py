@@ -1,6 +1,7 @@
 """Which checkpoints stay, and which is gone back to where one is damaged."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,12 +30,34 @@ def test_the_last_ones_stay(keep, tmp_path):
     assert (path.name, metadata["step"], float(tensors["model.w"][0])) == ("last.safetensors", 20, 20)
 
 
-def test_without_links_the_file_moves(tmp_path, monkeypatch):
+def test_without_links_the_file_is_copied(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", lambda *paths: (_ for _ in ()).throw(OSError(95, "not supported")))
     keeper = Keeper(tmp_path)
     save(keeper, 1)
     save(keeper, 2)
     assert names(tmp_path) == ["last.safetensors", "step-00000001.safetensors"]
+    monkeypatch.setattr("pcdiff.checkpoint.save_file", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(InputError, match="full"):
+        save(keeper, 3)
+    assert Keeper(tmp_path).newest()[2]["step"] == 2
+    assert names(tmp_path) == ["last.safetensors", "step-00000001.safetensors", "step-00000002.safetensors"]
+
+
+def test_drafts_of_killed_processes_go(tmp_path):
+    (tmp_path / ".last.safetensors.k3_q.safetensors").write_bytes(b"half")
+    save(Keeper(tmp_path), 1)
+    assert names(tmp_path) == ["last.safetensors"]
+
+
+def test_a_folder_that_turns_read_only_is_told_like_a_full_disk(tmp_path, monkeypatch):
+    keeper = Keeper(tmp_path)
+    save(keeper, 1)
+    save(keeper, 2)
+    refuse = OSError(30, "Read-only file system", "step-1")
+    monkeypatch.setattr(Path, "unlink", lambda *a, **k: (_ for _ in ()).throw(refuse))
+    with pytest.raises(InputError, match=r"step-1: cannot change \(Read-only file system\)"):
+        save(keeper, 3)
+    assert Keeper(tmp_path).newest()[2]["step"] == 2
 
 
 def test_truncated_at_every_kilobyte_it_goes_back_and_says_so(tmp_path, caplog):

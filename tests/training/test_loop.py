@@ -6,6 +6,7 @@ import signal
 import pytest
 import torch
 from small_training import Line, Scores, batches, last, trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pcdiff import checkpoint, devices
 from pcdiff.errors import InputError
@@ -142,6 +143,19 @@ def test_checkpoints_come_by_minutes_too(tmp_path):
     assert saved == [1, 2, 3]
 
 
+def test_scalars_reach_the_disk_before_the_checkpoint_that_a_resumed_run_goes_on_from(tmp_path):
+    t, seen = trainer(tmp_path, max_iters=6, save_every=3), []
+
+    def save():
+        events = EventAccumulator(str(tmp_path / "tensorboard"))
+        events.Reload()
+        seen.append([event.step for event in events.Scalars("train/loss")])
+
+    t.save = save
+    t.fit()
+    assert seen == [[1, 2, 3], [1, 2, 3, 4, 5, 6]]
+
+
 def test_a_failing_validation_loses_no_step(tmp_path):
     with pytest.raises(IndexError):
         trainer(tmp_path, validate=Scores(), max_iters=7, val_every=7).fit()
@@ -178,6 +192,57 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch, caplog
     assert caplog.text.count("the training goes on and tries again") == 2  # steps 4 and 8; step 9 is the last
     assert (tmp_path / "checkpoints" / "last.safetensors").read_bytes() == before
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["last.safetensors"]
+
+
+def test_a_best_that_cannot_be_kept_is_not_what_to_beat(tmp_path, monkeypatch, caplog):
+    t = trainer(tmp_path, validate=Scores(1.0, 2.0, 3.0), max_iters=6, val_every=2)
+    save_best, calls = t.keeper.save_best, []
+
+    def full_once(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            raise InputError("best: cannot write (No space left on device)")
+        save_best(*args)
+
+    monkeypatch.setattr(t.keeper, "save_best", full_once)
+    assert t.fit().best == {"score": 2.0, "step": 4}
+    assert "step 2: best: cannot write (No space left on device); the training goes on" in caplog.text
+    assert checkpoint.read(tmp_path / "checkpoints" / "best.safetensors")[1]["step"] == 4
+
+
+def test_a_validation_that_an_interrupt_kept_from_being_made_is_made_up_for(tmp_path):
+    class Interrupting(Line):
+        def loss_terms(self, x, noise):
+            if self.calls == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().loss_terms(x, noise)
+
+    scores = Scores(3.0)
+    first = trainer(tmp_path, Interrupting(), validate=scores, val_every=4)
+    assert (first.fit().reason, first.step, scores.shown) == ("interrupted", 4, [])
+    scores = Scores(3.0, 2.0, 1.0)
+    second = trainer(tmp_path, validate=scores, val_every=4, max_iters=9)
+    second.restore()
+    second.fit()
+    assert scores.shown == [4, 8, 9]
+    scores = Scores()
+    third = trainer(tmp_path, validate=scores, val_every=4, max_iters=9)
+    third.restore()
+    assert third.fit().reason == "finished"
+    assert scores.shown == []
+
+
+def test_the_whole_batch_of_a_bad_step_is_kept(tmp_path):
+    with pytest.raises(TrainingDiverged, match="at step 3"):
+        trainer(tmp_path, Line(poison=6), accumulate=2).fit()
+    kept, _ = checkpoint.read(tmp_path / "nonfinite-step-3-rank-0.safetensors")
+    assert torch.equal(kept["batch"], batches(2, slice(None)))
+
+
+def test_a_divergence_is_told_where_its_batch_cannot_be_kept(tmp_path):
+    (tmp_path / "nonfinite-step-3-rank-0.safetensors").mkdir()
+    with pytest.raises(TrainingDiverged, match=r"at step 3; .* Its batch is not kept: .*cannot write"):
+        trainer(tmp_path, Line(poison=3)).fit()
 
 
 def test_a_second_interrupt_interrupts():

@@ -1,0 +1,50 @@
+"""What the loop asks of a model and of a validation, and what it gives back."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+
+class Trainable(Protocol):
+    """What the loop asks of a model, beside being a module."""
+
+    def draw(self, batch: Any, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw all that is random in the loss of `count` rows like those of `batch`.
+
+        The first dimension of each draw is a multiple of `count`.
+        """
+
+    def loss_terms(self, batch: Any, **draws: Tensor) -> dict[str, Tensor]:
+        """Return scalars by name; the key `"loss"`, a mean over the rows, is minimised, the others are logged."""
+
+
+class Validation(Protocol):
+    """Scores a model and shows what it scored."""
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """Return scores by name; the key `"score"`, lower is better, ranks the model."""
+
+    def show(self, writer: SummaryWriter, step: int) -> None:
+        """Log what was scored last to TensorBoard."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended.
+
+    Attributes:
+        reason: `finished`, `time is up`, `no progress` or `interrupted`.
+        step: finished steps, of all calls.
+        steps_per_second: of this call, without the validations.
+        best: the scores of the best validation and its step.
+        skipped: steps of this call that were left out, their loss or gradient not being finite.
+    """
+
+    reason: str
+    step: int
+    steps_per_second: float
+    best: dict[str, float] | None
+    skipped: int = 0
