@@ -323,7 +323,7 @@ class Trainer:
         path = self.folder / f"nonfinite-step-{step + 1}-rank-{distributed.rank()}.safetensors"
         batch, draws = self._part(step, 0)
         given = {"batch": batch} if isinstance(batch, Tensor) else dict(enumerate(batch))
-        tensors = {str(name): value for name, value in given.items()} | draws
+        tensors = {str(name): value for name, value in given.items() if value is not None} | draws
         checkpoint.save(path, tensors, {"step": step + 1, "not_finite": names})
         raise TrainingDiverged(
             f"{', '.join(names)} not finite at step {step + 1}; {hint}. Its batch and draws: {path}"
