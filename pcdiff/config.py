@@ -403,7 +403,7 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:
         elif not _fits(value, kind):
             expected = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
             raise InputError(f"{source}: {name} must be {expected}, got {value!r}")
-        elif kind == Path | None:
+        elif kind in (Path, Path | None):
             rebuilt[name] = None if value is None else Path(value)
         elif kind == tuple[Path, ...]:
             rebuilt[name] = tuple(map(Path, value))
