@@ -39,6 +39,7 @@ class ImageModel(nn.Module):
     Args:
         config: the run's config: net, process, objective and sampling are read.
         image_shape: (C, H, W) of the images.
+        denoiser: one that is there already, as from other people's weights; built from the config by default.
 
     Raises:
         InputError: an unknown name, or a net, a process and a parametrisation that do not go together.
@@ -49,11 +50,12 @@ class ImageModel(nn.Module):
         torch.Size([4, 1, 8, 8])
     """
 
-    def __init__(self, config: ImageRunConfig, image_shape: Sequence[int]):
+    def __init__(self, config: ImageRunConfig, image_shape: Sequence[int], denoiser: NetDenoiser | None = None):
         super().__init__()
         self.config, self.image_shape = config, tuple(image_shape)
-        net = build_model({"name": config.net, **vars(config.model)})
-        self.denoiser = build_denoiser(net, config.process)
+        if denoiser is None:
+            denoiser = build_denoiser(build_model({"name": config.net, **vars(config.model)}), config.process)
+        self.denoiser = denoiser
         self.num_classes = getattr(config.model, "num_classes", None)
         # SongUNet always has a class that stands for none, UNet where it is told to
         self.knows_none = self.num_classes is not None and getattr(config.model, "null_class", True)

@@ -1,6 +1,8 @@
 """Train a score model on images, with the trainer that point clouds have."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,8 +35,18 @@ def train(config: ImageRunConfig) -> None:
         TrainingDiverged: the loss is not finite any more.
     """
     check(config)
-    with distributed.joined():
+    with distributed.joined(), _threads(config.threads):
         _train(config)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check(config: ImageRunConfig) -> None:
@@ -44,9 +56,10 @@ def check(config: ImageRunConfig) -> None:
         InputError: names the field, what was expected and what came.
     """
     check_train(config.train)
-    for name, least in (("num_samples", 1), ("seed", 0)):
-        if getattr(config, name) < least:
-            raise InputError(f"{name} must be at least {least}, got {getattr(config, name)}")
+    for name, least in (("num_samples", 1), ("seed", 0), ("threads", 1)):
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise InputError(f"{name} must be at least {least}, got {value}")
     if config.data.held_out < 0:
         raise InputError(f"held_out must not be negative, got {config.data.held_out}")
 

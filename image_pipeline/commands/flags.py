@@ -237,6 +237,24 @@ class Configs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Convert:
+    """Open other people's checkpoint and write it in our own format, which every command takes as --run."""
+
+    kind: str
+    """Whose it is: score_sde, ncsn, adm, diffusers, edm or abarankab."""
+    input: Path
+    """The file, or for diffusers the folder."""
+    config: Path | None = None
+    """A JSON file with what the checkpoint itself does not say."""
+    ema: bool = True
+    """Take the moving average of the weights, where the file holds both."""
+    size: int | None = None
+    """Side of its images, where neither file nor config says (pixels)."""
+    output: Path
+    """The .safetensors file."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prepare:
     """Bring a data set to one size and write it as a zip of PNG files."""
 
@@ -295,7 +313,7 @@ def check(command: object) -> None:
         InputError: names the flag, what was expected and what came.
     """
     output = getattr(command, "output", None)
-    endings = {Making: ".png", Likelihood: ".json", Evaluate: ".json", Prepare: ".zip"}
+    endings = {Making: ".png", Likelihood: ".json", Evaluate: ".json", Prepare: ".zip", Convert: ".safetensors"}
     for kind, ending in endings.items():
         if isinstance(command, kind) and output is not None and output.suffix != ending:
             raise InputError(f"--output must end in {ending}, got {output}")

@@ -9,7 +9,7 @@ from torch import Tensor
 from image_pipeline.commands.flags import Likelihood
 from image_pipeline.commands.model import Trained
 from image_pipeline.data import RANGES
-from image_pipeline.loading import open_data
+from image_pipeline.loading import open_own_data
 from image_pipeline.writing import read_images
 from pcdiff import rng
 from pcdiff.diffusion import bits_per_dim, log_likelihood
@@ -76,12 +76,7 @@ def _images(command: Likelihood, trained: Trained) -> tuple[Tensor, Tensor | Non
             raise InputError("--labelled goes with the run's own data; files of images have no classes here")
         images, labels, what = read_images(command.input, model.image_shape), None, str(command.input)
     else:
-        dataset = open_data(model.config.data, command.split)
-        theirs, ours = dataset.identity.fingerprint, model.metadata["dataset"]["fingerprint"]
-        if theirs != ours:
-            raise InputError(
-                f"{command.run}: trained on other data than lie at {model.config.data.dataset_path}; give --input"
-            )
+        dataset = open_own_data(model, command.split, "--input")
         if command.labelled and dataset.labels is None:
             raise InputError("--labelled: the run's data have no classes")
         images, what = dataset.images, f"{dataset.identity.name}, {command.split} split"

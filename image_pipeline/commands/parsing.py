@@ -13,6 +13,7 @@ from image_pipeline.commands.flags import (
     ClassConditional,
     Colorize,
     Configs,
+    Convert,
     Dump,
     Evaluate,
     Inpaint,
@@ -45,6 +46,7 @@ AnyCommand = (
     | Annotated[ClassConditional, tyro.conf.subcommand("class-conditional")]
     | Annotated[Inverse, tyro.conf.subcommand("inverse")]
     | Annotated[Configs, tyro.conf.subcommand("configs")]
+    | Annotated[Convert, tyro.conf.subcommand("convert")]
     | Annotated[Prepare, tyro.conf.subcommand("prepare")]
     | Annotated[Dump, tyro.conf.subcommand("dump")]
     | Annotated[NoiseScales, tyro.conf.subcommand("noise-scales")]

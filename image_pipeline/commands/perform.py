@@ -4,10 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from image_pipeline.commands import data
+from image_pipeline.commands.converting import convert
+from image_pipeline.commands.evaluating import evaluate
 from image_pipeline.commands.flags import (
     ClassConditional,
     Colorize,
     Configs,
+    Convert,
     Dump,
     Evaluate,
     Inpaint,
@@ -25,7 +28,6 @@ from image_pipeline.commands.measuring import likelihood
 from image_pipeline.commands.model import Trained
 from image_pipeline.commands.restoring import colorize, inpaint, inverse
 from image_pipeline.configs import ImageRunConfig
-from image_pipeline.evaluating import evaluate
 from image_pipeline.training import train
 from pcdiff.progress import bar
 
@@ -41,6 +43,7 @@ _WITH_MODEL: dict[type, Callable[[Any, Trained], str]] = {
 }
 _WITHOUT_MODEL: dict[type, Callable[[Any], str]] = {
     Configs: data.configs,
+    Convert: convert,
     Prepare: data.prepare,
     Dump: data.dump,
     NoiseScales: data.noise_scales,

@@ -150,6 +150,8 @@ class ImageRunConfig:
     """Seed of every random draw."""
     device: str = "auto"
     """`auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
+    threads: int | None = None
+    """CPU threads of the training; all by default. One is quickest for tiny images where other programs run."""
     num_samples: int = 64
     """Images drawn into samples.npz at the end (images)."""
     net: str = "unet"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from image_pipeline.configs.config import DataConfig, ImageRunConfig, ObjectiveConfig, ProcessConfig, SamplingConfig
+from image_pipeline.configs.edm import edm_presets
 from image_pipeline.configs.score_sde import score_sde_presets
 from image_pipeline.models import DDPMppConfig
 from pcdiff.config import TrainConfig
@@ -14,19 +15,20 @@ from pcdiff.errors import InputError
 # with the digits' own standard deviation; a falling rate and averaged weights end a short training sharp.
 _DIGITS = ImageRunConfig(
     preset="digits/quick",
+    threads=1,  # a second one finds little to do in so small an image, and waiting for it costs more
     process=ProcessConfig(
         name="edm", sigma_min=0.002, sigma_max=20.0, predicts="edm", time_input="edm", sigma_data=0.75
     ),
     objective=ObjectiveConfig(objectives=("regression",), time_draw="log_normal", time_mean=-0.8, time_std=1.2),
     sampling=SamplingConfig(sampler="heun", num_steps=18, guidance=2.0),
     train=TrainConfig(
-        max_iters=4000,
+        max_iters=3000,
         batch_size=64,
         lr=1e-3,
         end_lr=1e-5,
         lr_schedule="cosine",
         lr_decay_start=0,
-        lr_decay_end=4000,
+        lr_decay_end=3000,
         warmup_iters=100,
         max_grad_norm=1.0,
         ema_decay=0.999,
@@ -60,7 +62,7 @@ _MNIST = ImageRunConfig(
 PRESETS: Mapping[str, ImageRunConfig] = {
     "digits/quick": _DIGITS,
     "mnist": _MNIST,
-    **{name: replace(config, preset=name) for name, config in score_sde_presets().items()},
+    **{name: replace(config, preset=name) for name, config in (score_sde_presets() | edm_presets()).items()},
 }
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from image_runs import command, train
 
-from image_pipeline import evaluating, stored
+from image_pipeline import stored
+from image_pipeline.commands import evaluating
 from image_pipeline.data import load_images
 
 

@@ -11,7 +11,7 @@ from image_pipeline.commands.flags import Evaluate
 from image_pipeline.commands.model import merged
 from image_pipeline.data import ImageDataset, load_images, to_bytes
 from image_pipeline.drawing import draw_chunk
-from image_pipeline.loading import load_model, open_data
+from image_pipeline.loading import load_model, open_own_data
 from image_pipeline.metrics import (
     METRICS,
     FeatureNet,
@@ -120,14 +120,7 @@ def _reference(config: Evaluate, model: ImageModel | None) -> ImageDataset | Fea
     if config.statistics is not None:
         return load_statistics(config.statistics)
     if config.reference is None:
-        dataset = open_data(model.config.data, config.split)
-        theirs, ours = dataset.identity.fingerprint, model.metadata["dataset"]["fingerprint"]
-        if theirs != ours:
-            raise InputError(
-                f"{config.run} was trained on other data than lie at {model.config.data.dataset_path}; "
-                "give --reference"
-            )
-        return dataset
+        return open_own_data(model, config.split, "--reference")
     if model is None:
         return load_images(str(config.reference), config.split)
     data = model.config.data
