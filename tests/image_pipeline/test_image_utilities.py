@@ -5,10 +5,10 @@ import zipfile
 
 import pytest
 import torch
+from foreign_files import checkpoint_of
 from image_runs import command
 from PIL import Image
 
-from image_pipeline.commands import converting
 from image_pipeline.configs import PRESETS
 from image_pipeline.interop import Imported, native
 from image_pipeline.loading import load_model, of_imported
@@ -76,20 +76,20 @@ def test_what_an_imported_model_must_say(tmp_path):
         of_imported(imported(VE(), data_range=(0.0, 255.0)), tmp_path)
 
 
-def test_convert(tmp_path, capsys, monkeypatch):
-    """The loaders have tests of their own; here, what the command makes of what they give."""
-    found = imported(VE(0.01, 5.0, 30), image_shape=(1, None, None))
-    asked = []
-    monkeypatch.setattr(converting, "load", lambda *args: asked.append(args) or found)
-    flags = ["--kind", "ncsn", "--input", tmp_path / "x.pth", "--no-ema", "--size", 8]
+def test_convert(tmp_path, capsys):
+    config, net, foreign = checkpoint_of("ddpm")
+    torch.save(foreign, tmp_path / "x.pth")
+    (tmp_path / "c.json").write_text(json.dumps(config))
+    flags = ["--kind", "score_sde", "--input", tmp_path / "x.pth", "--config", tmp_path / "c.json", "--no-ema"]
     line = done(capsys, "convert", *flags, "--output", tmp_path / "y.safetensors")
-    assert "theirs, " in line
-    assert "process VE, images 1x8x8 in [-1.0, 1.0], classes None" in line
-    assert asked == [("ncsn", tmp_path / "x.pth", None, False)]
+    assert "score_sde ddpm, " in line
+    assert "(weights), process DiscreteProcess, images 2x8x8 in [-1.0, 1.0], classes None" in line
     model = load_model(tmp_path / "y.safetensors")
-    x = torch.rand(2, 1, 8, 8)
-    t = torch.tensor([0.2, 0.7])
-    assert torch.equal(model.denoiser.score(x, t), found.denoiser.eval().score(x, t))
+    x, steps = torch.rand(2, 2, 8, 8), torch.tensor([1, 8])
+    assert torch.equal(model.denoiser.eps(x, steps), net(x, steps.float() - 1))
+    assert model.config.sampling.sampler == "ancestral"
+    done(capsys, "convert", *flags, "--size", 16, "--output", tmp_path / "y.safetensors")
+    assert load_model(tmp_path / "y.safetensors").image_shape == (2, 16, 16)
 
 
 @pytest.mark.parametrize(
