@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from image_pipeline.commands.flags import Convert
+from image_pipeline.commands.tool_flags import Convert
 from image_pipeline.interop import load, native
 
 

@@ -1,7 +1,7 @@
 """What the commands without a model do: list presets, prepare and dump data sets, choose noise levels."""
 
 from image_pipeline import data
-from image_pipeline.commands.flags import Configs, Dump, NoiseScales, Prepare
+from image_pipeline.commands.tool_flags import Configs, Dump, NoiseScales, Prepare
 from image_pipeline.configs import PRESETS, preset
 from pcdiff.config import to_json
 from pcdiff.progress import bar

@@ -73,8 +73,9 @@ def _evaluate(config: Evaluate) -> dict[str, Any] | None:
     if config.save_statistics is not None:
         if not isinstance(reference, ImageDataset):
             raise InputError("--save-statistics needs a reference of images")
+        statistics = dataset_statistics(reference, net, config.batch_size)
         if distributed.rank() == 0:
-            save_statistics(config.save_statistics, dataset_statistics(reference, net, config.batch_size))
+            save_statistics(config.save_statistics, statistics)
             runs.log.info("statistics: %s", config.save_statistics)
     places = Places.asked_for(config, config.run)
     settings = _settings(config, net, reference)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -36,6 +36,8 @@ class Making(Command):
     Images are read from an image file, a folder or zip of them, a .npz (arr_0) or .npy of uint8 (n, H, W, C), or
     `digits`.
     """
+
+    ending: ClassVar[str] = ".png"
 
     output: Path
     """Write a grid to this .png file, and the images (.npz, arr_0 uint8 (n, H, W, C)) beside it."""
@@ -153,6 +155,8 @@ class SDEdit(Making):
 class Likelihood(Command):
     """Score images by the probability flow's likelihood, in bits a dimension of 8-bit data."""
 
+    ending: ClassVar[str] = ".json"
+
     input: Path | None = None
     """The images; by default the run's own data."""
     split: Split = "test"
@@ -179,6 +183,8 @@ class Evaluate:
 
     Generation goes on where it was stopped: the same command, or --resume, gives the same images and scores.
     """
+
+    ending: ClassVar[str] = ".json"
 
     run: Path | None = None
     """Generate with the model in this run's folder, and score that."""
@@ -228,84 +234,6 @@ class Evaluate:
     """Go on with the stopped evaluation in this folder, with its flags."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Configs:
-    """List the presets, or print one as JSON."""
-
-    preset: str | None = None
-    """Print this one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Convert:
-    """Open other people's checkpoint and write it in our own format, which every command takes as --run."""
-
-    kind: str
-    """Whose it is: score_sde, ncsn, adm, diffusers, edm or abarankab."""
-    input: Path
-    """The file, or for diffusers the folder."""
-    config: Path | None = None
-    """A JSON file with what the checkpoint itself does not say."""
-    ema: bool = True
-    """Take the moving average of the weights, where the file holds both."""
-    size: int | None = None
-    """Side of its images, where neither file nor config says (pixels)."""
-    output: Path
-    """The .safetensors file."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepare:
-    """Bring a data set to one size and write it as a zip of PNG files."""
-
-    source: Path
-    """`digits`, or a folder, zip or lmdb."""
-    output: Path
-    """The .zip file."""
-    size: int | None = None
-    """Side of the images; their own by default (pixels)."""
-    split: Split = "all"
-    """Which images."""
-    crop: int | None = None
-    """Side of the central square that is cut out first (pixels)."""
-    filter: Literal["lanczos", "bicubic", "bilinear", "box"] = "lanczos"
-    """Filter of the resize."""
-    channels: Literal[1, 3] | None = None
-    """1 (grey) or 3 (colour); the images' own by default."""
-    labels: str = "auto"
-    """Where classes come from: auto, json, folders, names, none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dump:
-    """Write a data set as loose PNG files named by class."""
-
-    source: Path
-    """`digits`, or a folder, zip or lmdb."""
-    output: Path
-    """A new or empty folder."""
-    split: Split = "all"
-    """Which images."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoiseScales:
-    """Choose noise levels and a Langevin step for a data set (NCSNv2's techniques 1, 2 and 4)."""
-
-    source: Path = Path("digits")
-    """`digits`, or a folder, zip or lmdb."""
-    split: Split = "train"
-    """Which images."""
-    size: int | None = None
-    """Bring the images to this side first (pixels)."""
-    data_range: Literal["unit", "symmetric"] = "unit"
-    """Range that the model will see."""
-    sigma_min: float = 0.01
-    """The smallest level."""
-    steps_per_level: int = 5
-    """Langevin steps at each level (steps)."""
-
-
 def check(command: object) -> None:
     """Refuse flags that are out of range, before anything is read.
 
@@ -313,10 +241,9 @@ def check(command: object) -> None:
         InputError: names the flag, what was expected and what came.
     """
     output = getattr(command, "output", None)
-    endings = {Making: ".png", Likelihood: ".json", Evaluate: ".json", Prepare: ".zip", Convert: ".safetensors"}
-    for kind, ending in endings.items():
-        if isinstance(command, kind) and output is not None and output.suffix != ending:
-            raise InputError(f"--output must end in {ending}, got {output}")
+    ending = getattr(command, "ending", None)
+    if ending is not None and output is not None and output.suffix != ending:
+        raise InputError(f"--output must end in {ending}, got {output}")
     counts = (
         "num_samples per_class num_images repeats batch_size factor measurements max_iters save_every size crop"
     )

@@ -12,19 +12,15 @@ import tyro
 from image_pipeline.commands.flags import (
     ClassConditional,
     Colorize,
-    Configs,
-    Convert,
-    Dump,
     Evaluate,
     Inpaint,
     Interpolate,
     Inverse,
     Likelihood,
-    NoiseScales,
-    Prepare,
     Sample,
     SDEdit,
 )
+from image_pipeline.commands.tool_flags import Configs, Convert, Dump, NoiseScales, Prepare
 from image_pipeline.configs import ImageRunConfig, preset
 from image_pipeline.models import MODELS
 from image_pipeline.training import resumed

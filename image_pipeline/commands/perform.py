@@ -9,16 +9,11 @@ from image_pipeline.commands.evaluating import evaluate
 from image_pipeline.commands.flags import (
     ClassConditional,
     Colorize,
-    Configs,
-    Convert,
-    Dump,
     Evaluate,
     Inpaint,
     Interpolate,
     Inverse,
     Likelihood,
-    NoiseScales,
-    Prepare,
     Sample,
     SDEdit,
     check,
@@ -27,6 +22,7 @@ from image_pipeline.commands.making import class_conditional, interpolate, sampl
 from image_pipeline.commands.measuring import likelihood
 from image_pipeline.commands.model import Trained
 from image_pipeline.commands.restoring import colorize, inpaint, inverse
+from image_pipeline.commands.tool_flags import Configs, Convert, Dump, NoiseScales, Prepare
 from image_pipeline.configs import ImageRunConfig
 from image_pipeline.training import train
 from pcdiff.progress import bar

@@ -205,3 +205,44 @@ def test_likelihood(run, digits, tmp_path, capsys):
     labelled = done(capsys, "likelihood", "--run", run, "--num-images", 3, "--labelled", *loose)
     assert labelled != line
     assert "digits.npz" in done(capsys, "likelihood", "--run", run, "--input", digits, *loose)
+
+
+@pytest.mark.parametrize(
+    ("args", "match"),
+    [
+        ("sample --output x.jpg", "--output must end in .png, got x.jpg"),
+        ("sample --num-samples 0", "--num-samples must be at least 1, got 0"),
+        ("sample --sampler magic", "predictor must be one of ['ancestral', "),
+        ("sample --snr 1 --sampler ddim", "snr goes with a corrector, got none"),
+        ("sample --classes 3 10", "classes must be 64 of 0..9, got [3, 10, 3, "),
+        ("inpaint --input {digits} --mask {mask}", "must be 8x8 as the images, got 8x7"),
+        ("inpaint --input {digits} --mask {grey}", "a mask must hold 0 and 1 only"),
+        ("inpaint --input {digits} --mask top", "--mask must be one of upper, lower, "),
+        ("inpaint --input {mixed}", "is 9 x 8 where"),
+        ("inpaint --input {small}", "images must be 1x8x8 here, got 1x4x4"),
+        ("inpaint --input none.npz", "none.npz: cannot be read as images"),
+        ("sdedit --input {digits} --strength 0", "--strength must be in (0, 1], got 0"),
+        ("sdedit --input {digits} --label 12", "classes must be 3 of 0..9, got [12"),
+        ("likelihood --input {digits} --labelled", "--labelled goes with the run's own data"),
+    ],
+)
+def test_a_mistake_is_one_line(run, digits, tmp_path, capsys, monkeypatch, args, match):
+    monkeypatch.chdir(tmp_path)
+    np.save("mask.npy", np.zeros((8, 7), dtype=np.uint8))
+    np.save("grey.npy", np.full((8, 8), 2, dtype=np.uint8))
+    (tmp_path / "mixed").mkdir()
+    for width in (8, 9):
+        Image.new("L", (width, 8)).save(tmp_path / "mixed" / f"{width}.png")
+    places = {"digits": digits, "mask": "mask.npy", "grey": "grey.npy", "mixed": "mixed", "small": "small.npy"}
+    name, *flags = args.format(**places).split()
+    output = [] if "--output" in flags or name == "likelihood" else ["--output", "x.png"]
+    assert command(name, "--run", run, *flags, *output) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert match in error
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_a_missing_run_is_one_line(tmp_path, capsys):
+    assert command("sample", "--run", tmp_path / "none", "--output", tmp_path / "x.png") == 2
+    assert "none: no checkpoint (best or last) in this run; expected" in capsys.readouterr().err
