@@ -78,6 +78,10 @@ class ImageModel(nn.Module):
         """Lowest and highest value of the images."""
         return RANGES[self.config.data.data_range]
 
+    def compile(self, **options: Any) -> None:
+        """Compile the net, where the time goes, in place (torch.compile)."""
+        self.denoiser.net.compile(**options)
+
     def draw(self, batch: ImageBatch, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Draw times, noise and whose labels are dropped, for `count` images like those of `batch`."""
         x = batch.images

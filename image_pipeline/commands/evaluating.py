@@ -27,7 +27,7 @@ from image_pipeline.pictures import save_grid
 from image_pipeline.stored import generated
 from image_pipeline.writing import read_images
 from pcdiff import distributed, runs
-from pcdiff.devices import resolve_device
+from pcdiff.devices import prepare, resolve_device
 from pcdiff.errors import InputError
 from pcdiff.progress import bar
 from pcdiff.runs import write_json
@@ -66,7 +66,7 @@ def _check(config: Evaluate) -> None:
 
 
 def _evaluate(config: Evaluate) -> dict[str, Any] | None:
-    device = resolve_device(config.device)
+    device = prepare(resolve_device(config.device))
     net = open_feature_net(config.features, config.weights, device)
     model = None if config.run is None else load_model(config.run, config.checkpoint).to(device)
     reference = _reference(config, model)

@@ -17,7 +17,7 @@ from image_pipeline.model import ImageModel
 from image_pipeline.pictures import save_grid
 from image_pipeline.writing import read_images, save_images
 from pcdiff import rng
-from pcdiff.devices import resolve_device
+from pcdiff.devices import prepare, resolve_device
 from pcdiff.diffusion import SamplingReport
 from pcdiff.diffusion.sampler import Progress
 
@@ -39,7 +39,7 @@ class Trained:
         Raises:
             InputError: no run, or a checkpoint that is damaged or of something else.
         """
-        device = resolve_device(command.device)
+        device = prepare(resolve_device(command.device))
         return cls(load_model(command.run, command.checkpoint).to(device), command, progress)
 
     @property

@@ -27,7 +27,7 @@ def colour_run(tmp_path_factory):
         Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(place / "data" / f"{i:02d}.png")
     data = ["--dataset-path", place / "data", "--held-out", 2]
     net = "--model.in-channels 3 --model.out-channels 3 --model.num-classes None --model.no-null-class".split()
-    return train(place / "run", *data, *net)
+    return train(place / "run", *data, *net, "--val-every", 2)
 
 
 @pytest.fixture
