@@ -1,9 +1,6 @@
 """What the commands that draw new images do."""
 
-from dataclasses import replace
-
 import torch
-from torch import Tensor
 
 from image_pipeline.commands.classifier import noisy_classifier, without_class
 from image_pipeline.commands.flags import ClassConditional, Interpolate, Sample, SDEdit
@@ -74,9 +71,10 @@ def interpolate(command: Interpolate, trained: Trained) -> str:
     if own.sampler not in _INVERTIBLE:
         if trained.command.sampling.sampler is not None:
             raise InputError(f"--sampler must be one of {', '.join(_INVERTIBLE)} here, got {own.sampler}")
-        own = SamplingConfig(sampler="ddim", num_steps=100)
-    # straight there and back again: no guidance, which has no inverse
-    settings = replace(own, corrector=None, guidance=None, denoise=None, grid=own.grid or "log_snr")
+        asked = command.sampling
+        own = SamplingConfig(num_steps=asked.num_steps or 100, grid=asked.grid, sampler="ddim")
+    # straight there and back again: no guidance, which has no inverse, and nothing drawn
+    settings = SamplingConfig(sampler=own.sampler, num_steps=own.num_steps, grid=own.grid or "log_snr")
     model, label = trained.model, command.label
     way = {"num_steps": settings.num_steps, "grid": settings.grid}
     made = []
@@ -102,7 +100,7 @@ def sdedit(command: SDEdit, trained: Trained) -> str:
     # in continuous time the last step to the data itself is no start: hardly any noise would be added
     least = 2 if times[-1] == 0 and model.denoiser.process.num_steps is None else 1
     taken = min(steps, max(least, round(command.strength * steps)))
-    cond, denoiser = _told(trained, command.label, len(given))
+    cond, denoiser = trained.told(command.label, len(given))
     with autocast(command.precision, trained.device):
         made = redenoise(
             denoiser,
@@ -114,9 +112,3 @@ def sdedit(command: SDEdit, trained: Trained) -> str:
             **trained.options(),
         )
     return trained.write(made, pictured=(given, made))
-
-
-def _told(trained: Trained, label: int | None, count: int) -> tuple[Tensor | None, torch.nn.Module]:
-    """Return the condition of a class for all images, and the denoiser that follows it as the run says."""
-    scale = trained.settings.guidance if label is not None else None
-    return trained.model.condition(trained.labels(label, count), count), trained.model.guided(scale or 1.0)

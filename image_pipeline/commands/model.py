@@ -18,7 +18,7 @@ from image_pipeline.pictures import save_grid
 from image_pipeline.writing import read_images, save_images
 from pcdiff import rng
 from pcdiff.devices import prepare, resolve_device
-from pcdiff.diffusion import SamplingReport
+from pcdiff.diffusion import Denoiser, SamplingReport
 from pcdiff.diffusion.sampler import Progress
 
 
@@ -72,6 +72,12 @@ class Trained:
     def labels(self, label: int | None, count: int) -> Tensor | None:
         """Return one class for all images, or None."""
         return None if label is None else torch.full((count,), label, device=self.device)
+
+    def told(self, label: int | None, count: int) -> tuple[Tensor | None, Denoiser]:
+        """Return the condition for one class of all images, or none, and the denoiser that follows it."""
+        labels, scale = self.labels(label, count), self.settings.guidance
+        guided = self.model.guided(1.0 if label is None or scale is None else scale)
+        return self.model.condition(labels, count), guided
 
     def quantised(self, images: Tensor) -> Tensor:
         """Return images of the model's range as uint8, on the CPU."""

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from image_pipeline.commands.flags import Colorize, Inpaint, Inverse, Restoring
-from image_pipeline.commands.model import Trained
+from image_pipeline.commands.model import Trained, merged
 from image_pipeline.configs import SamplingConfig
 from image_pipeline.data import to_range
 from image_pipeline.model import sampler_options
@@ -90,21 +90,15 @@ def _restored(trained: Trained, constraint: Constraint, count: int) -> Tensor:
     """Draw images that keep to a constraint."""
     command: Restoring = trained.command
     model, settings = trained.model, trained.settings
-    if settings.sampler is not None and settings.sampler not in _STIRRING and command.sampling.sampler is None:
-        chain = model.denoiser.process.num_steps is not None
-        settings = SamplingConfig(
-            sampler="ancestral",
-            num_steps=settings.num_steps if chain else 100,
-            grid=None if chain else "log_snr",
-            guidance=settings.guidance,
-        )
+    if command.sampling.sampler is None and settings.sampler not in (None, *_STIRRING):
+        # in the place of a deterministic one; a chain takes all its steps
+        spread = {} if model.denoiser.process.num_steps is not None else {"num_steps": 100, "grid": "log_snr"}
+        settings = merged(SamplingConfig(sampler="ancestral", **spread), command.sampling)
     options = sampler_options(settings)
     if command.settle:
         step = options["corrector"] or corrector("langevin", snr=command.settle_snr)
         options["corrector"] = ConstrainedCorrector(step, constraint, command.settle)
-    labels = trained.labels(command.label, count)
-    cond = model.condition(labels, count)
-    denoiser = model.guided(settings.guidance or 1.0) if labels is not None else model.denoiser
+    cond, denoiser = trained.told(command.label, count)
     with autocast(command.precision, trained.device):
         return sample(
             denoiser,

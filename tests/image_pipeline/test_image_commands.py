@@ -132,6 +132,20 @@ def test_inpaint_keeps_the_known(run, digits, tmp_path, capsys, mask):
     assert not np.array_equal(made(out)[:, 4:], read(digits)[:, 4:])
 
 
+def test_restoring_in_the_place_of_a_deterministic_sampler(run, digits, tmp_path, capsys):
+    common = ["inpaint", "--run", run, "--input", digits, "--output", tmp_path / "i.png"]
+    assert "3 images 1x8x8, 5 network evaluations" in done(capsys, *common, "--num-steps", 5)
+    assert "100 network evaluations" in done(capsys, *common, "--label", 3)
+    assert "2 network evaluations" in done(capsys, *common, "--sampler", "ddim", "--num-steps", 2)
+    none, plain = (
+        done(capsys, *common, "--num-steps", 4, "--seed", 1) and made(tmp_path / "i.png") for _ in range(2)
+    )
+    dropped = done(capsys, *common, "--num-steps", 4, "--seed", 1, "--label", 3, "--guidance", 0)
+    assert "4 network evaluations" in dropped
+    assert np.array_equal(none, plain)
+    assert np.array_equal(made(tmp_path / "i.png"), none)  # guidance 0 drops the class
+
+
 def test_colorize(colour_run, run, digits, tmp_path, capsys):
     out = tmp_path / "c.png"
     gray = read(digits)
