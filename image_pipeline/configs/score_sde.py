@@ -67,11 +67,11 @@ def score_sde_presets() -> dict[str, ImageRunConfig]:
         "ve/church_ncsnpp_continuous": _ve(_CHURCH, **_HIGH, **_SKIPS),
         "ve/ffhq_256_ncsnpp_continuous": _ve(_FFHQ_256, **_HIGH, **_SKIPS),
         "ve/celebahq_256_ncsnpp_continuous": _ve(_CELEBAHQ_256, **_HIGH, **_SKIPS),
-        "ve/ffhq_ncsnpp_continuous": _ve(_FFHQ_1024, 0.9999, **_HIGHEST, **_SKIPS),
+        "ve/ffhq_ncsnpp_continuous": replace(_ve(_FFHQ_1024, 0.9999, **_HIGHEST, **_SKIPS), objective=_dsm("mean")),
         "ve/celebahq_ncsnpp_continuous": _ve(_CELEBAHQ_1024, 0.9999, **_HIGHEST, **_SKIPS),
         "vp/cifar10_ddpm": _chain(_CIFAR10, "ddpm", DDPMConfig()),
         "vp/cifar10_ddpmpp": _chain(_CIFAR10, "ddpmpp", DDPMppConfig()),
-        "vp/cifar10_ncsnpp": _chain(_CIFAR10, "ncsnpp", _vp_ncsnpp()),
+        "vp/cifar10_ncsnpp": _chain(_CIFAR10, "ncsnpp", _vp_ncsnpp(), "reverse_diffusion"),
         "vp/bedroom_ddpm": _church_ddpm(_BEDROOM),
         "vp/church_ddpm": _church_ddpm(_CHURCH),
     }
@@ -143,7 +143,7 @@ def _ve(data: _DataSet, ema: float = 0.999, **fields: Any) -> ImageRunConfig:
         "unit",
         ema,
         process=ProcessConfig(name="ve", **ends, predicts="score", time_input="sigma"),
-        objective=_summed(),
+        objective=_dsm(),
         sampling=_corrected(data.snr),
     )
 
@@ -159,7 +159,7 @@ def _ve_levels(data: _DataSet, net: str, model: Any) -> ImageRunConfig:
         "unit",
         0.999,
         process=process,
-        objective=_summed(),
+        objective=_dsm(),
         sampling=_corrected(data.snr),
     )
 
@@ -176,7 +176,7 @@ def _langevin(
         "unit",
         ema,
         process=ProcessConfig(name="ncsn", **levels, predicts="score", time_input="level"),
-        objective=_summed(),
+        objective=_dsm(),
         sampling=SamplingConfig(sampler="none", corrector="ald", corrector_steps=steps, snr=snr),
     )
     return replace(config, train=replace(config.train, lr=lr, warmup_iters=0, max_grad_norm=_UNCLIPPED))
@@ -196,7 +196,7 @@ def _vp(data: _DataSet, process: str, net: str, model: Any) -> ImageRunConfig:
     )
 
 
-def _chain(data: _DataSet, net: str, model: Any) -> ImageRunConfig:
+def _chain(data: _DataSet, net: str, model: Any, sampler: str = "ancestral") -> ImageRunConfig:
     """Discrete VP: DDPM's chain."""
     steps = {"schedule": "linear", "num_steps": 1000, "beta_1": 1e-4, "beta_T": 0.02}
     return _run(
@@ -206,7 +206,7 @@ def _chain(data: _DataSet, net: str, model: Any) -> ImageRunConfig:
         "symmetric",
         0.9999,
         process=ProcessConfig(name="ddpm", **steps, time_input="step"),
-        sampling=SamplingConfig(sampler="ancestral"),
+        sampling=SamplingConfig(sampler=sampler),
     )
 
 
@@ -216,9 +216,9 @@ def _church_ddpm(data: _DataSet) -> ImageRunConfig:
     return replace(config, train=replace(config.train, lr=2e-5))
 
 
-def _summed() -> ObjectiveConfig:
-    """Half the sum over an image (score_sde's `reduce_mean` is false for VE)."""
-    return ObjectiveConfig(objectives=("dsm",), weights=(0.5,), reduction="sum")
+def _dsm(reduction: str = "sum") -> ObjectiveConfig:
+    """Half the sum over an image (score_sde's `reduce_mean` is false for VE, but for FFHQ at 1024), or its mean."""
+    return ObjectiveConfig(objectives=("dsm",), weights=(0.5 if reduction == "sum" else 1.0,), reduction=reduction)
 
 
 def _corrected(snr: float) -> SamplingConfig:
