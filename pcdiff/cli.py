@@ -52,11 +52,11 @@ def parse_run(
         InputError: unknown preset, `--resume` names no run, or a value out of range.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    resume = _value_of("--resume", argv)
+    resume = value_of("--resume", argv)
     if resume is not None:
         default = read_config(Path(resume))
     else:
-        default = preset(presets, _value_of("--preset", argv) or "paper")
+        default = preset(presets, value_of("--preset", argv) or "paper")
     config = parse(RunConfig, argv, default, description)
     check(config)
     return config
@@ -69,7 +69,7 @@ def parse_evaluation(argv: Sequence[str] | None = None, description: str = "") -
         InputError: `--resume` names no evaluation and no run, or the flags contradict each other.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    resume, default = _value_of("--resume", argv), None
+    resume, default = value_of("--resume", argv), None
     if resume is not None:
         folder = Path(resume)
         default = read_settings(folder)
@@ -86,7 +86,8 @@ def parse_evaluation(argv: Sequence[str] | None = None, description: str = "") -
     return config
 
 
-def _value_of(flag: str, argv: Sequence[str]) -> str | None:
+def value_of(flag: str, argv: Sequence[str]) -> str | None:
+    """Return what a flag is given among arguments, before they are parsed; None where it is not there."""
     for i, given in enumerate(argv):
         if given == flag and i + 1 < len(argv):
             return argv[i + 1]

@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pcdiff.errors import InputError
 
@@ -270,21 +270,18 @@ def check(config: RunConfig) -> None:
     }
     at_least_one = (
         "latent_dim encoder_widths encoder_head_widths flow_depth flow_hidden_dim cnf_widths net_widths num_steps "
-        "times_per_cloud num_points max_iters batch_size accumulate log_every save_every keep val_clouds "
-        "val_points num_samples sample_points"
-    )
-    not_negative = (
-        "kl_weight warmup_iters weight_decay val_every patience frequencies lr_decay_start lr_decay_end end_lr"
+        "times_per_cloud num_points num_samples sample_points"
     )
     ranges: dict[str, tuple[str, Callable[[float], bool]]] = {
         "at least 1": (at_least_one, lambda v: v >= 1),
-        "not negative": (not_negative, lambda v: v >= 0),
+        "not negative": ("kl_weight frequencies", lambda v: v >= 0),
         "in 0..2^63 - 1": ("seed", lambda v: 0 <= v < 2**63),
-        "positive": ("lr max_grad_norm max_minutes save_minutes cnf_time cnf_tolerance", lambda v: v > 0),
-        "in (0, 1)": ("beta_1 beta_T ema_decay", lambda v: 0 < v < 1),
+        "positive": ("cnf_time cnf_tolerance", lambda v: v > 0),
+        "in (0, 1)": ("beta_1 beta_T", lambda v: 0 < v < 1),
         "in [0, 1]": ("flexibility", lambda v: 0 <= v <= 1),
     }
     _check_ranges(fields, ranges)
+    check_train(config.train)
     model, train = config.model, config.train
     if not model.encoder_widths:
         raise InputError("encoder_widths must name at least one layer, got none")
@@ -299,6 +296,23 @@ def check(config: RunConfig) -> None:
             f"times_per_cloud must divide num_points = {config.data.num_points}, "
             f"got {config.objective.times_per_cloud}"
         )
+
+
+def check_train(config: TrainConfig) -> None:
+    """Refuse values that no training can have, of clouds or of images.
+
+    Raises:
+        InputError: names the first such field, what was expected and what came.
+    """
+    at_least_one = "max_iters batch_size accumulate log_every save_every keep val_clouds val_points"
+    not_negative = "warmup_iters weight_decay val_every patience lr_decay_start lr_decay_end end_lr"
+    ranges: dict[str, tuple[str, Callable[[float], bool]]] = {
+        "at least 1": (at_least_one, lambda v: v >= 1),
+        "not negative": (not_negative, lambda v: v >= 0),
+        "positive": ("lr max_grad_norm max_minutes save_minutes", lambda v: v > 0),
+        "in (0, 1)": ("ema_decay", lambda v: 0 < v < 1),
+    }
+    _check_ranges(vars(config), ranges)
 
 
 def check_evaluation(config: EvaluateConfig) -> None:
@@ -382,12 +396,14 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:
     rebuilt: dict[str, Any] = {}
     for name, value in values.items():
         kind = fields[name].type
+        if get_origin(kind) is Annotated:
+            kind = get_args(kind)[0]
         if dataclasses.is_dataclass(kind):
             rebuilt[name] = from_dict(kind, value, source)
         elif not _fits(value, kind):
             expected = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
             raise InputError(f"{source}: {name} must be {expected}, got {value!r}")
-        elif kind == Path | None:
+        elif kind in (Path, Path | None):
             rebuilt[name] = None if value is None else Path(value)
         elif kind == tuple[Path, ...]:
             rebuilt[name] = tuple(map(Path, value))

@@ -12,6 +12,7 @@ import torch
 from pcdiff import distributed
 from pcdiff.config import RunConfig, to_json
 from pcdiff.sessions import in_words, make_trainer
+from pcdiff.training import Trainer
 
 _STEPS = 3
 
@@ -25,7 +26,17 @@ def rehearse(config: RunConfig, batches: Any, *parts: Any) -> None:
         *parts: what `pcdiff.sessions.make_trainer` is given behind them.
     """
     nowhere = Path(os.devnull)  # where no checkpoint to go on from can lie, and none can be written
-    trainer = make_trainer(replace(config, resume=None), nowhere, batches, *parts)
+    try_out(config, make_trainer(replace(config, resume=None), nowhere, batches, *parts), "clouds")
+
+
+def try_out(config: Any, trainer: Trainer, unit: str) -> None:
+    """Print what `rehearse` does, of any trainer.
+
+    Args:
+        config: the resolved config.
+        trainer: of a fresh model; its batches have `steps_per_epoch`.
+        unit: what a batch holds.
+    """
     model, train = trainer.model, config.train
     trainer.prepare()
     seconds = []
@@ -40,11 +51,11 @@ def rehearse(config: RunConfig, batches: Any, *parts: Any) -> None:
     lines = [
         to_json(config).rstrip(),
         f"parameters: {sum(sizes.values()):,} ({parameters})",
-        f"batch: {train.batch_size} clouds; processes: {processes}, parts of each: {parts}, "
+        f"batch: {train.batch_size} {unit}; processes: {processes}, parts of each: {parts}, "
         f"in {trainer.precision} on {trainer.device}",
         f"memory: {peak_memory(trainer.device) / 2**30:.2f} GiB at the peak of a step, with data, in each process",
-        f"steps per epoch: {batches.steps_per_epoch:.1f}",
-        f"a step: {step:.3f} s ({1 / step:.2f} steps/s, {train.batch_size / step:.0f} clouds/s)",
+        f"steps per epoch: {trainer.batches.steps_per_epoch:.1f}",
+        f"a step: {step:.3f} s ({1 / step:.2f} steps/s, {train.batch_size / step:.0f} {unit}/s)",
         f"all {train.max_iters:,} steps: {in_words(train.max_iters * step)}, without validations",
         "dry run: nothing was written",
     ]

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import TextIOWrapper
@@ -18,6 +18,9 @@ from pcdiff.config import EvaluateConfig, RunConfig, from_dict, to_json
 from pcdiff.errors import InputError
 
 T = TypeVar("T")
+Config = TypeVar(
+    "Config"
+)  # a run's: a frozen dataclass with out, resume, preset, seed, train, model, objective, data
 log = logging.getLogger("pcdiff")
 _SETTINGS = "evaluation.json"
 
@@ -33,12 +36,13 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
-def open_run(config: RunConfig, name: str) -> tuple[RunConfig, Path]:
+def open_run(config: Config, name: str, read: Callable[[Path], Config] | None = None) -> tuple[Config, Path]:
     """Make a new run's folder with its `config.json`, or open the one that `config.resume` names.
 
     Args:
         config: the resolved config; for a resumed run its own with what the flags changed.
         name: what the run is, for the default folder `runs/<name>-<date>-<time>`.
+        read: reads the config of a run's folder; `read_config` by default.
 
     Of several processes the first one does so, and tells the others. A job that `torchrun` starts again after a
     process died goes on with the run it had begun.
@@ -57,14 +61,15 @@ def open_run(config: RunConfig, name: str) -> tuple[RunConfig, Path]:
         if distributed.rank() == 0:
             begun = config.out is not None and (config.out / "config.json").is_file()
             again = config.resume is None and distributed.restarted() and begun
-            opened = _open_run(replace(config, resume=config.out) if again else config, name)
+            config = replace(config, resume=config.out) if again else config
+            opened = _open_run(config, name, read or read_config)
     return distributed.broadcast(opened)
 
 
-def _open_run(config: RunConfig, name: str) -> tuple[RunConfig, Path]:
+def _open_run(config: Config, name: str, read: Callable[[Path], Config]) -> tuple[Config, Path]:
     if config.resume is not None:
         folder = config.resume
-        before = read_config(folder)
+        before = read(folder)
         if config.out not in (None, before.out, folder):
             raise InputError(f"--out {config.out}: cannot be given with --resume; the run stays in {folder}")
         config = replace(config, resume=None, out=before.out, preset=before.preset)
@@ -72,8 +77,8 @@ def _open_run(config: RunConfig, name: str) -> tuple[RunConfig, Path]:
             raise InputError(
                 f"--resume {folder}: batch_size is {before.train.batch_size} in this run; it cannot change"
             )
-        for part in ("model", "objective", "data", "seed"):
-            was, now = getattr(before, part), getattr(config, part)
+        for part in ("model", "process", "objective", "data", "seed"):
+            was, now = getattr(before, part, None), getattr(config, part, None)
             if part == "data":  # the same data may lie elsewhere by now; the checkpoint knows its fingerprint
                 was = replace(was, dataset_path=now.dataset_path)
             if was != now:
@@ -86,7 +91,7 @@ def _open_run(config: RunConfig, name: str) -> tuple[RunConfig, Path]:
     return config, folder
 
 
-def write_config(folder: Path, config: RunConfig) -> None:
+def write_config(folder: Path, config: Config) -> None:
     """Write a run's resolved config."""
     write_text(folder / "config.json", to_json(config))
 

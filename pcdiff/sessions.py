@@ -103,8 +103,14 @@ def seconds_per_step(trainer: Trainer, clouds: int = 8) -> float:
     return min(seconds) * trainer.config.batch_size / len(part)
 
 
-def fit(config: RunConfig, trainer: Trainer) -> Outcome:
-    """Train, and say how it ended, how fast it was, what is best and where it lies, and how to go on."""
+def fit(config: RunConfig, trainer: Trainer, unit: str = "clouds") -> Outcome:
+    """Train, and say how it ended, how fast it was, what is best and where it lies, and how to go on.
+
+    Args:
+        config: the run's, or another with the same parts.
+        trainer: of the run.
+        unit: what a batch holds, for the log.
+    """
     if distributed.rank() == 0:
         write_config(trainer.folder, config)  # with what a resumed run's flags have changed
     outcome = trainer.fit()
@@ -117,13 +123,14 @@ def fit(config: RunConfig, trainer: Trainer) -> Outcome:
         "no progress": f"stopped: no better score in {config.train.patience} validations",
         "interrupted": "interrupted: all is saved",
     }
-    clouds = outcome.steps_per_second * config.train.batch_size
+    rows = outcome.steps_per_second * config.train.batch_size
     log.info(
-        "%s at step %d (%.2f steps/s, %.0f clouds/s)",
+        "%s at step %d (%.2f steps/s, %.0f %s/s)",
         ends[outcome.reason],
         outcome.step,
         outcome.steps_per_second,
-        clouds,
+        rows,
+        unit,
     )
     if outcome.skipped:
         log.info("%d steps were skipped: their loss or gradient was not finite", outcome.skipped)

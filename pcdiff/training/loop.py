@@ -289,7 +289,7 @@ class Trainer:
         _, draws = self._part(step, 0)
         batch = self.batches(step, slice(self.parts.rows[0].start, self.parts.rows[-1].stop))
         given = {"batch": batch} if isinstance(batch, Tensor) else dict(enumerate(batch))
-        tensors = {str(name): value for name, value in given.items()} | draws
+        tensors = {str(name): value for name, value in given.items() if value is not None} | draws
         try:
             checkpoint.save(path, tensors, {"step": step + 1, "not_finite": names})
             kept = f"Its batch and draws: {path}"

@@ -1,4 +1,4 @@
-"""Image batches: a pure function of (seed, step), shared by ranks without a difference."""
+"""Image batches: a pure function of (seed, step), whose slices put together are the whole."""
 
 import numpy as np
 import pytest
@@ -55,15 +55,16 @@ def test_decoded_ahead_equals_resident(tmp_path):
             assert torch.equal(mine, theirs)
 
 
-def test_the_ranks_shares_are_the_batch():
-    settings = {"batch_size": 6, "seed": 0, "flip": True, "dequantise": True}
-    whole = ImageBatches(made(), **settings)
-    shares = [ImageBatches(made(), rank=rank, world_size=3, **settings) for rank in range(3)]
+@pytest.mark.parametrize("kind", ["resident", "lazy"])
+def test_slices_are_the_batch(kind, tmp_path):
+    class_folders(tmp_path)
+    dataset = made() if kind == "resident" else load_images(tmp_path, "all")
+    batches = ImageBatches(dataset, batch_size=6, seed=0, flip=True, dequantise=True)
     for step in range(5):
-        parts = [share(step) for share in shares]
+        parts = [batches(step, slice(first, first + 2)) for first in (0, 2, 4)]
         assert all(len(part.images) == 2 for part in parts)
-        assert torch.equal(torch.cat([part.images for part in parts]), whole(step).images)
-        assert torch.equal(torch.cat([part.labels for part in parts]), whole(step).labels)
+        assert torch.equal(torch.cat([part.images for part in parts]), batches(step).images)
+        assert torch.equal(torch.cat([part.labels for part in parts]), batches(step).labels)
 
 
 @pytest.mark.parametrize(("data_range", "low", "high"), [("unit", 0, 1), ("symmetric", -1, 1)])
@@ -126,8 +127,6 @@ def test_an_image_that_broke_meanwhile_is_named(tmp_path):
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"seed": -1}, "seed must not be negative, got -1"),
         ({"data_range": "half"}, "unknown data_range 'half'; known are unit, symmetric"),
-        ({"rank": 2, "world_size": 2}, "rank must lie in 0..world_size - 1, got 2 of 2"),
-        ({"world_size": 3}, "batch_size 4 cannot be shared by 3 processes"),
     ],
 )
 def test_errors(changes, message):

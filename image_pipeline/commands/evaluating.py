@@ -1,0 +1,219 @@
+"""Score a run's samples, or any images: generation goes on where it was stopped, in memory that does not grow."""
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import pcdiff
+from image_pipeline.commands.flags import Evaluate
+from image_pipeline.commands.model import merged
+from image_pipeline.data import ImageDataset, load_images, to_bytes
+from image_pipeline.drawing import draw_chunk
+from image_pipeline.loading import load_model, open_own_data
+from image_pipeline.metrics import (
+    METRICS,
+    FeatureNet,
+    FeatureStatistics,
+    dataset_statistics,
+    load_statistics,
+    open_feature_net,
+    save_statistics,
+    score_images,
+)
+from image_pipeline.model import ImageModel
+from image_pipeline.pictures import save_grid
+from image_pipeline.stored import generated
+from image_pipeline.writing import read_images
+from pcdiff import distributed, runs
+from pcdiff.devices import prepare, resolve_device
+from pcdiff.errors import InputError
+from pcdiff.progress import bar
+from pcdiff.runs import write_json
+from pcdiff.scoring.job import Places, finish
+from pcdiff.scoring.report import source_commit
+from pcdiff.work import Work
+
+_MOST = 50_000  # samples of a published FID
+_SHOWN = 100
+
+
+def evaluate(config: Evaluate) -> dict[str, Any] | None:
+    """Score, print the scores, and write them where asked.
+
+    Returns:
+        The result, or None when a limit or a signal stopped the work.
+
+    Raises:
+        InputError: the flags contradict each other, a file or the run does not fit, or weights are missing.
+    """
+    _check(config)
+    with distributed.joined(), runs.logging_to(config.out or config.run):
+        return _evaluate(config)
+
+
+def _check(config: Evaluate) -> None:
+    if (config.run is None) == (config.samples is None):
+        raise InputError("give one of --run, to generate, and --samples, to score files")
+    unknown = [name for name in config.metrics if name not in METRICS]
+    if unknown or not config.metrics:
+        raise InputError(f"--metrics must be of {', '.join(METRICS)}, got {unknown[0] if unknown else 'none'}")
+    if config.samples is not None and config.reference is None and config.statistics is None:
+        raise InputError("--samples needs --reference or --statistics to compare with")
+    if config.reference is not None and config.statistics is not None:
+        raise InputError("give one of --reference and --statistics")
+
+
+def _evaluate(config: Evaluate) -> dict[str, Any] | None:
+    device = prepare(resolve_device(config.device))
+    net = open_feature_net(config.features, config.weights, device)
+    model = None if config.run is None else load_model(config.run, config.checkpoint).to(device)
+    reference = _reference(config, model)
+    if config.save_statistics is not None:
+        if not isinstance(reference, ImageDataset):
+            raise InputError("--save-statistics needs a reference of images")
+        statistics = dataset_statistics(reference, net, config.batch_size)
+        if distributed.rank() == 0:
+            save_statistics(config.save_statistics, statistics)
+            runs.log.info("statistics: %s", config.save_statistics)
+    places = Places.asked_for(config, config.run)
+    settings = _settings(config, net, reference)
+    if model is None:
+        return finish(config, places, settings, lambda work: _scored_files(config, net, reference, places))
+    count = config.num_samples or min(_MOST, _size(reference))
+    drawn = merged(model.config.sampling, config.sampling)
+    settings |= {
+        "checkpoint": hashlib.sha256(model.file.read_bytes()).hexdigest(),
+        "num_samples": count,
+        "sampling": vars(drawn),
+        "precision": config.precision,
+    }
+
+    def draw(k: int) -> Tensor:
+        first = k * config.batch_size
+        images = draw_chunk(
+            model,
+            k,
+            config.seed,
+            size=config.batch_size,
+            count=min(config.batch_size, count - first),
+            settings=drawn,
+            precision=config.precision,
+        )
+        return to_bytes(images, model.config.data.data_range)
+
+    def job(work: Work) -> dict[str, Any]:
+        folder = places.folder if places.folder is not None else places.results.parent
+        samples = generated(folder / "samples.npy", (count, *model.image_shape), config, draw, work)
+        facts = {
+            "trained_on": model.metadata["dataset"],
+            "checkpoint": model.file.name,
+            "step": model.metadata["step"],
+            "sampling": vars(drawn),
+        }
+        return _scored(config, net, samples, reference, places, facts)
+
+    return finish(config, places, settings, job)
+
+
+def _reference(config: Evaluate, model: ImageModel | None) -> ImageDataset | FeatureStatistics:
+    if config.statistics is not None:
+        return load_statistics(config.statistics)
+    if config.reference is None:
+        return open_own_data(model, config.split, "--reference")
+    if model is None:
+        return load_images(str(config.reference), config.split)
+    data = model.config.data
+    return load_images(
+        str(config.reference), config.split, data.size, data.crop, data.filter, model.image_shape[0], "none"
+    )
+
+
+def _size(reference: ImageDataset | FeatureStatistics) -> int:
+    count = reference.count if isinstance(reference, FeatureStatistics) else len(reference)
+    return _MOST if count is None else count
+
+
+def _settings(config: Evaluate, net: FeatureNet, reference: ImageDataset | FeatureStatistics) -> dict[str, Any]:
+    """Return all that the result depends on, for the journal."""
+    if isinstance(reference, FeatureStatistics):
+        compared = hashlib.sha256(reference.mean.numpy().tobytes()).hexdigest()[:16]
+    else:
+        compared = [reference.identity.fingerprint, reference.split]
+    return {
+        "features": net.identity.to_dict(),
+        "metrics": list(config.metrics),
+        "reference": compared,
+        "batch_size": config.batch_size,
+        "kid_subset_size": config.kid_subset_size,
+        "seed": config.seed,
+    }
+
+
+def _scored_files(
+    config: Evaluate, net: FeatureNet, reference: ImageDataset | FeatureStatistics, places: Places
+) -> dict[str, Any]:
+    path = config.samples
+    if path.suffix in (".npz", ".npy"):
+        shape = reference.images.shape[1:] if isinstance(reference, ImageDataset) else None
+        images = read_images(path, tuple(shape) if shape is not None else None)
+    else:
+        images = load_images(str(path), "all").images
+    return _scored(config, net, images, reference, places, {"samples": str(path)})
+
+
+def _scored(
+    config: Evaluate,
+    net: FeatureNet,
+    samples: Any,
+    reference: ImageDataset | FeatureStatistics,
+    places: Places,
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    """Score, and on the process that writes tell and keep it."""
+    done, total = 0, len(samples) + (len(reference) if isinstance(reference, ImageDataset) else 0)
+    with bar("features", "image") as progress:
+
+        def moved(count: int) -> None:
+            nonlocal done
+            done += count
+            progress(min(done, total), total)
+
+        sizes = [len(samples)] + ([len(reference)] if isinstance(reference, ImageDataset) else [])
+        scores = score_images(
+            samples,
+            reference,
+            net,
+            config.metrics,
+            config.batch_size,
+            kid_subset_size=min(config.kid_subset_size, *sizes),
+            seed=config.seed,
+            progress=moved,
+        )
+    result = {**scores.to_dict(), **facts, "seed": config.seed}
+    result |= {"version": pcdiff.__version__, "commit": source_commit()}
+    if distributed.rank() > 0:
+        return result
+    runs.log.info("%s", table(result))
+    if places.results is not None:
+        write_json(places.results, result)
+        shown = samples[torch.arange(min(_SHOWN, len(samples)))]
+        save_grid(places.beside(".png"), shown)
+        runs.log.info("results: %s, %s", places.results, places.beside(".png"))
+    return result
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return scores in lines for people."""
+    net = result["feature_net"]["name"]
+    lines = [f"{result['num_samples']} images against {result['num_reference']}, features of {net}"]
+    if "fid" in result:
+        lines.append(f"fid: {result['fid']:.4f}")
+    for name in ("kid", "inception_score", "prc"):
+        numbers = [f"{k} {v:.5g}" for k, v in result.get(name, {}).items() if isinstance(v, float)]
+        if numbers:
+            lines.append(f"{name}: {', '.join(numbers)}")
+    if not net.startswith("inception"):
+        lines.append(f"features of {net} are a STAND-IN: these scores compare with nothing published")
+    return "\n".join(lines)

@@ -1,0 +1,114 @@
+"""What the commands that draw new images do."""
+
+import torch
+
+from image_pipeline.commands.classifier import noisy_classifier, without_class
+from image_pipeline.commands.flags import ClassConditional, Interpolate, Sample, SDEdit
+from image_pipeline.commands.model import Trained
+from image_pipeline.configs import SamplingConfig
+from image_pipeline.drawing import draw_chunk, generate
+from image_pipeline.model import sampler_options
+from image_pipeline.pictures import save_trajectory
+from pcdiff.diffusion import ClassifierGuidance, Trajectory, invert, redenoise, slerp, time_grid
+from pcdiff.errors import InputError
+from pcdiff.precision import autocast
+
+_FRAMES = 40  # of a trajectory
+_INVERTIBLE = ("ddim", "heun", "dpmpp", "unipc")  # without noise, so that the way back is the same
+
+
+def sample_images(command: Sample, trained: Trained) -> str:
+    """Draw images, of given classes or not; maybe with the way there."""
+    labels = None
+    if command.classes:
+        turns = torch.arange(command.num_samples) % len(command.classes)
+        labels = torch.tensor(command.classes)[turns].to(trained.device)
+    options = {
+        "size": command.batch_size,
+        "settings": trained.settings,
+        "precision": command.precision,
+        **trained.options(),
+    }
+    drawn = generate(trained.model, command.num_samples, command.seed, labels=labels, **options)
+    line = trained.write(torch.cat(list(drawn)))
+    if not command.trajectory:
+        return line
+    gif, trajectory = command.output.with_suffix(".gif"), Trajectory()
+    count = min(command.num_samples, command.batch_size)
+    own = None if labels is None else labels[:count]
+    draw_chunk(trained.model, 0, command.seed, count=count, labels=own, callback=trajectory, **options)
+    states = trajectory.states
+    chosen = torch.linspace(0, len(states) - 1, min(len(states), _FRAMES)).round().long()
+    save_trajectory(gif, [trained.quantised(state) for state in states[chosen]])
+    return f"{line}, {gif}"
+
+
+def class_conditional(command: ClassConditional, trained: Trained) -> str:
+    """Draw a row of images for each class, by the net's own classes or by a classifier's."""
+    model, settings = trained.model, trained.settings
+    denoiser, known = None, model.num_classes
+    if command.classifier is not None:
+        found = noisy_classifier(command.classifier, command.classifier_config, model)
+        denoiser, known = without_class(model), found.num_classes
+        denoiser = ClassifierGuidance(denoiser, found.log_prob, command.classifier_scale)
+    elif known is None:
+        raise InputError(f"{command.run}: this model is told no classes; give --classifier to guide it by one")
+    classes = command.classes or tuple(range(known or 0))
+    if not classes:
+        raise InputError(f"--classes must name some: {command.classifier} does not say how many it has")
+    labels = torch.tensor(classes).repeat_interleave(command.per_class).to(trained.device)
+    options = {"settings": settings, "precision": command.precision, "denoiser": denoiser, **trained.options()}
+    drawn = generate(model, len(labels), command.seed, labels=labels, **options)
+    return trained.write(torch.cat(list(drawn)), columns=command.per_class)
+
+
+def interpolate(command: Interpolate, trained: Trained) -> str:
+    """Invert images to noises, go from one to the other on the sphere, and draw from what lies between."""
+    a, b = trained.read(command.a), trained.read(command.b)
+    if a.shape != b.shape:
+        raise InputError(f"--a and --b must hold as many images, got {len(a)} and {len(b)}")
+    own = trained.settings
+    if own.sampler not in _INVERTIBLE:
+        if trained.command.sampling.sampler is not None:
+            raise InputError(f"--sampler must be one of {', '.join(_INVERTIBLE)} here, got {own.sampler}")
+        asked = command.sampling
+        own = SamplingConfig(num_steps=asked.num_steps or 100, grid=asked.grid, sampler="ddim")
+    # straight there and back again: no guidance, which has no inverse, and nothing drawn
+    settings = SamplingConfig(sampler=own.sampler, num_steps=own.num_steps, grid=own.grid or "log_snr")
+    model, label = trained.model, command.label
+    way = {"num_steps": settings.num_steps, "grid": settings.grid}
+    made = []
+    for x, y in zip(a[:, None], b[:, None], strict=True):
+        cond = model.condition(trained.labels(label, 1), 1)
+        with autocast(command.precision, trained.device):
+            ends = [invert(model.denoiser, image, cond=cond, **way) for image in (x, y)]
+            start = slerp(*ends, torch.linspace(0, 1, command.steps))[:, 0]
+            labels = trained.labels(label, command.steps)
+            made.append(model.sample(command.steps, labels, settings, x_init=start, **trained.options()))
+    return trained.write(torch.cat(made), columns=command.steps)
+
+
+def sdedit(command: SDEdit, trained: Trained) -> str:
+    """Noise images up to a time of the sampler's own grid and draw from there."""
+    given, model = trained.read(command.input), trained.model
+    options = sampler_options(trained.settings)
+    grid = options["grid"] or getattr(options["step"], "grid", "uniform")
+    if grid == "ends":
+        raise InputError("sdedit takes a share of the sampler's steps: take a sampler with a grid, such as heun")
+    times = time_grid(model.denoiser.process, options["num_steps"], grid)
+    steps = len(times) - 1
+    # in continuous time the last step to the data itself is no start: hardly any noise would be added
+    least = 2 if times[-1] == 0 and model.denoiser.process.num_steps is None else 1
+    taken = min(steps, max(least, round(command.strength * steps)))
+    cond, denoiser = trained.told(command.label, len(given))
+    with autocast(command.precision, trained.device):
+        made = redenoise(
+            denoiser,
+            given,
+            float(times[steps - taken]),
+            cond=cond,
+            generator=trained.generator("sdedit"),
+            **{**options, "num_steps": taken, "grid": grid},
+            **trained.options(),
+        )
+    return trained.write(made, pictured=(given, made))

@@ -1,0 +1,125 @@
+"""What the commands with a model share: open it, merge how it samples, write what it made."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from image_pipeline.commands.flags import Command, Making
+from image_pipeline.configs import SamplingConfig
+from image_pipeline.data import to_bytes, to_range
+from image_pipeline.loading import load_model
+from image_pipeline.model import ImageModel
+from image_pipeline.pictures import save_grid
+from image_pipeline.writing import read_images, save_images
+from pcdiff import rng
+from pcdiff.devices import prepare, resolve_device
+from pcdiff.diffusion import Denoiser, SamplingReport
+from pcdiff.diffusion.sampler import Progress
+
+
+@dataclass
+class Trained:
+    """A model, what was asked of it, and the cost of what is done with it."""
+
+    model: ImageModel
+    command: Command
+    progress: Progress
+    started: float = field(default_factory=time.perf_counter)
+    report: SamplingReport = field(default_factory=SamplingReport)
+
+    @classmethod
+    def open(cls, command: Command, progress: Progress) -> "Trained":
+        """Load the command's run.
+
+        Raises:
+            InputError: no run, or a checkpoint that is damaged or of something else.
+        """
+        device = prepare(resolve_device(command.device))
+        return cls(load_model(command.run, command.checkpoint).to(device), command, progress)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.denoiser.process.device
+
+    @property
+    def settings(self) -> SamplingConfig:
+        """How images are drawn: as asked, else as the run says."""
+        return merged(self.model.config.sampling, self.command.sampling)
+
+    def generator(self, what: str) -> torch.Generator:
+        """Return the source of a command's draws."""
+        return rng.generator(self.command.seed, what, device=self.device)
+
+    def options(self) -> dict[str, Any]:
+        """Return what every sampling is told."""
+        return {"report": self.report, "progress": self.progress}
+
+    def read(self, path: Path) -> Tensor:
+        """Read images `(n, C, H, W)` into the model's range.
+
+        Raises:
+            InputError: they cannot be read, or are of another size.
+        """
+        images = read_images(path, self.model.image_shape)
+        return to_range(images, self.model.config.data.data_range).to(self.device)
+
+    def labels(self, label: int | None, count: int) -> Tensor | None:
+        """Return one class for all images, or None."""
+        return None if label is None else torch.full((count,), label, device=self.device)
+
+    def told(self, label: int | None, count: int) -> tuple[Tensor | None, Denoiser]:
+        """Return the condition for one class of all images, or none, and the denoiser that follows it."""
+        labels, scale = self.labels(label, count), self.settings.guidance
+        guided = self.model.guided(1.0 if label is None or scale is None else scale)
+        return self.model.condition(labels, count), guided
+
+    def quantised(self, images: Tensor) -> Tensor:
+        """Return images of the model's range as uint8, on the CPU."""
+        return to_bytes(images.cpu(), self.model.config.data.data_range)
+
+    def write(self, made: Tensor, pictured: Sequence[Tensor] = (), columns: int | None = None) -> str:
+        """Write images, and a grid of them; return what was done in one line.
+
+        Args:
+            made: `(n, C, H, W)` in the model's range.
+            pictured: rows of the grid, each `(n, C, H, W)`, one above the other for every image; `made` alone by
+                default.
+            columns: images in a row of the grid.
+        """
+        command: Making = self.command
+        images = self.quantised(made)
+        arrays = command.output.with_suffix(".npz")
+        save_images(arrays, images)
+        shown = images
+        if pictured:
+            columns = min(len(made), columns or 10)
+            rows = [self.quantised(row).split(columns) for row in pictured]
+            # the rows of one image stand above each other; the last may be short
+            shown = torch.cat([_filled(part, columns) for parts in zip(*rows, strict=True) for part in parts])
+        save_grid(command.output, shown, columns)
+        name = type(command).__name__.lower()
+        cost = f"{self.report.evaluations} network evaluations, {time.perf_counter() - self.started:.1f} s"
+        shape = "x".join(map(str, images.shape[1:]))
+        return f"{name}: {len(images)} images {shape}, {cost} -> {command.output}, {arrays}"
+
+
+def merged(own: SamplingConfig, asked: SamplingConfig) -> SamplingConfig:
+    """Return the run's settings with what was asked in their place.
+
+    Another sampler or corrector takes nothing from the run but its guidance: steps and grid belong together.
+    """
+    given = {name: value for name, value in vars(asked).items() if value is not None}
+    if "sampler" in given or "corrector" in given:
+        own = SamplingConfig(guidance=own.guidance)
+    return replace(own, **given)
+
+
+def _filled(images: Tensor, count: int) -> Tensor:
+    white = images.new_full((count - len(images), *images.shape[1:]), 255)
+    return torch.cat([images, white])

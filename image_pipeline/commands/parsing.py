@@ -1,0 +1,91 @@
+"""From arguments to a command: presets, resumed runs and the nets' own fields are defaults of flags."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from image_pipeline.commands.flags import (
+    ClassConditional,
+    Colorize,
+    Evaluate,
+    Inpaint,
+    Interpolate,
+    Inverse,
+    Likelihood,
+    Sample,
+    SDEdit,
+)
+from image_pipeline.commands.tool_flags import Configs, Convert, Dump, NoiseScales, Prepare
+from image_pipeline.configs import ImageRunConfig, preset
+from image_pipeline.models import MODELS
+from image_pipeline.training import resumed
+from pcdiff.cli import value_of
+from pcdiff.config import from_dict
+from pcdiff.errors import InputError
+
+_PROG = "python -m image_pipeline"
+
+AnyCommand = (
+    Annotated[ImageRunConfig, tyro.conf.subcommand("train")]
+    | Annotated[Sample, tyro.conf.subcommand("sample")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Likelihood, tyro.conf.subcommand("likelihood")]
+    | Annotated[Inpaint, tyro.conf.subcommand("inpaint")]
+    | Annotated[Colorize, tyro.conf.subcommand("colorize")]
+    | Annotated[Interpolate, tyro.conf.subcommand("interpolate")]
+    | Annotated[SDEdit, tyro.conf.subcommand("sdedit")]
+    | Annotated[ClassConditional, tyro.conf.subcommand("class-conditional")]
+    | Annotated[Inverse, tyro.conf.subcommand("inverse")]
+    | Annotated[Configs, tyro.conf.subcommand("configs")]
+    | Annotated[Convert, tyro.conf.subcommand("convert")]
+    | Annotated[Prepare, tyro.conf.subcommand("prepare")]
+    | Annotated[Dump, tyro.conf.subcommand("dump")]
+    | Annotated[NoiseScales, tyro.conf.subcommand("noise-scales")]
+)
+
+
+def parse(argv: Sequence[str] | None = None, description: str = "") -> Any:
+    """Return the command that the arguments ask for, its flags filled in.
+
+    Raises:
+        InputError: an unknown preset or net, `--resume` that names nothing, or a damaged stopped evaluation.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    starts = {"train": _training_default, "evaluate": _evaluation_default}
+    if argv and argv[0] in starts:
+        rest = argv[1:]
+        default = starts[argv[0]](rest)
+        return tyro.cli(type(default), prog=f"{_PROG} {argv[0]}", args=rest, default=default)
+    return tyro.cli(AnyCommand, prog=_PROG, args=argv, description=description)
+
+
+def _training_default(argv: list[str]) -> ImageRunConfig:
+    resume, net = value_of("--resume", argv), value_of("--net", argv)
+    if resume is not None:
+        return resumed(Path(resume))
+    default = preset(value_of("--preset", argv) or "digits/quick")
+    if net in (None, default.net):
+        return default
+    if net not in MODELS:
+        raise InputError(f"--net must be one of {sorted(MODELS)}, got {net!r}")
+    return replace(default, net=net, model=MODELS[net].Config())
+
+
+def _evaluation_default(argv: list[str]) -> Evaluate:
+    resume = value_of("--resume", argv)
+    if resume is None:
+        return Evaluate()
+    folder = Path(resume)
+    path = folder / "evaluation.json"
+    if not path.is_file():
+        raise InputError(f"--resume {folder}: no stopped evaluation there; a finished one needs no more")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+    return replace(from_dict(Evaluate, values, str(path)), out=folder)

@@ -1,0 +1,67 @@
+"""Which function does what a command asks."""
+
+from collections.abc import Callable
+from typing import Any
+
+from image_pipeline.commands import data
+from image_pipeline.commands.converting import convert
+from image_pipeline.commands.evaluating import evaluate
+from image_pipeline.commands.flags import (
+    ClassConditional,
+    Colorize,
+    Evaluate,
+    Inpaint,
+    Interpolate,
+    Inverse,
+    Likelihood,
+    Sample,
+    SDEdit,
+    check,
+)
+from image_pipeline.commands.making import class_conditional, interpolate, sample_images, sdedit
+from image_pipeline.commands.measuring import likelihood
+from image_pipeline.commands.model import Trained
+from image_pipeline.commands.restoring import colorize, inpaint, inverse
+from image_pipeline.commands.tool_flags import Configs, Convert, Dump, NoiseScales, Prepare
+from image_pipeline.configs import ImageRunConfig
+from image_pipeline.training import train
+from pcdiff.progress import bar
+
+_WITH_MODEL: dict[type, Callable[[Any, Trained], str]] = {
+    Sample: sample_images,
+    ClassConditional: class_conditional,
+    Inpaint: inpaint,
+    Colorize: colorize,
+    Inverse: inverse,
+    Interpolate: interpolate,
+    SDEdit: sdedit,
+    Likelihood: likelihood,
+}
+_WITHOUT_MODEL: dict[type, Callable[[Any], str]] = {
+    Configs: data.configs,
+    Convert: convert,
+    Prepare: data.prepare,
+    Dump: data.dump,
+    NoiseScales: data.noise_scales,
+}
+
+
+def perform(command: Any) -> None:
+    """Do what a command asks and say so in one line.
+
+    Raises:
+        InputError: a flag, a file or the run does not fit.
+    """
+    if isinstance(command, ImageRunConfig):
+        train(command)
+        return
+    check(command)
+    if isinstance(command, Evaluate):
+        evaluate(command)
+        return
+    if type(command) in _WITHOUT_MODEL:
+        print(_WITHOUT_MODEL[type(command)](command))
+        return
+    with bar(type(command).__name__.lower(), "step") as progress:
+        done = _WITH_MODEL[type(command)](command, Trained.open(command, progress))
+    print(done)

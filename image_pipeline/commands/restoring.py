@@ -1,0 +1,166 @@
+"""What the commands do that keep what is known of images: inpainting, colours, super-resolution, sensing."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from image_pipeline.commands.flags import Colorize, Inpaint, Inverse, Restoring
+from image_pipeline.commands.model import Trained, merged
+from image_pipeline.configs import SamplingConfig
+from image_pipeline.data import to_range
+from image_pipeline.model import sampler_options
+from image_pipeline.writing import read_images
+from pcdiff import diffusion, rng
+from pcdiff.diffusion import ConstrainedCorrector, Constraint, Linear, average, corrector, sample
+from pcdiff.errors import InputError
+from pcdiff.precision import autocast
+
+_STIRRING = ("ancestral", "kernel", "score_ancestral", "euler_maruyama", "reverse_diffusion", "edm", "none")
+_GREY = 0.5  # of the range: what is unknown, in pictures
+
+
+def inpaint(command: Inpaint, trained: Trained) -> str:
+    """Keep the part of the images under the mask, draw the rest."""
+    known = trained.read(command.input)
+    mask = read_mask(command.mask, trained.model.image_shape).to(trained.device)
+    made = _restored(trained, diffusion.Inpaint(trained.model.denoiser.process, known, mask), len(known))
+    shown = torch.where(mask, known, _middle(trained))
+    return trained.write(made, pictured=(known, shown, made))
+
+
+def colorize(command: Colorize, trained: Trained) -> str:
+    """Keep the mean over the channels, draw the colours."""
+    shape = trained.model.image_shape
+    if shape[0] == 1:
+        raise InputError(f"{command.run}: this model's images are grey; colorize needs one of colour images")
+    gray = trained.read(command.input).mean(dim=1, keepdim=True)
+    made = _restored(trained, diffusion.Colorize(trained.model.denoiser.process, gray), len(gray))
+    return trained.write(made, pictured=(gray.expand(-1, shape[0], -1, -1), made))
+
+
+def inverse(command: Inverse, trained: Trained) -> str:
+    """Keep block averages, or random projections."""
+    solve = {"super-resolution": _enlarge, "compressed-sensing": _sense}
+    return solve[command.problem](command, trained)
+
+
+def _enlarge(command: Inverse, trained: Trained) -> str:
+    channels, height, width = trained.model.image_shape
+    factor = command.factor
+    if height % factor or width % factor:
+        raise InputError(f"--factor must divide the images' {height}x{width}, got {factor}")
+    small = (channels, height // factor, width // factor)
+    try:
+        full = trained.read(command.input)
+        low = torch.nn.functional.avg_pool2d(full, factor)
+    except InputError as refused:
+        try:
+            images = read_images(command.input, small)
+        except InputError:
+            raise refused from None
+        full, low = None, to_range(images, trained.model.config.data.data_range).to(trained.device)
+    process = trained.model.denoiser.process
+    made = _restored(trained, average(process, low, factor, (2, 3), command.strength), len(low))
+    shown = low.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+    return trained.write(made, pictured=(shown, made) if full is None else (full, shown, made))
+
+
+def _sense(command: Inverse, trained: Trained) -> str:
+    full = trained.read(command.input)
+    size = full[0].numel()
+    if command.measurements > size:
+        raise InputError(f"--measurements must be at most the {size} numbers of an image")
+    generator = rng.generator(command.seed, "projections")
+    rows = torch.randn(command.measurements, size, generator=generator, dtype=torch.float64)
+    # orthonormal: each measurement has the noise of one number
+    matrix = torch.linalg.qr(rows.T)[0].T.float().to(trained.device)
+    known = full.flatten(1) @ matrix.T
+    constraint = Linear(trained.model.denoiser.process, known, matrix, command.strength)
+    made = _restored(trained, constraint, len(full))
+    blurred = (known @ matrix).view_as(full)  # what the measurements say by themselves
+    error = float((made - full).square().mean().sqrt())
+    line = trained.write(made, pictured=(full, blurred, made))
+    return f"{line}; {command.measurements} of {size} numbers known, RMS error {error:.3f}"
+
+
+def _restored(trained: Trained, constraint: Constraint, count: int) -> Tensor:
+    """Draw images that keep to a constraint."""
+    command: Restoring = trained.command
+    model, settings = trained.model, trained.settings
+    if command.sampling.sampler is None and settings.sampler not in (None, *_STIRRING):
+        # in the place of a deterministic one; a chain takes all its steps
+        spread = {} if model.denoiser.process.num_steps is not None else {"num_steps": 100, "grid": "log_snr"}
+        settings = merged(SamplingConfig(sampler="ancestral", **spread), command.sampling)
+    options = sampler_options(settings)
+    if command.settle:
+        step = options["corrector"] or corrector("langevin", snr=command.settle_snr)
+        options["corrector"] = ConstrainedCorrector(step, constraint, command.settle)
+    cond, denoiser = trained.told(command.label, count)
+    with autocast(command.precision, trained.device):
+        return sample(
+            denoiser,
+            (count, *model.image_shape),
+            cond=cond,
+            constraint=constraint,
+            generator=trained.generator(type(command).__name__),
+            **options,
+            **trained.options(),
+        )
+
+
+def read_mask(mask: str, shape: tuple[int, int, int]) -> Tensor:
+    """Return what is known as booleans `(H, W)`, by name or from a file.
+
+    Raises:
+        InputError: no such name or file, another shape than the images', or other values than 0 and 1.
+    """
+    _, height, width = shape
+    if mask in _NAMED:
+        known = torch.zeros(height, width, dtype=torch.bool)
+        known[_NAMED[mask](height, width)] = True
+        return ~known if mask == "outside" else known
+    path = Path(mask)
+    if not path.is_file():
+        raise InputError(f"--mask must be one of {', '.join(_NAMED)} or a file, got {mask}")
+    if path.suffix == ".npy":
+        try:
+            values = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{path}: cannot be read as a mask ({str(error).splitlines()[0]})") from None
+        if not np.isin(values, (0, 1)).all():
+            raise InputError(f"{path}: a mask must hold 0 and 1 only, 1 where the image is known")
+        known = torch.from_numpy(values.astype(bool))
+    else:
+        known = _drawn_mask(path)
+    if known.shape != (height, width):
+        raise InputError(f"{path}: the mask must be {height}x{width} as the images, got {_by(known.shape)}")
+    return known
+
+
+def _drawn_mask(path: Path) -> Tensor:
+    try:
+        with Image.open(path) as image:
+            return torch.from_numpy(np.array(image.convert("L")) >= 128)
+    except Exception as error:  # Pillow's parsers raise what they like
+        raise InputError(f"{path}: cannot be read as an image ({type(error).__name__})") from None
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _middle(trained: Trained) -> float:
+    low, high = trained.model.data_range
+    return low + _GREY * (high - low)
+
+
+_NAMED = {
+    "upper": lambda h, w: (slice(0, h // 2), slice(None)),
+    "lower": lambda h, w: (slice(h // 2, None), slice(None)),
+    "left": lambda h, w: (slice(None), slice(0, w // 2)),
+    "right": lambda h, w: (slice(None), slice(w // 2, None)),
+    "outside": lambda h, w: (slice(h // 4, h - h // 4), slice(w // 4, w - w // 4)),
+}

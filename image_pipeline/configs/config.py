@@ -1,0 +1,199 @@
+"""One training run on images: frozen dataclasses, every field of which is a flag."""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from image_pipeline.models import MODELS
+from pcdiff.config import TrainConfig, from_dict
+from pcdiff.errors import InputError
+from pcdiff.nets import UNetConfig
+
+_PLAIN = tyro.conf.arg(name="")  # its fields are flags without a prefix
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained on."""
+
+    dataset_path: Path = Path("digits")
+    """`digits` (scikit-learn's), or a folder, zip or lmdb of images."""
+    size: int | None = None
+    """Bring every image to this side; by default they stay as they are (pixels)."""
+    crop: int | None = None
+    """Side of the central square that is cut out first; the shorter side by default (pixels)."""
+    filter: Literal["lanczos", "bicubic", "bilinear", "box"] = "lanczos"
+    """Filter of the resize."""
+    channels: Literal[1, 3] | None = None
+    """1 (grey) or 3 (colour); the images' own by default."""
+    labels: str = "auto"
+    """Where classes come from: auto, none, folders, names, ... (see docs/images.md)."""
+    flip: bool = False
+    """Mirror training images left to right with probability one half."""
+    dequantise: bool = False
+    """Add uniform noise of one grey level to training images; likelihoods always do."""
+    data_range: Literal["unit", "symmetric"] = "symmetric"
+    """Range of the images: `unit` [0, 1] or `symmetric` [-1, 1]."""
+    held_out: int = 100
+    """Training images kept back for the validation; at most a tenth of them (images)."""
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    """How noise is added, and what the net says of it; what a process does not take stays empty."""
+
+    name: str = "vp"
+    """Forward process: vp, subvp, ve, ncsn, ddpm, straight or edm."""
+    beta_min: float | None = None
+    """First rate of vp and subvp."""
+    beta_max: float | None = None
+    """Last rate of vp and subvp."""
+    sigma_min: float | None = None
+    """Smallest noise level of ve, ncsn and edm."""
+    sigma_max: float | None = None
+    """Largest noise level of ve, ncsn and edm."""
+    num_scales: int | None = None
+    """Steps that vp, subvp, ve and edm are discretised to; levels of ncsn."""
+    schedule: Literal["linear", "cosine"] | None = None
+    """How the variances of ddpm grow."""
+    num_steps: int | None = None
+    """Steps of ddpm."""
+    beta_1: float | None = None
+    """First variance of ddpm."""
+    beta_T: float | None = None
+    """Last variance of ddpm."""
+    predicts: str = "eps"
+    """What the net's output means: eps, x0, score, v, velocity, edm or previous."""
+    time_input: str = "log_snr"
+    """What the net is told of the time: t, index, log_snr, edm, 999t, step, step1000, level, sigma, log_sigma."""
+    sigma_data: float | None = None
+    """Standard deviation of the data, for the parametrisation edm."""
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is minimised: a weighted sum of objectives, averaged over times."""
+
+    objectives: tuple[str, ...] = ("simple",)
+    """Objectives by name: simple, regression, dsm, likelihood, sliced, edm, flow, elbo, vlb, hybrid."""
+    weights: tuple[float, ...] = (1.0,)
+    """Their weights."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Over an image's numbers."""
+    norm: Literal["l2", "l1"] = "l2"
+    """Of the errors."""
+    time_draw: Literal["uniform", "importance", "log_normal"] = "uniform"
+    """How training times are drawn."""
+    time_mean: float = -1.2
+    """Of log sigma, for log_normal."""
+    time_std: float = 1.2
+    """Of log sigma, for log_normal."""
+    label_dropout: float = 0.1
+    """Share of labels that are dropped, where the net is told classes (classifier-free guidance)."""
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How images are drawn; None takes the run's own, and behind that the sampler's."""
+
+    sampler: str | None = None
+    """Predictor: ancestral, ddim, euler_maruyama, reverse_diffusion, heun, edm, dpmpp, unipc, ode, none, ..."""
+    num_steps: int | None = None
+    """Steps from noise to data; all that the process has by default (steps)."""
+    grid: str | None = None
+    """Time grid: uniform, quadratic, log_snr, edm; the sampler's own by default."""
+    corrector: str | None = None
+    """Corrector at every time: langevin, ald, ncsn, ncsnv2, or none."""
+    corrector_steps: int | None = None
+    """Its steps at every time (steps)."""
+    snr: float | None = None
+    """Signal-to-noise ratio of langevin and ald."""
+    step_size: float | None = None
+    """Step size of ncsn and ncsnv2."""
+    denoise: bool | None = None
+    """End with the estimate of the clean image, for one evaluation more."""
+    guidance: float | None = None
+    """Scale of classifier-free guidance, where the net is told classes; 1 is none."""
+
+
+def _digits_net() -> UNetConfig:
+    return UNetConfig(
+        in_channels=1,
+        out_channels=1,
+        model_channels=32,
+        channel_mult=(1, 2),
+        num_res_blocks=1,
+        attention_factors=(),
+        norm_groups=8,
+        num_classes=10,
+        null_class=True,
+        dropout=0.1,
+    )
+
+
+@dataclass(frozen=True)
+class ImageRunConfig:
+    """Train a score model for images."""
+
+    preset: str = "digits/quick"
+    """Defaults of all other flags; `python -m image_pipeline configs` lists them."""
+    out: Path | None = None
+    """The run's folder; a new one under runs/ by default."""
+    resume: Path | None = None
+    """Go on with the run in this folder, exactly where it stopped."""
+    dry_run: bool = False
+    """Print the resolved config, sizes, memory and the time of a step, then exit; nothing is written."""
+    seed: int = 2020
+    """Seed of every random draw."""
+    device: str = "auto"
+    """`auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
+    threads: int | None = None
+    """CPU threads of the training; all by default. One is quickest for tiny images where other programs run."""
+    num_samples: int = 64
+    """Images drawn into samples.npz at the end (images)."""
+    net: str = "unet"
+    """The net, by name; another than the preset's starts from that net's own defaults."""
+    model: Any = field(default_factory=_digits_net)
+    """The net's own config, one of those of `image_pipeline.models`."""
+    data: Annotated[DataConfig, _PLAIN] = field(default_factory=DataConfig)
+    process: ProcessConfig = field(default_factory=ProcessConfig)
+    objective: Annotated[ObjectiveConfig, _PLAIN] = field(default_factory=ObjectiveConfig)
+    sampling: Annotated[SamplingConfig, _PLAIN] = field(default_factory=SamplingConfig)
+    train: Annotated[TrainConfig, _PLAIN] = field(default_factory=TrainConfig)
+
+
+def from_json(values: dict[str, Any], source: str) -> ImageRunConfig:
+    """Rebuild a run's config from its JSON dict.
+
+    Raises:
+        InputError: a field or the net is unknown, or a value is of another type.
+    """
+    if not isinstance(values, dict) or "net" not in values or "model" not in values:
+        raise InputError(f"{source}: expected an image run's config with net and model; point clouds' are others")
+    values = dict(values)
+    net, model = values["net"], values.pop("model")
+    if net not in MODELS:
+        raise InputError(f"{source}: net must be one of {sorted(MODELS)}, got {net!r}")
+    built = from_dict(MODELS[net].Config, model, source)
+    return replace(from_dict(ImageRunConfig, values, source), model=built)
+
+
+def read_config(folder: Path) -> ImageRunConfig:
+    """Read a run's resolved config.
+
+    Raises:
+        InputError: the folder is not a run, or its config is damaged.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(
+            f"{folder}: not a run's folder (no config.json); expected what python -m image_pipeline train made"
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+    return from_json(values, str(path))

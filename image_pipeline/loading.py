@@ -1,0 +1,160 @@
+"""Open what a run needs: its data, and its model from a checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from image_pipeline.configs import DataConfig, ImageRunConfig, SamplingConfig, from_json
+from image_pipeline.data import RANGES, ImageDataset, load_images
+from image_pipeline.data.dataset import Images
+from image_pipeline.interop import Imported, native
+from image_pipeline.model import ImageModel
+from image_pipeline.models import plain_config
+from image_pipeline.models.sigma_label import SigmaLabel
+from pcdiff import checkpoint
+from pcdiff.diffusion import EDMProcess, Process
+from pcdiff.errors import InputError
+
+_HELD_OUT_SEED = 1  # one choice for all runs, so that their validations compare
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some images of others, by index.
+
+    Attributes:
+        images: resident or lazy.
+        rows: int64 `(n,)`.
+    """
+
+    images: Images
+    rows: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(n, C, H, W)`."""
+        return (len(self.rows), *self.images.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, indices: Tensor | slice) -> Tensor:
+        """Return the images of indices `(k,)`, uint8 `(k, C, H, W)`."""
+        return self.images[self.rows[indices]]
+
+
+def open_data(data: DataConfig, split: str) -> ImageDataset:
+    """Load a split as the run's data config says.
+
+    Raises:
+        InputError: see `load_images`.
+    """
+    return load_images(str(data.dataset_path), split, data.size, data.crop, data.filter, data.channels, data.labels)
+
+
+def open_own_data(model: ImageModel, split: str, instead: str) -> ImageDataset:
+    """Load a split of the data that a model was trained on.
+
+    Args:
+        model: of `load_model`.
+        split: train, test or all.
+        instead: the flag that names other images, for the message.
+
+    Raises:
+        InputError: the data are unknown, or others lie in their place.
+    """
+    known = model.metadata["dataset"]["fingerprint"]
+    if known is None:
+        raise InputError(f"{model.file}: does not say what it was trained on; give {instead}")
+    dataset = open_data(model.config.data, split)
+    if dataset.identity.fingerprint != known:
+        place = model.config.data.dataset_path
+        raise InputError(f"{model.file}: trained on other data than lie at {place}; give {instead}")
+    return dataset
+
+
+def hold_out(dataset: ImageDataset, count: int) -> tuple[ImageDataset, ImageDataset]:
+    """Split a training set into what is trained on and `count` images, at most a tenth, for the validation."""
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(_HELD_OUT_SEED))
+    count = min(count, len(dataset) // 10)
+    return _chosen(dataset, order[count:].sort().values), _chosen(dataset, order[:count].sort().values)
+
+
+def _chosen(dataset: ImageDataset, rows: Tensor) -> ImageDataset:
+    images = dataset.images[rows] if dataset.resident else Rows(dataset.images, rows)
+    labels = None if dataset.labels is None else dataset.labels[rows]
+    return ImageDataset(images, labels, dataset.class_names, dataset.split, dataset.identity)
+
+
+def load_model(path: Path, which: str = "auto", ema: bool = True) -> ImageModel:
+    """Rebuild a trained image model from a run's folder or a checkpoint file.
+
+    Args:
+        path: a run's folder, one of its `checkpoints/*.safetensors`, or what `convert` wrote.
+        which: in a run's folder: `best`, `last`, or `auto` (best where there is one).
+        ema: take the moving average of the weights where the checkpoint has one.
+
+    Returns:
+        The model in evaluation mode, on the CPU; `model.metadata` holds the step, data set and scores, and
+        `model.file` the checkpoint's path.
+
+    Raises:
+        InputError: nothing there, a damaged file, a point clouds' checkpoint, or weights that do not fit.
+
+    Example:
+        >>> images = load_model(Path("runs/digits")).sample(4)
+    """
+    file = checkpoint.locate(Path(path), which)
+    tensors, metadata = checkpoint.read(file, ("model.", "ema."))
+    if metadata.get("kind") == native.KIND:
+        return of_imported(native.load(file), file)
+    prefix = "ema." if ema and any(name.startswith("ema.") for name in tensors) else "model."
+    config = from_json(metadata.get("config"), str(file))
+    shape = metadata.get("dataset", {}).get("shape")
+    if not isinstance(shape, list) or len(shape) != 3:
+        raise InputError(f"{file}: damaged: it does not say its images' shape; use another checkpoint")
+    try:
+        model = ImageModel(config, shape)
+    except InputError as error:
+        raise InputError(f"{file}: its config is damaged: {error}") from None
+    checkpoint.load_weights(model, tensors, prefix, str(file))
+    model.metadata, model.file = metadata, file
+    return model.eval()
+
+
+def of_imported(found: Imported, file: Path) -> ImageModel:
+    """Make other people's denoiser a model of ours, with a sampler that suits its process.
+
+    Raises:
+        InputError: it is of no images, or does not say of which size.
+    """
+    if found.image_shape is None or None in found.image_shape:
+        raise InputError(f"{file}: does not say its images' size; convert it anew with --size")
+    names = {value: key for key, value in RANGES.items()}
+    if found.data_range not in names:
+        raise InputError(f"{file}: its images' range must be one of {list(names)}, got {found.data_range}")
+    process, net = found.denoiser.process, found.denoiser.net
+    inner = net.net if isinstance(net, SigmaLabel) else net
+    config = ImageRunConfig(
+        preset=found.name,
+        net=plain_config(inner.config)["name"],
+        model=inner.config,
+        data=DataConfig(data_range=names[found.data_range]),
+        sampling=_suited(process),
+    )
+    model = ImageModel(config, found.image_shape, found.denoiser)
+    model.metadata = {"step": None, "dataset": {"name": f"unknown, of {found.name}", "fingerprint": None}}
+    model.file = file
+    return model.eval()
+
+
+def _suited(process: Process) -> SamplingConfig:
+    if process.num_steps is not None and not process.exploding:
+        return SamplingConfig(sampler="ancestral")
+    if isinstance(process, EDMProcess):
+        return SamplingConfig(sampler="heun", num_steps=18)
+    if process.exploding:
+        return SamplingConfig(sampler="reverse_diffusion", corrector="langevin", snr=0.16)
+    return SamplingConfig(sampler="euler_maruyama")

@@ -1,0 +1,106 @@
+"""Generated images on disk: filled in batch by batch, gone on with after a kill, read without loading them all."""
+
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcdiff import distributed
+from pcdiff.errors import InputError
+from pcdiff.progress import bar
+from pcdiff.work import Stopped, Work
+
+
+class GenerationLimits(Protocol):
+    """Images at a time, and how many a call makes at most."""
+
+    batch_size: int
+    max_iters: int | None
+
+
+class StoredImages:
+    """Images in a .npy file of uint8 `(n, C, H, W)`, read when indexed.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path):
+        self.array = np.load(path, mmap_mode="r")
+        self.shape = self.array.shape
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """Return the images of indices `(k,)`."""
+        return torch.from_numpy(np.array(self.array[indices.numpy()]))
+
+
+def generated(
+    path: Path, shape: tuple[int, ...], config: GenerationLimits, draw: Callable[[int], Tensor], work: Work
+) -> StoredImages:
+    """Fill a .npy file with images, batch by batch, and open it.
+
+    The journal has each finished batch's place and checksum, the file its pixels: a batch that a kill tore is drawn
+    anew, and memory holds one at a time.
+
+    Args:
+        path: the file; what is unfinished lies beside it.
+        shape: `(n, C, H, W)`.
+        config: has `batch_size` and `max_iters`.
+        draw: `draw(k)` gives batch k, uint8; the same whenever it is called.
+        work: keeps account.
+
+    Raises:
+        Stopped: this call has made as many as it should.
+    """
+    count, size = shape[0], config.batch_size
+    draft = path.with_suffix(".partial.npy")
+    if distributed.rank() == 0:
+        _make(draft, shape)
+    distributed.gather(None)  # the file is there
+    array = np.load(draft, mmap_mode="r+")
+
+    def put(k: int) -> int:
+        images = draw(k).numpy()
+        array[k * size : k * size + len(images)] = images
+        array.flush()
+        return zlib.crc32(images.tobytes())
+
+    blocks = range(-(-count // size))
+    with bar("generating", "image") as progress:
+        for k, (checksum,) in zip(
+            blocks, work.map("generating", blocks, lambda k: (np.array([put(k)]),)), strict=True
+        ):
+            rows = array[k * size : (k + 1) * size]
+            if zlib.crc32(np.ascontiguousarray(rows).tobytes()) != int(checksum[0]):
+                put(k)
+            progress(min(count, (k + 1) * size), count)
+            more = k + 1 < len(blocks)
+            if more and config.max_iters is not None and work.computed * size >= config.max_iters:
+                raise Stopped
+    distributed.gather(None)  # all have written
+    if distributed.rank() == 0:
+        os.replace(draft, path)
+    distributed.gather(None)
+    return StoredImages(path)
+
+
+def _make(draft: Path, shape: tuple[int, ...]) -> None:
+    """Make the file of all images, unless it is there in this shape already."""
+    try:
+        if np.load(draft, mmap_mode="r").shape == shape:
+            return
+    except (OSError, ValueError, EOFError):
+        pass
+    try:
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        np.lib.format.open_memmap(draft, mode="w+", dtype=np.uint8, shape=shape).flush()
+    except OSError as error:
+        raise InputError(f"{draft}: cannot write ({error.strerror or error}); make room") from None

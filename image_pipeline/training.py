@@ -1,0 +1,173 @@
+"""Train a score model on images, with the trainer that point clouds have."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pcdiff
+from image_pipeline.configs import ImageRunConfig, read_config
+from image_pipeline.data import ImageBatches, ImageDataset, to_bytes
+from image_pipeline.drawing import draw_images
+from image_pipeline.loading import hold_out, open_data
+from image_pipeline.model import ImageModel
+from image_pipeline.pictures import save_grid
+from image_pipeline.validation import ImageValidation
+from image_pipeline.writing import save_images
+from pcdiff import distributed, runs, sessions
+from pcdiff.config import check_train, to_json
+from pcdiff.devices import resolve_device
+from pcdiff.errors import InputError
+from pcdiff.progress import bar
+from pcdiff.rehearsal import try_out
+from pcdiff.training import Outcome, Trainer
+
+
+def train(config: ImageRunConfig) -> None:
+    """Load, train, validate on held-out images, draw samples in the end.
+
+    Raises:
+        InputError: a config that cannot be, data that do not fit it, or a run that is not this one.
+        TrainingDiverged: the loss is not finite any more.
+    """
+    check(config)
+    with distributed.joined(), _threads(config.threads):
+        _train(config)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def check(config: ImageRunConfig) -> None:
+    """Refuse values that no run can have, before anything is read.
+
+    Raises:
+        InputError: names the field, what was expected and what came.
+    """
+    check_train(config.train)
+    for name, least in (("num_samples", 1), ("seed", 0), ("threads", 1)):
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise InputError(f"{name} must be at least {least}, got {value}")
+    if config.data.held_out < 0:
+        raise InputError(f"held_out must not be negative, got {config.data.held_out}")
+
+
+def _train(config: ImageRunConfig) -> None:
+    data, device = config.data, resolve_device(config.device)
+    whole = open_data(data, "train")
+    used, kept = hold_out(whole, data.held_out)
+    batches = ImageBatches(
+        used,
+        config.train.batch_size,
+        config.seed,
+        device,
+        flip=data.flip,
+        data_range=data.data_range,
+        dequantise=data.dequantise,
+    )
+    if config.train.val_every and not len(kept):
+        raise InputError(
+            f"{len(whole)} training images leave none for the validation; take --val-every 0, or more images"
+        )
+    validation = ImageValidation(kept, config.seed, device)
+    parts = batches, used, device, validation
+    if config.dry_run:
+        try_out(config, make_trainer(config, Path("runs", "dry-run"), *parts), "images")
+        return
+    config, folder = runs.open_run(config, "images", read_config)
+    with runs.logging_to(folder):
+        identity = used.identity
+        runs.log.info(
+            "data: %s, %d images %s, %d held out (%s)", identity.name, len(used), identity.shape, len(kept),
+            identity.splits,
+        )  # fmt: skip
+        trainer = make_trainer(config, folder, *parts)
+        if trainer.keeper.exists():
+            trainer.restore()
+            if distributed.rank() == 0:
+                runs.write_config(folder, config)
+            runs.log.info("resumed at step %d", trainer.step)
+        outcome = sessions.fit(config, trainer, "images")
+        if outcome.reason == "interrupted" or distributed.rank() > 0:
+            return
+        _finish(config, folder, trainer.sampling_model, outcome, used)
+
+
+def make_trainer(
+    config: ImageRunConfig,
+    folder: Path,
+    batches: ImageBatches,
+    dataset: ImageDataset,
+    device: torch.device,
+    validate: ImageValidation | None = None,
+) -> Trainer:
+    """Build the model from the run's seed, and its trainer.
+
+    Raises:
+        InputError: the config does not fit the images.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = ImageModel(config, dataset.images.shape[1:])
+    if model.num_classes is not None and dataset.num_classes != model.num_classes:
+        raise InputError(
+            f"the net is told {model.num_classes} classes, the images have {dataset.num_classes}; "
+            f"take --model.num-classes {dataset.num_classes}"
+        )
+    parameters = sum(p.numel() for p in model.parameters())
+    runs.log.info("model: %s, %s parameters, on %s", config.net, f"{parameters:,}", device)
+    metadata: dict[str, Any] = {
+        "config": json.loads(to_json(config)),
+        "dataset": {**dataset.identity.to_dict(), "class_names": list(dataset.class_names)},
+        "version": pcdiff.__version__,
+    }
+    return Trainer(model, batches, config.train, folder, metadata, config.seed, device, validate)
+
+
+def _finish(
+    config: ImageRunConfig, folder: Path, model: ImageModel, outcome: Outcome, dataset: ImageDataset
+) -> None:
+    """Draw samples and write what the training was."""
+    model.eval()
+    with bar("sampling", "step") as progress:
+        drawn = draw_images(model, config.num_samples, config.seed, progress=progress)
+    images = to_bytes(drawn, config.data.data_range)
+    save_images(folder / "samples.npz", images)
+    save_grid(folder / "samples.png", images)
+    training = {
+        "steps": outcome.step,
+        "ended": outcome.reason,
+        "steps_per_second": outcome.steps_per_second,
+        "skipped_steps": outcome.skipped,
+        "best": outcome.best,
+        "seed": config.seed,
+        "preset": config.preset,
+    }
+    runs.write_json(
+        folder / "training.json",
+        {"dataset": dataset.identity.to_dict(), "training": training, "version": pcdiff.__version__},
+    )
+    runs.log.info(
+        "samples: %s\nscore them with: python -m image_pipeline evaluate --run %s", folder / "samples.png", folder
+    )
+
+
+def resumed(folder: Path) -> ImageRunConfig:
+    """Return the config that a resumed run starts from.
+
+    Raises:
+        InputError: the folder is not a run.
+    """
+    return replace(read_config(folder), resume=folder)

@@ -1,0 +1,74 @@
+"""Images as files: arrays that other tools read, and back."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from image_pipeline.data import load_images
+from image_pipeline.data.transforms import channels_of, to_array, with_channels
+from pcdiff.atomic import replacing
+from pcdiff.errors import InputError
+
+
+def save_images(path: Path, images: Tensor) -> None:
+    """Write uint8 images `(n, C, H, W)` as `.npz` with the one array `arr_0 (n, H, W, C)`, ADM's form.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with replacing(path) as draft:
+        np.savez_compressed(draft, images.permute(0, 2, 3, 1).numpy())
+
+
+def read_images(path: Path, shape: tuple[int, int, int] | None) -> Tensor:
+    """Read images as uint8 `(n, C, H, W)`: one file, a folder or zip of them, or what `save_images` wrote.
+
+    Args:
+        path: a `.npz` with `arr_0`, a `.npy` of uint8 `(n, H, W, C)`, an image file, or what `load_images` takes.
+        shape: (C, H, W) that the model takes; greys become colours, sizes must be right. None takes all.
+
+    Raises:
+        InputError: nothing there, it cannot be read, or the images are of another size.
+    """
+    path = Path(path)
+    channels = None if shape is None else shape[0]
+    if path.suffix in (".npz", ".npy"):
+        images = _read_arrays(path)
+    elif path.is_file() and path.suffix.lower() != ".zip":
+        images = _read_one(path, channels)
+    else:
+        images = load_images(str(path), "all", channels=None if str(path) == "digits" else channels).images
+        images = images[torch.arange(len(images))]
+    if channels == 3 and images.shape[1] == 1:
+        images = images.expand(-1, 3, -1, -1)
+    if shape is not None and tuple(images.shape[1:]) != tuple(shape):
+        wanted, got = ("x".join(map(str, dims)) for dims in (shape, images.shape[1:]))
+        raise InputError(
+            f"{path}: images must be {wanted} here, got {got}; "
+            "python -m image_pipeline prepare brings them to a size"
+        )
+    return images
+
+
+def _read_arrays(path: Path) -> Tensor:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        array = loaded["arr_0"] if path.suffix == ".npz" else loaded
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read as images ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # a damaged zip raises anything
+        raise InputError(f"{path}: truncated or no array file ({type(error).__name__})") from None
+    if array.ndim != 4 or array.dtype != np.uint8 or array.shape[-1] not in (1, 3) or not len(array):
+        raise InputError(f"{path}: must hold uint8 (n, H, W, 1 or 3), got {array.dtype} {array.shape}")
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
+
+
+def _read_one(path: Path, channels: int | None) -> Tensor:
+    try:
+        with Image.open(path) as image:
+            return torch.from_numpy(to_array(with_channels(image, channels or channels_of(image, str(path)))))[None]
+    except Exception as error:  # Pillow's parsers raise what they like
+        raise InputError(f"{path}: cannot be read as an image ({type(error).__name__})") from None

@@ -1,0 +1,209 @@
+"""`train` of images: resumed equals uninterrupted, presets and flags, held-out images, and its mistakes."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from image_runs import TINY, assert_same, command, tensors, train
+from PIL import Image
+
+from image_pipeline.commands import parse
+from image_pipeline.configs import PRESETS, from_json, preset
+from image_pipeline.data import ImageBatch, ImageBatches, load_images
+from image_pipeline.loading import hold_out, load_model
+from image_pipeline.model import ImageModel, sampler_options
+from pcdiff import checkpoint
+from pcdiff.config import to_json
+from pcdiff.errors import InputError
+from pcdiff.models import ModelConfig
+from pcdiff.models import build_model as build_cloud_model
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run with a validation in its middle."""
+    return train(tmp_path_factory.mktemp("runs") / "whole", "--max-iters", 6, "--val-every", 3)
+
+
+def test_resumed_equals_uninterrupted(whole, tmp_path):
+    out = tmp_path / "parts"
+    train(out, "--max-iters", 6, "--val-every", 3, "--max-minutes", 1e-6)  # stopped after a step
+    assert tensors(out)["model.denoiser.net.conv_in.weight"].shape == (8, 1, 3, 3)
+    assert json.loads((out / "training.json").read_text())["training"]["ended"] == "time is up"
+    assert command("train", "--resume", out, "--max-minutes", 10) == 0
+    assert_same(tensors(out), tensors(whole))
+    assert np.array_equal(np.load(out / "samples.npz")["arr_0"], np.load(whole / "samples.npz")["arr_0"])
+    _, metadata = checkpoint.read(whole / "checkpoints" / "last.safetensors")
+    assert metadata["best"]["step"] in (3, 6)
+    assert metadata["best"]["score"] == metadata["best"]["loss"]
+
+
+def test_parts_of_a_batch_make_the_same_step(tmp_path):
+    flags = ["--max-iters", 2, "--model.dropout", 0, "--num-samples", 1]
+    out, plain = train(tmp_path / "parts", *flags, "--accumulate", 2), train(tmp_path / "plain", *flags)
+    for name, value in tensors(plain).items():
+        if name.startswith("model."):
+            torch.testing.assert_close(tensors(out)[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_model_is_rebuilt_from_its_own_config(whole):
+    model = load_model(whole, "last")
+    averaged = tensors(whole)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, averaged[f"ema.{name}"])
+    rebuilt = from_json(model.metadata["config"], "here")
+    assert rebuilt == model.config
+    assert type(rebuilt.model) is type(preset("digits/quick").model)
+    raw = load_model(whole / "checkpoints" / "last.safetensors", ema=False)
+    assert torch.equal(raw.denoiser.net.conv_in.weight, averaged["model.denoiser.net.conv_in.weight"])
+
+
+def test_held_out_images_are_not_trained_on():
+    dataset = load_images("digits")
+    used, kept = hold_out(dataset, 100)
+    assert (len(used), len(kept)) == (1398, 100)
+    again = torch.cat([used.labels, kept.labels]).bincount()
+    assert torch.equal(again, dataset.labels.bincount())
+    assert len(hold_out(dataset, 10**6)[1]) == 149  # a tenth at most
+
+
+def test_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command("train", *TINY, "--dry-run") == 0
+    shown = capsys.readouterr().out
+    assert '"preset": "digits/quick"' in shown
+    assert "batch: 16 images" in shown
+    assert "dry run: nothing was written" in shown
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_a_preset_is_rebuilt_from_its_json(name):
+    config = PRESETS[name]
+    assert config.preset == name
+    assert from_json(json.loads(to_json(config)), name) == config
+
+
+@pytest.mark.parametrize("name", sorted(name for name in PRESETS if "/" in name or name == "mnist"))
+def test_a_presets_parts_go_together(name):
+    """With a narrow net of the same kind: what decides whether the parts fit stays."""
+    config = PRESETS[name]
+    width, narrow = ("model_channels", 8) if config.net == "song" else ("nf", 4)
+    if config.net in ("unet", "ddpm"):
+        width, narrow = ("model_channels" if config.net == "unet" else "nf"), 32
+    blocks = [key for key in ("num_res_blocks", "num_blocks") if hasattr(config.model, key)]
+    net = dataclasses.replace(config.model, **{width: narrow}, **dict.fromkeys(blocks, 1))
+    levels = len(getattr(net, "ch_mult", getattr(net, "channel_mult", "four")))
+    shape = (net_channels(net), *[max(8, 2 ** (levels - 1))] * 2)
+    model = ImageModel(dataclasses.replace(config, model=net), shape)
+    labels = torch.tensor([1, 2]) if model.num_classes else None
+    batch = ImageBatch(torch.rand(2, *shape), labels)
+    terms = model.loss_terms(batch, **model.draw(batch, 2, torch.Generator().manual_seed(0)))
+    assert terms["loss"].isfinite()
+    settings = dataclasses.replace(config.sampling, num_steps=None)
+    assert sampler_options(settings)["step"] is not None
+
+
+def net_channels(config):
+    return getattr(config, "num_channels", getattr(config, "in_channels", None))
+
+
+def test_flags_override_a_preset():
+    config = parse(
+        ["train", "--preset", "vp/cifar10_ddpmpp_continuous", "--model.nf", "64", "--process.beta-max", "10"]
+    )
+    assert (config.model.nf, config.process.beta_max, config.train.lr) == (64, 10.0, 2e-4)
+    config = parse(["train", "--net", "ddpm", "--model.nf", "32", "--lr", "1e-4", "--objectives", "dsm"])
+    assert (config.net, config.model.nf, config.train.lr) == ("ddpm", 32, 1e-4)
+    assert config.objective.objectives == ("dsm",)
+
+
+def test_several_objectives_are_weighted():
+    flags = "--objectives simple edm --weights 1 0.25 --model.model-channels 8 --model.norm-groups 4".split()
+    model = ImageModel(parse(["train", *flags]), (1, 8, 8))
+    batch = ImageBatches(load_images("digits"), 4, 0)(0)
+    terms = model.loss_terms(batch, **model.draw(batch, 4, torch.Generator().manual_seed(0)))
+    assert float(terms["loss"].detach()) == pytest.approx(float((terms["simple"] + 0.25 * terms["edm"]).detach()))
+
+
+def test_compile_means_the_net(monkeypatch):
+    model, asked = ImageModel(preset("digits/quick"), (1, 8, 8)), []
+    monkeypatch.setattr(model.denoiser.net, "compile", lambda **options: asked.append(options))
+    model.compile(mode="default")  # a loss is no forward pass: compiling the model itself would do nothing
+    assert asked == [{"mode": "default"}]
+
+
+def test_labels_are_dropped_for_the_share_asked_for():
+    model = ImageModel(preset("digits/quick"), (1, 8, 8))
+    seen = []
+    model.denoiser.net.register_forward_pre_hook(lambda net, args: seen.append(args[2]))
+    batch = ImageBatches(load_images("digits"), 512, 0)(0)
+    model.loss_terms(batch, **model.draw(batch, 512, torch.Generator().manual_seed(0)))
+    (cond,) = seen
+    dropped = cond == 10
+    assert abs(float(dropped.float().mean()) - 0.1) < 0.05
+    assert torch.equal(cond[~dropped], batch.labels[~dropped])
+
+
+@pytest.mark.parametrize(
+    ("args", "match"),
+    [
+        (["--preset", "mnist9"], "--preset must be one of ['bedroom', 'celeba', "),
+        (["--net", "vgg"], "--net must be one of ['ddpm', "),
+        (["--process.name", "vq"], "process must be one of ['ddpm', 'edm', 'ncsn', "),
+        (["--objectives", "hinge"], "objective must be one of ["),
+        (["--weights", "1", "2"], "weights must be one for each of the objectives ['regression']"),
+        (["--process.beta-min", "0.1"], "process 'edm' takes ['sigma_min', "),
+        (["--process.name", "ddpm"], "process 'ddpm' takes ['schedule', "),
+        (
+            ["--model.num-classes", "7"],
+            "the net is told 7 classes, the images have 10; take --model.num-classes 10",
+        ),
+        (["--model.in-channels", "3"], "the net unet is for 3 channels, the images have 1"),
+        (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
+        (["--held-out", "0", "--val-every", "5"], "leave none for the validation"),
+        (["--dataset-path", "{tmp}/none"], "none does not exist; give a folder, a zip, or one of: digits"),
+        (["--dataset-path", "{tmp}/mixed"], "is 9 x 8 where"),
+        (["--resume", "{tmp}/none"], "none: not a run's folder (no config.json)"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, capsys, monkeypatch, args, match):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mixed").mkdir()
+    for number in range(12):
+        Image.new("L", (9 if number == 3 else 8, 8)).save(tmp_path / "mixed" / f"{number}.png")
+    given = [arg.format(tmp=tmp_path) for arg in args]
+    assert command("train", *([] if "--resume" in args else TINY), *given) == 2
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1].startswith("error: ")
+    assert match in error.splitlines()[-1]
+    assert not list(tmp_path.glob("runs/*/checkpoints"))
+
+
+def test_a_run_keeps_what_it_is(whole, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(whole, copy)
+    assert command("train", "--resume", copy, "--process.sigma-max", 30) == 2
+    assert "process cannot change in a run" in capsys.readouterr().err
+    assert command("train", "--out", copy, *TINY) == 2
+    assert "holds a run already; --resume" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_does_not_fit_is_told(whole, tmp_path, capsys):
+    file = tmp_path / "other.safetensors"
+    read, metadata = checkpoint.read(whole / "checkpoints" / "last.safetensors")
+    metadata["config"]["model"]["model_channels"] = 12
+    checkpoint.save(file, read, metadata)
+    with pytest.raises(InputError, match=r"other.safetensors: does not fit this model; left over: \[\]"):
+        load_model(file)
+    metadata["config"] = json.loads(json.dumps({"model": {}, "data": {}}))
+    checkpoint.save(file, read, metadata)
+    assert command("sample", "--run", file, "--output", tmp_path / "x.png") == 2
+    assert "expected an image run's config with net and model" in capsys.readouterr().err
+    clouds = build_cloud_model(ModelConfig(kind="gaussian", encoder_widths=(8,), latent_dim=4, num_steps=2))
+    checkpoint.save(file, clouds.state_dict(), {"config": {"model": {"kind": "gaussian"}}, "step": 1})
+    assert command("likelihood", "--run", file) == 2
+    assert "expected an image run's config" in capsys.readouterr().err

@@ -1,0 +1,133 @@
+"""The commands of `python -m image_pipeline` without a run of ours: presets, data sets, other people's weights."""
+
+import json
+import zipfile
+
+import pytest
+import torch
+from foreign_files import checkpoint_of
+from image_runs import command
+from PIL import Image
+
+from image_pipeline.configs import PRESETS
+from image_pipeline.interop import Imported, native
+from image_pipeline.loading import load_model, of_imported
+from image_pipeline.models import build_model
+from image_pipeline.pictures import grid, save_trajectory
+from pcdiff.diffusion import VE, NetDenoiser, build_process
+from pcdiff.errors import InputError
+
+
+def done(capsys, *args):
+    assert command(*args) == 0
+    return capsys.readouterr().out
+
+
+def test_configs_lists_every_preset(capsys):
+    shown = done(capsys, "configs").splitlines()
+    assert [line.split()[0] for line in shown[1:]] == list(PRESETS)
+    one = json.loads(done(capsys, "configs", "--preset", "ve/cifar10_ncsnpp_continuous"))
+    assert one["process"]["sigma_max"] == 50.0
+    assert one["train"]["max_iters"] == 1_300_000
+    assert command("configs", "--preset", "none") == 2
+    assert "--preset must be one of" in capsys.readouterr().err
+
+
+def test_prepare_and_dump(tmp_path, capsys):
+    (tmp_path / "few").mkdir()
+    for number in range(7):
+        Image.new("L", (8, 6), number).save(tmp_path / "few" / f"{number}.png")
+    line = done(capsys, "prepare", "--source", tmp_path / "few", "--output", tmp_path / "d.zip", "--size", 4)
+    assert "7 images 1x4x4" in line
+    with zipfile.ZipFile(tmp_path / "d.zip") as archive:
+        assert json.loads(archive.read("manifest.json"))["count"] == 7
+    line = done(capsys, "dump", "--source", tmp_path / "d.zip", "--output", tmp_path / "loose")
+    assert "7 images, image_00000.png to image_00006.png" in line
+    assert len(list((tmp_path / "loose").glob("*.png"))) == 7
+    assert command("prepare", "--source", "digits", "--output", tmp_path / "d.tar") == 2
+    assert "--output must end in .zip" in capsys.readouterr().err
+
+
+def test_noise_scales(capsys):
+    assert "21 levels at a ratio of" in done(capsys, "noise-scales", "--source", "digits")
+
+
+def imported(process, image_shape=(1, 8, 8), data_range=(-1.0, 1.0), predicts="eps", label="log_snr"):
+    torch.manual_seed(0)
+    widths = {"model_channels": 8, "channel_mult": [1], "attention_factors": [], "norm_groups": 4}
+    net = build_model("unet", in_channels=1, out_channels=1, **widths)
+    return Imported(NetDenoiser(net, process, predicts, label), data_range, image_shape, "theirs")
+
+
+@pytest.mark.parametrize("name", ["ddpm", "vp", "ve", "edm", "ncsn"])
+def test_other_peoples_weights_sample(name, tmp_path, capsys):
+    options = {"num_steps": 4} if name == "ddpm" else {"num_scales": 5 if name == "ncsn" else 30}
+    native.save(tmp_path / "theirs.safetensors", imported(build_process(name, **options)))
+    common = ["--run", tmp_path / "theirs.safetensors", "--output", tmp_path / "s.png", "--device", "cpu"]
+    assert "1 images 1x8x8" in done(capsys, "sample", *common, "--num-samples", 1)
+    assert command("likelihood", "--run", tmp_path / "theirs.safetensors") == 2
+    assert "does not say what it was trained on; give --input" in capsys.readouterr().err
+
+
+def test_what_an_imported_model_must_say(tmp_path):
+    with pytest.raises(InputError, match="does not say its images' size; convert it anew with --size"):
+        of_imported(imported(VE(), image_shape=(1, None, None)), tmp_path)
+    with pytest.raises(InputError, match="images' range must be one of"):
+        of_imported(imported(VE(), data_range=(0.0, 255.0)), tmp_path)
+
+
+def test_convert(tmp_path, capsys):
+    config, net, foreign = checkpoint_of("ddpm")
+    torch.save(foreign, tmp_path / "x.pth")
+    (tmp_path / "c.json").write_text(json.dumps(config))
+    flags = ["--kind", "score_sde", "--input", tmp_path / "x.pth", "--config", tmp_path / "c.json", "--no-ema"]
+    line = done(capsys, "convert", *flags, "--output", tmp_path / "y.safetensors")
+    assert "score_sde ddpm, " in line
+    assert "(weights), process DiscreteProcess, images 2x8x8 in [-1.0, 1.0], classes None" in line
+    model = load_model(tmp_path / "y.safetensors")
+    x, steps = torch.rand(2, 2, 8, 8), torch.tensor([1, 8])
+    assert torch.equal(model.denoiser.eps(x, steps), net(x, steps.float() - 1))
+    assert model.config.sampling.sampler == "ancestral"
+    done(capsys, "convert", *flags, "--size", 16, "--output", tmp_path / "y.safetensors")
+    assert load_model(tmp_path / "y.safetensors").image_shape == (2, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("args", "match"),
+    [
+        (["--kind", "theirs", "--input", "x.pth"], "kind must be one of ['abarankab', 'adm', "),
+        (["--kind", "ncsn", "--input", "x.pth"], "x.pth: no such file"),
+        (["--kind", "ncsn", "--input", "wrong.pth"], "wrong.pth"),
+        (["--kind", "score_sde", "--input", "x.pth"], "score_sde needs a config"),
+    ],
+)
+def test_a_wrong_weight_file_is_one_line(tmp_path, monkeypatch, capsys, args, match):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong.pth").write_bytes(b"no checkpoint")
+    assert command("convert", *args, "--output", "y.safetensors") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert match in error
+
+
+def test_grids_and_trajectories(tmp_path):
+    images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 1, 2, 2) * 50
+    sheet = grid(images, columns=3)
+    assert sheet.shape == (2 * 66 + 2, 3 * 66 + 2, 3)
+    assert [int(sheet[y, x, 0]) for y, x in ((4, 4), (4, 70), (70, 4))] == [0, 50, 150]
+    assert (sheet[70, 140] == 255).all()  # paper
+    save_trajectory(tmp_path / "t.gif", [images, images + 1])
+    with Image.open(tmp_path / "t.gif") as way:
+        assert way.n_frames == 2
+    with pytest.raises(InputError, match=r"images must be uint8 \(n, 1 or 3, H, W\)"):
+        grid(torch.zeros(2, 2, 2))
+
+
+def test_help_lists_every_command(capsys):
+    shown = done(capsys, "--help")
+    for name in (
+        "train sample evaluate likelihood inpaint colorize interpolate sdedit class-conditional inverse configs "
+        "convert prepare dump noise-scales"
+    ).split():
+        assert name in shown
+    assert "python -m image_pipeline" in shown
