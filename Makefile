@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WORKERS ?= 2
 CHAIRS ?= ../shared/data/modelnet10/chair_1024.hdf5
 SOURCES := setup.py pyproject.toml $(wildcard pcdiff/ops/csrc/*.* pcdiff/ops/csrc/cuda/*.*)
 
@@ -10,7 +11,7 @@ SOURCES := setup.py pyproject.toml $(wildcard pcdiff/ops/csrc/*.* pcdiff/ops/csr
 
 help:
 	@echo "make demo    train, sample and score airplanes on this machine, within 10 minutes on two cores"
-	@echo "make test    the whole test suite, linters first"
+	@echo "make test    the whole test suite in WORKERS=2 processes, linters first"
 	@echo "make chairs  train 40 minutes on real chairs (CHAIRS=file.hdf5), score on the test split"
 	@echo "make paper   the paper's generator from data to test scores, unattended (PAPER_DATA=file.hdf5 PAPER_CATEGORY=airplane GPUS=1)"
 	@echo "make bench   time the ops, the scores, the sampling and the training step against their baselines"
@@ -57,7 +58,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 
 test: lint
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m pytest
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/ops.py

@@ -23,7 +23,7 @@ from pcdiff.config import check_train, to_json
 from pcdiff.devices import resolve_device
 from pcdiff.errors import InputError
 from pcdiff.progress import bar
-from pcdiff.rehearsal import try_out
+from pcdiff.rehearsal import NOWHERE, try_out
 from pcdiff.training import Outcome, Trainer
 
 
@@ -84,7 +84,7 @@ def _train(config: ImageRunConfig) -> None:
     validation = ImageValidation(kept, config.seed, device)
     parts = batches, used, device, validation
     if config.dry_run:
-        try_out(config, make_trainer(config, Path("runs", "dry-run"), *parts), "images")
+        try_out(config, make_trainer(config, NOWHERE, *parts), "images")
         return
     config, folder = runs.open_run(config, "images", read_config)
     with runs.logging_to(folder):
@@ -96,8 +96,6 @@ def _train(config: ImageRunConfig) -> None:
         trainer = make_trainer(config, folder, *parts)
         if trainer.keeper.exists():
             trainer.restore()
-            if distributed.rank() == 0:
-                runs.write_config(folder, config)
             runs.log.info("resumed at step %d", trainer.step)
         outcome = sessions.fit(config, trainer, "images")
         if outcome.reason == "interrupted" or distributed.rank() > 0:

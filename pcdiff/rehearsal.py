@@ -14,6 +14,9 @@ from pcdiff.config import RunConfig, to_json
 from pcdiff.sessions import in_words, make_trainer
 from pcdiff.training import Trainer
 
+NOWHERE = Path(os.devnull)
+"""The folder of a rehearsed run: no checkpoint to go on from can lie there, and none can be written."""
+
 _STEPS = 3
 
 
@@ -25,8 +28,7 @@ def rehearse(config: RunConfig, batches: Any, *parts: Any) -> None:
         batches: as the training's, with `steps_per_epoch`.
         *parts: what `pcdiff.sessions.make_trainer` is given behind them.
     """
-    nowhere = Path(os.devnull)  # where no checkpoint to go on from can lie, and none can be written
-    try_out(config, make_trainer(replace(config, resume=None), nowhere, batches, *parts), "clouds")
+    try_out(config, make_trainer(replace(config, resume=None), NOWHERE, batches, *parts), "clouds")
 
 
 def try_out(config: Any, trainer: Trainer, unit: str) -> None:
