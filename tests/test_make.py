@@ -1,5 +1,6 @@
 """`make paper`: what it would run, and the line where its data are missing."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -26,7 +27,10 @@ def folder(tmp_path):
 
 
 def make(folder, *argv):
-    return subprocess.run(["make", "paper", *argv], cwd=folder, capture_output=True, text=True, check=False)
+    # as from a shell, also where the tests themselves are run by make
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "paper", *argv]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def commands(folder, *argv):
