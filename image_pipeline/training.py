@@ -144,15 +144,7 @@ def _finish(
     images = to_bytes(drawn, config.data.data_range)
     save_images(folder / "samples.npz", images)
     save_grid(folder / "samples.png", images)
-    training = {
-        "steps": outcome.step,
-        "ended": outcome.reason,
-        "steps_per_second": outcome.steps_per_second,
-        "skipped_steps": outcome.skipped,
-        "best": outcome.best,
-        "seed": config.seed,
-        "preset": config.preset,
-    }
+    training = sessions.training_facts(config, outcome)
     runs.write_json(
         folder / "training.json",
         {"dataset": dataset.identity.to_dict(), "training": training, "version": pcdiff.__version__},

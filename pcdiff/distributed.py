@@ -30,6 +30,9 @@ def joined() -> Iterator[None]:
     """Join the other processes of a `torchrun` job for as long as this lasts; alone, do nothing.
 
     Tensors on a GPU travel by NCCL, all others between the CPUs by gloo.
+
+    Raises:
+        PeerLost: another process died or left in the middle of an exchange.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
@@ -40,7 +43,8 @@ def joined() -> Iterator[None]:
     store = dist.PrefixStore(f"start-{_starts()}", store)
     dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=_PATIENCE)
     try:
-        yield
+        with _noticing_lost_peers():
+            yield
     finally:
         dist.destroy_process_group()
 
@@ -106,18 +110,14 @@ def refused_together() -> Iterator[None]:
 
 
 @contextmanager
-def noticing_lost_peers() -> Iterator[None]:
-    """Turn the transport's errors into `PeerLost`.
-
-    Raises:
-        PeerLost: another process died or left in the middle of an exchange.
-    """
+def _noticing_lost_peers() -> Iterator[None]:
+    """Turn the transport's errors into `PeerLost`."""
     try:
         yield
     except RuntimeError as error:
         text = str(error)
         told = isinstance(error, dist.DistError) or "gloo" in text.lower() or "NCCL" in text
-        if world_size() == 1 or not told:
+        if not told:
             raise
         raise PeerLost(f"process {rank()} lost the others ({text.strip().splitlines()[0]})") from None
 

@@ -158,13 +158,10 @@ def keep_clouds(
     log.info("clouds: %s", folder / f"{name}.png")
 
 
-def keep_results(
-    folder: Path, results: dict[str, Any], dataset: dict[str, Any], config: RunConfig, outcome: Outcome
-) -> None:
-    """Write scores on the validation split, and what the training was, to `results.json` in a run's folder."""
-    training = {
+def training_facts(config: RunConfig, outcome: Outcome) -> dict[str, Any]:
+    """Return what a result says of the training, ready for JSON."""
+    return {
         "steps": outcome.step,
-        "scored_checkpoint": "last",
         "ended": outcome.reason,
         "steps_per_second": outcome.steps_per_second,
         "skipped_steps": outcome.skipped,
@@ -172,6 +169,13 @@ def keep_results(
         "seed": config.seed,
         "preset": config.preset,
     }
+
+
+def keep_results(
+    folder: Path, results: dict[str, Any], dataset: dict[str, Any], config: RunConfig, outcome: Outcome
+) -> None:
+    """Write scores on the validation split, and what the training was, to `results.json` in a run's folder."""
+    training = training_facts(config, outcome) | {"scored_checkpoint": "last"}
     facts = {"dataset": dataset, "split": "val", "training": training, "version": pcdiff.__version__}
     write_json(folder / "results.json", {**results, **facts})
     log.info("results: %s", folder / "results.json")

@@ -195,7 +195,6 @@ class Trainer:
         Raises:
             TrainingDiverged: the loss or gradient is not finite; the last checkpoint stays as it was.
             InputError: the last save fails. One that fails before is told, and the training goes on.
-            PeerLost: another process of the job died.
         """
         self.prepare()
         writes = distributed.rank() == 0
@@ -209,7 +208,7 @@ class Trainer:
             mininterval=0.5 if sys.stderr.isatty() else 20.0,
             disable=not writes,
         )
-        with distributed.noticing_lost_peers(), interruptible() as signals, bar:
+        with interruptible() as signals, bar:
             limits = Limits(self.config, signals)
             try:
                 return self._loop(limits, scalars, bar)

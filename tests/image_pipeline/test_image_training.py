@@ -7,8 +7,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from image_runs import TINY, assert_same, command, tensors, train
+from image_runs import TINY, command, train
 from PIL import Image
+from script_tools import assert_same, tensors
 
 from image_pipeline.commands import parse
 from image_pipeline.configs import PRESETS, from_json, preset
