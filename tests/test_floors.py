@@ -42,7 +42,8 @@ FLOORS = [
     {"pcdiff.validation", "pcdiff.generation"},
     {"pcdiff.cli", "pcdiff.sessions", "data"},
     {"pcdiff.commands", "pcdiff.endings", "pcdiff.rehearsal", "pcdiff.scoring"},
-    {"pcdiff.__main__", "image_pipeline", "benchmarks", "train_gen", "train_ae", "evaluate", "setup"},
+    {"pcdiff.__main__", "image_pipeline", "train_gen", "train_ae", "evaluate", "setup"},
+    {"benchmarks"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 TOPS = {"pcdiff", *(room for room in FLOOR if "." not in room)}
