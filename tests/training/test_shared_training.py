@@ -28,7 +28,7 @@ def job(dataset, out, *flags, processes=2, restarts=0, script="train_gen.py", **
     )
 
 
-def finish(process, timeout=120):
+def finish(process, timeout=400):
     _, errors = process.communicate(timeout=timeout)
     return process.returncode, errors
 
@@ -45,7 +45,7 @@ def workers(process):
     return [int(pid) for pid in found.stdout.split()]
 
 
-def wait_for(path, process, seconds=60):
+def wait_for(path, process, seconds=200):
     end = time.monotonic() + seconds
     while not path.exists():
         assert process.poll() is None, process.stderr.read()
