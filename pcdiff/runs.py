@@ -18,9 +18,8 @@ from pcdiff.config import EvaluateConfig, RunConfig, from_dict, to_json
 from pcdiff.errors import InputError
 
 T = TypeVar("T")
-Config = TypeVar(
-    "Config"
-)  # a run's: a frozen dataclass with out, resume, preset, seed, train, model, objective, data
+# a run's: a frozen dataclass with out, resume, preset, seed, train, model, objective, data
+Config = TypeVar("Config")
 log = logging.getLogger("pcdiff")
 _SETTINGS = "evaluation.json"
 

@@ -58,8 +58,8 @@ class Keeper:
                         shutil.copyfile(last, draft)
             checkpoint.save(last, tensors, metadata)
             self._last_step = step
-            older = [path for path in self._steps() if _step_of(path) < step]
-            self._remove(set(self._steps()) - set(older[: self.keep - 1]))
+            before = [path for path in self._steps() if _step_of(path) < step]
+            self._remove(set(self._steps()) - set(before[: self.keep - 1]))
         except OSError as error:
             raise InputError(f"{error.filename}: cannot change ({error.strerror})") from None
 

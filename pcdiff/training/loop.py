@@ -145,7 +145,11 @@ class Trainer:
         buffers = [b for b in self.model.buffers() if b.is_floating_point()]
         before = torch._foreach_clone(buffers) if buffers else []
         self.optimizer.zero_grad()
-        parts = [self._backward(k) for k in range(len(self.parts.rows))]
+        parts, draws = [], None
+        for k, rows in enumerate(self.parts.rows):
+            batch = self.batches(self.step, rows)
+            draws = self._draws(self.step, batch) if draws is None else draws
+            parts.append(self._backward(k, batch, draws))
         terms = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
@@ -167,20 +171,18 @@ class Trainer:
         self.step += 1
         return terms | {"gradient_norm": norm, "learning_rate": torch.tensor(lr)}
 
-    def _backward(self, part: int) -> dict[str, Tensor]:
-        """Add a part's gradients to the parameters'; return its loss terms."""
-        batch, draws = self._part(self.step, part)
+    def _backward(self, part: int, batch: Any, draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Add the gradients of a part's rows to the parameters'; return its loss terms."""
         with self.parts.exchanging(part):
             with autocast(self.precision, self.device):
                 terms = self.parts.terms(batch, draws, part)
             self.scaler.scale(terms["loss"] / len(self.parts.rows)).backward()
         return {name: value.detach() for name, value in terms.items()}
 
-    def _part(self, step: int, part: int) -> tuple[Any, dict[str, Tensor]]:
-        """Return the rows of a part of a step's batch, and the draws of the whole."""
-        batch = self.batches(step, self.parts.rows[part])
+    def _draws(self, step: int, like: Any) -> dict[str, Tensor]:
+        """Return all that is random in a step's loss, for the whole batch, whose rows are like those of `like`."""
         generator = rng.generator(self.seed, "train", step, device=self.device)
-        return batch, self.model.draw(batch, self.config.batch_size, generator)
+        return self.model.draw(like, self.config.batch_size, generator)
 
     def prepare(self) -> None:
         """Make ready for steps: training mode, freed memory kept, the model compiled where the config says so."""
@@ -285,8 +287,8 @@ class Trainer:
             where = "in another process" if not self.scaler.is_enabled() else "in fp16, however small their scale"
             raise TrainingDiverged(f"loss or gradients not finite {where}, by step {self.step}; {hint}")
         path = self.folder / f"nonfinite-step-{step + 1}-rank-{distributed.rank()}.safetensors"
-        _, draws = self._part(step, 0)
         batch = self.batches(step, slice(self.parts.rows[0].start, self.parts.rows[-1].stop))
+        draws = self._draws(step, batch)
         given = {"batch": batch} if isinstance(batch, Tensor) else dict(enumerate(batch))
         tensors = {str(name): value for name, value in given.items() if value is not None} | draws
         try:
