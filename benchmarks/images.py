@@ -1,6 +1,6 @@
 """Time the CIFAR-10 UNet of Ho et al. (2020): ours against diffusers' UNet2DModel, the same weights in one run.
 
-128 channels, 1-2-2-2, two residual blocks a level, attention at 16 x 16. A training step is the simple loss, its
+128 channels, 1-2-2-2, two residual blocks a level, attention of one head at 16 x 16. A training step is the simple loss, its
 gradient and Adam; a sampling step one evaluation of the net. `diffusers` is no dependency of this project:
 `pip install diffusers`.
 
@@ -39,6 +39,11 @@ def theirs() -> nn.Module:
         block_out_channels=(128, 256, 256, 256),
         down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=None,  # one head, as DDPM has; diffusers' default is heads of 8 channels
+        downsample_padding=0,
+        flip_sin_to_cos=False,
+        freq_shift=1,
+        norm_eps=1e-6,
     )
 
 
