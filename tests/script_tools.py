@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY_MODEL = (
@@ -41,6 +42,13 @@ def train(name, dataset, out, *args):
 def tensors(run, which="last"):
     with safe_open(run / "checkpoints" / f"{which}.safetensors", "pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - a file, not a dict
+
+
+def logged(folder, tag="train/loss"):
+    """Return the steps and values of a scalar, as TensorBoard shows it; none of one that was not logged."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)] if tag in events.Tags()["scalars"] else []
 
 
 def assert_same(a, b):

@@ -9,8 +9,6 @@ import torch
 from cloud_kinds import KINDS, cloud, rotation, tied
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.autograd import forward_ad, gradcheck, gradgradcheck
-from torch.library import opcheck
 
 from pcdiff import ops
 from pcdiff.ops import reference
@@ -146,25 +144,6 @@ def test_half_precision_is_computed_in_float32(path, dtype):
     assert x.grad.dtype == dtype
 
 
-@pytest.mark.parametrize("dim", [3, 5])
-def test_gradients_of_first_and_second_order(path, dim):
-    x = cloud("random", 2, 6, dim, 16, torch.float64).requires_grad_()
-    y = cloud("random", 2, 5, dim, 17, torch.float64).requires_grad_()
-    for f in (ops.chamfer, lambda a, b: ops.nearest(a, b).squared_distance):
-        assert gradcheck(f, (x, y))
-        assert gradgradcheck(f, (x, y))
-
-
-def test_chamfer_gradient_in_closed_form(path):
-    x = torch.tensor([[[0.0, 0, 0]]], requires_grad=True)
-    y = torch.tensor([[[1.0, 0, 0], [0, 3, 0]]], requires_grad=True)
-    value = ops.chamfer(x, y)
-    value.sum().backward()
-    assert value.item() == pytest.approx(1 + (1 + 9) / 2)
-    torch.testing.assert_close(x.grad, torch.tensor([[[-2.0 - 1, -3, 0]]]))
-    torch.testing.assert_close(y.grad, torch.tensor([[[2.0 + 1, 0, 0], [0, 3, 0]]]))
-
-
 coordinates = st.floats(-8, 8, allow_nan=False, width=32).map(lambda v: round(v * 256) / 256)
 
 
@@ -292,93 +271,6 @@ def test_what_stands_in_the_padding_does_not_matter(path, dim):
             assert got[b, :n].any()
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # by forward mode itself
-@pytest.mark.parametrize("dim", [3, 5])
-def test_derivatives_of_every_mode_with_lengths(path, dim):
-    x = cloud("random", 2, 5, dim, 32, torch.float64).requires_grad_()
-    y = cloud("random", 2, 4, dim, 33, torch.float64).requires_grad_()
-    lengths = torch.tensor([5, 2]), torch.tensor([3, 4])
-    for f in (
-        lambda a, b: ops.chamfer(a, b, *lengths),
-        lambda a, b: ops.chamfer(a, b, *lengths, squared=False, directions="x_to_y"),
-        lambda a, b: tuple(ops.chamfer(a, b, *lengths, reduction="sum", directions="apart")),
-        lambda a, b: ops.nearest(a, b, *lengths).squared_distance,
-    ):
-        assert gradcheck(f, (x, y), check_forward_ad=True)
-        assert gradgradcheck(f, (x, y))
-
-
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # by forward mode itself
-def test_forward_mode_needs_no_requires_grad(path):
-    x, y = cloud("random", 2, 9, 3, 34, torch.float64), cloud("random", 2, 8, 3, 35, torch.float64)
-    direction = cloud("random", 2, 9, 3, 36, torch.float64)
-    with forward_ad.dual_level():
-        tangent = forward_ad.unpack_dual(ops.chamfer(forward_ad.make_dual(x, direction), y)).tangent
-    gradient = torch.autograd.grad(ops.chamfer(x.requires_grad_(), y).sum(), x)[0]
-    torch.testing.assert_close(tangent.sum(), (gradient * direction).sum())
-
-
-def both_clouds(f):
-    """Return f of one tensor `(B, 9 + 8, D)` that holds x and y, so that one Jacobian covers both."""
-    return lambda clouds: f(clouds[:, :9], clouds[:, 9:])
-
-
-FUNCTIONS = [
-    ops.chamfer,
-    lambda a, b: ops.chamfer(a, b, torch.tensor([9, 2]), torch.tensor([1, 8]), squared=False),
-    lambda a, b: ops.nearest(a, b).squared_distance,
-]
-
-
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # by forward mode itself
-@pytest.mark.parametrize("function", FUNCTIONS)
-@pytest.mark.parametrize("dim", [3, 5])
-def test_torch_func_agrees_with_autograd(path, function, dim):
-    f = both_clouds(function)
-    clouds, direction = (cloud("random", 2, 17, dim, seed, torch.float64) for seed in (46, 47))
-    want = torch.autograd.functional.jacobian(f, clouds)
-    torch.testing.assert_close(torch.func.jacrev(f)(clouds), want)
-    value, tangent = torch.func.jvp(f, (clouds,), (direction,))
-    assert torch.equal(value, f(clouds))
-    torch.testing.assert_close(tangent, (want * direction).flatten(-3).sum(-1))
-    want = torch.autograd.functional.hessian(lambda c: f(c).sum(), clouds)
-    assert want.any()
-    torch.testing.assert_close(torch.func.hessian(lambda c: f(c).sum())(clouds), want)
-
-
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # by forward mode itself
-@pytest.mark.parametrize("dim", [3, 5])
-def test_vmap_equals_a_loop(path, dim, capfd):
-    xs, ys = (cloud("random", 6, n, dim, n, torch.float64).unflatten(0, (3, 2)) for n in (9, 8))
-
-    def summed(a, b):
-        return ops.chamfer(a, b).sum()
-
-    def index(a, b):
-        return ops.nearest(a, b).index
-
-    for f in (*FUNCTIONS, index, torch.func.grad(summed), torch.func.hessian(summed)):
-        want = torch.stack([f(a, b) for a, b in zip(xs, ys, strict=True)])
-        torch.testing.assert_close(torch.vmap(f)(xs, ys), want)
-        torch.testing.assert_close(torch.vmap(f, (1, 2))(xs.movedim(0, 1), ys.movedim(0, 2)), want)
-        torch.testing.assert_close(torch.vmap(f, (0, None))(xs, ys[0]), torch.stack([f(a, ys[0]) for a in xs]))
-        torch.testing.assert_close(torch.vmap(f, (None, 0))(xs[0], ys), torch.stack([f(xs[0], b) for b in ys]))
-    pairs = torch.vmap(torch.vmap(lambda a, b: ops.chamfer(a[None], b[None])[0]))(xs, ys)
-    torch.testing.assert_close(pairs, torch.stack([ops.chamfer(a, b) for a, b in zip(xs, ys, strict=True)]))
-    # Where an op has no rule, torch falls back to a loop of its own and says so.
-    assert "performance drop" not in "".join(capfd.readouterr())
-
-
-def test_coincident_points_have_gradient_zero_when_unsquared(path):
-    x = cloud("random", 1, 20, 3, 37).requires_grad_()
-    ops.chamfer(x, x.detach().clone(), squared=False).sum().backward()
-    assert torch.equal(x.grad, torch.zeros_like(x))
-    y = torch.tensor([[[3.0, 4.0, 0.0]]])
-    z = torch.zeros(1, 1, 3, requires_grad=True)
-    ops.chamfer(z, y, squared=False).sum().backward()
-    torch.testing.assert_close(z.grad, torch.tensor([[[-1.2, -1.6, 0.0]]]))
-
-
 @pytest.mark.parametrize("kind", ["surface", "duplicated"])
 def test_a_large_cloud_equals_the_reference_on_a_slice(path, kind):
     if path == "reference":
@@ -465,80 +357,3 @@ def test_rotation_changes_neither_neighbours_nor_chamfer(seed, n, m):
     turn = rotation(seed)
     torch.testing.assert_close(ops.chamfer(x @ turn, y @ turn), ops.chamfer(x, y), rtol=1e-10, atol=0)
     assert torch.equal(ops.nearest(x @ turn, y @ turn).index, ops.nearest(x, y).index)
-
-
-needs_native = pytest.mark.skipif(ops.backend() != "cpu", reason="the native ops are not built")
-
-
-@needs_native
-@pytest.mark.parametrize("name", ["nearest", "nearest_both"])
-def test_native_ops_pass_opcheck(name):
-    op = getattr(torch.ops.pcdiff, name).default
-    for dim in (3, 4):
-        x, y = cloud("random", 2, 20, dim, 22), cloud("random", 2, 17, dim, 23)
-        opcheck(op, (x, y, None, None))
-        opcheck(op, (x.double()[:, ::2], y.double()[:, :9], None, None))
-        opcheck(op, (x, y, torch.tensor([20, 3]), torch.tensor([1, 17])))
-
-
-@needs_native
-def test_native_ops_check_lengths_themselves():
-    # In a compiled graph nobody else can.
-    x = cloud("random", 2, 5, 3, 45)
-    with pytest.raises(RuntimeError, match=r"y_lengths must be in 1\.\.5, got 6"):
-        torch.ops.pcdiff.nearest(x, x, None, torch.tensor([1, 6]))
-    with pytest.raises(RuntimeError, match=r"x_lengths must be an int64 tensor \(2,\)"):
-        torch.ops.pcdiff.nearest(x, x, torch.tensor([1]), None)
-
-
-@needs_native
-def test_native_ops_map_over_lengths_too():
-    x, y = cloud("random", 6, 20, 3, 51).unflatten(0, (3, 2)), cloud("random", 2, 17, 3, 52)
-    lengths = torch.tensor([[20, 1], [3, 4], [9, 20]])
-    for op in (torch.ops.pcdiff.nearest, torch.ops.pcdiff.nearest_both):
-        got = torch.vmap(op, (0, None, 0, None))(x, y, lengths, torch.tensor([17, 2]))
-        for i in range(3):
-            for a, b in zip(got, op(x[i], y, lengths[i], torch.tensor([17, 2])), strict=True):
-                assert torch.equal(a[i], b)
-
-
-@needs_native
-def test_matrix_op_passes_opcheck():
-    xs, ys = cloud("random", 3, 20, 3, 24), cloud("random", 4, 17, 3, 25)
-    opcheck(torch.ops.pcdiff.chamfer_matrix.default, (xs, ys, False))
-    opcheck(torch.ops.pcdiff.chamfer_matrix.default, (xs, xs, True))
-
-
-@needs_native
-def test_compiles_to_one_graph_with_gradient():
-    compiled = torch.compile(lambda a, b: ops.chamfer(a, b).sum(), fullgraph=True, backend="aot_eager")
-    x, y = cloud("random", 2, 33, 3, 26).requires_grad_(), cloud("random", 2, 40, 3, 27).requires_grad_()
-    want = torch.autograd.grad(ops.chamfer(x, y).sum(), (x, y))
-    got = torch.autograd.grad(compiled(x, y), (x, y))
-    for a, b in zip(got, want, strict=True):
-        torch.testing.assert_close(a, b)
-    lengths = torch.tensor([33, 5]), torch.tensor([1, 40])
-    compiled = torch.compile(
-        lambda a, b, n, m: ops.chamfer(a, b, n, m, squared=False).sum(), fullgraph=True, backend="aot_eager"
-    )
-    want = torch.autograd.grad(ops.chamfer(x, y, *lengths, squared=False).sum(), (x, y))
-    for a, b in zip(torch.autograd.grad(compiled(x, y, *lengths), (x, y)), want, strict=True):
-        torch.testing.assert_close(a, b)
-    with torch.no_grad():
-        compiled_nearest = torch.compile(ops.nearest, fullgraph=True, backend="aot_eager")
-        assert torch.equal(compiled_nearest(x, y).index, ops.nearest(x, y).index)
-
-
-@needs_native
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, on the way to its forward mode
-@pytest.mark.parametrize("op", [ops.chamfer, lambda a, b: ops.emd(a, b).cost], ids=["chamfer", "emd"])
-def test_compiled_function_transforms_are_not_silently_zero(op):
-    x, y = cloud("random", 2, 20, 3, 40), cloud("random", 2, 20, 3, 41)
-    torch._dynamo.reset()
-
-    def slope(a):
-        return torch.func.jvp(lambda z: op(z, y).sum(), (a,), (torch.ones_like(a),))[1]
-
-    want = torch.autograd.functional.jvp(lambda z: op(z, y).sum(), x, torch.ones_like(x))[1]
-    torch.testing.assert_close(slope(x), want)
-    torch.testing.assert_close(torch.compile(slope, backend="eager")(x), want)

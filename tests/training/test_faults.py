@@ -9,8 +9,7 @@ import time
 
 import pytest
 from nursery import Nursery
-from script_tools import TINY, assert_same, script, tensors, train
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from script_tools import TINY, assert_same, logged, script, tensors, train
 
 from pcdiff import checkpoint
 
@@ -41,10 +40,7 @@ def whole(nursery, flags, tmp_path_factory):
 
 
 def points(run, tag="train/loss"):
-    """Return the steps of a scalar, as TensorBoard shows it."""
-    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
-    events.Reload()
-    return [event.step for event in events.Scalars(tag)] if tag in events.Tags()["scalars"] else []
+    return [step for step, _ in logged(run / "tensorboard", tag)]
 
 
 def cloned(run):

@@ -3,15 +3,9 @@
 import threading
 
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from script_tools import logged
 
 from pcdiff.training import Scalars
-
-
-def logged(folder, tag):
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
 def test_what_is_logged_can_be_read_after_a_flush(tmp_path):

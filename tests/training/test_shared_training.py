@@ -9,8 +9,7 @@ import time
 
 import pytest
 import torch
-from script_tools import ROOT, TINY, tensors
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from script_tools import ROOT, TINY, logged, tensors
 
 FLAGS = [*TINY, "--categories", "chair", "--log-every", "1", "--save-every", "5", "--lr", "1e-3"]
 
@@ -31,12 +30,6 @@ def job(dataset, out, *flags, processes=2, restarts=0, script="train_gen.py", **
 def finish(process, timeout=400):
     _, errors = process.communicate(timeout=timeout)
     return process.returncode, errors
-
-
-def losses(out):
-    events = EventAccumulator(str(out / "tensorboard"))
-    events.Reload()
-    return torch.tensor([scalar.value for scalar in events.Scalars("train/loss")])
 
 
 def workers(process):
@@ -60,7 +53,7 @@ def test_two_processes_give_the_curve_of_one(script, dataset, tmp_path):
     for process in jobs:
         status, errors = finish(process)
         assert status == 0, errors
-    one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
+    one, two = (torch.tensor(logged(tmp_path / n / "tensorboard")) for n in ("1", "2"))
     assert len(one) == 12
     torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-5)
     alone, shared = tensors(tmp_path / "1", "best"), tensors(tmp_path / "2", "best")
