@@ -51,10 +51,21 @@ def score_sde_presets() -> dict[str, ImageRunConfig]:
     """Return score_sde's configs by their names there; `deep` has eight residual blocks at each size."""
     deep = {"num_res_blocks": 8}
     found = {
-        "ve/cifar10_ncsn": _langevin(_CIFAR10, "ncsn", NCSNConfig(num_scales=10), 1.0, 1e-3, 0.316, 100, None),
+        **_ncsn("ve/cifar10_ncsn", _CIFAR10, num_scales=232, snr=0.176),
+        **_ncsn("ve/celeba_ncsn", _CELEBA, num_scales=500, snr=0.128),
         "ve/cifar10_ncsnv2": _langevin(_CIFAR10, "ncsnv2", NCSNv2Config(), 50.0, 1e-4, 0.176, 5, 0.999),
         "ve/celeba_ncsnv2": _langevin(
             _CELEBA, "ncsnv2", NCSNv2Config(sigma_max=90.0, num_scales=500), 90.0, 1e-4, 0.128, 5, 0.999
+        ),
+        "ve/bedroom_ncsnv2": _langevin(
+            replace(_BEDROOM, size=128, batch_size=128),
+            "ncsnv2",
+            NCSNv2Config(variant="deeper", sigma_max=190.0, num_scales=1086),
+            190.0,
+            1e-4,
+            0.095,
+            3,
+            0.9999,
         ),
         "ve/cifar10_ddpm": _ve_levels(_CIFAR10, "ddpm", DDPMConfig(centered=False, scale_by_sigma=True)),
         "ve/cifar10_ncsnpp": _ve_levels(_CIFAR10, "ncsnpp", NCSNppConfig(embedding_type="positional")),
@@ -72,8 +83,9 @@ def score_sde_presets() -> dict[str, ImageRunConfig]:
         "vp/cifar10_ddpm": _chain(_CIFAR10, "ddpm", DDPMConfig()),
         "vp/cifar10_ddpmpp": _chain(_CIFAR10, "ddpmpp", DDPMppConfig()),
         "vp/cifar10_ncsnpp": _chain(_CIFAR10, "ncsnpp", _vp_ncsnpp(), "reverse_diffusion"),
-        "vp/bedroom_ddpm": _church_ddpm(_BEDROOM),
-        "vp/church_ddpm": _church_ddpm(_CHURCH),
+        "vp/bedroom_ddpm": _ddpm_256(_BEDROOM),
+        "vp/church_ddpm": _ddpm_256(_CHURCH),
+        "vp/celebahq_256_ddpm": _ddpm_256(_CELEBAHQ_256),
     }
     for process in ("vp", "subvp"):
         nets = {
@@ -182,6 +194,18 @@ def _langevin(
     return replace(config, train=replace(config.train, lr=lr, warmup_iters=0, max_grad_norm=_UNCLIPPED))
 
 
+def _ncsn(name: str, data: _DataSet, num_scales: int, snr: float) -> dict[str, ImageRunConfig]:
+    """NCSN, and with NCSNv2's techniques that a name's digits say: 1, 2 and 4 are its noise levels, 5 is EMA."""
+    found = {}
+    for techniques in ("", "5", "124", "1245"):
+        ema = 0.999 if "5" in techniques else None
+        recipe = (num_scales, data.sigma_max, snr, 5) if "124" in techniques else (10, 1.0, 0.316, 100)
+        count, sigma_max, ratio, steps = recipe
+        config = _langevin(data, "ncsn", NCSNConfig(num_scales=count), sigma_max, 1e-3, ratio, steps, ema)
+        found[f"{name}_{techniques}" if techniques else name] = config
+    return found
+
+
 def _vp(data: _DataSet, process: str, net: str, model: Any) -> ImageRunConfig:
     """Continuous VP or sub-VP."""
     rates = {"beta_min": 0.1, "beta_max": 20.0, "num_scales": 1000}
@@ -210,7 +234,7 @@ def _chain(data: _DataSet, net: str, model: Any, sampler: str = "ancestral") -> 
     )
 
 
-def _church_ddpm(data: _DataSet) -> ImageRunConfig:
+def _ddpm_256(data: _DataSet) -> ImageRunConfig:
     model = DDPMConfig(image_size=256, ch_mult=(1, 1, 2, 2, 4, 4), dropout=0.0)
     config = _chain(data, "ddpm", model)
     return replace(config, train=replace(config.train, lr=2e-5))
