@@ -1,8 +1,8 @@
 """Time the CIFAR-10 UNet of Ho et al. (2020): ours against diffusers' UNet2DModel, the same weights in one run.
 
-128 channels, 1-2-2-2, two residual blocks a level, attention of one head at 16 x 16. A training step is the simple loss, its
-gradient and Adam; a sampling step one evaluation of the net. `diffusers` is no dependency of this project:
-`pip install diffusers`.
+128 channels, 1-2-2-2, two residual blocks a level, attention of one head at 16 x 16. A training step is the simple
+loss, its gradient and Adam; a sampling step one evaluation of the net. `diffusers` is no dependency of this
+project: `pip install diffusers`.
 
 PYTHONPATH=. python benchmarks/images.py --batch-size 8
 """

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from image_pipeline.configs import ImageRunConfig, ObjectiveConfig, ProcessConfig, SamplingConfig
 from image_pipeline.data import RANGES, ImageBatch
+from image_pipeline.data.augmentation import NUM_LABELS
 from image_pipeline.models import build_model
+from image_pipeline.models.song_unet import Augmented
 from pcdiff.diffusion import (
     OBJECTIVES,
     ClassifierFreeGuidance,
@@ -28,6 +30,14 @@ from pcdiff.errors import InputError
 
 _PARAMETERS = ("predicts", "time_input", "sigma_data")  # of ProcessConfig, the rest is the process's
 _CORRECTOR_OPTIONS = {"corrector_steps": "num_steps", "snr": "snr", "step_size": "step_size"}
+_SAMPLER_OPTIONS = {
+    "order": "order",
+    "eta": "eta",
+    "churn": "churn",
+    "churn_min": "churn_min",
+    "churn_max": "churn_max",
+    "churn_noise": "noise_scale",
+}
 
 
 class ImageModel(nn.Module):
@@ -64,6 +74,10 @@ class ImageModel(nn.Module):
             raise InputError(
                 f"the net {config.net} is for {channels} channels, the images have {self.image_shape[0]}; "
                 "change the net's channels, or --channels of the data"
+            )
+        if config.data.augment is not None and getattr(config.model, "augment_dim", 0) != NUM_LABELS:
+            raise InputError(
+                f"--augment needs a net that is told of it: --net song with --model.augment-dim {NUM_LABELS}"
             )
         self._objectives = build_objectives(config.objective)
         options = {"mean": config.objective.time_mean, "std": config.objective.time_std}
@@ -105,7 +119,7 @@ class ImageModel(nn.Module):
         """Return the loss and each objective, means over the images.
 
         Args:
-            batch: images `(B, C, H, W)` and labels `(B,)`.
+            batch: images `(B, C, H, W)`, labels `(B,)`, and what the net is told of augmentations.
             t: times `(B,)`.
             weight: of the times, `(B,)`.
             noise: standard normal, like the images.
@@ -115,7 +129,9 @@ class ImageModel(nn.Module):
         Raises:
             InputError: the net is told classes and the images have none.
         """
-        cond = self._labels(batch, dropped)
+        cond: Tensor | Augmented | None = self._labels(batch, dropped)
+        if batch.augmentation is not None:
+            cond = Augmented(cond, batch.augmentation)
         terms: dict[str, Tensor] = {}
         for name, function in self._objectives.items():
             given = {"projection": projection} if name == "sliced" else {}
@@ -241,23 +257,24 @@ def sampler_options(settings: SamplingConfig) -> dict[str, Any]:
     """Return what `pcdiff.diffusion.sample` is told for these settings.
 
     Raises:
-        InputError: an unknown name, or an option that the corrector does not take.
+        InputError: an unknown name, or an option that the sampler or the corrector does not take.
     """
     name = settings.corrector
-    given = {
-        theirs: getattr(settings, ours)
-        for ours, theirs in _CORRECTOR_OPTIONS.items()
-        if getattr(settings, ours) is not None
-    }
+    given = _given(settings, _CORRECTOR_OPTIONS)
     if name in (None, "none") and given:
         raise InputError(f"{', '.join(given)} goes with a corrector, got none")
     return {
-        "step": predictor(settings.sampler or "ancestral"),
+        "step": predictor(settings.sampler or "ancestral", **_given(settings, _SAMPLER_OPTIONS)),
         "corrector": None if name in (None, "none") else corrector(name, **given),
         "num_steps": settings.num_steps,
         "grid": settings.grid,
         "denoise": bool(settings.denoise),
     }
+
+
+def _given(settings: SamplingConfig, options: dict[str, str]) -> dict[str, Any]:
+    values = {theirs: getattr(settings, ours) for ours, theirs in options.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _normal(count: int, like: Tensor, generator: torch.Generator) -> Tensor:

@@ -76,6 +76,7 @@ def _train(config: ImageRunConfig) -> None:
         flip=data.flip,
         data_range=data.data_range,
         dequantise=data.dequantise,
+        augment=data.augment,
     )
     if config.train.val_every and not len(kept):
         raise InputError(

@@ -90,7 +90,8 @@ def _restored(trained: Trained, constraint: Constraint, count: int) -> Tensor:
     """Draw images that keep to a constraint."""
     command: Restoring = trained.command
     model, settings = trained.model, trained.settings
-    if command.sampling.sampler is None and settings.sampler not in (None, *_STIRRING):
+    stirs = settings.sampler in (None, *_STIRRING) or settings.eta or settings.churn
+    if command.sampling.sampler is None and not stirs:
         # in the place of a deterministic one; a chain takes all its steps
         spread = {} if model.denoiser.process.num_steps is not None else {"num_steps": 100, "grid": "log_snr"}
         settings = merged(SamplingConfig(sampler="ancestral", **spread), command.sampling)

@@ -33,6 +33,9 @@ class DataConfig:
     """Where classes come from: auto, none, folders, names, ... (see docs/images.md)."""
     flip: bool = False
     """Mirror training images left to right with probability one half."""
+    augment: float | None = None
+    """Probability that a training image is scaled, turned, stretched, moved; the net (song) is told so. None leaves
+    that out, and mirroring is then --flip's."""
     dequantise: bool = False
     """Add uniform noise of one grey level to training images; likelihoods always do."""
     data_range: Literal["unit", "symmetric"] = "symmetric"
@@ -105,6 +108,18 @@ class SamplingConfig:
     """Steps from noise to data; all that the process has by default (steps)."""
     grid: str | None = None
     """Time grid: uniform, quadratic, log_snr, edm; the sampler's own by default."""
+    order: int | None = None
+    """Order of dpmpp and unipc: 1, 2 or 3."""
+    eta: float | None = None
+    """Noise of ddim and dpmpp: 0 is none, 1 as much as the reverse process has."""
+    churn: float | None = None
+    """Noise that heun and edm add on their way, S_churn of Karras et al. (2022)."""
+    churn_min: float | None = None
+    """Lowest noise level that gets churn, S_tmin."""
+    churn_max: float | None = None
+    """Highest noise level that gets churn, S_tmax."""
+    churn_noise: float | None = None
+    """Standard deviation of churn's noise, S_noise."""
     corrector: str | None = None
     """Corrector at every time: langevin, ald, ncsn, ncsnv2, or none."""
     corrector_steps: int | None = None

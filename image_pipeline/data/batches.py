@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from image_pipeline.data.augmentation import augment, check_probability, draw_augmentation, labels_of
 from image_pipeline.data.dataset import ImageDataset
 from pcdiff import rng
 from pcdiff.errors import InputError
@@ -22,10 +23,12 @@ class ImageBatch(NamedTuple):
     Attributes:
         images: `(B, C, H, W)` float32 in the range asked for.
         labels: `(B,)` int64, or None.
+        augmentation: what the net is told of augmentations, `(B, 9)`, or None.
     """
 
     images: Tensor
     labels: Tensor | None
+    augmentation: Tensor | None = None
 
 
 class ImageBatches:
@@ -45,12 +48,13 @@ class ImageBatches:
         data_range: `unit`, [0, 1], or `symmetric`, [-1, 1].
         dequantise: add uniform noise, (x + u) / 256 with u in [0, 1), without which no density of 8-bit data is
             bounded (Theis, van den Oord & Bethge, ICLR 2016, section 3.1); else x / 255.
+        augment: probability of each augmentation of `image_pipeline.data.augmentation`; None leaves them out.
 
     Attributes:
         steps_per_epoch: images / batch_size, a float.
 
     Raises:
-        InputError: a size below 1, a negative seed or an unknown range.
+        InputError: a size below 1, a negative seed, an unknown range, or no probability.
 
     Example:
         >>> batches = ImageBatches(load_images("digits"), batch_size=4, seed=0)
@@ -67,6 +71,7 @@ class ImageBatches:
         flip: bool = False,
         data_range: str = "symmetric",
         dequantise: bool = False,
+        augment: float | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
@@ -78,6 +83,9 @@ class ImageBatches:
         self.labels = None if dataset.labels is None else dataset.labels.to(device)
         self.batch_size, self.seed, self.device = batch_size, seed, torch.device(device)
         self.flip, self.data_range, self.dequantise = flip, data_range, dequantise
+        if augment is not None:
+            check_probability(augment)
+        self.augment = augment
         self.steps_per_epoch = len(dataset) / batch_size
         self._order = ShuffledEpochs(len(dataset), batch_size, seed)
         self._ahead: dict[tuple[int, int], tuple[int, Future[Tensor]]] = {}  # by rows
@@ -100,7 +108,13 @@ class ImageBatches:
         else:
             images = images / 255
         low, high = RANGES[self.data_range]
-        return ImageBatch(images * (high - low) + low, None if self.labels is None else self.labels[indices])
+        images = images * (high - low) + low
+        labels = None if self.labels is None else self.labels[indices]
+        if self.augment is None:
+            return ImageBatch(images, labels)
+        streams = [rng.generator(self.seed, "augmentation", step, place) for place in places]
+        done = torch.stack([draw_augmentation(self.augment, stream) for stream in streams])
+        return ImageBatch(augment(images, done), labels, labels_of(done).to(self.device))
 
     def indices(self, step: int, rows: slice = slice(None)) -> Tensor:
         """Return which images the rows of one step's batch hold, `(B,)` int64."""

@@ -37,8 +37,8 @@ PARTS = {
 def load(path: str | Path) -> Imported:
     """Rebuild a network with its process and preconditioning.
 
-    The augmentation's embedding is left out: sampling is told of no augmentation. Class labels are indices; index
-    `num_classes`, and none, stand for no class.
+    Sampling is told of no augmentation. Class labels are indices; index `num_classes`, and none, stand for no
+    class.
 
     Args:
         path: a pickle with the key `ema`, as training writes it, or of the network alone.
@@ -72,12 +72,9 @@ def _rebuild(wrapped: Record, name: str, ema: bool) -> Imported:
         raise InputError(f"{inner.class_name} has unknown arguments {unknown}")
     net, size = built(lambda: build_model(config)), arguments["img_resolution"]
     modules = _dhariwal_modules(net, size) if isinstance(net, UNet) else _song_modules(net, size)
-    # what follows from the config, and what is only told of augmentations in training
-    weights = {
-        key: value
-        for key, value in inner.tensors().items()
-        if not key.endswith("resample_filter") and key != "map_augment.weight"
-    }
+    # without what follows from the config, and what our UNet is never told
+    unused = ("resample_filter", "map_augment.weight") if isinstance(net, UNet) else ("resample_filter",)
+    weights = {key: value for key, value in inner.tensors().items() if not key.endswith(unused)}
     if isinstance(net, UNet) and "map_label.weight" in weights:
         # one column a class, of one-hot labels, and zeros for none
         rows = weights["map_label.weight"].t()
@@ -144,6 +141,7 @@ def _song(arguments: dict[str, Any]) -> tuple[SongUNetConfig, set[str]]:
         decoder=arguments.get("decoder_type", "standard"),
         resample_filter=tuple(arguments.get("resample_filter", [1, 1])),
         num_classes=arguments.get("label_dim", 0) or None,
+        augment_dim=arguments.get("augment_dim", 0),
     )
     own = {"embedding_type", "channel_mult_noise", "encoder_type", "decoder_type", "resample_filter"}
     return config, _SHARED | own
@@ -184,6 +182,7 @@ def _dhariwal_modules(net: UNet, size: int) -> Iterator[tuple[str, str]]:
 
 def _song_modules(net: SongUNet, size: int) -> Iterator[tuple[str, str]]:
     yield from (("features.frequencies", "map_noise.freqs"), ("class_embed", "map_label"))
+    yield "augment_embed", "map_augment"
     yield from (("time_mlp.0", "map_layer0"), ("time_mlp.2", "map_layer1"), ("conv_in", f"enc.{size}x{size}_conv"))
     side = "aux_skip" if net.config.encoder == "skip" else "aux_residual"
     for k, level in enumerate(net.down):

@@ -52,6 +52,8 @@ class SongUNetConfig:
     """The filter that images are halved and doubled with."""
     num_classes: int | None = None
     """Number of classes; one more index, `num_classes`, and no condition stand for none of them."""
+    augment_dim: int = 0
+    """Numbers that tell the net how an image was augmented; 0 where it is told nothing, 9 for ours."""
     norm_eps: float = 1e-6
     """Added to a norm's variance."""
     attention_norm_groups: int | None = None
@@ -68,6 +70,8 @@ class SongUNetConfig:
         for name in ("in_channels", "out_channels", "model_channels", "embed_mult", "noise_mult", "num_blocks"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise InputError(f"{name} must be a positive integer, got {getattr(self, name)!r}")
+        if not isinstance(self.augment_dim, int) or self.augment_dim < 0:
+            raise InputError(f"augment_dim must not be negative, got {self.augment_dim!r}")
         for name, known in (("embedding", EMBEDDINGS), ("encoder", ENCODERS), ("decoder", DECODERS)):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} must be one of {known}, got {getattr(self, name)!r}")

@@ -1,6 +1,7 @@
 """DDPM++ and NCSN++ as Karras et al. and diffusers build them."""
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,18 @@ from pcdiff.nets.attention import SelfAttention
 from pcdiff.nets.classes import check_classes
 from pcdiff.nets.time_embedding import sinusoidal, time_mlp
 from pcdiff.nets.unet_blocks import ResBlock, conv
+
+
+class Augmented(NamedTuple):
+    """What a net is told of augmented images, in the place of their classes.
+
+    Attributes:
+        classes: `(B,)`, or None.
+        augmentation: `(B, augment_dim)`, zeros for none.
+    """
+
+    classes: Tensor | None
+    augmentation: Tensor
 
 
 class SongUNet(nn.Module):
@@ -42,6 +55,8 @@ class SongUNet(nn.Module):
         if config.embedding == "fourier":
             self.features = FourierFeatures(noise_dim // 2)
         self.class_embed = nn.Linear(config.num_classes, noise_dim) if config.num_classes else None
+        # without a bias: untouched images add nothing
+        self.augment_embed = nn.Linear(config.augment_dim, noise_dim, bias=False) if config.augment_dim else None
         self.time_mlp = time_mlp(noise_dim, config.embed_dim)
         channels = config.channels
         self.conv_in = conv(2, config.in_channels, config.model_channels)
@@ -66,7 +81,8 @@ class SongUNet(nn.Module):
         for layer in self.modules():
             if isinstance(layer, (nn.Linear, nn.Conv2d)):
                 variance_scaling_(layer.weight)
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
         for module in self.modules():
             if isinstance(module, ResBlock):
                 variance_scaling_(module.conv2.weight, 0.0)
@@ -75,12 +91,14 @@ class SongUNet(nn.Module):
             elif isinstance(module, UpLevel) and module.image_conv is not None:
                 variance_scaling_(module.image_conv.weight, 0.0)
 
-    def embedding(self, t: Tensor, cond: Tensor | None) -> Tensor:
-        """Return the embedding `(B, E)` of labels `t (B,)` and classes `cond (B,)`.
+    def embedding(self, t: Tensor, cond: Tensor | Augmented | None) -> Tensor:
+        """Return the embedding `(B, E)` of labels `t (B,)` and classes `cond (B,)`, or what `Augmented` says.
 
         Raises:
-            InputError: `cond` is not one class index a sample, or is given to a net without classes.
+            InputError: `cond` is not one class index a sample, or is given to a net without classes; or it tells of
+                augmentations in other numbers than the net knows.
         """
+        cond, augmentation = cond if isinstance(cond, Augmented) else (cond, None)
         config, dtype = self.config, self.time_mlp[0].weight.dtype
         if config.embedding == "fourier":
             waves = self.features(t).to(dtype)
@@ -91,6 +109,11 @@ class SongUNet(nn.Module):
             waves = waves + self.class_embed(self._one_hot(cond, t).to(dtype))
         elif cond is not None:
             raise InputError("cond must be None: this net has no classes")
+        if augmentation is not None:
+            if augmentation.shape != (len(t), self.config.augment_dim):
+                expected = (len(t), self.config.augment_dim)
+                raise InputError(f"augmentation must be {expected}, got {tuple(augmentation.shape)}")
+            waves = waves + self.augment_embed(augmentation.to(dtype))
         return self.time_mlp(waves)
 
     def _one_hot(self, cond: Tensor | None, t: Tensor) -> Tensor:
@@ -100,13 +123,14 @@ class SongUNet(nn.Module):
         # of variance 1, as Karras et al. scale it
         return F.one_hot(check_classes(cond, t, classes + 1), classes + 1)[:, :classes] * math.sqrt(classes)
 
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | Augmented | None = None) -> Tensor:
         """Return the prediction `(B, out_channels, H, W)`.
 
         Args:
             x: `(B, in_channels, H, W)`, sizes divisible by 2 for each level after the first.
             t: labels `(B,)`: the logarithm of the noise level with `fourier`, the step with `positional`.
-            cond: classes `(B,)`, integers; None, or the index `num_classes`, for none.
+            cond: classes `(B,)`, integers; None, or the index `num_classes`, for none. `Augmented` tells of
+                augmentations too; otherwise there are none.
 
         Raises:
             InputError: a shape or a class does not fit.

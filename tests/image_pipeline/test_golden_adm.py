@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from image_runs import command
 
+from image_pipeline.data import to_range
 from image_pipeline.interop import adm
 from pcdiff.diffusion import ClassifierGuidance
 
@@ -80,6 +82,33 @@ def test_classifiers_gradients_through_guidance(golden):
         guided = ClassifierGuidance(denoiser, adm.classifier_log_prob(net, denoiser))
         gradient = guided.gradient(io["x"], io["timesteps"] + 1, io["y"])
         assert relative(gradient, io["grad_log_prob_y"]) < 1e-4, path.stem
+
+
+def test_classifiers_guide_by_command(golden, tmp_path):
+    """The stronger a checkpoint's classifier guides, the surer it is of the classes asked for."""
+    sizes = {}
+    for unet in files(golden, "guided_*.pt"):
+        settings = json.loads(unet.with_suffix(".json").read_text())
+        sizes.setdefault((settings["image_size"], settings["in_channels"]), unet)
+    for path in files(golden, "classifier_*.pt"):
+        settings = json.loads(path.with_suffix(".json").read_text())
+        unet = sizes.get((settings["image_size"], settings["in_channels"]))
+        if unet is None:
+            pytest.skip(f"no guided_*.pt of {path.stem}'s size")
+        model, out = tmp_path / f"{unet.stem}.safetensors", tmp_path / "guided.png"
+        convert = ["convert", "--kind", "adm", "--input", unet, "--config", unet.with_suffix(".json")]
+        assert command(*convert, "--output", model) == 0
+        net, sure = adm.load_classifier(path, path.with_suffix(".json")), []
+        for scale in (0, 3000):  # of random weights, whose gradients are slight
+            flags = ["--per-class", 8, "--sampler", "ddim", "--num-steps", 20, "--classifier-scale", scale]
+            flags += ["--classifier", path, "--classifier-config", path.with_suffix(".json"), "--classes", 0, 1]
+            assert command("class-conditional", "--run", model, "--output", out, *flags) == 0
+            with np.load(out.with_suffix(".npz")) as arrays:
+                images = to_range(torch.from_numpy(arrays["arr_0"]).permute(0, 3, 1, 2), "symmetric")
+            with torch.no_grad():
+                logits = net(images, torch.zeros(len(images)))
+            sure.append(float(logits.log_softmax(dim=1)[range(16), [0] * 8 + [1] * 8].mean()))
+        assert sure[1] > sure[0], path.stem
 
 
 def test_flags_mean_what_constructor_arguments_mean(golden):

@@ -34,7 +34,7 @@ def test_every_image_once_per_epoch_with_its_label():
 def test_a_resumed_run_sees_the_same_batches(kind, tmp_path):
     class_folders(tmp_path)
     dataset = made() if kind == "resident" else load_images(tmp_path, "all")
-    settings = {"batch_size": 4, "flip": True, "dequantise": True}
+    settings = {"batch_size": 4, "flip": True, "dequantise": True, "augment": 0.5}
     whole = ImageBatches(dataset, seed=3, **settings)
     run = [whole(step) for step in range(8)]
     resumed = ImageBatches(dataset, seed=3, **settings)
@@ -48,7 +48,7 @@ def test_decoded_ahead_equals_resident(tmp_path):
     x, y = class_folders(tmp_path)
     lazy = load_images(tmp_path, "all")
     resident = ImageDataset(torch.from_numpy(x), torch.from_numpy(y), lazy.class_names, "all", lazy.identity)
-    settings = {"batch_size": 3, "seed": 0, "flip": True, "dequantise": True}
+    settings = {"batch_size": 3, "seed": 0, "flip": True, "dequantise": True, "augment": 0.5}
     a, b = ImageBatches(lazy, **settings), ImageBatches(resident, **settings)
     for step in (0, 1, 2, 7, 8):
         for mine, theirs in zip(a(step), b(step), strict=True):
@@ -59,12 +59,12 @@ def test_decoded_ahead_equals_resident(tmp_path):
 def test_slices_are_the_batch(kind, tmp_path):
     class_folders(tmp_path)
     dataset = made() if kind == "resident" else load_images(tmp_path, "all")
-    batches = ImageBatches(dataset, batch_size=6, seed=0, flip=True, dequantise=True)
+    batches = ImageBatches(dataset, batch_size=6, seed=0, flip=True, dequantise=True, augment=0.5)
     for step in range(5):
         parts = [batches(step, slice(first, first + 2)) for first in (0, 2, 4)]
         assert all(len(part.images) == 2 for part in parts)
-        assert torch.equal(torch.cat([part.images for part in parts]), batches(step).images)
-        assert torch.equal(torch.cat([part.labels for part in parts]), batches(step).labels)
+        for name, whole in batches(step)._asdict().items():
+            assert torch.equal(torch.cat([getattr(part, name) for part in parts]), whole)
 
 
 @pytest.mark.parametrize(("data_range", "low", "high"), [("unit", 0, 1), ("symmetric", -1, 1)])

@@ -87,6 +87,20 @@ def test_sample_and_its_way(run, tmp_path, capsys):
     assert "8 network evaluations" in line
 
 
+def test_a_samplers_own_options(run, tmp_path, capsys):
+    def drawn(*flags):
+        done(capsys, "sample", "--run", run, "--output", tmp_path / "s.png", "--num-samples", 2, *flags)
+        return made(tmp_path / "s.png").astype(int)
+
+    plain = drawn()
+    assert not np.array_equal(drawn("--churn", 2), plain)
+    assert np.array_equal(drawn("--churn", 2, "--churn-min", 1e6), plain)
+    few = ["--num-steps", 4, "--grid", "edm"]
+    ddim = drawn("--sampler", "ddim", *few)
+    assert abs(drawn("--sampler", "dpmpp", "--order", 1, *few) - ddim).max() <= 1  # the same step (Lu et al., 2022)
+    assert not np.array_equal(drawn("--sampler", "ddim", "--eta", 1, *few), ddim)
+
+
 def test_class_conditional(run, tmp_path, capsys):
     out = tmp_path / "c.png"
     done(capsys, *["class-conditional", "--run", run, "--output", out], "--per-class", 2, "--classes", 3, 7)
@@ -227,6 +241,8 @@ def test_likelihood(run, digits, tmp_path, capsys):
         ("sample --output x.jpg", "--output must end in .png, got x.jpg"),
         ("sample --num-samples 0", "--num-samples must be at least 1, got 0"),
         ("sample --sampler magic", "predictor must be one of ['ancestral', "),
+        ("sample --eta 1", "predictor 'heun' takes ['churn', "),
+        ("sample --sampler dpmpp --order 4", "order must be one of [1, 2, 3], got 4"),
         ("sample --snr 1 --sampler ddim", "snr goes with a corrector, got none"),
         ("sample --classes 3 10", "classes must be 64 of 0..9, got [3, 10, 3, "),
         ("inpaint --input {digits} --mask {mask}", "must be 8x8 as the images, got 8x7"),

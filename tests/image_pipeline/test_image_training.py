@@ -101,7 +101,8 @@ def test_a_presets_parts_go_together(name):
     shape = (net_channels(net), *[max(8, 2 ** (levels - 1))] * 2)
     model = ImageModel(dataclasses.replace(config, model=net), shape)
     labels = torch.tensor([1, 2]) if model.num_classes else None
-    batch = ImageBatch(torch.rand(2, *shape), labels)
+    told = torch.zeros(2, 9) if config.data.augment is not None else None
+    batch = ImageBatch(torch.rand(2, *shape), labels, told)
     terms = model.loss_terms(batch, **model.draw(batch, 2, torch.Generator().manual_seed(0)))
     assert terms["loss"].isfinite()
     settings = dataclasses.replace(config.sampling, num_steps=None)
@@ -120,6 +121,16 @@ def test_flags_override_a_preset():
     config = parse(["train", "--net", "ddpm", "--model.nf", "32", "--lr", "1e-4", "--objectives", "dsm"])
     assert (config.net, config.model.nf, config.train.lr) == ("ddpm", 32, 1e-4)
     assert config.objective.objectives == ("dsm",)
+
+
+def test_a_net_told_of_augmentations_draws_without_them(tmp_path):
+    out = tmp_path / "run"
+    narrow = "--net song --model.model-channels 8 --model.channel-mult 1 1 --model.num-blocks 1".split()
+    narrow += "--model.in-channels 1 --model.out-channels 1 --model.augment-dim 9 --augment 0.5".split()
+    assert command("train", *TINY[4:], *narrow, "--max-iters", 2, "--out", out) == 0
+    model = load_model(out, "last")
+    assert model.denoiser.net.augment_embed.weight.shape == (8, 9)
+    assert np.load(out / "samples.npz")["arr_0"].shape == (4, 8, 8, 1)
 
 
 def test_several_objectives_are_weighted():
@@ -164,6 +175,8 @@ def test_labels_are_dropped_for_the_share_asked_for():
             "the net is told 7 classes, the images have 10; take --model.num-classes 10",
         ),
         (["--model.in-channels", "3"], "the net unet is for 3 channels, the images have 1"),
+        (["--augment", "0.1"], "--augment needs a net that is told of it: --net song with --model.augment-dim 9"),
+        (["--augment", "1.1"], "augment must be a probability in [0, 1], got 1.1"),
         (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
         (["--held-out", "0", "--val-every", "5"], "leave none for the validation"),
         (["--dataset-path", "{tmp}/none"], "none does not exist; give a folder, a zip, or one of: digits"),

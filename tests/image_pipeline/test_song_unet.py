@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from image_pipeline.models.sigma_label import SigmaLabel
-from image_pipeline.models.song_unet import SongUNet, SongUNetConfig
+from image_pipeline.models.song_unet import Augmented, SongUNet, SongUNetConfig
 from pcdiff.errors import InputError
 
 BASE = {"model_channels": 8, "channel_mult": (1, 2), "num_blocks": 1}
 VARIANTS = {
-    "ddpm++": {"num_classes": 3},
+    "ddpm++": {"num_classes": 3, "augment_dim": 2},
     "ncsn++": {
         "channel_mult": (1, 2, 1),
         "embedding": "fourier",
@@ -43,6 +43,7 @@ def inputs(seed=1):
 def test_the_output_is_like_the_input_and_every_parameter_is_reached(variant):
     net, (x, t) = make(variant), inputs()
     y = torch.tensor([0, 2]) if net.config.num_classes else None
+    y = Augmented(y, torch.ones(2, 2)) if net.config.augment_dim else y
     out = net(x, t, y)
     assert out.shape == x.shape
     out.square().sum().backward()
@@ -61,6 +62,19 @@ def test_classes_and_none():
     first, second = (net(x, t, torch.full((2,), k)) for k in (0, 1))
     assert not torch.allclose(first, second)
     assert torch.equal(net(x, t), net(x, t, torch.full((2,), 3)))
+
+
+def test_augmentations_and_none():
+    net, (x, t), y = make(), inputs(), torch.tensor([0, 2])
+    with torch.no_grad():
+        plain, none = net(x, t, y), net(x, t, Augmented(y, torch.zeros(2, 2)))
+        told = net(x, t, Augmented(y, torch.tensor([[0.0, 0.0], [1.0, 0.0]])))
+    assert torch.equal(none, plain)
+    assert torch.equal(told[0], plain[0])
+    assert (told[1] - plain[1]).abs().max() > 1e-3
+    for wrong, got in ((make(), torch.zeros(2, 3)), (make(augment_dim=0), torch.zeros(2, 2))):
+        with pytest.raises(InputError, match=rf"augmentation must be \(2, \d\), got \(2, {got.shape[1]}\)"):
+            wrong(x, t, Augmented(y, got))
 
 
 def test_a_config_goes_through_json():
