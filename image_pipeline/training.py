@@ -83,7 +83,8 @@ def _train(config: ImageRunConfig) -> None:
             f"{len(whole)} training images leave none for the validation; take --val-every 0, or more images"
         )
     validation = ImageValidation(kept, config.seed, device)
-    parts = batches, used, device, validation
+    # before there is a folder: what does not fit leaves nothing behind
+    parts = make_model(config, used), batches, used, device, validation
     if config.dry_run:
         try_out(config, make_trainer(config, NOWHERE, *parts), "images")
         return
@@ -104,15 +105,8 @@ def _train(config: ImageRunConfig) -> None:
         _finish(config, folder, trainer.sampling_model, outcome, used)
 
 
-def make_trainer(
-    config: ImageRunConfig,
-    folder: Path,
-    batches: ImageBatches,
-    dataset: ImageDataset,
-    device: torch.device,
-    validate: ImageValidation | None = None,
-) -> Trainer:
-    """Build the model from the run's seed, and its trainer.
+def make_model(config: ImageRunConfig, dataset: ImageDataset) -> ImageModel:
+    """Build the model from the run's seed.
 
     Raises:
         InputError: the config does not fit the images.
@@ -125,6 +119,19 @@ def make_trainer(
             f"the net is told {model.num_classes} classes, the images have {dataset.num_classes}; "
             f"take --model.num-classes {dataset.num_classes}"
         )
+    return model
+
+
+def make_trainer(
+    config: ImageRunConfig,
+    folder: Path,
+    model: ImageModel,
+    batches: ImageBatches,
+    dataset: ImageDataset,
+    device: torch.device,
+    validate: ImageValidation | None = None,
+) -> Trainer:
+    """Return the model's trainer."""
     parameters = sum(p.numel() for p in model.parameters())
     runs.log.info("model: %s, %s parameters, on %s", config.net, f"{parameters:,}", device)
     metadata: dict[str, Any] = {
