@@ -16,11 +16,13 @@ from image_pipeline.metrics import (
     METRICS,
     FeatureNet,
     FeatureStatistics,
+    check_request,
     dataset_statistics,
     load_statistics,
     open_feature_net,
     save_statistics,
     score_images,
+    try_net,
 )
 from image_pipeline.model import ImageModel
 from image_pipeline.pictures import save_grid
@@ -82,6 +84,9 @@ def _evaluate(config: Evaluate) -> dict[str, Any] | None:
     if model is None:
         return finish(config, places, settings, lambda work: _scored_files(config, net, reference, places))
     count = config.num_samples or min(_MOST, _size(reference))
+    # hours before they would be asked
+    check_request(reference, net, list(config.metrics))
+    try_net(net, model.image_shape, count, list(config.metrics), config.batch_size)
     drawn = merged(model.config.sampling, config.sampling)
     settings |= {
         "checkpoint": hashlib.sha256(model.file.read_bytes()).hexdigest(),

@@ -6,7 +6,14 @@ from image_pipeline.metrics.features import FeatureNet, FeatureNetIdentity, Feat
 from image_pipeline.metrics.frechet import FeatureMoments, frechet_distance
 from image_pipeline.metrics.kernel import KernelDistance, kernel_distance, squared_mmd
 from image_pipeline.metrics.manifold import PrecisionRecall, precision_recall
-from image_pipeline.metrics.scores import METRICS, ImageScores, dataset_statistics, score_images
+from image_pipeline.metrics.scores import (
+    METRICS,
+    ImageScores,
+    check_request,
+    dataset_statistics,
+    score_images,
+    try_net,
+)
 from image_pipeline.metrics.statistics import FeatureStatistics, load_statistics, save_statistics
 
 __all__ = [
@@ -21,6 +28,7 @@ __all__ = [
     "InceptionScore",
     "KernelDistance",
     "PrecisionRecall",
+    "check_request",
     "dataset_statistics",
     "frechet_distance",
     "inception_score",
@@ -31,4 +39,5 @@ __all__ = [
     "save_statistics",
     "score_images",
     "squared_mmd",
+    "try_net",
 ]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from image_pipeline.data.dataset import ImageDataset, Images
-from image_pipeline.metrics.entropy import InceptionScore, inception_score
-from image_pipeline.metrics.features import FeatureNet, FeatureNetIdentity
+from image_pipeline.metrics.entropy import ClassSums, InceptionScore, splits_of
+from image_pipeline.metrics.features import FeatureNet, FeatureNetIdentity, Features
 from image_pipeline.metrics.frechet import FeatureMoments, frechet_distance
 from image_pipeline.metrics.kernel import KernelDistance, kernel_distance
 from image_pipeline.metrics.manifold import PrecisionRecall, precision_recall
@@ -69,12 +71,12 @@ class Extracted:
     Attributes:
         moments: of the features.
         features: `(n, D)` float32 in the images' order, or None if only the moments were asked for.
-        logits: `(n, K)` float32, or None.
+        classes: sums over the logits, or None.
     """
 
     moments: FeatureMoments
     features: Tensor | None
-    logits: Tensor | None
+    classes: ClassSums | None
 
 
 def extract(
@@ -82,19 +84,19 @@ def extract(
     net: FeatureNet,
     batch_size: int = 64,
     keep_features: bool = False,
-    keep_logits: bool = False,
+    splits: Tensor | None = None,
     progress: Callable[[int], object] = lambda count: None,
 ) -> Extracted:
     """Run a network over all images; processes that have joined share the work, and all get the whole.
 
-    Without keeping anything, memory does not grow with the number of images.
+    Without keeping features, memory does not grow with the number of images.
 
     Args:
         images: uint8 `(n, C, H, W)`, a tensor or lazily decoded.
         net: the feature network.
         batch_size: images at a time.
         keep_features: keep all features, `n * D` float32.
-        keep_logits: keep all logits.
+        splits: of the Inception Score, the split of each image `(n,)`; None leaves the logits alone.
         progress: called with the number of images done, after each batch of this process.
 
     Raises:
@@ -104,30 +106,32 @@ def extract(
     if not len(images) or batch_size < 1:
         raise InputError(f"images and batch_size must be at least 1, got {len(images)}, {batch_size}")
     batches = range(0, len(images), batch_size)
-    moments, features, logits = None, {}, {}
+    moments, features, classes = None, {}, None
     for first in batches[distributed.rank() :: distributed.world_size()]:
         indices = torch.arange(first, min(first + batch_size, len(images)))
         found = net(images[indices])
-        if keep_logits and found.logits is None:
-            raise InputError(
-                f"feature network {net.identity.name} gives no logits, which the Inception Score needs"
-            )
         moments = (moments or FeatureMoments.empty(found.features.shape[1])).add(found.features)
         if keep_features:
             features[first] = found.features.float().cpu()
-        if keep_logits:
-            logits[first] = found.logits.float().cpu()
+        if splits is not None:
+            logits = _logits(found, net)
+            classes = classes or ClassSums.empty(int(splits.max()) + 1, logits.shape[1])
+            classes = classes.add(logits, splits[indices])
         progress(len(indices))
-    parts = distributed.gather((moments, features, logits))
-    merged = None
-    for part, _, _ in parts:  # by rank, so that every process adds up in one order
-        if part is not None:
-            merged = part if merged is None else merged.merge(part)
-    return Extracted(
-        merged,
-        _in_order([part for _, part, _ in parts]) if keep_features else None,
-        _in_order([part for _, _, part in parts]) if keep_logits else None,
-    )
+    parts = distributed.gather((moments, features, classes))
+    # by rank, so that every process adds up in one order
+    moments, classes = (_merged([part[i] for part in parts if part[i] is not None]) for i in (0, 2))
+    return Extracted(moments, _in_order([part[1] for part in parts]) if keep_features else None, classes)
+
+
+def _merged(parts: list[Any]) -> Any:
+    return reduce(lambda a, b: a.merge(b), parts) if parts else None
+
+
+def _logits(found: Features, net: FeatureNet) -> Tensor:
+    if found.logits is None:
+        raise InputError(f"feature network {net.identity.name} gives no logits, which the Inception Score needs")
+    return found.logits
 
 
 def _in_order(parts: Iterable[dict[int, Tensor]]) -> Tensor:
@@ -184,22 +188,11 @@ def score_images(
         'random'
     """
     asked = list(metrics)
-    unknown = [name for name in asked if name not in METRICS]
-    if unknown or not asked:
-        raise InputError(f"unknown metric {unknown[0] if unknown else 'none'!r}; known are {', '.join(METRICS)}")
+    check_request(reference, net, asked)
     whole = bool(_NEED_FEATURES & set(asked))
     given = isinstance(reference, FeatureStatistics)
-    if given:
-        if whole:
-            name = min(_NEED_FEATURES & set(asked))
-            raise InputError(f"{name} needs the reference's images, got their statistics, which suffice for fid")
-        if reference.feature_net not in (None, net.identity):
-            raise InputError(
-                f"statistics are of feature network {reference.feature_net.name}"
-                f" ({reference.feature_net.sha256 or 'no weights'}), got {net.identity.name}"
-                f" ({net.identity.sha256 or 'no weights'}); make them anew"
-            )
-    mine = extract(samples, net, batch_size, whole, "is" in asked, progress)
+    splits = splits_of(len(samples), is_splits, seed) if "is" in asked else None
+    mine = extract(samples, net, batch_size, whole, splits, progress)
     theirs = None
     if not given and asked != ["is"]:
         theirs = extract(reference.images, net, batch_size, whole, progress=progress)
@@ -210,7 +203,7 @@ def score_images(
     if "kid" in asked:
         scores["kid"] = kernel_distance(mine.features, theirs.features, kid_subsets, kid_subset_size, seed)
     if "is" in asked:
-        scores["inception_score"] = inception_score(mine.logits, is_splits, seed)
+        scores["inception_score"] = mine.classes.score()
     if "prc" in asked:
         scores["prc"] = precision_recall(mine.features, theirs.features, neighbour)
     return ImageScores(
@@ -220,6 +213,47 @@ def score_images(
         reference.dataset if given else _about(reference),
         **scores,
     )
+
+
+def check_request(reference: ImageDataset | FeatureStatistics, net: FeatureNet, metrics: list[str]) -> None:
+    """Refuse metrics that are unknown, or for which the reference is not enough.
+
+    Raises:
+        InputError: as said, or the reference's statistics are of another network.
+    """
+    unknown = [name for name in metrics if name not in METRICS]
+    if unknown or not metrics:
+        raise InputError(f"unknown metric {unknown[0] if unknown else 'none'!r}; known are {', '.join(METRICS)}")
+    if not isinstance(reference, FeatureStatistics):
+        return
+    if needed := sorted(_NEED_FEATURES & set(metrics)):
+        raise InputError(f"{needed[0]} needs the reference's images, got their statistics, which suffice for fid")
+    if reference.feature_net not in (None, net.identity):
+        raise InputError(
+            f"statistics are of feature network {reference.feature_net.name}"
+            f" ({reference.feature_net.sha256 or 'no weights'}), got {net.identity.name}"
+            f" ({net.identity.sha256 or 'no weights'}); make them anew"
+        )
+
+
+def try_net(net: FeatureNet, shape: Sequence[int], count: int, metrics: list[str], batch_size: int = 64) -> None:
+    """Run a network on black images, so that what it refuses is known before any image is drawn.
+
+    Args:
+        net: the feature network.
+        shape: (C, H, W) of the images.
+        count: of the images.
+        metrics: names in `METRICS`.
+        batch_size: images at a time.
+
+    Raises:
+        InputError: the network does not take such images or does not give what a metric needs, or the images are
+            too few.
+    """
+    found = net(torch.zeros(min(batch_size, count), *shape, dtype=torch.uint8))
+    if "is" in metrics:
+        _logits(found, net)
+        splits_of(count)
 
 
 def _about(dataset: ImageDataset) -> dict:

@@ -141,6 +141,7 @@ def test_a_mistake_is_one_line(run, tmp_path, capsys, monkeypatch, args, match):
     error = capsys.readouterr().err
     assert error.splitlines()[-1].startswith("error: ")
     assert match in error.splitlines()[-1]
+    assert not list((tmp_path / "out").glob("samples*"))  # before anything is drawn
 
 
 def test_stored_images_are_read_where_they_are_asked_for(tmp_path):
