@@ -67,14 +67,17 @@ def interpolate(command: Interpolate, trained: Trained) -> str:
     a, b = trained.read(command.a), trained.read(command.b)
     if a.shape != b.shape:
         raise InputError(f"--a and --b must hold as many images, got {len(a)} and {len(b)}")
-    own = trained.settings
+    own, asked = trained.settings, command.sampling
+    if asked.eta or asked.churn:
+        raise InputError("interpolate adds no noise, which has no way back; leave out --eta and --churn")
     if own.sampler not in _INVERTIBLE:
-        if trained.command.sampling.sampler is not None:
+        if asked.sampler is not None:
             raise InputError(f"--sampler must be one of {', '.join(_INVERTIBLE)} here, got {own.sampler}")
-        asked = command.sampling
         own = SamplingConfig(num_steps=asked.num_steps or 100, grid=asked.grid, sampler="ddim")
     # straight there and back again: no guidance, which has no inverse, and nothing drawn
-    settings = SamplingConfig(sampler=own.sampler, num_steps=own.num_steps, grid=own.grid or "log_snr")
+    settings = SamplingConfig(
+        sampler=own.sampler, num_steps=own.num_steps, grid=own.grid or "log_snr", order=own.order
+    )
     model, label = trained.model, command.label
     way = {"num_steps": settings.num_steps, "grid": settings.grid}
     made = []

@@ -253,6 +253,7 @@ def test_likelihood(run, digits, tmp_path, capsys):
         ("inpaint --input none.npz", "none.npz: cannot be read as images"),
         ("sdedit --input {digits} --strength 0", "--strength must be in (0, 1], got 0"),
         ("sdedit --input {digits} --label 12", "classes must be 3 of 0..9, got [12"),
+        ("interpolate --a {digits} --b {digits} --churn 1", "interpolate adds no noise"),
         ("likelihood --input {digits} --labelled", "--labelled goes with the run's own data"),
     ],
 )
