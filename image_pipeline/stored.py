@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from image_pipeline.writing import check_shape, open_arrays
 from pcdiff import distributed
 from pcdiff.errors import InputError
 from pcdiff.progress import bar
@@ -24,22 +25,33 @@ class GenerationLimits(Protocol):
 
 
 class StoredImages:
-    """Images in a .npy file of uint8 `(n, C, H, W)`, read when indexed.
+    """Images in a .npy file of uint8 `(n, H, W, C)`, read when indexed.
 
     Args:
         path: the file.
+        shape: (C, H, W) that is wanted: greys become colours, sizes must be right. None takes all.
+
+    Attributes:
+        shape: `(n, C, H, W)`.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
     """
 
-    def __init__(self, path: Path):
-        self.array = np.load(path, mmap_mode="r")
-        self.shape = self.array.shape
+    def __init__(self, path: Path, shape: tuple[int, int, int] | None = None):
+        self.array = open_arrays(path)
+        count, height, width, channels = self.array.shape
+        channels = 3 if shape is not None and shape[0] == 3 else channels
+        self.shape = (count, channels, height, width)
+        check_shape(path, self.shape[1:], shape)
 
     def __len__(self) -> int:
         return len(self.array)
 
     def __getitem__(self, indices: Tensor) -> Tensor:
-        """Return the images of indices `(k,)`."""
-        return torch.from_numpy(np.array(self.array[indices.numpy()]))
+        """Return the images of indices `(k,)`, `(k, C, H, W)`."""
+        rows = torch.from_numpy(self.array[indices.numpy()]).permute(0, 3, 1, 2)
+        return rows.expand(-1, self.shape[1], -1, -1)
 
 
 def generated(
@@ -54,7 +66,7 @@ def generated(
         path: the file; what is unfinished lies beside it.
         shape: `(n, C, H, W)`.
         config: has `batch_size` and `max_iters`.
-        draw: `draw(k)` gives batch k, uint8; the same whenever it is called.
+        draw: `draw(k)` gives batch k, uint8 `(k, C, H, W)`; the same whenever it is called.
         work: keeps account.
 
     Raises:
@@ -63,12 +75,12 @@ def generated(
     count, size = shape[0], config.batch_size
     draft = path.with_suffix(".partial.npy")
     if distributed.rank() == 0:
-        _make(draft, shape)
+        _make(draft, (count, *shape[2:], shape[1]))
     distributed.gather(None)  # the file is there
     array = np.load(draft, mmap_mode="r+")
 
     def put(k: int) -> int:
-        images = draw(k).numpy()
+        images = draw(k).permute(0, 2, 3, 1).contiguous().numpy()
         array[k * size : k * size + len(images)] = images
         array.flush()
         return zlib.crc32(images.tobytes())

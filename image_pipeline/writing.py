@@ -1,5 +1,6 @@
 """Images as files: arrays that other tools read, and back."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,18 +45,36 @@ def read_images(path: Path, shape: tuple[int, int, int] | None) -> Tensor:
         images = images[torch.arange(len(images))]
     if channels == 3 and images.shape[1] == 1:
         images = images.expand(-1, 3, -1, -1)
-    if shape is not None and tuple(images.shape[1:]) != tuple(shape):
-        wanted, got = ("x".join(map(str, dims)) for dims in (shape, images.shape[1:]))
-        raise InputError(
-            f"{path}: images must be {wanted} here, got {got}; "
-            "python -m image_pipeline prepare brings them to a size"
-        )
+    check_shape(path, images.shape[1:], shape)
     return images
 
 
+def check_shape(path: Path, got: Sequence[int], shape: Sequence[int] | None) -> None:
+    """Refuse images `(C, H, W)` of another shape than wanted; None takes all.
+
+    Raises:
+        InputError: as said.
+    """
+    if shape is not None and tuple(got) != tuple(shape):
+        wanted, found = ("x".join(map(str, dims)) for dims in (shape, got))
+        raise InputError(
+            f"{path}: images must be {wanted} here, got {found}; "
+            "python -m image_pipeline prepare brings them to a size"
+        )
+
+
 def _read_arrays(path: Path) -> Tensor:
+    return torch.from_numpy(open_arrays(path).transpose(0, 3, 1, 2).copy())
+
+
+def open_arrays(path: Path) -> np.ndarray:
+    """Open uint8 images `(n, H, W, C)` in a `.npz` with `arr_0`, or in a `.npy`, which stays on the disk.
+
+    Raises:
+        InputError: it cannot be read, or holds something else.
+    """
     try:
-        loaded = np.load(path, allow_pickle=False)
+        loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
         array = loaded["arr_0"] if path.suffix == ".npz" else loaded
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise InputError(f"{path}: cannot be read as images ({str(error).splitlines()[0]})") from None
@@ -63,7 +82,7 @@ def _read_arrays(path: Path) -> Tensor:
         raise InputError(f"{path}: truncated or no array file ({type(error).__name__})") from None
     if array.ndim != 4 or array.dtype != np.uint8 or array.shape[-1] not in (1, 3) or not len(array):
         raise InputError(f"{path}: must hold uint8 (n, H, W, 1 or 3), got {array.dtype} {array.shape}")
-    return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
+    return array
 
 
 def _read_one(path: Path, channels: int | None) -> Tensor:

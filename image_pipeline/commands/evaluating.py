@@ -26,7 +26,7 @@ from image_pipeline.metrics import (
 )
 from image_pipeline.model import ImageModel
 from image_pipeline.pictures import save_grid
-from image_pipeline.stored import generated
+from image_pipeline.stored import StoredImages, generated
 from image_pipeline.writing import read_images
 from pcdiff import distributed, runs
 from pcdiff.devices import prepare, resolve_device
@@ -160,9 +160,11 @@ def _scored_files(
     config: Evaluate, net: FeatureNet, reference: ImageDataset | FeatureStatistics, places: Places
 ) -> dict[str, Any]:
     path = config.samples
-    if path.suffix in (".npz", ".npy"):
-        shape = reference.images.shape[1:] if isinstance(reference, ImageDataset) else None
-        images = read_images(path, tuple(shape) if shape is not None else None)
+    shape = tuple(reference.images.shape[1:]) if isinstance(reference, ImageDataset) else None
+    if path.suffix == ".npy":
+        images = StoredImages(path, shape)
+    elif path.suffix == ".npz":
+        images = read_images(path, shape)
     else:
         images = load_images(str(path), "all").images
     return _scored(config, net, images, reference, places, {"samples": str(path)})

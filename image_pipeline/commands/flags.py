@@ -221,7 +221,7 @@ class Evaluate:
     device: str = "auto"
     """`auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
     out: Path | None = None
-    """Folder of results.json, samples.npy and samples.png; the run's own by default."""
+    """Folder of results.json, results.png and samples.npy (uint8 (n, H, W, C)); the run's own by default."""
     output: Path | None = None
     """Write the scores to this .json file."""
     max_iters: int | None = None

@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from image_runs import command, train
 
 from image_pipeline import stored
 from image_pipeline.commands import evaluating
 from image_pipeline.data import load_images
+from pcdiff.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def whole(run, tmp_path_factory):
 
 
 def test_scores_of_a_run(run, whole, capsys):
-    assert np.load(whole / "samples.npy").shape == (40, 1, 8, 8)
+    assert np.load(whole / "samples.npy").shape == (40, 8, 8, 1)
     assert {path.name for path in whole.iterdir()} == {"results.json", "results.png", "samples.npy", "log.txt"}
     found = scores(whole)
     assert found["fid"] > 0
@@ -144,8 +146,24 @@ def test_a_mistake_is_one_line(run, tmp_path, capsys, monkeypatch, args, match):
     assert not list((tmp_path / "out").glob("samples*"))  # before anything is drawn
 
 
+def test_what_was_drawn_can_be_scored_again(run, whole, tmp_path):
+    scored = ["--samples", whole / "samples.npy", "--reference", "digits", "--split", "test", "--device", "cpu"]
+    result = tmp_path / "again.json"
+    assert command("evaluate", *scored, "--features", "random", "--batch-size", 8, "--output", result) == 0
+    again, first = json.loads(result.read_text()), scores(whole)
+    for name in ("fid", "kid", "prc"):
+        assert again[name] == pytest.approx(first[name])
+
+
 def test_stored_images_are_read_where_they_are_asked_for(tmp_path):
-    np.save(tmp_path / "s.npy", np.arange(24, dtype=np.uint8).reshape(6, 1, 2, 2))
+    np.save(tmp_path / "s.npy", np.arange(24, dtype=np.uint8).reshape(6, 2, 2, 1))
     images = stored.StoredImages(tmp_path / "s.npy")
     assert len(images) == 6
     assert isinstance(images.array, np.memmap)
+    assert images.shape == (6, 1, 2, 2)
+    assert images[torch.tensor([5, 0])].flatten(1).tolist() == [[20, 21, 22, 23], [0, 1, 2, 3]]
+    colours = stored.StoredImages(tmp_path / "s.npy", (3, 2, 2))
+    assert colours.shape == (6, 3, 2, 2)
+    assert torch.equal(colours[torch.tensor([1])], images[torch.tensor([1])].expand(-1, 3, -1, -1))
+    with pytest.raises(InputError, match="images must be 1x4x4 here, got 1x2x2"):
+        stored.StoredImages(tmp_path / "s.npy", (1, 4, 4))
