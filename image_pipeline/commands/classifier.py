@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from image_pipeline.interop import adm
 from image_pipeline.model import ImageModel
-from pcdiff.diffusion import Denoiser, Estimate
 from pcdiff.diffusion.guidance import LogProb
 from pcdiff.errors import InputError
 
@@ -46,24 +43,3 @@ def noisy_classifier(path: Path, config: Path | None, model: ImageModel) -> Nois
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: cannot be opened as an exported network ({reason})") from None
     return NoisyClassifier(adm.classifier_log_prob(net, model.denoiser), None)
-
-
-class _WithoutClass(Denoiser):
-    """A model asked without a class, whatever the condition, which is for its classifier."""
-
-    def __init__(self, model: ImageModel):
-        super().__init__(model.denoiser.process)
-        self.model, self.variance = model, model.denoiser.variance
-
-    def estimate(self, x: Tensor, t: Tensor, cond: Any = None) -> Estimate:
-        """Return the estimates of x_0 and eps, each like `x`."""
-        return self.model.denoiser.estimate(x, t, self.model.condition(None, len(x)))
-
-    def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
-        """Return the estimate of x_0, like `x`."""
-        return self.estimate(x, t).x0
-
-
-def without_class(model: ImageModel) -> Denoiser:
-    """Return the model's denoiser, asked without a class."""
-    return _WithoutClass(model)

@@ -68,7 +68,8 @@ class ClassConditional(Making):
     """Images of each class (images)."""
     classifier: Path | None = None
     """A classifier of noisy images: a .pt of ADM, with --classifier-config, or a .pt2 (torch.export) that maps
-    images and the net's own time labels to logits. It guides instead of the net's own classes."""
+    images and the net's own time labels to logits. It guides instead of the net's own classes, and beside them
+    where the net must be told one."""
     classifier_config: Path | None = None
     """Settings of ADM's classifier, a JSON file."""
     classifier_scale: float = 1.0

@@ -2,7 +2,7 @@
 
 import torch
 
-from image_pipeline.commands.classifier import noisy_classifier, without_class
+from image_pipeline.commands.classifier import noisy_classifier
 from image_pipeline.commands.flags import ClassConditional, Interpolate, Sample, SDEdit
 from image_pipeline.commands.model import Trained
 from image_pipeline.configs import SamplingConfig
@@ -49,8 +49,10 @@ def class_conditional(command: ClassConditional, trained: Trained) -> str:
     denoiser, known = None, model.num_classes
     if command.classifier is not None:
         found = noisy_classifier(command.classifier, command.classifier_config, model)
-        denoiser, known = without_class(model), found.num_classes
-        denoiser = ClassifierGuidance(denoiser, found.log_prob, command.classifier_scale)
+        known = found.num_classes
+        # a net that can do without its classes leaves them to the classifier
+        told = model.num_classes is not None and not model.knows_none
+        denoiser = ClassifierGuidance(model.denoiser, found.log_prob, command.classifier_scale, told=told)
     elif known is None:
         raise InputError(f"{command.run}: this model is told no classes; give --classifier to guide it by one")
     classes = command.classes or tuple(range(known or 0))

@@ -132,6 +132,25 @@ def test_the_clip_comes_before_the_shift(dims):
     torch.testing.assert_close(guided.reverse_kernel(x, t, t - 1).x0, guided(x, t))
 
 
+def test_a_model_that_knows_no_condition_is_not_told_it(dims):
+    process, w = MAKERS["ddpm"](), pattern(dims)
+    base, seen = gaussian(process, torch.zeros(dims, dtype=torch.float64)), []
+
+    class Spy(type(base)):
+        def forward(self, x, t, cond=None):
+            seen.append(cond)
+            return super().forward(x, t, cond)
+
+    base.__class__ = Spy
+    x, t = pattern((3, *dims), 1), torch.tensor([2, 20, 40])
+    for told in (True, False):
+        guided = ClassifierGuidance(base, tilt(process, w), told=told)
+        guided.estimate(x, t, "which")
+        guided.reverse_kernel(x, t, t - 1, "which")
+        assert set(seen) == {"which" if told else None}
+        seen.clear()
+
+
 def test_classifiers_that_do_not_fit_are_refused(dims):
     process, x, t = MAKERS["ddpm"](), pattern((2, *dims)), torch.tensor([3, 3])
     base = gaussian(process, torch.zeros(dims, dtype=torch.float64))

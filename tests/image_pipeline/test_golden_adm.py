@@ -7,9 +7,10 @@ import pytest
 import torch
 from image_runs import command
 
-from image_pipeline.data import to_range
+from image_pipeline.data import to_bytes
 from image_pipeline.interop import adm
-from pcdiff.diffusion import ClassifierGuidance
+from pcdiff import rng
+from pcdiff.diffusion import ClassifierGuidance, sample
 
 pytestmark = pytest.mark.golden
 
@@ -85,30 +86,36 @@ def test_classifiers_gradients_through_guidance(golden):
 
 
 def test_classifiers_guide_by_command(golden, tmp_path):
-    """The stronger a checkpoint's classifier guides, the surer it is of the classes asked for."""
-    sizes = {}
-    for unet in files(golden, "guided_*.pt"):
-        settings = json.loads(unet.with_suffix(".json").read_text())
-        sizes.setdefault((settings["image_size"], settings["in_channels"]), unet)
+    """The command draws what the guided checkpoints themselves do, with a net that is told classes and without."""
+    guided = 0
     for path in files(golden, "classifier_*.pt"):
-        settings = json.loads(path.with_suffix(".json").read_text())
-        unet = sizes.get((settings["image_size"], settings["in_channels"]))
-        if unet is None:
-            pytest.skip(f"no guided_*.pt of {path.stem}'s size")
-        model, out = tmp_path / f"{unet.stem}.safetensors", tmp_path / "guided.png"
-        convert = ["convert", "--kind", "adm", "--input", unet, "--config", unet.with_suffix(".json")]
-        assert command(*convert, "--output", model) == 0
-        net, sure = adm.load_classifier(path, path.with_suffix(".json")), []
-        for scale in (0, 3000):  # of random weights, whose gradients are slight
-            flags = ["--per-class", 8, "--sampler", "ddim", "--num-steps", 20, "--classifier-scale", scale]
-            flags += ["--classifier", path, "--classifier-config", path.with_suffix(".json"), "--classes", 0, 1]
-            assert command("class-conditional", "--run", model, "--output", out, *flags) == 0
-            with np.load(out.with_suffix(".npz")) as arrays:
-                images = to_range(torch.from_numpy(arrays["arr_0"]).permute(0, 3, 1, 2), "symmetric")
-            with torch.no_grad():
-                logits = net(images, torch.zeros(len(images)))
-            sure.append(float(logits.log_softmax(dim=1)[range(16), [0] * 8 + [1] * 8].mean()))
-        assert sure[1] > sure[0], path.stem
+        config = path.with_suffix(".json")
+        net, classifier = adm.load_classifier(path, config), json.loads(config.read_text())
+        for unet in files(golden, "guided_*.pt"):
+            model = adm.load(unet, unet.with_suffix(".json"))
+            if model.image_shape != (classifier["in_channels"], *[classifier["image_size"]] * 2):
+                continue
+            ours, out = tmp_path / f"{unet.stem}.safetensors", tmp_path / "guided.png"
+            convert = ["convert", "--kind", "adm", "--input", unet, "--config", unet.with_suffix(".json")]
+            assert command(*convert, "--output", ours) == 0
+            flags = ["--per-class", 2, "--classes", 0, 1, "--sampler", "ddim", "--num-steps", 4, "--seed", 1]
+            flags += ["--classifier", path, "--classifier-config", config, "--classifier-scale", 1000]
+            assert command("class-conditional", "--run", ours, "--output", out, *flags) == 0
+            drawn = torch.from_numpy(np.load(out.with_suffix(".npz"))["arr_0"]).permute(0, 3, 1, 2)
+
+            denoiser, classes = model.denoiser, torch.tensor([0, 0, 1, 1])
+            own = classes if model.num_classes else None
+            log_prob = adm.classifier_log_prob(net, denoiser)
+            start = torch.randn(64, *model.image_shape, generator=rng.generator(1, "sample", 0))[:4]
+            few = {"x_init": start, "step": "ddim", "num_steps": 4}
+            expected = sample(
+                ClassifierGuidance(denoiser, log_prob, 1000, told=own is not None), cond=classes, **few
+            )
+            assert (drawn.int() - to_bytes(expected, "symmetric").int()).abs().max() <= 1, (path.stem, unet.stem)
+            assert not torch.equal(drawn, to_bytes(sample(denoiser, cond=own, **few), "symmetric"))
+            guided += 1
+    if not guided:
+        pytest.skip("no guided_*.pt of a classifier's size")
 
 
 def test_flags_mean_what_constructor_arguments_mean(golden):
