@@ -19,6 +19,7 @@ from pcdiff.diffusion import (
     Denoiser,
     NetDenoiser,
     build_process,
+    check_steps,
     corrector,
     objective,
     parametrization,
@@ -146,7 +147,8 @@ class ImageModel(nn.Module):
             return None
         if batch.labels is None:
             raise InputError(
-                f"the net is told {self.num_classes} classes, the images have none; take --model.num-classes None"
+                f"the net is told {self.num_classes} classes, the images have none; take --model.num-classes None, "
+                "and --model.no-null-class"
             )
         if dropped is None:
             return batch.labels
@@ -219,6 +221,18 @@ class ImageModel(nn.Module):
             options["shape"] = (count, *self.image_shape)
         return sample(denoiser, cond=cond, **sampler_options(settings), **options)
 
+    def check_sampling(self, settings: SamplingConfig | None = None) -> None:
+        """Refuse settings that `sample` would refuse, without drawing.
+
+        Raises:
+            InputError: see `sample`.
+        """
+        settings = self.config.sampling if settings is None else settings
+        options = sampler_options(settings)
+        if self.num_classes is not None and settings.guidance is not None:
+            self.guided(settings.guidance)
+        check_steps(self.denoiser.process, **options)
+
 
 def build_denoiser(net: nn.Module, config: ProcessConfig) -> NetDenoiser:
     """Put a net into its process, and say what it predicts and what it is told.
@@ -263,8 +277,14 @@ def sampler_options(settings: SamplingConfig) -> dict[str, Any]:
     given = _given(settings, _CORRECTOR_OPTIONS)
     if name in (None, "none") and given:
         raise InputError(f"{', '.join(given)} goes with a corrector, got none")
+    if settings.sampler == "none" and name in (None, "none"):
+        raise InputError("sampler none leaves the images to a corrector, got none; give --corrector")
+    step = predictor(settings.sampler or "ancestral", **_given(settings, _SAMPLER_OPTIONS))
+    grid = settings.grid or getattr(step, "grid", None)
+    if grid == "ends" and settings.num_steps is not None:
+        raise InputError("--num-steps does nothing where the sampler chooses its own steps, as ode does")
     return {
-        "step": predictor(settings.sampler or "ancestral", **_given(settings, _SAMPLER_OPTIONS)),
+        "step": step,
         "corrector": None if name in (None, "none") else corrector(name, **given),
         "num_steps": settings.num_steps,
         "grid": settings.grid,

@@ -116,9 +116,14 @@ def make_model(config: ImageRunConfig, dataset: ImageDataset) -> ImageModel:
         model = ImageModel(config, dataset.images.shape[1:])
     if model.num_classes is not None and dataset.num_classes != model.num_classes:
         raise InputError(
-            f"the net is told {model.num_classes} classes, the images have {dataset.num_classes}; "
-            f"take --model.num-classes {dataset.num_classes}"
+            f"the net is told {model.num_classes} classes, the images have {dataset.num_classes or 'none'}; "
+            + (
+                "take --model.num-classes None, and --model.no-null-class"
+                if dataset.num_classes is None
+                else f"take --model.num-classes {dataset.num_classes}"
+            )
         )
+    model.check_sampling()
     return model
 
 

@@ -49,7 +49,7 @@ def read_images(path: Path, shape: tuple[int, int, int] | None) -> Tensor:
     return images
 
 
-def check_shape(path: Path, got: Sequence[int], shape: Sequence[int] | None) -> None:
+def check_shape(path: Path | str, got: Sequence[int], shape: Sequence[int] | None) -> None:
     """Refuse images `(C, H, W)` of another shape than wanted; None takes all.
 
     Raises:

@@ -97,6 +97,8 @@ def locate(path: Path, which: str = "auto") -> Path:
     path = Path(path)
     if path.is_file():
         return path
+    if path.suffix == ".safetensors":
+        raise InputError(f"{path}: no such file; expected a checkpoint, or a run's folder")
     names = ("best", "last") if which == "auto" else (which,)
     for name in names:
         if (file := path / "checkpoints" / f"{name}.safetensors").is_file():

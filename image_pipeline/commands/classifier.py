@@ -32,6 +32,8 @@ def noisy_classifier(path: Path, config: Path | None, model: ImageModel) -> Nois
         InputError: the file cannot be opened, or does not fit its settings.
     """
     device = model.denoiser.process.device
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a classifier")
     if path.suffix != ".pt2":
         if config is None:
             raise InputError(f"{path}: give --classifier-config, the settings of ADM's classifier, or a .pt2 file")

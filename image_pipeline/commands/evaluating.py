@@ -8,7 +8,7 @@ from torch import Tensor
 
 import pcdiff
 from image_pipeline.commands.flags import Evaluate
-from image_pipeline.commands.model import merged
+from image_pipeline.commands.model import check_guidance, merged
 from image_pipeline.data import ImageDataset, load_images, to_bytes
 from image_pipeline.drawing import draw_chunk
 from image_pipeline.loading import load_model, open_own_data
@@ -27,7 +27,7 @@ from image_pipeline.metrics import (
 from image_pipeline.model import ImageModel
 from image_pipeline.pictures import save_grid
 from image_pipeline.stored import StoredImages, generated
-from image_pipeline.writing import read_images
+from image_pipeline.writing import check_shape, read_images
 from pcdiff import distributed, runs
 from pcdiff.devices import prepare, resolve_device
 from pcdiff.errors import InputError
@@ -63,6 +63,8 @@ def _check(config: Evaluate) -> None:
         raise InputError(f"--metrics must be of {', '.join(METRICS)}, got {unknown[0] if unknown else 'none'}")
     if config.samples is not None and config.reference is None and config.statistics is None:
         raise InputError("--samples needs --reference or --statistics to compare with")
+    if config.samples is not None and any(value is not None for value in vars(config.sampling).values()):
+        raise InputError("how images are drawn goes with --run; --samples are drawn already")
     if config.reference is not None and config.statistics is not None:
         raise InputError("give one of --reference and --statistics")
 
@@ -84,10 +86,14 @@ def _evaluate(config: Evaluate) -> dict[str, Any] | None:
     if model is None:
         return finish(config, places, settings, lambda work: _scored_files(config, net, reference, places))
     count = config.num_samples or min(_MOST, _size(reference))
+    drawn = merged(model.config.sampling, config.sampling)
     # hours before they would be asked
+    if isinstance(reference, ImageDataset):
+        check_shape(config.reference or "the run's data", reference.images.shape[1:], model.image_shape)
     check_request(reference, net, list(config.metrics))
     try_net(net, model.image_shape, count, list(config.metrics), config.batch_size)
-    drawn = merged(model.config.sampling, config.sampling)
+    check_guidance(model, config.sampling)
+    model.check_sampling(drawn)
     settings |= {
         "checkpoint": hashlib.sha256(model.file.read_bytes()).hexdigest(),
         "num_samples": count,

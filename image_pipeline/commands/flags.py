@@ -170,6 +170,8 @@ class Likelihood(Command):
     """How the divergence is estimated; exact is for small images."""
     labelled: bool = False
     """Tell the net the images' classes."""
+    label: int | None = None
+    """Class of all the images of --input, where the net is told classes."""
     tolerance: float = 1e-5
     """Relative and absolute tolerance of the solver."""
     batch_size: int = 64
@@ -235,6 +237,9 @@ class Evaluate:
     """Go on with the stopped evaluation in this folder, with its flags."""
 
 
+_BESIDE = (".npz", ".gif")  # what is written beside a picture
+
+
 def check(command: object) -> None:
     """Refuse flags that are out of range, before anything is read.
 
@@ -245,6 +250,12 @@ def check(command: object) -> None:
     ending = getattr(command, "ending", None)
     if ending is not None and output is not None and output.suffix != ending:
         raise InputError(f"--output must end in {ending}, got {output}")
+    if output is not None:
+        written = [output.with_suffix(suffix).resolve() for suffix in {output.suffix, *_BESIDE}]
+        for name in ("input", "a", "b", "mask", "source", "samples", "reference"):
+            value = getattr(command, name, None)
+            if value is not None and Path(value).resolve() in written:
+                raise InputError(f"--output {output} would write over --{name} {value}; give it another name")
     counts = (
         "num_samples per_class num_images repeats batch_size factor measurements max_iters save_every size crop"
     )

@@ -15,6 +15,9 @@ from pcdiff.precision import autocast
 
 _FRAMES = 40  # of a trajectory
 _INVERTIBLE = ("ddim", "heun", "dpmpp", "unipc")  # without noise, so that the way back is the same
+_NO_WAY_BACK = (
+    "eta churn churn_min churn_max churn_noise corrector corrector_steps snr step_size denoise guidance".split()
+)
 
 
 def sample_images(command: Sample, trained: Trained) -> str:
@@ -47,7 +50,11 @@ def class_conditional(command: ClassConditional, trained: Trained) -> str:
     """Draw a row of images for each class, by the net's own classes or by a classifier's."""
     model, settings = trained.model, trained.settings
     denoiser, known = None, model.num_classes
+    if command.classifier is None and (command.classifier_config or command.classifier_scale != 1):
+        raise InputError("--classifier-config and --classifier-scale go with --classifier")
     if command.classifier is not None:
+        if command.sampling.guidance is not None:
+            raise InputError("--guidance is by the net's own classes: leave it out with --classifier")
         found = noisy_classifier(command.classifier, command.classifier_config, model)
         known = found.num_classes
         # a net that can do without its classes leaves them to the classifier
@@ -55,7 +62,13 @@ def class_conditional(command: ClassConditional, trained: Trained) -> str:
         denoiser = ClassifierGuidance(model.denoiser, found.log_prob, command.classifier_scale, told=told)
     elif known is None:
         raise InputError(f"{command.run}: this model is told no classes; give --classifier to guide it by one")
+        if told and known is not None and known != model.num_classes:
+            raise InputError(
+                f"{command.classifier}: knows {known} classes, the net must be told one of {model.num_classes}"
+            )
     classes = command.classes or tuple(range(known or 0))
+    if known is not None and not all(0 <= label < known for label in classes):
+        raise InputError(f"--classes must be in 0..{known - 1}, got {list(classes)}")
     if not classes:
         raise InputError(f"--classes must name some: {command.classifier} does not say how many it has")
     labels = torch.tensor(classes).repeat_interleave(command.per_class).to(trained.device)
@@ -70,26 +83,33 @@ def interpolate(command: Interpolate, trained: Trained) -> str:
     if a.shape != b.shape:
         raise InputError(f"--a and --b must hold as many images, got {len(a)} and {len(b)}")
     own, asked = trained.settings, command.sampling
-    if asked.eta or asked.churn:
-        raise InputError("interpolate adds no noise, which has no way back; leave out --eta and --churn")
+    for name in _NO_WAY_BACK:
+        if getattr(asked, name):
+            raise InputError(f"interpolate goes there and back without it: leave out --{name.replace('_', '-')}")
     if own.sampler not in _INVERTIBLE:
         if asked.sampler is not None:
             raise InputError(f"--sampler must be one of {', '.join(_INVERTIBLE)} here, got {own.sampler}")
-        own = SamplingConfig(num_steps=asked.num_steps or 100, grid=asked.grid, sampler="ddim")
+        own = SamplingConfig(num_steps=asked.num_steps or 100, grid=asked.grid, order=asked.order, sampler="ddim")
     # straight there and back again: no guidance, which has no inverse, and nothing drawn
     settings = SamplingConfig(
         sampler=own.sampler, num_steps=own.num_steps, grid=own.grid or "log_snr", order=own.order
     )
     model, label = trained.model, command.label
-    way = {"num_steps": settings.num_steps, "grid": settings.grid}
-    made = []
+    made, evaluations = [], 0
     for x, y in zip(a[:, None], b[:, None], strict=True):
         cond = model.condition(trained.labels(label, 1), 1)
         with autocast(command.precision, trained.device):
-            ends = [invert(model.denoiser, image, cond=cond, **way) for image in (x, y)]
+            ends = []
+            for image in (x, y):
+                way = sampler_options(settings)  # a fresh sampler each time
+                way = {name: way[name] for name in ("step", "num_steps", "grid")}
+                ends.append(invert(model.denoiser, image, cond=cond, report=trained.report, **way))
+                evaluations += trained.report.evaluations
             start = slerp(*ends, torch.linspace(0, 1, command.steps))[:, 0]
             labels = trained.labels(label, command.steps)
             made.append(model.sample(command.steps, labels, settings, x_init=start, **trained.options()))
+            evaluations += trained.report.evaluations
+    trained.report.evaluations = evaluations
     return trained.write(torch.cat(made), columns=command.steps)
 
 

@@ -60,6 +60,7 @@ def likelihood(command: Likelihood, trained: Trained) -> str:
         "trace": command.trace,
         "tolerance": command.tolerance,
         "labelled": command.labelled,
+        "label": command.label,
         "seed": command.seed,
         "checkpoint": str(model.file),
         "step": model.metadata["step"],
@@ -73,9 +74,12 @@ def _images(command: Likelihood, trained: Trained) -> tuple[Tensor, Tensor | Non
     model = trained.model
     if command.input is not None:
         if command.labelled:
-            raise InputError("--labelled goes with the run's own data; files of images have no classes here")
-        images, labels, what = read_images(command.input, model.image_shape), None, str(command.input)
+            raise InputError("--labelled goes with the run's own data; files of images have one class, --label")
+        images, what = read_images(command.input, model.image_shape), str(command.input)
+        labels = trained.labels(command.label, len(images))
     else:
+        if command.label is not None:
+            raise InputError("--label goes with --input; --labelled takes the classes of the run's own data")
         dataset = open_own_data(model, command.split, "--input")
         if command.labelled and dataset.labels is None:
             raise InputError("--labelled: the run's data have no classes")

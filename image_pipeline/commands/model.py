@@ -20,6 +20,7 @@ from pcdiff import rng
 from pcdiff.devices import prepare, resolve_device
 from pcdiff.diffusion import Denoiser, SamplingReport
 from pcdiff.diffusion.sampler import Progress
+from pcdiff.errors import InputError
 
 
 @dataclass
@@ -40,7 +41,10 @@ class Trained:
             InputError: no run, or a checkpoint that is damaged or of something else.
         """
         device = prepare(resolve_device(command.device))
-        return cls(load_model(command.run, command.checkpoint).to(device), command, progress)
+        model = load_model(command.run, command.checkpoint).to(device)
+        if isinstance(command, Making):
+            check_guidance(model, command.sampling)
+        return cls(model, command, progress)
 
     @property
     def device(self) -> torch.device:
@@ -70,7 +74,14 @@ class Trained:
         return to_range(images, self.model.config.data.data_range).to(self.device)
 
     def labels(self, label: int | None, count: int) -> Tensor | None:
-        """Return one class for all images, or None."""
+        """Return one class for all images, or None.
+
+        Raises:
+            InputError: the model does not know it.
+        """
+        known = self.model.num_classes
+        if label is not None and known is not None and not 0 <= label < known:
+            raise InputError(f"--label must be in 0..{known - 1}, got {label}")
         return None if label is None else torch.full((count,), label, device=self.device)
 
     def told(self, label: int | None, count: int) -> tuple[Tensor | None, Denoiser]:
@@ -109,14 +120,27 @@ class Trained:
         return f"{name}: {len(images)} images {shape}, {cost} -> {command.output}, {arrays}"
 
 
+def check_guidance(model: ImageModel, asked: SamplingConfig) -> None:
+    """Refuse guidance that would do nothing.
+
+    Raises:
+        InputError: the model is told no classes.
+    """
+    if asked.guidance is not None and model.num_classes is None:
+        raise InputError("--guidance stresses a class, and this model is told none")
+
+
 def merged(own: SamplingConfig, asked: SamplingConfig) -> SamplingConfig:
     """Return the run's settings with what was asked in their place.
 
-    Another sampler or corrector takes nothing from the run but its guidance: steps and grid belong together.
+    Another sampler takes nothing from the run but its guidance: steps and grid belong together. Another corrector
+    takes nothing of the run's corrector.
     """
     given = {name: value for name, value in vars(asked).items() if value is not None}
-    if "sampler" in given or "corrector" in given:
+    if given.get("sampler", own.sampler) != own.sampler:
         own = SamplingConfig(guidance=own.guidance)
+    elif given.get("corrector", own.corrector) != own.corrector:
+        own = replace(own, corrector=None, corrector_steps=None, snr=None, step_size=None)
     return replace(own, **given)
 
 

@@ -50,7 +50,7 @@ def load_images(
         crop: side of the central square cut out first; with `size`, the shorter side is the default.
         filter: of the resize, a name in `transforms.FILTERS`, all antialiased.
         channels: 1 or 3; None takes 1 where the images are grey. CIFAR, MNIST and digits have their own.
-        labels: where classes come from in image files, see `naming.labels_of`.
+        labels: where classes come from in image files, see `naming.labels_of`; `none` leaves them out everywhere.
         workers: threads that decode; None takes up to eight.
 
     Raises:
@@ -68,14 +68,14 @@ def load_images(
         raise InputError(f"channels must be 1 or 3, got {channels}")
     preprocessing = Preprocessing(size, crop, filter)
     if place in EMBEDDED:
-        return _from_arrays(EMBEDDED[str(place)](), str(place), split, preprocessing, channels)
+        return _from_arrays(EMBEDDED[str(place)](), str(place), split, preprocessing, channels, labels)
     path = Path(place)
     if not path.exists():
         raise InputError(f"{path} does not exist; give a folder, a zip, or one of: {', '.join(EMBEDDED)}")
     if path.is_dir():
         arrays = read_cifar(path) or read_idx_folder(path)
         if arrays is not None:
-            return _from_arrays(arrays, str(path), split, preprocessing, channels)
+            return _from_arrays(arrays, str(path), split, preprocessing, channels, labels)
     parts = _files(path)
     return _from_files(parts, path, split, preprocessing, channels, labels, workers)
 
@@ -101,7 +101,7 @@ def _files(path: Path) -> dict[str, Files]:
 
 
 def _from_arrays(
-    source: Arrays, where: str, split: str, preprocessing: Preprocessing, channels: int | None
+    source: Arrays, where: str, split: str, preprocessing: Preprocessing, channels: int | None, wanted: str
 ) -> ImageDataset:
     first = next(iter(source.parts.values()))[0]
     if channels not in (None, first.shape[1]):
@@ -123,6 +123,8 @@ def _from_arrays(
         story = f"{_OWN} files: " + ", ".join(f"{len(pair[0])} {part}" for part, pair in source.parts.items())
     images = torch.from_numpy(preprocess_resident(images, preprocessing, where))
     identity = ImageIdentity(source.name, tuple(images.shape[1:]), str(preprocessing), story, fingerprint)
+    if wanted == "none":
+        return ImageDataset(images, None, (), split, identity)
     return ImageDataset(images, torch.from_numpy(labels), source.class_names, split, identity)
 
 

@@ -22,6 +22,7 @@ from pcdiff.errors import InputError
 
 METRICS = ("fid", "kid", "is", "prc")
 _NEED_FEATURES = frozenset({"kid", "prc"})
+_LEAST = {"fid": 2, "kid": 2, "is": 10, "prc": 4}  # images, with the defaults of `score_images`
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,9 @@ def try_net(net: FeatureNet, shape: Sequence[int], count: int, metrics: list[str
     found = net(torch.zeros(min(batch_size, count), *shape, dtype=torch.uint8))
     if "is" in metrics:
         _logits(found, net)
-        splits_of(count)
+    least = max(_LEAST[name] for name in metrics)
+    if count < least:
+        raise InputError(f"{', '.join(metrics)}: at least {least} images are needed, got {count}")
 
 
 def _about(dataset: ImageDataset) -> dict:

@@ -34,7 +34,7 @@ from pcdiff.diffusion.plain import build_plain_denoiser, build_plain_process, pl
 from pcdiff.diffusion.predictors import PREDICTORS, ancestral_step, predictor
 from pcdiff.diffusion.process import Process, append_dims
 from pcdiff.diffusion.processes import PROCESSES, build_process
-from pcdiff.diffusion.sampler import SamplingReport, Trajectory, invert, sample
+from pcdiff.diffusion.sampler import SamplingReport, Trajectory, check_steps, invert, sample
 from pcdiff.diffusion.steps import Constraint, Corrector, Noise, Planned, Predictor, Solver
 from pcdiff.diffusion.straight import StraightPath
 from pcdiff.diffusion.subvp import SubVP
@@ -97,6 +97,7 @@ __all__ = [
     "build_plain_process",
     "build_process",
     "chain_bound",
+    "check_steps",
     "constraint",
     "corrector",
     "cosine_betas",

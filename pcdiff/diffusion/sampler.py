@@ -11,6 +11,7 @@ from pcdiff.diffusion.correctors import corrector as corrector_by_name
 from pcdiff.diffusion.denoiser import Denoiser
 from pcdiff.diffusion.grids import time_grid
 from pcdiff.diffusion.predictors import predictor
+from pcdiff.diffusion.process import Process
 from pcdiff.diffusion.steps import Constraint, Corrector, Noise, Planned, Predictor
 from pcdiff.errors import InputError
 
@@ -99,10 +100,8 @@ def sample(
     step = predictor("ancestral") if step is None else predictor(step) if isinstance(step, str) else step
     if isinstance(corrector, str):
         corrector = corrector_by_name(corrector)
-    times = _times(denoiser, step, num_steps, grid, t_start)
-    if denoise and not process.sigma(times[-1:]) > 0:
-        raise InputError("denoise must be False here: the last time is the data's own")
-    step, corrector = (v.begin(process, times) if isinstance(v, Planned) else v for v in (step, corrector))
+    times = _times(process, step, num_steps, grid, t_start)
+    step, corrector = _planned(process, times, step, corrector, denoise)
     if noise is None:
         noise = _standard_normal(generator)
     x = process.prior_sample(shape, generator) if x_init is None else x_init
@@ -172,19 +171,44 @@ def invert(
     return sample(denoiser, x_init=x, cond=cond, step=step, grid=times, **options)
 
 
+def check_steps(
+    process: Process,
+    step: Predictor,
+    corrector: Corrector | None = None,
+    num_steps: int | None = None,
+    grid: str | Tensor | None = None,
+    denoise: bool = False,
+) -> None:
+    """Refuse what `sample` would refuse of predictor, corrector and times, without drawing; arguments as there.
+
+    Raises:
+        InputError: see `sample`.
+    """
+    _planned(process, _times(process, step, num_steps, grid, None), step, corrector, denoise)
+
+
+def _planned(
+    process: Process, times: Tensor, step: Predictor, corrector: Corrector | None, denoise: bool
+) -> list[Any]:
+    """Return predictor and corrector, ready for these times."""
+    if denoise and not process.sigma(times[-1:]) > 0:
+        raise InputError("denoise must be False here: the last time is the data's own")
+    return [v.begin(process, times) if isinstance(v, Planned) else v for v in (step, corrector)]
+
+
 def _times(
-    denoiser: Denoiser, step: Predictor, num_steps: int | None, grid: str | Tensor | None, t_start: float | None
+    process: Process, step: Predictor, num_steps: int | None, grid: str | Tensor | None, t_start: float | None
 ) -> Tensor:
     if grid is None:
         grid = getattr(step, "grid", "uniform")
     if isinstance(grid, str):
-        return time_grid(denoiser.process, num_steps, grid, t_start=t_start)
+        return time_grid(process, num_steps, grid, t_start=t_start)
     if num_steps is not None or t_start is not None:
         raise InputError("leave num_steps and t_start out where grid is the times themselves")
     strides = grid.diff()
     if grid.dim() != 1 or len(grid) < 2 or not ((strides < 0).all() or (strides > 0).all()):
         raise InputError(f"grid must be (num_steps + 1,) times that all fall or all rise, got {grid.tolist()}")
-    return denoiser.process.checked(grid).to(denoiser.process.device)
+    return process.checked(grid).to(process.device)
 
 
 def _standard_normal(generator: torch.Generator | None) -> Noise:

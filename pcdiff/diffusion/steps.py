@@ -80,8 +80,10 @@ def chain_steps(process: Process, times: Tensor, name: str) -> int | None:
     strides = -times.double().diff()
     if process.num_steps is not None:
         if not (strides == 1).all():
-            fits = "process.respaced(...) makes a chain of fewer steps"
-            raise InputError(f"{name} takes the chain's steps one by one, got a grid that skips some; {fits}")
+            raise InputError(
+                f"{name} takes the chain's steps one by one, got a grid that skips some; leave num_steps out, or "
+                "take a sampler that may skip them, such as 'ddim', or process.respaced(...), a shorter chain"
+            )
         return None
     # the last one may be a shorter way to the data
     if len(strides) > 2 and not torch.allclose(strides[:-1], strides[0].expand(len(strides) - 1), rtol=1e-3):

@@ -1,6 +1,7 @@
 """`python -m image_pipeline` as a user runs it: each command with a model, end to end on a tiny digits run."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import torch
 from image_runs import command, train
 from PIL import Image
 
+from image_pipeline.commands.model import merged
+from image_pipeline.configs import SamplingConfig
 from image_pipeline.data import load_images
 from image_pipeline.loading import load_model
 
@@ -232,7 +235,23 @@ def test_likelihood(run, digits, tmp_path, capsys):
     assert result["mean"] == pytest.approx(np.mean(result["bits_per_dim"]))
     labelled = done(capsys, "likelihood", "--run", run, "--num-images", 3, "--labelled", *loose)
     assert labelled != line
-    assert "digits.npz" in done(capsys, "likelihood", "--run", run, "--input", digits, *loose)
+    plain = done(capsys, "likelihood", "--run", run, "--input", digits, *loose)
+    assert "digits.npz" in plain
+    assert done(capsys, "likelihood", "--run", run, "--input", digits, "--label", 3, *loose) != plain
+
+
+def test_what_is_asked_takes_the_place_of_the_runs_own():
+    own = SamplingConfig(sampler="reverse_diffusion", corrector="langevin", snr=0.1, num_steps=9, guidance=2.0)
+    assert merged(own, SamplingConfig(num_steps=5)) == replace(own, num_steps=5)
+    assert merged(own, SamplingConfig(sampler="reverse_diffusion")) == own
+    assert merged(own, SamplingConfig(sampler="ddim")) == SamplingConfig(sampler="ddim", guidance=2.0)
+    without = replace(own, corrector="none", snr=None)
+    assert merged(own, SamplingConfig(corrector="none")) == without
+
+
+def test_guidance_needs_a_model_that_is_told_classes(colour_run, tmp_path, capsys):
+    assert command("sample", "--run", colour_run, "--output", tmp_path / "s.png", "--guidance", 2) == 2
+    assert "--guidance stresses a class, and this model is told none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -252,8 +271,22 @@ def test_likelihood(run, digits, tmp_path, capsys):
         ("inpaint --input {small}", "images must be 1x8x8 here, got 1x4x4"),
         ("inpaint --input none.npz", "none.npz: cannot be read as images"),
         ("sdedit --input {digits} --strength 0", "--strength must be in (0, 1], got 0"),
-        ("sdedit --input {digits} --label 12", "classes must be 3 of 0..9, got [12"),
-        ("interpolate --a {digits} --b {digits} --churn 1", "interpolate adds no noise"),
+        ("sdedit --input {digits} --label 12", "--label must be in 0..9, got 12"),
+        (
+            "interpolate --a {digits} --b {digits} --churn 1",
+            "interpolate goes there and back without it: leave out --churn",
+        ),
+        ("interpolate --a {digits} --b {digits} --guidance 2", "leave out --guidance"),
+        ("sample --sampler none", "sampler none leaves the images to a corrector"),
+        ("sample --sampler ode --num-steps 4", "--num-steps does nothing where the sampler chooses its own steps"),
+        ("class-conditional --classes 3 10", "--classes must be in 0..9, got [3, 10]"),
+        (
+            "class-conditional --classifier-scale 2",
+            "--classifier-config and --classifier-scale go with --classifier",
+        ),
+        ("class-conditional --classifier none.pt2", "none.pt2: no such file; expected a classifier"),
+        ("inpaint --input {digits} --output {over}", "would write over --input"),
+        ("likelihood --label 3", "--label goes with --input"),
         ("likelihood --input {digits} --labelled", "--labelled goes with the run's own data"),
     ],
 )
@@ -264,7 +297,14 @@ def test_a_mistake_is_one_line(run, digits, tmp_path, capsys, monkeypatch, args,
     (tmp_path / "mixed").mkdir()
     for width in (8, 9):
         Image.new("L", (width, 8)).save(tmp_path / "mixed" / f"{width}.png")
-    places = {"digits": digits, "mask": "mask.npy", "grey": "grey.npy", "mixed": "mixed", "small": "small.npy"}
+    places = {
+        "digits": digits,
+        "over": digits.with_suffix(".png"),
+        "mask": "mask.npy",
+        "grey": "grey.npy",
+        "mixed": "mixed",
+        "small": "small.npy",
+    }
     name, *flags = args.format(**places).split()
     output = [] if "--output" in flags or name == "likelihood" else ["--output", "x.png"]
     assert command(name, "--run", run, *flags, *output) == 2

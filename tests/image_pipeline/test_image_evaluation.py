@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from image_runs import command, train
+from PIL import Image
 
 from image_pipeline import stored
 from image_pipeline.commands import evaluating
@@ -131,6 +132,19 @@ def test_files_and_statistics(run, whole, tmp_path, capsys):
             ["--run", "{run}", "--features", "random", "--metrics", "is"],
             "gives no logits, which the Inception Score",
         ),
+        (
+            ["--run", "{run}", "--features", "random", "--sampler", "nope"],
+            "predictor must be one of ['ancestral', ",
+        ),
+        (["--run", "{run}", "--features", "random", "--grid", "nope"], "grid must be one of ["),
+        (
+            ["--run", "{run}", "--features", "random", "--reference", "{tmp}/small"],
+            "small: images must be 1x8x8 here, got 1x4x4",
+        ),
+        (
+            ["--samples", "x.npz", "--reference", "digits", "--features", "random", "--num-steps", "3"],
+            "how images are drawn goes with --run",
+        ),
         (["--run", "{run}", "--weights", "{tmp}/w.pth"], "w.pth"),
         (["--run", "{run}", "--features", "random", "--output", "x.npz"], "--output must end in .json, got x.npz"),
         (["--resume", "{tmp}"], "no stopped evaluation there"),
@@ -139,6 +153,9 @@ def test_files_and_statistics(run, whole, tmp_path, capsys):
 def test_a_mistake_is_one_line(run, tmp_path, capsys, monkeypatch, args, match):
     monkeypatch.chdir(tmp_path)
     few = ["--num-samples", 4, "--out", tmp_path / "out"] if "--run" in args else []
+    (tmp_path / "small").mkdir()
+    for number in range(20):
+        Image.new("L", (4, 4)).save(tmp_path / "small" / f"{number}.png")
     assert command("evaluate", *(arg.format(run=run, tmp=tmp_path) for arg in args), *few) == 2
     error = capsys.readouterr().err
     assert error.splitlines()[-1].startswith("error: ")

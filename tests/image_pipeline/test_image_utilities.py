@@ -9,6 +9,7 @@ from foreign_files import checkpoint_of
 from image_runs import command
 from PIL import Image
 
+from image_pipeline.commands import converting
 from image_pipeline.configs import PRESETS
 from image_pipeline.interop import Imported, native
 from image_pipeline.loading import load_model, of_imported
@@ -88,8 +89,18 @@ def test_convert(tmp_path, capsys):
     x, steps = torch.rand(2, 2, 8, 8), torch.tensor([1, 8])
     assert torch.equal(model.denoiser.eps(x, steps), net(x, steps.float() - 1))
     assert model.config.sampling.sampler == "ancestral"
-    done(capsys, "convert", *flags, "--size", 16, "--output", tmp_path / "y.safetensors")
-    assert load_model(tmp_path / "y.safetensors").image_shape == (2, 16, 16)
+    assert command("convert", *flags, "--size", 16, "--output", tmp_path / "z.safetensors") == 2
+    assert "x.pth: its images are 8x8, got --size 16" in capsys.readouterr().err
+    assert not (tmp_path / "z.safetensors").exists()
+
+
+def test_a_size_that_no_file_says_must_be_given(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(converting, "load", lambda *args: imported(VE(), image_shape=(1, None, None)))
+    flags = ["convert", "--kind", "ncsn", "--input", "x.pth", "--output", tmp_path / "y.safetensors"]
+    assert command(*flags) == 2
+    assert "x.pth: does not say its images' size; give --size" in capsys.readouterr().err
+    assert "images 1x16x16 in" in done(capsys, *flags, "--size", 16)
+    assert load_model(tmp_path / "y.safetensors").image_shape == (1, 16, 16)
 
 
 @pytest.mark.parametrize(
