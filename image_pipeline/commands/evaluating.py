@@ -9,7 +9,7 @@ from torch import Tensor
 import pcdiff
 from image_pipeline.commands.flags import Evaluate
 from image_pipeline.commands.model import check_guidance, merged
-from image_pipeline.data import ImageDataset, load_images, to_bytes
+from image_pipeline.data import ImageDataset, ImageIdentity, load_images, to_bytes
 from image_pipeline.drawing import draw_chunk
 from image_pipeline.loading import load_model, open_own_data
 from image_pipeline.metrics import (
@@ -133,6 +133,11 @@ def _reference(config: Evaluate, model: ImageModel | None) -> ImageDataset | Fea
         return load_statistics(config.statistics)
     if config.reference is None:
         return open_own_data(model, config.split, "--reference")
+    if config.reference.suffix in (".npz", ".npy"):
+        images = read_images(config.reference, None if model is None else model.image_shape)
+        fingerprint = hashlib.sha256(images.numpy().tobytes()).hexdigest()[:16]
+        identity = ImageIdentity(config.reference.name, tuple(images.shape[1:]), "none", "none", fingerprint)
+        return ImageDataset(images, None, (), "all", identity)
     if model is None:
         return load_images(str(config.reference), config.split)
     data = model.config.data

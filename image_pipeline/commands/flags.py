@@ -194,7 +194,7 @@ class Evaluate:
     samples: Path | None = None
     """Score these images instead: a folder, a zip, a .npz (arr_0) or a .npy."""
     reference: Path | None = None
-    """Images to compare with; by default the data that the run was trained on."""
+    """Images to compare with, a data set or arrays; by default the data that the run was trained on."""
     split: Split = "train"
     """Split of the reference."""
     statistics: Path | None = None

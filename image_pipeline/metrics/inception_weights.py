@@ -37,7 +37,8 @@ def find_inception_weights(path: Path | str | None = None) -> Path:
             return folder / name
     raise InputError(
         f"Inception weights: put {FILE_NAMES[0]} (a release file of mseitzer/pytorch-fid) or {FILE_NAMES[1]} (of"
-        f" toshas/torch-fidelity) into {folder}, or name it with {VARIABLE}; or choose another feature network"
+        f" toshas/torch-fidelity) into {folder}, or name it by --weights or {VARIABLE};"
+        " --features random and pixels are stand-ins that need no file"
     )
 
 

@@ -107,9 +107,11 @@ class Trainer:
         """Go back to the newest checkpoint that is whole.
 
         Raises:
-            InputError: there is none, or it does not fit the model or the data set.
+            InputError: there is none, it does not fit the model or the data set, or it lies behind the last step.
         """
         path, tensors, metadata = self.keeper.newest()
+        if metadata["step"] > self.config.max_iters:
+            raise InputError(f"max_iters {self.config.max_iters}: {path} is at step {metadata['step']} already")
         was, now = metadata["dataset"], self.metadata["dataset"]
         if was["fingerprint"] != now["fingerprint"]:
             raise InputError(f"{path}: was trained on {was}, got {now}; give the run its own data set")

@@ -170,6 +170,12 @@ def test_what_was_drawn_can_be_scored_again(run, whole, tmp_path):
     again, first = json.loads(result.read_text()), scores(whole)
     for name in ("fid", "kid", "prc"):
         assert again[name] == pytest.approx(first[name])
+    themselves = ["--samples", whole / "samples.npy", "--reference", whole / "samples.npy", "--device", "cpu"]
+    assert command("evaluate", *themselves, "--features", "pixels", "--metrics", "fid", "--output", result) == 0
+    same = json.loads(result.read_text())
+    assert same["fid"] == pytest.approx(0, abs=1e-6)
+    assert same["reference"]["name"] == "samples.npy"
+    assert same["num_reference"] == 40
 
 
 def test_stored_images_are_read_where_they_are_asked_for(tmp_path):

@@ -42,6 +42,16 @@ def test_resumed_equals_uninterrupted(whole, tmp_path):
     assert metadata["best"]["score"] == metadata["best"]["loss"]
 
 
+def test_a_run_cannot_end_before_where_it_is(whole, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    before = (run / "config.json").read_text()
+    assert command("train", "--resume", run, "--max-iters", 2) == 2
+    assert "max_iters 2: " in (error := capsys.readouterr().err)
+    assert error.rstrip().endswith("last.safetensors is at step 6 already")
+    assert (run / "config.json").read_text() == before
+
+
 def test_parts_of_a_batch_make_the_same_step(tmp_path):
     flags = ["--max-iters", 2, "--model.dropout", 0, "--num-samples", 1]
     out, plain = train(tmp_path / "parts", *flags, "--accumulate", 2), train(tmp_path / "plain", *flags)
