@@ -15,7 +15,7 @@ from image_pipeline.commands import parse
 from image_pipeline.configs import PRESETS, from_json, preset
 from image_pipeline.data import ImageBatch, ImageBatches, load_images
 from image_pipeline.loading import hold_out, load_model
-from image_pipeline.model import ImageModel, sampler_options
+from image_pipeline.model import ImageModel
 from pcdiff import checkpoint
 from pcdiff.config import to_json
 from pcdiff.errors import InputError
@@ -115,8 +115,7 @@ def test_a_presets_parts_go_together(name):
     batch = ImageBatch(torch.rand(2, *shape), labels, told)
     terms = model.loss_terms(batch, **model.draw(batch, 2, torch.Generator().manual_seed(0)))
     assert terms["loss"].isfinite()
-    settings = dataclasses.replace(config.sampling, num_steps=None)
-    assert sampler_options(settings)["step"] is not None
+    model.check_sampling()
 
 
 def net_channels(config):
