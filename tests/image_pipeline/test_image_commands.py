@@ -199,18 +199,21 @@ def test_compressed_sensing(run, digits, tmp_path, capsys):
     assert command(*common, *sense, 65) == 2
 
 
-def test_interpolate_ends_in_the_images(run, digits, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("sampler", "steps", "grey_levels"), [("ddim", 60, 12), ("heun", 20, 2), ("dpmpp", 20, 2), ("unipc", 20, 2)]
+)
+def test_interpolate_ends_in_the_images(run, digits, tmp_path, capsys, sampler, steps, grey_levels):
     images = read(digits)
     np.savez(tmp_path / "a.npz", images[:1])
     np.savez(tmp_path / "b.npz", images[1:2])
     out = tmp_path / "i.png"
     ends = ["--a", tmp_path / "a.npz", "--b", tmp_path / "b.npz"]
-    few = ["--steps", 3, "--sampler", "ddim", "--num-steps", 60]
+    few = ["--steps", 3, "--sampler", sampler, "--num-steps", steps]
     done(capsys, "interpolate", "--run", run, *ends, "--output", out, *few)
     frames = made(out).astype(int)
     assert frames.shape == (3, 8, 8, 1)
-    assert np.abs(frames[0] - images[0]).mean() < 12
-    assert np.abs(frames[2] - images[1]).mean() < 12
+    assert np.abs(frames[0] - images[0]).mean() < grey_levels
+    assert np.abs(frames[2] - images[1]).mean() < grey_levels
     assert command("interpolate", "--run", run, "--a", digits, "--b", tmp_path / "b.npz", "--output", out) == 2
     assert "--a and --b must hold as many images, got 3 and 1" in capsys.readouterr().err
 
