@@ -282,7 +282,7 @@ def sampler_options(settings: SamplingConfig) -> dict[str, Any]:
     step = predictor(settings.sampler or "ancestral", **_given(settings, _SAMPLER_OPTIONS))
     grid = settings.grid or getattr(step, "grid", None)
     if grid == "ends" and settings.num_steps is not None:
-        raise InputError("--num-steps does nothing where the sampler chooses its own steps, as ode does")
+        raise InputError("--num-steps does nothing where the sampler chooses its own steps, as ode does; take None")
     return {
         "step": step,
         "corrector": None if name in (None, "none") else corrector(name, **given),

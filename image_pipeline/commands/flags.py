@@ -38,6 +38,7 @@ class Making(Command):
     """
 
     ending: ClassVar[str] = ".png"
+    beside: ClassVar[tuple[str, ...]] = (".npz",)  # written beside --output
 
     output: Path
     """Write a grid to this .png file, and the images (.npz, arr_0 uint8 (n, H, W, C)) beside it."""
@@ -188,6 +189,7 @@ class Evaluate:
     """
 
     ending: ClassVar[str] = ".json"
+    beside: ClassVar[tuple[str, ...]] = (".png",)
 
     run: Path | None = None
     """Generate with the model in this run's folder, and score that."""
@@ -237,9 +239,6 @@ class Evaluate:
     """Go on with the stopped evaluation in this folder, with its flags."""
 
 
-_BESIDE = (".npz", ".gif")  # what is written beside a picture
-
-
 def check(command: object) -> None:
     """Refuse flags that are out of range, before anything is read.
 
@@ -251,7 +250,8 @@ def check(command: object) -> None:
     if ending is not None and output is not None and output.suffix != ending:
         raise InputError(f"--output must end in {ending}, got {output}")
     if output is not None:
-        written = [output.with_suffix(suffix).resolve() for suffix in {output.suffix, *_BESIDE}]
+        endings = (output.suffix, *getattr(command, "beside", ()))
+        written = [output.with_suffix(suffix).resolve() for suffix in endings]
         for name in ("input", "a", "b", "mask", "source", "samples", "reference"):
             value = getattr(command, name, None)
             if value is not None and Path(value).resolve() in written:

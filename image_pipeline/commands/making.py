@@ -84,7 +84,7 @@ def interpolate(command: Interpolate, trained: Trained) -> str:
         raise InputError(f"--a and --b must hold as many images, got {len(a)} and {len(b)}")
     own, asked = trained.settings, command.sampling
     for name in _NO_WAY_BACK:
-        if getattr(asked, name):
+        if getattr(asked, name) is not None:
             raise InputError(f"interpolate goes there and back without it: leave out --{name.replace('_', '-')}")
     if own.sampler not in _INVERTIBLE:
         if asked.sampler is not None:
@@ -95,14 +95,14 @@ def interpolate(command: Interpolate, trained: Trained) -> str:
         sampler=own.sampler, num_steps=own.num_steps, grid=own.grid or "log_snr", order=own.order
     )
     model, label = trained.model, command.label
+    # back by the sampler that it comes by
+    way = {name: sampler_options(settings)[name] for name in ("step", "num_steps", "grid")}
     made, evaluations = [], 0
     for x, y in zip(a[:, None], b[:, None], strict=True):
         cond = model.condition(trained.labels(label, 1), 1)
         with autocast(command.precision, trained.device):
             ends = []
             for image in (x, y):
-                way = sampler_options(settings)  # a fresh sampler each time
-                way = {name: way[name] for name in ("step", "num_steps", "grid")}
                 ends.append(invert(model.denoiser, image, cond=cond, report=trained.report, **way))
                 evaluations += trained.report.evaluations
             start = slerp(*ends, torch.linspace(0, 1, command.steps))[:, 0]

@@ -238,7 +238,8 @@ def test_likelihood(run, digits, tmp_path, capsys):
     assert result["mean"] == pytest.approx(np.mean(result["bits_per_dim"]))
     labelled = done(capsys, "likelihood", "--run", run, "--num-images", 3, "--labelled", *loose)
     assert labelled != line
-    plain = done(capsys, "likelihood", "--run", run, "--input", digits, *loose)
+    beside = digits.with_suffix(".json")  # of the same name as what is read, and no harm to it
+    plain = done(capsys, "likelihood", "--run", run, "--input", digits, *loose, "--output", beside)
     assert "digits.npz" in plain
     assert done(capsys, "likelihood", "--run", run, "--input", digits, "--label", 3, *loose) != plain
 
@@ -289,6 +290,7 @@ def test_guidance_needs_a_model_that_is_told_classes(colour_run, tmp_path, capsy
         ),
         ("class-conditional --classifier none.pt2", "none.pt2: no such file; expected a classifier"),
         ("inpaint --input {digits} --output {over}", "would write over --input"),
+        ("interpolate --a {digits} --b {digits} --guidance 0", "leave out --guidance"),
         ("likelihood --label 3", "--label goes with --input"),
         ("likelihood --input {digits} --labelled", "--labelled goes with the run's own data"),
     ],

@@ -110,6 +110,9 @@ def test_files_and_statistics(run, whole, tmp_path, capsys):
     here = ["--reference", "digits", "--split", "test", "--output", tmp_path / "s.json", "--metrics", "fid"]
     assert command(*base, *here, "--save-statistics", tmp_path / "digits.npz") == 0
     direct = json.loads((tmp_path / "s.json").read_text())
+    named_alike = [*here[:4], "--output", tmp_path / "some.json", "--metrics", "fid"]
+    assert command(*base, *named_alike) == 0
+    assert json.loads((tmp_path / "some.json").read_text())["fid"] == direct["fid"]
     assert direct["fid"] < scores(whole)["fid"]  # real digits are nearer to real digits
     there = ["--statistics", tmp_path / "digits.npz", "--output", tmp_path / "t.json", "--metrics", "fid"]
     assert command(*base, *there) == 0
