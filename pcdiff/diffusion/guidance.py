@@ -56,17 +56,25 @@ class ClassifierGuidance(Denoiser):
     def gradient(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """Return `scale grad log p(y | x_t)`, like `x`.
 
+        It can be differentiated again, backwards and forwards, where gradients are asked for: the trace that a
+        likelihood needs holds the classifier's Hessian.
+
         Raises:
             InputError: `log_prob` gives another shape than `(B,)`, or does not depend on x.
         """
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            value = self.log_prob(x, t, cond)
-            if value.shape != (len(x),):
+
+        def log_prob(here: Tensor) -> Tensor:
+            with torch.enable_grad():
+                value = self.log_prob(here, t, cond)
+            if value.shape != (len(here),):
                 raise InputError(f"log_prob must give one number a sample, ({len(x)},), got {tuple(value.shape)}")
             if not value.requires_grad:
                 raise InputError("log_prob must be differentiable in x, got a constant")
-            return self.scale * torch.autograd.grad(value.sum(), x)[0]
+            return value
+
+        # unlike a detached copy of x it keeps the way back to x, and to what else the classifier is made of
+        value, pullback = torch.func.vjp(log_prob, x)
+        return self.scale * pullback(torch.ones_like(value))[0]
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """Estimate x_0, like `x`; see `estimate`."""
@@ -121,7 +129,8 @@ class ClassifierFreeGuidance(Denoiser):
             are paired one by one.
         scale: 0 drops the condition, 1 takes the model as it is, more stresses the condition.
         rescale: share phi in [0, 1] by which the estimate of x_0 is brought back to the standard deviation, over
-            each sample, that it has with the condition alone (Lin et al., 2024, section 3.4).
+            each sample, that it has with the condition alone (Lin et al., 2024, section 3.4). A sample without
+            spread, such as one number, stays as it is.
 
     Raises:
         InputError: `scale` is not finite, or `rescale` lies outside [0, 1].
@@ -172,10 +181,11 @@ class ClassifierFreeGuidance(Denoiser):
     def _combine(self, both: Tensor) -> Tensor:
         without, given = both.chunk(2)
         guided = without + self.scale * (given - without)
-        if self.rescale == 0:
+        if self.rescale == 0 or guided[0].numel() == 1:
             return guided
         kept, made = (append_dims(v.flatten(1).std(dim=1), v) for v in (given, guided))
-        return guided * (self.rescale * kept / made + 1 - self.rescale)
+        ratio = torch.where(made > 0, kept / torch.where(made > 0, made, 1), 1)
+        return guided * (self.rescale * ratio + 1 - self.rescale)
 
     def _pair(self, cond: Any, count: int) -> Any:
         return pair_conditions(self.null, cond, count)

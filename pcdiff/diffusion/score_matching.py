@@ -106,7 +106,9 @@ def sliced(
     weight = denoiser.process.noisy(t) ** anneal_power
     training = torch.is_grad_enabled()
     with torch.enable_grad():
-        x = denoiser.process.perturb(x0, t, noise).detach().requires_grad_()
+        x = denoiser.process.perturb(x0, t, noise)
+        # data that are themselves trained, such as an encoder's latents, keep their way back
+        x = x if training and x.requires_grad else x.detach().requires_grad_()
         score = denoiser.score(x, t, cond)
         along = (projection * score).flatten(1).sum(dim=1)
         (slope,) = torch.autograd.grad(along.sum(), x, create_graph=training)

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from exact_gaussian import ExactGaussian
+from exact_gaussian import gaussian as correlated
 from exact_models import Mixture
 from torch import nn
 
@@ -15,6 +17,8 @@ from pcdiff.diffusion import (
     SamplingReport,
     append_dims,
     build_process,
+    log_likelihood,
+    objective,
     predictor,
     sample,
 )
@@ -175,6 +179,103 @@ def test_classifiers_that_do_not_fit_are_refused(dims):
         assert guided(x, torch.full((2,), 0.9).double()).isfinite().all()
 
 
+Y, NOISE = 0.8, 0.3  # one measurement, the sum of all numbers, and the deviation of its error
+
+
+def measured(model):
+    """Return log p(y | x_t) of y = sum(x_0) + NOISE e, whose Hessian is not 0, and the exact p(x_0 | y)."""
+    size = len(model.mean)
+    row = torch.ones(1, size, dtype=torch.float64)
+
+    def log_prob(x, t, cond):
+        alpha, sigma = (v.to(x)[:, None] for v in model.process.scales(t))
+        # Cov[x_0 | x_t] along the axes of the covariance
+        left = model.spectrum * sigma.square() / (alpha.square() * model.spectrum + sigma.square())
+        variance = NOISE**2 + (left * (row @ model.axes).square()).sum(dim=1)
+        return -(Y - model(x, t).flatten(1).sum(dim=1)).square() / (2 * variance)
+
+    gain = model.covariance @ row.T / (row @ model.covariance @ row.T + NOISE**2)
+    mean = model.mean + (gain * (Y - row @ model.mean)).flatten()
+    return log_prob, ExactGaussian(model.process, mean, model.covariance - gain @ row @ model.covariance)
+
+
+def log_density(model, x, t):
+    """Return log p_t(x) `(B,)` of an exact Gaussian."""
+    alpha, sigma = model.process.scales(t[:1])
+    covariance = alpha.square() * model.covariance + sigma.square() * torch.eye(len(model.mean)).double()
+    law = torch.distributions.MultivariateNormal(alpha * model.mean, covariance)
+    return law.log_prob(x.flatten(1))
+
+
+@pytest.mark.parametrize("kind", sorted(MAKERS))
+@pytest.mark.parametrize("trace", ["exact", "rademacher"])
+def test_the_likelihood_under_a_classifier_is_the_posteriors(kind, trace):
+    """In two dimensions. The trace of the classifier's Hessian is worth about a nat here."""
+    model = correlated(MAKERS[kind](), (1, 2))
+    process, (log_prob, posterior) = model.process, measured(model)
+    x = pattern((3, 1, 2), 4)
+    start = torch.full((3,), float(process.num_steps is not None or process.train_eps), dtype=torch.float64)
+    probes = pattern((4, 3, 1, 2), 5).sign() if trace == "rademacher" else None
+    if probes is not None:  # both pairs of signs: their mean is the trace itself
+        probes = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64).view(2, 1, 1, 2).expand(2, 3, 1, 2)
+    found = log_likelihood(ClassifierGuidance(model, log_prob), x, trace=trace, probes=probes)
+    change = found.log_likelihood - process.log_prior(found.z)
+    end = torch.full((3,), process.T, dtype=torch.float64)
+    expected = log_density(posterior, x, start) - log_density(posterior, found.z, end)
+    torch.testing.assert_close(change, expected, rtol=0, atol=2e-3)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's own, at jvp
+@pytest.mark.parametrize("kind", sorted(MAKERS))
+def test_the_gradient_of_a_classifier_can_be_differentiated(kind, dims):
+    """Backwards and forwards, it has the score's own Jacobian; without gradients there is no graph."""
+    model = correlated(MAKERS[kind](), dims)
+    log_prob, posterior = measured(model)
+    guided, x, t = ClassifierGuidance(model, log_prob), pattern((3, *dims), 1), times(model.process)
+    direction = pattern((3, *dims), 2)
+    expected = torch.func.jvp(lambda v: posterior.score(v, t), (x,), (direction,))
+    for ours, theirs in zip(
+        torch.func.jvp(lambda v: guided.score(v, t), (x,), (direction,)), expected, strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-7)
+    leaf = x.clone().requires_grad_()
+    (back,) = torch.autograd.grad((guided.score(leaf, t) * direction).sum(), leaf)
+    torch.testing.assert_close(back, expected[1], rtol=1e-7, atol=1e-7)  # a score's Jacobian is symmetric
+    with torch.no_grad():
+        assert not guided.score(x, t).requires_grad
+
+
+def test_the_sliced_objective_sees_the_classifiers_hessian(dims):
+    """It is that of the posterior, whose score this is; and data that are trained themselves get its gradient."""
+    model = correlated(MAKERS["vp"](), dims)
+    log_prob, posterior = measured(model)
+    loss, t = objective("sliced"), times(model.process)
+    x0, noise, along = (pattern((3, *dims), seed) for seed in (1, 2, 3))
+    x0.requires_grad_()
+    ours, theirs = (
+        loss(denoiser, x0, t, noise, projection=along)
+        for denoiser in (ClassifierGuidance(model, log_prob), posterior)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
+    gradients = [torch.autograd.grad(value.sum(), x0)[0] for value in (ours, theirs)]
+    assert gradients[1].abs().max() > 0.01
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-9)
+    with torch.no_grad():
+        assert not loss(posterior, x0, t, noise, projection=along).requires_grad
+
+
+def test_a_classifier_that_mixes_points_is_seen_by_the_pointwise_trace():
+    model = gaussian(MAKERS["vp"](), torch.zeros(4, 2).double())
+
+    def of_all(x, t, cond):
+        return -x.flatten(1).sum(dim=1).square()
+
+    x = pattern((2, 4, 2))
+    log_likelihood(model, x, trace="exact")
+    with pytest.raises(InputError, match="moves every point by itself"):
+        log_likelihood(ClassifierGuidance(model, of_all), x, trace="pointwise")
+
+
 @pytest.mark.parametrize("kind", sorted(MAKERS))
 @pytest.mark.parametrize("scale", SCALES)
 def test_guidance_without_classifier_extrapolates_between_gaussians(kind, scale, dims):
@@ -247,6 +348,19 @@ def test_rescaling_gives_the_conditions_own_spread(dims):
         alpha, sigma = (append_dims(v, x) for v in process.scales(t))
         torch.testing.assert_close(alpha * ours + sigma * guided.eps(x, t, cond), x)
         torch.testing.assert_close(guided.reverse_kernel(x, t, t / 2, cond).x0, ours)
+
+
+@pytest.mark.parametrize("one", [(1, 1), (1, 1, 1)])
+def test_samples_without_spread_are_not_rescaled(one):
+    """One number has none, nor has a constant; neither gives NaN."""
+    process = MAKERS["vp"]()
+    t = times(process)
+    x, null, cond = pattern((3, *one), 1), pattern((1, *one), 2), pattern((3, *one), 3)
+    guided, plain = (ClassifierFreeGuidance(ByCondition(process), null, 4.0, rescale=v) for v in (0.7, 0.0))
+    assert torch.equal(guided(x, t, cond), plain(x, t, cond))
+    wide = [v.expand(-1, *one[:-1], 5) for v in (x, null, cond)]
+    guided, plain = (ClassifierFreeGuidance(ByCondition(process), wide[1], 4.0, rescale=v) for v in (0.7, 0.0))
+    assert guided(wide[0], t, wide[2]).isfinite().all()
 
 
 def test_a_learned_variance_is_the_conditions(dims):
