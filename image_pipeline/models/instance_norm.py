@@ -1,7 +1,8 @@
 """Instance normalisation++, which keeps what the plain one forgets: how bright a channel is beside the others.
 
 Song & Ermon (2019, appendix A): `gamma (x - mu_c) / sigma_c + gamma alpha (mu_c - m) / v + beta`, where mu_c and
-sigma_c are a channel's own mean and standard deviation and m and v are those of the means over all channels.
+sigma_c are a channel's own mean and standard deviation and m and v are those of the means over all channels. Of one
+channel the mean is m, and the term is 0.
 """
 
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 def _standardised(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return each channel of `x (B, C, H, W)` standardised, and the channels' means `(B, C, 1, 1)` likewise."""
     means = x.mean(dim=(2, 3), keepdim=True)
-    spread = means.var(dim=1, keepdim=True)
-    return F.instance_norm(x), (means - means.mean(dim=1, keepdim=True)) / (spread + 1e-5).sqrt()
+    apart = means - means.mean(dim=1, keepdim=True)
+    spread = means.var(dim=1, keepdim=True) if x.shape[1] > 1 else torch.zeros_like(means)
+    return F.instance_norm(x), apart / (spread + 1e-5).sqrt()
 
 
 class InstanceNormPlus(nn.Module):

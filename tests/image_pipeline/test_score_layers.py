@@ -128,6 +128,15 @@ def test_instance_norm_plus():
                 np.testing.assert_allclose(out[b, c], gamma[c] * h + beta[c], rtol=1e-9)
 
 
+def test_instance_norm_plus_of_one_channel():
+    """The one mean is the mean of the means: nothing is added to the plain normalisation."""
+    x = torch.randn(2, 1, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    plain = InstanceNormPlus(1).double()
+    expected = plain.gamma * torch.nn.functional.instance_norm(x)
+    torch.testing.assert_close(plain(x, torch.tensor([0, 0])), expected)
+    assert ConditionalInstanceNormPlus(1, 3).double()(x, torch.tensor([2, 0])).isfinite().all()
+
+
 def test_attention_is_softmax_of_products():
     torch.manual_seed(0)
     block = attention_block(8, init_scale=1.0, rescale=True).double()
