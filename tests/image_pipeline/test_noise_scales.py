@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.special import gammainc, gammaincinv, ndtr
 
 from image_pipeline.data import ImageDataset, ImageIdentity, load_images, noise_scales
 from image_pipeline.data.techniques import langevin_step, largest_distance, level_ratio, overlap, spread_after
@@ -83,6 +84,22 @@ def test_a_data_sets_scales():
     assert found.to_dict()["steps_per_level"] == 3
 
 
+@pytest.mark.parametrize("dims", [5, 6, 64])
+def test_a_ratio_overlaps_by_its_share(dims):
+    for share in (0.2, 0.5, 0.9):
+        assert overlap(level_ratio(dims, share), dims) == pytest.approx(share, abs=1e-9)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3, 4])
+def test_in_few_dimensions_the_length_has_its_exact_law(dims):
+    """The squared length over sigma^2 is twice a gamma variable of D / 2; the shell's end has 0.135 % below it."""
+    ratio = level_ratio(dims)
+    tail, half = float(ndtr(-3.0)), dims / 2
+    end = math.sqrt(2 * gammaincinv(half, tail))
+    assert 1 - gammainc(half, (end * ratio) ** 2 / 2) == pytest.approx(0.5, abs=1e-9)
+    assert ratio > (level_ratio(dims + 1) if dims < 4 else 1)
+
+
 def test_the_papers_step_for_cifar():
     """Song & Ermon (2020), table 6: sigma 50 to 0.01 in 232 levels, T = 5, epsilon 6.2e-6."""
     assert round(langevin_step(5000 ** (1 / 231), 0.01, 5), 7) == 6.2e-6
@@ -96,7 +113,9 @@ def test_errors():
         noise_scales(same, "half")
     with pytest.raises(InputError, match="needs two images, got 1"):
         largest_distance(torch.zeros(1, 4))
-    with pytest.raises(InputError, match="dims 0"):
+    with pytest.raises(InputError, match="dims must be at least 1, got 0"):
         level_ratio(0)
+    with pytest.raises(InputError, match=r"share must lie between 0 and 0\.9973 for dims 64, got 1\.5"):
+        level_ratio(64, 1.5)
     with pytest.raises(InputError, match="ratio must exceed 1"):
         langevin_step(1.0, 0.01, 5)
