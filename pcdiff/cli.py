@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import tyro
 
+from pcdiff.arguments import fill
 from pcdiff.config import EvaluateConfig, RunConfig, check, check_evaluation
 from pcdiff.distributed import PeerLost
 from pcdiff.errors import InputError
@@ -36,11 +37,14 @@ def parse(
         default: what the flags start from.
         description: first lines of `--help`.
         prog: how the program is called, for `--help`; the script's name by default.
+
+    Raises:
+        InputError: see `pcdiff.arguments.fill`.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     # None would be a command of its own beside a union's
     start = {} if default is None else {"default": default}
-    return tyro.cli(cls, prog=prog, args=argv, description=description, config=_STYLE, **start)
+    return fill(cls, argv, prog, description=description, config=_STYLE, **start)
 
 
 def parse_run(

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     {"pcdiff.errors", "pcdiff.rng"},
     {
+        "pcdiff.arguments",
         "pcdiff.atomic",
         "pcdiff.distributed",
         "pcdiff.divergence",

@@ -24,6 +24,7 @@ from image_pipeline.commands.tool_flags import Configs, Convert, Dump, NoiseScal
 from image_pipeline.configs import ImageRunConfig, preset
 from image_pipeline.models import MODELS
 from image_pipeline.training import resumed
+from pcdiff.arguments import fill
 from pcdiff.cli import value_of
 from pcdiff.config import from_dict
 from pcdiff.errors import InputError
@@ -60,8 +61,8 @@ def parse(argv: Sequence[str] | None = None, description: str = "") -> Any:
     if argv and argv[0] in starts:
         rest = argv[1:]
         default = starts[argv[0]](rest)
-        return tyro.cli(type(default), prog=f"{_PROG} {argv[0]}", args=rest, default=default)
-    return tyro.cli(AnyCommand, prog=_PROG, args=argv, description=description)
+        return fill(type(default), rest, f"{_PROG} {argv[0]}", default=default)
+    return fill(AnyCommand, argv, _PROG, description=description)
 
 
 def _training_default(argv: list[str]) -> ImageRunConfig:
