@@ -46,7 +46,15 @@ class Chain(Process):
         num_steps = self.num_steps if num_steps is None else num_steps
         if not 1 <= num_steps <= self.num_steps:
             raise InputError(f"num_steps must be in 1..{self.num_steps} for this chain, got {num_steps}")
-        return torch.linspace(self.num_steps, 0, num_steps + 1).round().long().to(self.device)
+        return whole_times(self.num_steps, num_steps, self.device)
+
+
+def whole_times(start: int, num_steps: int, device: torch.device) -> Tensor:
+    """Return `num_steps + 1` integer times, as even as they can be, from `start` down to 0; num_steps <= start.
+
+    In float64: from a few thousand steps on, float32 rounds two neighbours to the same time.
+    """
+    return torch.linspace(start, 0, num_steps + 1, dtype=torch.float64).round().long().to(device)
 
 
 def interpolate(table: Tensor, t: Tensor) -> Tensor:

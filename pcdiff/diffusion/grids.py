@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pcdiff.diffusion.chain import whole_times
 from pcdiff.diffusion.process import Process
 from pcdiff.errors import InputError
 
@@ -118,4 +119,4 @@ def _integers(process: Process, start: float, num_steps: int | None) -> Tensor:
     steps = int(start) if num_steps is None else num_steps
     if not 1 <= steps <= start:
         raise InputError(f"num_steps must be in 1..{start:g} from there, got {steps}")
-    return torch.linspace(start, 0, steps + 1, dtype=torch.float64).round().long().to(process.device)
+    return whole_times(int(start), steps, process.device)

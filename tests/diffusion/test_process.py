@@ -13,6 +13,7 @@ from pcdiff.diffusion import (
     cosine_betas,
     discrete_process,
     linear_betas,
+    time_grid,
 )
 from pcdiff.errors import InputError
 
@@ -194,6 +195,17 @@ def test_time_grid_falls_strictly_from_the_last_step_to_the_data(num_steps):
     assert (grid.diff() < 0).all()
     gaps = -grid.diff()
     assert gaps.max() - gaps.min() <= 1
+
+
+@pytest.mark.parametrize(("total", "num_steps"), [(4000, 3999), (5000, 4999), (5000, 4998), (8192, 8191)])
+def test_time_grids_of_long_chains_repeat_no_time(total, num_steps):
+    """Neighbours of a float32 linspace are off by T 2^-24 each: enough to meet at a half and round to one time."""
+    process = discrete_process("linear", total, 1e-5, 1e-3)
+    exact = [(total * (num_steps - k), num_steps) for k in range(num_steps + 1)]  # t as a fraction
+    for grid in (process.time_grid(num_steps), time_grid(process, num_steps, t_start=total)):
+        assert (grid.diff() < 0).all()
+        off = [2 * abs(t * below - above) - below for t, (above, below) in zip(grid.tolist(), exact, strict=True)]
+        assert max(off) <= 0
 
 
 @pytest.mark.parametrize("num_steps", [0, -1, STEPS + 1])
