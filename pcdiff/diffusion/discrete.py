@@ -165,7 +165,11 @@ def spaced_times(num_steps: int, spacing: str) -> Tensor:
         if not 1 <= count <= size:
             raise InputError(f"spacing {spacing!r} asks for {count} of the {size} steps in part {k + 1}")
         stride = (size - 1) / (count - 1) if count > 1 else 1.0
-        times += [start + round(stride * i) for i in range(count)]
+        # ADM adds the stride up: where a time falls on a half, the sum's rounding decides which way it goes
+        at = 0.0
+        for _ in range(count):
+            times.append(start + round(at))
+            at += stride
         start += size
     return torch.tensor(times)
 

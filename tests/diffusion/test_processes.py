@@ -366,6 +366,23 @@ def test_other_processes_are_trained_at_their_own_times(process):
         assert process.trained_at(t)[1] is t
 
 
+@pytest.mark.parametrize(("count", "middle"), [(35, 500), (45, 500), (31, 501)])
+def test_a_spacing_adds_its_stride_up(count, middle):
+    """999 / (count - 1) goes into 499.5 a whole number of times: its sum, in doubles, decides for a side."""
+    times, at = spaced_times(1000, str(count)).tolist(), 0.0
+    for time in times:
+        assert time == 1 + round(at)
+        at += 999 / (count - 1)
+    assert times[(count - 1) // 2] == middle
+
+
+@pytest.mark.parametrize("count", [2, 163, 667, 999, 1000])
+def test_a_spacing_reaches_both_ends_and_repeats_no_time(count):
+    times = spaced_times(1000, str(count))
+    assert (times[0], times[-1]) == (1, 1000)
+    assert (times.diff() >= 1).all()
+
+
 @pytest.mark.parametrize(
     ("spacing", "message"),
     [
