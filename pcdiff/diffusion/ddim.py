@@ -1,13 +1,12 @@
 """DDIM: steps that keep the noise they estimated."""
 
-from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from pcdiff.diffusion.denoiser import Denoiser, clipped
-from pcdiff.diffusion.process import append_dims
-from pcdiff.diffusion.steps import Noise, Predictor
+from pcdiff.diffusion.process import Process, append_dims
+from pcdiff.diffusion.steps import Noise, Solver, check_falling
 from pcdiff.errors import InputError
 
 
@@ -33,7 +32,8 @@ def ddim_step(
         s: next times `(B,)`.
         cond: what the net is conditioned on.
         noise: draws a standard normal like its argument; None leaves the noise v z out.
-        eta: v over the posterior's standard deviation: 0 is deterministic, 1 the chain of DDPM.
+        eta: v over the posterior's standard deviation: 0 is deterministic, 1 the chain of DDPM. More noise than
+            x_s has is not refused here but cut off; `DDIM` refuses it.
         clip: bounds that the estimate of x_0 is cut to; the noise follows it.
 
     Returns:
@@ -54,12 +54,45 @@ def ddim_step(
     return mean if noise is None else mean + append_dims(variance.sqrt(), x) * noise(x)
 
 
-def ddim(eta: float = 0.0, clip: tuple[float, float] | None = None) -> Predictor:
-    """Return `ddim_step` with these settings.
+class DDIM(Solver):
+    """`ddim_step` with these settings.
+
+    Args:
+        eta: v over the posterior's standard deviation: 0 is deterministic, 1 the chain of DDPM; more than 1 where v
+            stays below sigma_s at every step.
+        clip: bounds that the estimate of x_0 is cut to.
 
     Raises:
         InputError: `eta` is negative.
     """
-    if not eta >= 0:
-        raise InputError(f"eta must not be negative, got {eta}")
-    return partial(ddim_step, eta=eta, clip=clip)
+
+    def __init__(self, eta: float = 0.0, clip: tuple[float, float] | None = None):
+        if not eta >= 0:
+            raise InputError(f"eta must not be negative, got {eta}")
+        self.eta, self.clip = eta, clip
+
+    def plan(self, process: Process, times: Tensor) -> None:
+        """Look whether every step has room for its noise.
+
+        Raises:
+            InputError: the times rise, with noise, or `eta` asks for more of it than x_s has at a step.
+        """
+        if self.eta == 0:
+            return
+        check_falling(times, "ddim with eta", "eta=0")
+        variance = process.kernel(times[:-1], times[1:])[2]
+        drawn = variance > 0
+        most = (
+            float((process.sigma(times[1:])[drawn].square() / variance[drawn]).sqrt().min()) if drawn.any() else 1.0
+        )
+        # 1 never asks for more, whatever rounding says
+        if self.eta > max(most, 1.0):
+            raise InputError(
+                f"eta must be at most {most:.4g} on these times, where x has no more noise, got {self.eta}"
+            )
+
+    def __call__(
+        self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None
+    ) -> Tensor:
+        """Return x_s."""
+        return ddim_step(denoiser, x, t, s, cond, noise, self.eta, self.clip)

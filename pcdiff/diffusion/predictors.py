@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from pcdiff.diffusion.ancestral import ScoreAncestral, ancestral, ancestral_step, kernel
-from pcdiff.diffusion.ddim import ddim
+from pcdiff.diffusion.ddim import DDIM
 from pcdiff.diffusion.denoiser import Denoiser
 from pcdiff.diffusion.dpm_solver import DPMSolver
 from pcdiff.diffusion.heun import Heun, edm
@@ -35,7 +35,7 @@ PREDICTORS: dict[str, Callable[..., Predictor]] = {
     "euler_maruyama": EulerMaruyama,
     "reverse_diffusion": ReverseDiffusion,
     "none": unmoved,
-    "ddim": ddim,
+    "ddim": DDIM,
     "heun": Heun,
     "edm": edm,
     "dpmpp": DPMSolver,

@@ -10,6 +10,7 @@ from exact_models import Mixture
 from pcdiff.diffusion import (
     CORRECTORS,
     GRIDS,
+    Denoiser,
     SamplingReport,
     Trajectory,
     build_process,
@@ -195,6 +196,64 @@ def test_a_sample_does_not_depend_on_its_neighbours_but_in_legacy(dims):
             given = iter(draws[:, rows])
             ends.append(sample(denoiser, x_init=start[rows], noise=lambda _, g=given: next(g), **options)[:1])
         assert torch.allclose(*ends) is not legacy
+
+
+class Normal(Denoiser):
+    """Data 0 under the process's noise: the score of N(0, 1) where sigma is 1."""
+
+    def forward(self, x, t, cond=None):
+        return 0 * x
+
+
+@pytest.mark.parametrize(("size", "variance"), [(8, 1.62), (64, 1.09)])
+def test_what_langevins_norms_leave(size, variance):
+    """((d + 2) / d)^2 as snr goes to 0; a long run at 0.16 gave the figures, here with 4 standard errors' room."""
+    process, draw = build_process("edm"), seeded()
+    count = 32_000 // size
+    x = torch.randn(count, size, generator=draw) * (size + 2) / size
+    step, found = corrector("langevin", snr=0.16), []
+    for k in range(160):
+        x = step(Normal(process), x, torch.ones(count), None, lambda v: torch.randn(v.shape, generator=draw))
+        found.append(x.square().mean() if k >= 80 else None)
+    assert sum(found[80:]) / 80 == pytest.approx(variance, abs=0.05)
+    assert variance > ((size + 2) / size) ** 2
+
+
+@pytest.mark.parametrize(("size", "batch", "options"), [(1, 9, {}), (2, 9, {}), (1, 2, {"legacy": True})])
+def test_langevin_is_refused_where_its_step_has_no_mean(size, batch, options):
+    denoiser, x = Normal(build_process("edm")), torch.ones(batch, size)
+    with pytest.raises(
+        InputError, match=rf"at least 3 numbers, got {size * (1 if not options else batch)}; take 'ald'"
+    ):
+        sample(denoiser, x_init=x, step="ddim", num_steps=4, corrector=corrector("langevin", **options))
+    assert (
+        sample(denoiser, x_init=x, step="ddim", num_steps=4, corrector="ald", generator=seeded()).isfinite().all()
+    )
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_score_of_zero_takes_the_step_of_ald(legacy, dims):
+    """As x = 0 does at the middle of a symmetric target."""
+    process, x, t = build_process("edm"), torch.zeros(2, *dims), torch.full((2,), 3.0)
+    z = torch.randn(2, *dims, generator=seeded())
+    ours = corrector("langevin", snr=0.2, legacy=legacy)(Normal(process), x, t, None, lambda _: z)
+    assert torch.equal(ours, corrector("ald", snr=0.2)(Normal(process), x, t, None, lambda _: z))
+    assert ours.std() > 0
+
+
+@pytest.mark.parametrize("kind", ["vp", "ddpm"])
+def test_ddim_has_no_more_noise_than_x(kind, processes):
+    """v = eta sqrt(posterior variance) may reach sigma_s, DDIM's family ends there."""
+    process = processes["ddpm linear" if kind == "ddpm" else kind]()
+    denoiser, times = target(process, (2,)), time_grid(process, 10)
+    t, s = times[:-1], times[1:]
+    variance = process.kernel(t, s)[2]
+    inside = variance > 0
+    most = (process.sigma(s)[inside].square() / variance[inside]).sqrt().min().item()
+    assert most > 1
+    sample(denoiser, (2, 2), step=predictor("ddim", eta=most * 0.999), num_steps=10, generator=seeded())
+    with pytest.raises(InputError, match=rf"eta must be at most {most:.4g} on these times, .*got {most * 1.001}"):
+        sample(denoiser, (2, 2), step=predictor("ddim", eta=most * 1.001), num_steps=10, generator=seeded())
 
 
 def test_the_start_is_the_prior_of_the_process(dims):
