@@ -13,7 +13,7 @@ from image_pipeline.models.layers import start_attention, variance_scaling_
 from image_pipeline.models.song_config import SongUNetConfig
 from image_pipeline.models.song_levels import DownLevel, UpLevel, residual_block, self_attention
 from pcdiff.errors import InputError
-from pcdiff.nets.attention import SelfAttention
+from pcdiff.nets.attention import SelfAttention, differentiable_attention
 from pcdiff.nets.classes import check_classes
 from pcdiff.nets.time_embedding import sinusoidal, time_mlp
 from pcdiff.nets.unet_blocks import ResBlock, conv
@@ -123,6 +123,7 @@ class SongUNet(nn.Module):
         # of variance 1, as Karras et al. scale it
         return F.one_hot(check_classes(cond, t, classes + 1), classes + 1)[:, :classes] * math.sqrt(classes)
 
+    @differentiable_attention
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | Augmented | None = None) -> Tensor:
         """Return the prediction `(B, out_channels, H, W)`.
 

@@ -22,7 +22,7 @@ from image_pipeline.models.levels import (
 from image_pipeline.models.resampling import Downsample, Upsample
 from pcdiff.diffusion import geometric_sigmas
 from pcdiff.errors import InputError
-from pcdiff.nets.attention import SelfAttention
+from pcdiff.nets.attention import SelfAttention, differentiable_attention
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ class ScoreUNet(nn.Module):
         self.norm = group_norm(channels, groups) if says_itself else None
         self.head = conv(channels, config.num_channels, scale=config.init_scale) if says_itself else None
 
+    @differentiable_attention
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """Predict what the denoiser makes of it: noise, or with `scale_by_sigma` the score.
 

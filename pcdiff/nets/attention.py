@@ -1,7 +1,62 @@
-"""Self-attention over the positions of an image, a signal or a volume."""
+"""Self-attention over the positions of an image, a signal or a volume, and which derivatives it has."""
 
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+Forward = TypeVar("Forward", bound=Callable[..., Any])
+
+
+def attention_backend(*inputs: Tensor) -> AbstractContextManager:
+    """Return the context in which a net of these inputs attends with all the derivatives it may be asked for.
+
+    torch's fused attention has a first derivative backwards and no other: a second one (sliced score matching), and
+    any in forward mode (`torch.func.jvp`), need plain matrix products. The first of two backward passes cannot know
+    of the second, so every derivative in an input of the net, not in its weights alone, takes the products.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if any(map(_differentiated, inputs)) else nullcontext()
+
+
+class SameAttention:
+    """The context that takes plain products wherever they were taken when it was made; entered any number of times.
+
+    For activations that a backward pass computes anew, each of two passes for itself.
+    """
+
+    def __init__(self):
+        self._plain = not torch.backends.cuda.flash_sdp_enabled()  # a switch of the CPU's kernels too
+        self._entered: list[AbstractContextManager] = []
+
+    def __enter__(self) -> None:
+        self._entered.append(sdpa_kernel(SDPBackend.MATH) if self._plain else nullcontext())
+        self._entered[-1].__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        self._entered.pop().__exit__(*raised)
+
+
+def differentiable_attention(forward: Forward) -> Forward:
+    """Make a net's `forward(x, t, cond)` attend in the `attention_backend` of x and t."""
+
+    @functools.wraps(forward)
+    def attending(self: nn.Module, x: Tensor, t: Tensor, cond: Any = None) -> Any:
+        with attention_backend(x, t):
+            return forward(self, x, t, cond)
+
+    return attending
+
+
+def _differentiated(value: Tensor) -> bool:
+    if value.requires_grad and torch.is_grad_enabled():
+        return True
+    return not torch.compiler.is_compiling() and forward_ad.unpack_dual(value).tangent is not None
 
 
 class SelfAttention(nn.Module):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcdiff.errors import InputError
+from pcdiff.nets.attention import differentiable_attention
 from pcdiff.nets.unet_blocks import conv
 from pcdiff.nets.unet_config import UNetConfig
 from pcdiff.nets.unet_encoder import UNetEncoder
@@ -106,6 +107,7 @@ class EncoderClassifier(UNetEncoder):
         else:
             self.head = conv(config.rank, channels, config.out_channels, kernel=1, zero=True)
 
+    @differentiable_attention
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """Return logits `(B, out_channels)`.
 

@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pcdiff.nets.attention import differentiable_attention
 from pcdiff.nets.unet_blocks import conv
 from pcdiff.nets.unet_config import UNetConfig
 from pcdiff.nets.unet_encoder import UNetEncoder
@@ -44,6 +45,7 @@ class UNet(UNetEncoder):
         """Return the parts that may run in half precision."""
         return [*super().torso(), self.up]
 
+    @differentiable_attention
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """Return the prediction `(B, out_channels, *dims)`.
 

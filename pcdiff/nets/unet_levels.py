@@ -1,10 +1,12 @@
 """One level of a UNet, on the way down, in the middle and on the way up."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pcdiff.nets.attention import SelfAttention
+from pcdiff.nets.attention import SameAttention, SelfAttention
 from pcdiff.nets.unet_blocks import ConvDownsample, ConvUpsample, ResBlock, group_norm, nearest, pool
 from pcdiff.nets.unet_config import UNetConfig
 
@@ -42,7 +44,8 @@ class Level(nn.Module):
 
     def _run(self, layer: nn.Module, *inputs: Tensor) -> Tensor:
         if self.checkpoint and self.training and torch.is_grad_enabled():
-            return checkpoint(layer, *inputs, use_reentrant=False)
+            again = SameAttention()
+            return checkpoint(layer, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), again))
         return layer(*inputs)
 
     def step(self, i: int, h: Tensor, embedding: Tensor) -> Tensor:
