@@ -9,14 +9,18 @@ python train_gen.py --resume runs/NAME # go on exactly where a run stopped
 torchrun --nproc-per-node K train_gen.py --out runs/NAME ... # share every batch among K processes
 """
 
+import time
+
 from data import Batches, announce, load_clouds
 from pcdiff import cli, distributed, runs, sessions
 from pcdiff.config import RunConfig
 from pcdiff.devices import resolve_device
 from pcdiff.endings import score_generator
 from pcdiff.errors import InputError
+from pcdiff.planning import planned
 from pcdiff.presets import GENERATOR_PRESETS
 from pcdiff.rehearsal import rehearse
+from pcdiff.runs import NOWHERE
 from pcdiff.validation import GeneratorValidation
 
 
@@ -31,6 +35,7 @@ def main() -> None:
 
 def train(config: RunConfig) -> None:
     """Load, train, sample, score on the validation split."""
+    started = time.monotonic()
     data, device = config.data, resolve_device(config.device)
     clouds, val = (load_clouds(data.dataset_path, data.categories, s, data.normalisation) for s in ("train", "val"))
     batches = Batches(clouds.points, config.train.batch_size, data.num_points, config.seed, device, data.rotate)
@@ -39,15 +44,17 @@ def train(config: RunConfig) -> None:
     validation = GeneratorValidation(reference, points, config.seed, flexibility=config.flexibility)
     parts = batches, identity, device, validation, clouds.statistics
     if config.dry_run:
-        rehearse(config, *parts)
+        rehearse(planned(config, NOWHERE, started, len(reference), points, *parts), *parts)
         return
     config, folder = runs.open_run(config, "gen")
     with runs.logging_to(folder):
         runs.log.info(announce(clouds.identity))
+        config = planned(config, folder, started, len(reference), points, *parts)
         trainer = sessions.make_trainer(config, folder, *parts)
         outcome = sessions.fit(config, trainer)
         if outcome.reason != "interrupted":
-            score_generator(config, folder, trainer.sampling_model, outcome, identity, reference, points)
+            made = validation.made if trainer.validated == outcome.step else None
+            score_generator(config, folder, trainer.sampling_model, outcome, identity, reference, points, made)
 
 
 if __name__ == "__main__":

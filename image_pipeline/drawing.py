@@ -12,6 +12,7 @@ from pcdiff import rng
 from pcdiff.diffusion import SamplingReport
 from pcdiff.diffusion.sampler import Progress
 from pcdiff.precision import autocast
+from pcdiff.progress import estimated_seconds
 
 CHUNK = 64
 """Images drawn at once by default; each chunk has its own random stream, so a stopped job goes on with the next."""
@@ -80,6 +81,12 @@ def generate(
         rows = slice(k * size, min((k + 1) * size, count))
         own = None if labels is None else labels[rows]
         yield draw_chunk(model, k, seed, size=size, count=rows.stop - rows.start, labels=own, **options)
+
+
+def seconds_to_draw(model: ImageModel, count: int) -> float:
+    """Estimate how long `count` images take as the run draws them, from a few steps of one chunk."""
+    some = min(CHUNK, count)
+    return estimated_seconds(lambda progress: draw_chunk(model, 0, 0, count=some, progress=progress)) * count / some
 
 
 def draw_images(model: ImageModel, count: int, seed: int, **options: Any) -> Tensor:

@@ -1,6 +1,7 @@
 """Train a score model on images, with the trainer that point clouds have."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,18 +13,20 @@ import torch
 import pcdiff
 from image_pipeline.configs import ImageRunConfig, read_config
 from image_pipeline.data import ImageBatches, ImageDataset, to_bytes
-from image_pipeline.drawing import draw_images
+from image_pipeline.drawing import draw_images, seconds_to_draw
 from image_pipeline.loading import hold_out, open_data
 from image_pipeline.model import ImageModel
 from image_pipeline.pictures import save_grid
 from image_pipeline.validation import ImageValidation
 from image_pipeline.writing import save_images
 from pcdiff import distributed, runs, sessions
-from pcdiff.config import check_train, to_json
+from pcdiff.config import TrainConfig, check_train, to_json
 from pcdiff.devices import resolve_device
 from pcdiff.errors import InputError
+from pcdiff.planning import validations, with_plan
 from pcdiff.progress import bar
-from pcdiff.rehearsal import NOWHERE, try_out
+from pcdiff.rehearsal import try_out
+from pcdiff.runs import NOWHERE
 from pcdiff.training import Outcome, Trainer
 
 
@@ -65,6 +68,7 @@ def check(config: ImageRunConfig) -> None:
 
 
 def _train(config: ImageRunConfig) -> None:
+    started = time.monotonic()
     data, device = config.data, resolve_device(config.device)
     whole = open_data(data, "train")
     used, kept = hold_out(whole, data.held_out)
@@ -86,6 +90,7 @@ def _train(config: ImageRunConfig) -> None:
     # before there is a folder: what does not fit leaves nothing behind
     parts = make_model(config, used), batches, used, device, validation
     if config.dry_run:
+        config = _planned(config, NOWHERE, started, *parts[1:])
         try_out(config, make_trainer(config, NOWHERE, *parts), "images")
         return
     config, folder = runs.open_run(config, "images", read_config)
@@ -95,7 +100,10 @@ def _train(config: ImageRunConfig) -> None:
             "data: %s, %d images %s, %d held out (%s)", identity.name, len(used), identity.shape, len(kept),
             identity.splits,
         )  # fmt: skip
+        config = _planned(config, folder, started, *parts[1:])
         trainer = make_trainer(config, folder, *parts)
+        parameters = sum(p.numel() for p in trainer.model.parameters())
+        runs.log.info("model: %s, %s parameters, on %s", config.net, f"{parameters:,}", device)
         if trainer.keeper.exists():
             trainer.restore()
             runs.log.info("resumed at step %d", trainer.step)
@@ -103,6 +111,34 @@ def _train(config: ImageRunConfig) -> None:
         if outcome.reason == "interrupted" or distributed.rank() > 0:
             return
         _finish(config, folder, trainer.sampling_model, outcome, used)
+
+
+def _planned(
+    config: ImageRunConfig,
+    folder: Path,
+    started: float,
+    batches: ImageBatches,
+    dataset: ImageDataset,
+    device: torch.device,
+    validate: ImageValidation,
+) -> ImageRunConfig:
+    """Return the config with the plan that its budget of time asks for; one without a budget as it is."""
+
+    def fresh(train: TrainConfig) -> Trainer:
+        return make_trainer(
+            replace(config, train=train), NOWHERE, make_model(config, dataset), batches, dataset, device
+        )
+
+    def closing(trainer: Trainer) -> float:
+        end, count = seconds_to_draw(trainer.model, config.num_samples), validations(config.train)
+        if not count:
+            return end
+        begun = time.perf_counter()
+        validate.loss(trainer.model)
+        loss = time.perf_counter() - begun
+        return end + count * (loss + seconds_to_draw(trainer.model, validate.shown))
+
+    return with_plan(config, folder, device, fresh, closing, started)
 
 
 def make_model(config: ImageRunConfig, dataset: ImageDataset) -> ImageModel:
@@ -137,8 +173,6 @@ def make_trainer(
     validate: ImageValidation | None = None,
 ) -> Trainer:
     """Return the model's trainer."""
-    parameters = sum(p.numel() for p in model.parameters())
-    runs.log.info("model: %s, %s parameters, on %s", config.net, f"{parameters:,}", device)
     metadata: dict[str, Any] = {
         "config": json.loads(to_json(config)),
         "dataset": {**dataset.identity.to_dict(), "class_names": list(dataset.class_names)},

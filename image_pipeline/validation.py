@@ -36,9 +36,17 @@ class ImageValidation:
     shown: int = 16
     made: Tensor | None = field(default=None, init=False)
 
-    @torch.no_grad()
     def __call__(self, model: ImageModel) -> dict[str, float]:
-        """Return the loss as `loss` and `score`."""
+        """Return the loss as `loss` and `score`, and draw the images to show."""
+        loss = self.loss(model)
+        if self.shown:
+            drawn = draw_images(model, self.shown, self.seed)
+            self.made = to_bytes(drawn, model.config.data.data_range)
+        return {"loss": loss, "score": loss}
+
+    @torch.no_grad()
+    def loss(self, model: ImageModel) -> float:
+        """Return the mean loss of the images."""
         total, count = 0.0, len(self.dataset)
         for first in range(0, count, _CHUNK):
             rows = torch.arange(first, min(first + _CHUNK, count))
@@ -49,10 +57,7 @@ class ImageValidation:
                 generator = rng.generator(self.seed, "validation", first, k, device=self.device)
                 terms = model.loss_terms(batch, **model.draw(batch, len(rows), generator))
                 total += float(terms["loss"]) * len(rows) / _DRAWS
-        if self.shown:
-            drawn = draw_images(model, self.shown, self.seed)
-            self.made = to_bytes(drawn, model.config.data.data_range)
-        return {"loss": total / count, "score": total / count}
+        return total / count
 
     def show(self, writer: SummaryWriter, step: int) -> None:
         """Log a grid of samples to TensorBoard."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
+import tyro
+
 from pcdiff.errors import InputError
 
 T = TypeVar("T")
@@ -97,6 +99,12 @@ class TrainConfig:
 
     max_iters: int = 400_000
     """Stop after this many optimiser steps (steps)."""
+    budget_minutes: float | None = None
+    """Make a whole training of this much wall clock, validation and samples included: the first steps are timed
+    (in bf16 too with precision `auto`, compiled too with `compile`), and max_iters, schedule, warm-up and average
+    are fitted to the time (minutes)."""
+    plan: Annotated[str, tyro.conf.Suppress] = ""
+    """What was planned for `budget_minutes`; written by the run."""
     max_minutes: float | None = None
     """Stop training after this much wall clock, counted anew at each resume (minutes); no limit by default."""
     patience: int = 0
@@ -309,7 +317,7 @@ def check_train(config: TrainConfig) -> None:
     ranges: dict[str, tuple[str, Callable[[float], bool]]] = {
         "at least 1": (at_least_one, lambda v: v >= 1),
         "not negative": (not_negative, lambda v: v >= 0),
-        "positive": ("lr max_grad_norm max_minutes save_minutes", lambda v: v > 0),
+        "positive": ("lr max_grad_norm budget_minutes max_minutes save_minutes", lambda v: v > 0),
         "in (0, 1)": ("ema_decay", lambda v: 0 < v < 1),
     }
     _check_ranges(vars(config), ranges)

@@ -29,13 +29,27 @@ def score_generator(
     dataset: dict[str, Any],
     reference: Tensor,
     num_points: int,
+    made: Tensor | None = None,
 ) -> None:
-    """Draw the clouds asked for, and as many as there are in `reference (n, P, 3)` to score against it."""
+    """Draw the clouds asked for, and as many as there are in `reference (n, P, 3)` to score against it.
+
+    Args:
+        config: the run's.
+        folder: the run's.
+        model: trained.
+        outcome: of the training.
+        dataset: its identity.
+        reference: clouds to compare with, `(n, P, 3)`.
+        num_points: points compared.
+        made: the clouds `(n, num_points, 3)` to score, where a validation has drawn them from these weights.
+    """
     model.eval()
     with bar("sampling", "step") as progress:
         chain = {"flexibility": config.flexibility, "progress": progress}
         shown = sample_all(model, config.num_samples, config.sample_points, config.seed, **chain)
-        scored = sample_all(model, len(reference), num_points, config.seed, **chain)
+        scored = made
+        if scored is None:
+            scored = sample_all(model, len(reference), num_points, config.seed, **chain)
     results = evaluate(samples=scored, reference=reference, num_points=num_points, emd=False)
     if distributed.rank() > 0:
         return
@@ -52,12 +66,14 @@ def score_autoencoder(
     dataset: dict[str, Any],
     given: Tensor,
     denormalise: Callable[[Tensor, Iterable[int]], Tensor],
+    made: Tensor | None = None,
 ) -> None:
-    """Reconstruct the clouds `given (n, P, 3)`, and score that in the data set's own unit."""
+    """Reconstruct the clouds `given (n, P, 3)`, and score that in the data set's own unit; `made` as above."""
     model.eval()
     with bar("reconstructing", "step") as progress:
         chain = {"flexibility": config.flexibility, "progress": progress}
-        made = reconstruct_all(model, given, given.shape[1], config.seed, **chain)
+        if made is None:
+            made = reconstruct_all(model, given, given.shape[1], config.seed, **chain)
     there, indices = {"reconstructions": made, "reference": given}, range(len(given))
     results = reconstruction_scores(**{k: denormalise(v, indices) for k, v in there.items()}, emd=False)
     if distributed.rank() > 0:

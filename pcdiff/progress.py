@@ -1,8 +1,10 @@
-"""A bar on the terminal for work that takes a while."""
+"""A bar on the terminal for work that takes a while, and an estimate of how long it will."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
 from tqdm import tqdm
 
 from pcdiff import distributed
@@ -29,3 +31,32 @@ def bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
             shown.update(done - shown.n)
 
         yield progress
+
+
+class _Enough(Exception):
+    """Ends work that was begun to be timed."""
+
+
+def estimated_seconds(work: Callable[[Callable[[int, int], None]], object], steps: int = 4) -> float:
+    """Estimate how long work takes that tells its progress, from its first steps; work that is shorter is done.
+
+    Args:
+        work: is given a `progress(done, total)`, which it calls after every step.
+        steps: how many are made; the first pays for warming up and is not counted.
+    """
+    begun, ends, whole = time.perf_counter(), [], 1
+
+    def progress(done: int, total: int) -> None:
+        nonlocal whole
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        ends.append(time.perf_counter())
+        whole = total
+        if len(ends) == steps < total:
+            raise _Enough
+
+    try:
+        work(progress)
+    except _Enough:
+        return (ends[-1] - ends[0]) / (steps - 1) * whole
+    return time.perf_counter() - begun

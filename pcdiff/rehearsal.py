@@ -1,21 +1,17 @@
 """What a training would be and cost, found out by a few of its steps (`--dry-run`). Nothing is written."""
 
-import os
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from pcdiff import distributed
 from pcdiff.config import RunConfig, to_json
+from pcdiff.runs import NOWHERE
 from pcdiff.sessions import in_words, make_trainer
 from pcdiff.training import Trainer
-
-NOWHERE = Path(os.devnull)
-"""The folder of a rehearsed run: no checkpoint to go on from can lie there, and none can be written."""
 
 _STEPS = 3
 

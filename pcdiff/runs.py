@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pcdiff import distributed
 from pcdiff.atomic import replacing
-from pcdiff.config import EvaluateConfig, RunConfig, from_dict, to_json
+from pcdiff.config import EvaluateConfig, RunConfig, TrainConfig, from_dict, to_json
 from pcdiff.errors import InputError
 
 T = TypeVar("T")
@@ -22,6 +22,8 @@ T = TypeVar("T")
 Config = TypeVar("Config")
 log = logging.getLogger("pcdiff")
 _SETTINGS = "evaluation.json"
+NOWHERE = Path(os.devnull)
+"""The folder of a training that is only tried: no checkpoint can lie there, and none can be written."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -72,6 +74,7 @@ def _open_run(config: Config, name: str, read: Callable[[Path], Config]) -> tupl
         if config.out not in (None, before.out, folder):
             raise InputError(f"--out {config.out}: cannot be given with --resume; the run stays in {folder}")
         config = replace(config, resume=None, out=before.out, preset=before.preset)
+        config = replace(config, train=_as_planned(config.train, before.train, folder))
         if before.train.batch_size != config.train.batch_size:
             raise InputError(
                 f"--resume {folder}: batch_size is {before.train.batch_size} in this run; it cannot change"
@@ -88,6 +91,15 @@ def _open_run(config: Config, name: str, read: Callable[[Path], Config]) -> tupl
             raise InputError(f"--out {folder}: holds a run already; --resume {folder} goes on with it")
         write_config(folder, config)
     return config, folder
+
+
+def _as_planned(now: TrainConfig, before: TrainConfig, folder: Path) -> TrainConfig:
+    """Return a resumed run's training settings: a plan made for a budget of time stands, and none is made late."""
+    if now.budget_minutes != before.budget_minutes:
+        was = "none" if before.budget_minutes is None else f"{before.budget_minutes:g}"
+        raise InputError(f"--resume {folder}: budget_minutes is {was} in this run; it cannot change")
+    # a job that torchrun starts again comes with its flags, which are not planned
+    return before if before.plan and not now.plan else now
 
 
 def write_config(folder: Path, config: Config) -> None:

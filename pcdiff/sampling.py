@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcdiff import rng
+from pcdiff import distributed, rng
 from pcdiff.diffusion import SamplingReport
+from pcdiff.diffusion.sampler import Progress
 from pcdiff.models import LatentPriorModel, PointCloudModel
+from pcdiff.progress import estimated_seconds
 from pcdiff.work import Work
 
 CHUNK = 32
@@ -171,6 +173,20 @@ def sample_all(model: LatentPriorModel, num_samples: int, num_points: int, seed:
         return (draw_chunk(model, k, num_points, seed, count=count, **options).numpy(),)
 
     return _joined(draw, num_samples)
+
+
+def seconds_to_decode(model: PointCloudModel, count: int, num_points: int) -> float:
+    """Estimate how long `count` clouds take by the whole chain, from a few steps of one chunk.
+
+    The processes of a job share the chunks.
+    """
+    some = min(CHUNK, count)
+    z = torch.zeros(some, model.config.latent_dim, device=model.denoiser.process.device)
+
+    def decode(progress: Progress) -> None:
+        decode_chunk(model, z, num_points, decoding_generator(model, 0, 0), progress=progress)
+
+    return estimated_seconds(decode) * count / some / min(distributed.world_size(), chunks(count))
 
 
 def reconstruct_all(model: PointCloudModel, clouds: Tensor, num_points: int, seed: int, **options: Any) -> Tensor:

@@ -49,27 +49,9 @@ def make_trainer(
     Raises:
         InputError: the folder's checkpoints are damaged, or of another model or data set.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = build_model(config.model, config.objective)
-    parameters = sum(p.numel() for p in model.parameters())
+    trainer = fresh_trainer(config, folder, batches, dataset, device, validate, statistics)
+    parameters = sum(p.numel() for p in trainer.model.parameters())
     log.info("model: %s, %s parameters, on %s", config.model.kind, f"{parameters:,}", device)
-    metadata = {
-        "config": json.loads(to_json(config)),
-        "dataset": dataset,
-        "statistics": statistics or {},
-        "version": pcdiff.__version__,
-    }
-    trainer = Trainer(
-        model,
-        batches,
-        config.train,
-        folder,
-        metadata,
-        config.seed,
-        device,
-        validate,
-    )
     if trainer.keeper.exists():
         trainer.restore()
         log.info("resumed at step %d", trainer.step)
@@ -81,6 +63,28 @@ def make_trainer(
             in_words(remaining * seconds_per_step(trainer)),
         )
     return trainer
+
+
+def fresh_trainer(
+    config: RunConfig,
+    folder: Path,
+    batches: Callable[[int, slice], Tensor],
+    dataset: dict[str, Any],
+    device: torch.device,
+    validate: Validation | None = None,
+    statistics: dict[str, Any] | None = None,
+) -> Trainer:
+    """Build the model from the run's seed and its trainer, at step 0; arguments as for `make_trainer`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = build_model(config.model, config.objective)
+    metadata = {
+        "config": json.loads(to_json(config)),
+        "dataset": dataset,
+        "statistics": statistics or {},
+        "version": pcdiff.__version__,
+    }
+    return Trainer(model, batches, config.train, folder, metadata, config.seed, device, validate)
 
 
 def in_words(seconds: float) -> str:

@@ -40,7 +40,8 @@ def flags():
             yield field.name, field.default
     for part in PARTS.values():
         for field in dataclasses.fields(part):
-            yield field.name, field.default
+            if field.name != "plan":  # written by the run, no flag
+                yield field.name, field.default
 
 
 def back(config, cls=RunConfig):

@@ -42,7 +42,7 @@ FLOORS = [
     {"pcdiff", "pcdiff.latent_paths", "pcdiff.sampling", "pcdiff.training"},
     {"pcdiff.validation", "pcdiff.generation"},
     {"pcdiff.cli", "pcdiff.sessions", "data"},
-    {"pcdiff.commands", "pcdiff.endings", "pcdiff.rehearsal", "pcdiff.scoring"},
+    {"pcdiff.commands", "pcdiff.endings", "pcdiff.planning", "pcdiff.rehearsal", "pcdiff.scoring"},
     {"pcdiff.__main__", "image_pipeline", "train_gen", "train_ae", "evaluate", "setup"},
     {"benchmarks"},
 ]

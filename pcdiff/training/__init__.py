@@ -1,6 +1,7 @@
 """One training loop, for any model with `loss_terms`, on one process or many."""
 
 from pcdiff.training.average import ExponentialMovingAverage
+from pcdiff.training.budget import plan
 from pcdiff.training.contracts import Outcome, Trainable, Validation
 from pcdiff.training.finite import TrainingDiverged
 from pcdiff.training.keeper import Keeper
@@ -21,4 +22,5 @@ __all__ = [
     "Validation",
     "interruptible",
     "learning_rate",
+    "plan",
 ]
