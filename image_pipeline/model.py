@@ -277,6 +277,9 @@ def sampler_options(settings: SamplingConfig) -> dict[str, Any]:
     given = _given(settings, _CORRECTOR_OPTIONS)
     if name in (None, "none") and given:
         raise InputError(f"{', '.join(given)} goes with a corrector, got none")
+    extras = [f for f in ("churn_min", "churn_max", "churn_noise") if getattr(settings, f) is not None]
+    if extras and not settings.churn:
+        raise InputError(f"{', '.join(extras)} goes with churn, got {settings.churn}; give --churn")
     if settings.sampler == "none" and name in (None, "none"):
         raise InputError("sampler none leaves the images to a corrector, got none; give --corrector")
     step = predictor(settings.sampler or "ancestral", **_given(settings, _SAMPLER_OPTIONS))

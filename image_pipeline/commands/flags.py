@@ -91,8 +91,8 @@ class Restoring(Making):
     """Class of the images, where the model is told classes; none by default."""
     settle: int = 0
     """Langevin steps at every time that keep to the known, for a rest that fits it better (steps)."""
-    settle_snr: float = 0.16
-    """Their signal-to-noise ratio."""
+    settle_snr: float | None = None
+    """Their signal-to-noise ratio; 0.16 by default. A corrector that is asked for settles instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +119,10 @@ class Inverse(Restoring):
 
     problem: Literal["super-resolution", "compressed-sensing"] = "super-resolution"
     """`super-resolution` knows means over blocks, `compressed-sensing` random projections."""
-    factor: int = 2
-    """Side of a block (pixels)."""
-    measurements: int = 32
-    """Random projections of each image (numbers)."""
+    factor: int | None = None
+    """Side of a block of super-resolution; 2 by default (pixels)."""
+    measurements: int | None = None
+    """Random projections of each image, of compressed sensing; 32 by default (numbers)."""
     strength: float = 1.0
     """How closely measurements are kept, in (0, 1]; less than 1 where they are noisy."""
 
@@ -161,8 +161,8 @@ class Likelihood(Command):
 
     input: Path | None = None
     """The images; by default the run's own data."""
-    split: Split = "test"
-    """Split of the run's own data."""
+    split: Split | None = None
+    """Split of the run's own data; test by default."""
     num_images: int | None = None
     """The first so many; all by default (images)."""
     repeats: int = 1
@@ -239,6 +239,14 @@ class Evaluate:
     """Go on with the stopped evaluation in this folder, with its flags."""
 
 
+_TOGETHER = {
+    "settle_snr": lambda c: None if c.settle else "--settle",
+    "factor": lambda c: None if c.problem == "super-resolution" else "--problem super-resolution",
+    "measurements": lambda c: None if c.problem == "compressed-sensing" else "--problem compressed-sensing",
+}
+"""By flag, what it asks for beside it and the command lacks."""
+
+
 def check(command: object) -> None:
     """Refuse flags that are out of range, before anything is read.
 
@@ -256,6 +264,9 @@ def check(command: object) -> None:
             value = getattr(command, name, None)
             if value is not None and Path(value).resolve() in written:
                 raise InputError(f"--output {output} would write over --{name} {value}; give it another name")
+    for name, lacks in _TOGETHER.items():
+        if getattr(command, name, None) is not None and lacks(command) is not None:
+            raise InputError(f"--{name.replace('_', '-')} does nothing without {lacks(command)}")
     counts = (
         "num_samples per_class num_images repeats batch_size factor measurements max_iters save_every size crop"
     )

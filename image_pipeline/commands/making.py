@@ -60,17 +60,15 @@ def class_conditional(command: ClassConditional, trained: Trained) -> str:
         # a net that can do without its classes leaves them to the classifier
         told = model.num_classes is not None and not model.knows_none
         denoiser = ClassifierGuidance(model.denoiser, found.log_prob, command.classifier_scale, told=told)
-    elif known is None:
-        raise InputError(f"{command.run}: this model is told no classes; give --classifier to guide it by one")
-        if told and known is not None and known != model.num_classes:
+        if told and known != model.num_classes:
             raise InputError(
                 f"{command.classifier}: knows {known} classes, the net must be told one of {model.num_classes}"
             )
-    classes = command.classes or tuple(range(known or 0))
-    if known is not None and not all(0 <= label < known for label in classes):
+    elif known is None:
+        raise InputError(f"{command.run}: this model is told no classes; give --classifier to guide it by one")
+    classes = command.classes or tuple(range(known))
+    if not all(0 <= label < known for label in classes):
         raise InputError(f"--classes must be in 0..{known - 1}, got {list(classes)}")
-    if not classes:
-        raise InputError(f"--classes must name some: {command.classifier} does not say how many it has")
     labels = torch.tensor(classes).repeat_interleave(command.per_class).to(trained.device)
     options = {"settings": settings, "precision": command.precision, "denoiser": denoiser, **trained.options()}
     drawn = generate(model, len(labels), command.seed, labels=labels, **options)

@@ -75,15 +75,18 @@ def _images(command: Likelihood, trained: Trained) -> tuple[Tensor, Tensor | Non
     if command.input is not None:
         if command.labelled:
             raise InputError("--labelled goes with the run's own data; files of images have one class, --label")
+        if command.split is not None:
+            raise InputError("--split is of the run's own data; files of --input are read whole")
         images, what = read_images(command.input, model.image_shape), str(command.input)
         labels = trained.labels(command.label, len(images))
     else:
         if command.label is not None:
             raise InputError("--label goes with --input; --labelled takes the classes of the run's own data")
-        dataset = open_own_data(model, command.split, "--input")
+        split = command.split or "test"
+        dataset = open_own_data(model, split, "--input")
         if command.labelled and dataset.labels is None:
             raise InputError("--labelled: the run's data have no classes")
-        images, what = dataset.images, f"{dataset.identity.name}, {command.split} split"
+        images, what = dataset.images, f"{dataset.identity.name}, {split} split"
         labels = dataset.labels if command.labelled else None
     count = len(images) if command.num_images is None else min(command.num_images, len(images))
     return images[torch.arange(count)], None if labels is None else labels[:count], what

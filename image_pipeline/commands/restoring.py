@@ -19,6 +19,7 @@ from pcdiff.errors import InputError
 from pcdiff.precision import autocast
 
 _STIRRING = ("ancestral", "kernel", "score_ancestral", "euler_maruyama", "reverse_diffusion", "edm", "none")
+_FACTOR, _MEASUREMENTS, _SETTLE_SNR = 2, 32, 0.16
 _GREY = 0.5  # of the range: what is unknown, in pictures
 
 
@@ -49,7 +50,7 @@ def inverse(command: Inverse, trained: Trained) -> str:
 
 def _enlarge(command: Inverse, trained: Trained) -> str:
     channels, height, width = trained.model.image_shape
-    factor = command.factor
+    factor = command.factor or _FACTOR
     if height % factor or width % factor:
         raise InputError(f"--factor must divide the images' {height}x{width}, got {factor}")
     small = (channels, height // factor, width // factor)
@@ -70,11 +71,11 @@ def _enlarge(command: Inverse, trained: Trained) -> str:
 
 def _sense(command: Inverse, trained: Trained) -> str:
     full = trained.read(command.input)
-    size = full[0].numel()
-    if command.measurements > size:
+    size, measurements = full[0].numel(), command.measurements or _MEASUREMENTS
+    if measurements > size:
         raise InputError(f"--measurements must be at most the {size} numbers of an image")
     generator = rng.generator(command.seed, "projections")
-    rows = torch.randn(command.measurements, size, generator=generator, dtype=torch.float64)
+    rows = torch.randn(measurements, size, generator=generator, dtype=torch.float64)
     # orthonormal: each measurement has the noise of one number
     matrix = torch.linalg.qr(rows.T)[0].T.float().to(trained.device)
     known = full.flatten(1) @ matrix.T
@@ -83,7 +84,7 @@ def _sense(command: Inverse, trained: Trained) -> str:
     blurred = (known @ matrix).view_as(full)  # what the measurements say by themselves
     error = float((made - full).square().mean().sqrt())
     line = trained.write(made, pictured=(full, blurred, made))
-    return f"{line}; {command.measurements} of {size} numbers known, RMS error {error:.3f}"
+    return f"{line}; {measurements} of {size} numbers known, RMS error {error:.3f}"
 
 
 def _restored(trained: Trained, constraint: Constraint, count: int) -> Tensor:
@@ -97,7 +98,12 @@ def _restored(trained: Trained, constraint: Constraint, count: int) -> Tensor:
         settings = merged(SamplingConfig(sampler="ancestral", **spread), command.sampling)
     options = sampler_options(settings)
     if command.settle:
-        step = options["corrector"] or corrector("langevin", snr=command.settle_snr)
+        step = options["corrector"]
+        if step is not None and command.settle_snr is not None:
+            raise InputError(
+                f"--settle-snr is not of the corrector {settings.corrector}, which settles; give --snr"
+            )
+        step = step or corrector("langevin", snr=command.settle_snr or _SETTLE_SNR)
         options["corrector"] = ConstrainedCorrector(step, constraint, command.settle)
     cond, denoiser = trained.told(command.label, count)
     with autocast(command.precision, trained.device):

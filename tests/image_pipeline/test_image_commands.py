@@ -322,3 +322,30 @@ def test_a_mistake_is_one_line(run, digits, tmp_path, capsys, monkeypatch, args,
 def test_a_missing_run_is_one_line(tmp_path, capsys):
     assert command("sample", "--run", tmp_path / "none", "--output", tmp_path / "x.png") == 2
     assert "none: no checkpoint (best or last) in this run; expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "match"),
+    [
+        ("sample --churn-min 1", "churn_min goes with churn, got None; give --churn"),
+        ("sample --churn-noise 1 --churn-max 2 --churn 0", "churn_max, churn_noise goes with churn, got 0"),
+        ("inpaint --input {digits} --settle-snr 0.1", "--settle-snr does nothing without --settle"),
+        (
+            "inpaint --input {digits} --settle 1 --settle-snr 0.1 --corrector langevin",
+            "--settle-snr is not of the corrector langevin, which settles; give --snr",
+        ),
+        ("inverse --input {digits} --measurements 3", "--measurements does nothing without --problem compressed"),
+        (
+            "inverse --input {digits} --factor 2 --problem compressed-sensing",
+            "--factor does nothing without --problem super-resolution",
+        ),
+        ("likelihood --input {digits} --split train", "--split is of the run's own data"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_refused(run, digits, tmp_path, capsys, args, match):
+    name, *flags = args.format(digits=digits).split()
+    output = [] if name == "likelihood" else ["--output", tmp_path / "x.png"]
+    assert command(name, "--run", run, *flags, *output) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert match in error
