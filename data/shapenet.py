@@ -13,6 +13,7 @@ from data.clouds import CloudDataset, DatasetIdentity, StreamingMoments
 from data.sources import SPLITS, FolderSource, Hdf5Source, Source, find_root, fingerprint
 from pcdiff.errors import InputError
 from pcdiff.normalisation import GLOBAL_MODES, check_mode, normalise
+from pcdiff.places import exists, is_folder
 
 __all__ = ["DEFAULT_PLACES", "SPLITS", "announce", "load_clouds"]
 
@@ -52,14 +53,14 @@ def load_clouds(
     if split not in SPLITS:
         raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     if dataset_path is None:
-        dataset_path = next((place for place in DEFAULT_PLACES if place.exists()), None)
+        dataset_path = next((place for place in DEFAULT_PLACES if exists(place)), None)
     if dataset_path is None:
         source: Source = ProceduralSource()
     else:
         path = Path(dataset_path)
-        if not path.exists():
+        if not exists(path):
             raise InputError(f"dataset_path {path} does not exist; leave it out to use the built-in shapes")
-        source = FolderSource(find_root(path)) if path.is_dir() else Hdf5Source(path)
+        source = FolderSource(find_root(path)) if is_folder(path) else Hdf5Source(path)
     keys = _resolve(categories, source)
 
     points, names, ids = [], [], []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from data.categories import SYNSET_TO_NAME
 from pcdiff.errors import InputError
+from pcdiff.places import entries, is_folder
 
 SPLITS = ("train", "val", "test")
 _PROBES = 16  # clouds hashed per category and split: all of a small set, a spread of a large one
@@ -53,7 +55,7 @@ def fingerprint(source: Source, keys: Mapping[str, str]) -> str:
     """
     sha = hashlib.sha256()
     for name, key in keys.items():
-        sha.update(f"{name}:".encode() + source.digest(key) + b";")
+        sha.update(os.fsencode(f"{name}:") + source.digest(key) + b";")
     return sha.hexdigest()[:16]
 
 
@@ -160,7 +162,7 @@ class Hdf5Source:
 
 
 def _is_root(folder: Path) -> bool:
-    return any((child / split).is_dir() for child in folder.iterdir() if child.is_dir() for split in SPLITS)
+    return any(is_folder(child / split) for child in entries(folder) if is_folder(child) for split in SPLITS)
 
 
 def find_root(folder: Path) -> Path:
@@ -171,13 +173,13 @@ def find_root(folder: Path) -> Path:
     """
     if _is_root(folder):
         return folder
-    below = [child for child in sorted(folder.iterdir()) if child.is_dir() and _is_root(child)]
+    below = [child for child in entries(folder) if is_folder(child) and _is_root(child)]
     if len(below) == 1:
         return below[0]
     if below:
         names = ", ".join(child.name for child in below)
         raise InputError(f"{folder} holds several data sets ({names}); give the path of one")
-    if any((folder / split).is_dir() for split in SPLITS):
+    if any(is_folder(folder / split) for split in SPLITS):
         raise InputError(f"{folder} is the folder of one category; give its parent {folder.absolute().parent}")
     raise InputError(f"{folder} has no <category>/train|val|test folder and is no HDF5 file")
 
@@ -189,8 +191,8 @@ class FolderSource:
 
     def __init__(self, root: Path) -> None:
         self.root, self.where, self.name = root, str(root), root.absolute().name
-        children = sorted(child for child in root.iterdir() if child.is_dir())
-        self.held = _held((c.name for c in children if any((c / s).is_dir() for s in SPLITS)), root)
+        children = [child for child in entries(root) if is_folder(child)]
+        self.held = _held((c.name for c in children if any(is_folder(c / s) for s in SPLITS)), root)
 
     def _files(self, key: str, split: str) -> list[Path]:
         return sorted((self.root / key / split).glob("*.npy"))
@@ -237,7 +239,7 @@ class FolderSource:
             files = self._files(key, split)
             sha.update(f"{split}{len(files)}".encode())
             for file in files:
-                sha.update(f"{file.name} {file.stat().st_size}".encode())
+                sha.update(os.fsencode(f"{file.name} {file.stat().st_size}"))
             for i in _probes(len(files)):
                 sha.update(_float32_bytes(self._load(files[i])))
         return sha.digest()

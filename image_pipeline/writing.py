@@ -12,6 +12,7 @@ from image_pipeline.data import load_images
 from image_pipeline.data.transforms import channels_of, to_array, with_channels
 from pcdiff.atomic import replacing
 from pcdiff.errors import InputError
+from pcdiff.places import is_file
 
 
 def save_images(path: Path, images: Tensor) -> None:
@@ -38,7 +39,7 @@ def read_images(path: Path, shape: tuple[int, int, int] | None) -> Tensor:
     channels = None if shape is None else shape[0]
     if path.suffix in (".npz", ".npy"):
         images = _read_arrays(path)
-    elif path.is_file() and path.suffix.lower() != ".zip":
+    elif is_file(path) and path.suffix.lower() != ".zip":
         images = _read_one(path, channels)
     else:
         images = load_images(str(path), "all", channels=None if str(path) == "digits" else channels).images

@@ -19,6 +19,8 @@ from pcdiff.atomic import replacing
 from pcdiff.config import RunConfig, check, from_dict
 from pcdiff.errors import InputError
 from pcdiff.models import PointCloudModel, build_model
+from pcdiff.places import is_file
+from pcdiff.plain_json import parse_json, shown
 
 FORMAT = "pcdiff-1"
 
@@ -55,7 +57,7 @@ def read(path: Path, prefixes: tuple[str, ...] = ("",)) -> tuple[dict[str, Tenso
         InputError: the file is missing, truncated, damaged, or not one of ours.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: no such checkpoint")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -67,13 +69,15 @@ def read(path: Path, prefixes: tuple[str, ...] = ("",)) -> tuple[dict[str, Tenso
         raise InputError(f"{path}: truncated or not a safetensors file ({error}); use another checkpoint") from None
     if header.get("format") != FORMAT:
         raise InputError(f"{path}: expected a {FORMAT} checkpoint, got format {header.get('format')!r}")
-    try:
-        metadata = json.loads(header.get("json", ""))
-        checksums = json.loads(header.get("crc32", "{}"))  # checkpoints of the first days have none
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: damaged: its metadata is not JSON ({error}); use another checkpoint") from None
+    # checkpoints of the first days have no checksums
+    metadata, checksums = (
+        parse_json(header.get(key, least), f"{path}: damaged: its metadata", "use another checkpoint")
+        for key, least in (("json", ""), ("crc32", "{}"))
+    )
     if not isinstance(metadata, dict) or not isinstance(checksums, dict):
-        raise InputError(f"{path}: damaged: its metadata is {metadata!r}, not named facts; use another checkpoint")
+        raise InputError(
+            f"{path}: damaged: its metadata is {shown(metadata)}, not named facts; use another checkpoint"
+        )
     for name, tensor in tensors.items():
         if checksums.get(name, _checksum(tensor)) != _checksum(tensor):
             raise InputError(f"{path}: damaged: {name} is not what was written; use another checkpoint")
@@ -95,13 +99,13 @@ def locate(path: Path, which: str = "auto") -> Path:
         InputError: there is none.
     """
     path = Path(path)
-    if path.is_file():
+    if is_file(path):
         return path
     if path.suffix == ".safetensors":
         raise InputError(f"{path}: no such file; expected a checkpoint, or a run's folder")
     names = ("best", "last") if which == "auto" else (which,)
     for name in names:
-        if (file := path / "checkpoints" / f"{name}.safetensors").is_file():
+        if is_file(file := path / "checkpoints" / f"{name}.safetensors"):
             return file
     raise InputError(f"{path}: no checkpoint ({' or '.join(names)}) in this run; expected {path}/checkpoints/")
 

@@ -11,8 +11,9 @@ import tyro
 from pcdiff.arguments import fill
 from pcdiff.config import EvaluateConfig, RunConfig, check, check_evaluation
 from pcdiff.distributed import PeerLost
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, printable
 from pcdiff.metrics import get_protocol
+from pcdiff.places import check_paths, is_file
 from pcdiff.presets import preset
 from pcdiff.runs import read_config, read_settings
 from pcdiff.training import TrainingDiverged
@@ -39,12 +40,14 @@ def parse(
         prog: how the program is called, for `--help`; the script's name by default.
 
     Raises:
-        InputError: see `pcdiff.arguments.fill`.
+        InputError: see `pcdiff.arguments.fill`; or a path that cannot be one (see `pcdiff.places.look`).
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     # None would be a command of its own beside a union's
     start = {} if default is None else {"default": default}
-    return fill(cls, argv, prog, description=description, config=_STYLE, **start)
+    config = fill(cls, argv, prog, description=description, config=_STYLE, **start)
+    check_paths(config)
+    return config
 
 
 def parse_run(
@@ -79,7 +82,7 @@ def parse_evaluation(argv: Sequence[str] | None = None, description: str = "") -
         default = read_settings(folder)
         if default is not None:
             default = replace(default, out=folder)
-        elif (folder / "config.json").is_file():  # a run, maybe scored elsewhere: --resume RUN --out OUT
+        elif is_file(folder / "config.json"):  # a run, maybe scored elsewhere: --resume RUN --out OUT
             default = EvaluateConfig(run=folder)
         else:
             raise InputError(f"--resume {folder}: no stopped evaluation there; a finished one needs no more")
@@ -103,13 +106,21 @@ def value_of(flag: str, argv: Sequence[str]) -> str | None:
 def run(main: Callable[[], None]) -> None:
     """Run a script's main: an `InputError` becomes one line on stderr and exit status 2.
 
-    So do a divergence and a lost peer, with exit status 1.
+    So does what the system refuses of a file that a reader or writer did not expect to be refused; and with exit
+    status 1 a divergence and a lost peer.
     """
     try:
         main()
+    except BrokenPipeError:  # nobody reads the output any more
+        raise
     except (InputError, TrainingDiverged, PeerLost) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {printable(error.filename)}: {printable(error.strerror or error)}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

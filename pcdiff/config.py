@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import tyro
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, short
 
 T = TypeVar("T")
 
@@ -396,7 +396,7 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:
         InputError: a field is unknown, or its value is of another type.
     """
     if not isinstance(values, dict):
-        raise InputError(f"{source}: expected the fields of {cls.__name__}, got {values!r}")
+        raise InputError(f"{source}: expected the fields of {cls.__name__}, got {short(values)}")
     fields = {f.name: f for f in dataclasses.fields(cls)}
     unknown = sorted(set(values) - set(fields))
     if unknown:
@@ -410,7 +410,7 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:
             rebuilt[name] = from_dict(kind, value, source)
         elif not _fits(value, kind):
             expected = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
-            raise InputError(f"{source}: {name} must be {expected}, got {value!r}")
+            raise InputError(f"{source}: {name} must be {expected}, got {short(value)}")
         elif kind in (Path, Path | None):
             rebuilt[name] = None if value is None else Path(value)
         elif kind == tuple[Path, ...]:
@@ -427,7 +427,7 @@ def _fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) in (types.UnionType, Union):  # the latter where one of them is a Literal
         return any(_fits(value, k) for k in get_args(kind))
     if get_origin(kind) is Literal:
-        return value in get_args(kind)
+        return any(value == known and type(value) is type(known) for known in get_args(kind))
     if get_origin(kind) is tuple:
         return isinstance(value, list) and all(_fits(v, get_args(kind)[0]) for v in value)
     if kind in (int, float):

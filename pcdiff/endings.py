@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pcdiff import distributed
 from pcdiff.config import RunConfig
+from pcdiff.errors import Lines
 from pcdiff.metrics import evaluate, reconstruction_scores, table
 from pcdiff.models import LatentPriorModel, PointCloudModel
 from pcdiff.progress import bar
@@ -55,7 +56,7 @@ def score_generator(
         return
     keep_clouds(folder, "samples", shown, f"samples: {dataset['name']}, step {outcome.step}")
     keep_results(folder, results, dataset, config, outcome)
-    log.info("%s\nscore the test split with: python evaluate.py --run %s", table(results), folder)
+    log.info("%s\nscore the test split with: python evaluate.py --run %s", Lines(table(results)), folder)
 
 
 def score_autoencoder(

@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 from pcdiff import distributed
 from pcdiff.atomic import replacing
 from pcdiff.config import EvaluateConfig, RunConfig, TrainConfig, from_dict, to_json
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OneLineArguments
+from pcdiff.places import exists, is_file, is_folder
+from pcdiff.plain_json import read_json
 
 T = TypeVar("T")
 # a run's: a frozen dataclass with out, resume, preset, seed, train, model, objective, data
@@ -60,7 +62,7 @@ def open_run(config: Config, name: str, read: Callable[[Path], Config] | None = 
         if distributed.may_restart() and config.out is None and config.resume is None:
             raise InputError("torchrun --max-restarts needs --out, so that a restarted job finds its run")
         if distributed.rank() == 0:
-            begun = config.out is not None and (config.out / "config.json").is_file()
+            begun = config.out is not None and is_file(config.out / "config.json")
             again = config.resume is None and distributed.restarted() and begun
             config = replace(config, resume=config.out) if again else config
             opened = _open_run(config, name, read or read_config)
@@ -87,7 +89,7 @@ def _open_run(config: Config, name: str, read: Callable[[Path], Config]) -> tupl
                 raise InputError(f"--resume {folder}: {part} cannot change in a run; was {was}, got {now}")
     else:
         folder = config.out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        if (folder / "config.json").exists():
+        if exists(folder / "config.json"):
             raise InputError(f"--out {folder}: holds a run already; --resume {folder} goes on with it")
         write_config(folder, config)
     return config, folder
@@ -114,7 +116,7 @@ def read_config(folder: Path) -> RunConfig:
         InputError: the folder is not a run, or its config is damaged.
     """
     path = folder / "config.json"
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{folder}: not a run's folder (no config.json); expected what train_gen.py --out made")
     return _read(RunConfig, path)
 
@@ -131,15 +133,11 @@ def read_settings(folder: Path) -> EvaluateConfig | None:
         InputError: the config is damaged.
     """
     path = folder / _SETTINGS
-    return _read(EvaluateConfig, path) if path.is_file() else None
+    return _read(EvaluateConfig, path) if is_file(path) else None
 
 
 def _read(cls: type[T], path: Path) -> T:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
-    return from_dict(cls, values, str(path))
+    return from_dict(cls, read_json(path), str(path))
 
 
 def remove_settings(folder: Path) -> None:
@@ -193,8 +191,8 @@ def logging_to(folder: Path | None) -> Iterator[None]:
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
     if folder is not None:
-        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        if not (there.is_dir() and os.access(there, os.W_OK)):
+        there = next(place for place in (folder, *folder.absolute().parents) if exists(place))
+        if not (is_folder(there) and os.access(there, os.W_OK)):
             raise InputError(f"{folder}: cannot write there; give another folder with --out")
         file = _LateFile(folder / "log.txt", encoding="utf-8", delay=True)
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -202,6 +200,7 @@ def logging_to(folder: Path | None) -> Iterator[None]:
     level = log.level
     log.setLevel(logging.INFO)
     for handler in handlers:
+        handler.addFilter(OneLineArguments())
         log.addHandler(handler)
     try:
         yield

@@ -5,6 +5,7 @@ number of processes gives the same bits as one.
 """
 
 import json
+import math
 import os
 import struct
 import time
@@ -17,6 +18,8 @@ import numpy as np
 
 from pcdiff import distributed
 from pcdiff.errors import InputError
+from pcdiff.places import exists
+from pcdiff.plain_json import parse_json, shown
 
 try:
     import fcntl
@@ -66,7 +69,7 @@ class Journal:
         self._waiting: list[bytes] = []
         self._file: BinaryIO | None = None
         self._synced = time.monotonic()
-        if path.exists():
+        if exists(path):
             self._open()
             try:
                 self._check(self._read())
@@ -78,7 +81,7 @@ class Journal:
         """Open the file, made where it is missing, for this process alone."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("r+b" if self.path.exists() else "x+b")
+            self._file = self.path.open("r+b" if exists(self.path) else "x+b")
             if fcntl is not None:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -97,7 +100,7 @@ class Journal:
         if found != self._settings:
             keys = [*self._settings, *found]
             key = next(k for k in keys if found.get(k, _ABSENT) != self._settings.get(k, _ABSENT))
-            was, now = _short(found.get(key)), _short(self._settings.get(key))
+            was, now = shown(found.get(key), 60), shown(self._settings.get(key), 60)
             raise InputError(
                 f"{self.path}: holds stopped work with {key} = {was}, not {now}; "
                 "give its flags to go on with it, delete it to start anew, or give another --out"
@@ -120,6 +123,10 @@ class Journal:
             return None  # torn before the first record
         if head != _MAGIC:
             raise InputError(f"{self.path}: not a journal of this version; delete it to start anew")
+        anew = "delete it to start anew, or give another --out"
+        settings = parse_json(line, f"{self.path}: damaged: its settings", anew)
+        if not isinstance(settings, dict):
+            raise InputError(f"{self.path}: damaged: its settings are {shown(settings)}; {anew}")
         whole = self._file.tell()
         while len(lengths := self._file.read(_LENGTHS.size)) == _LENGTHS.size:
             head_size, size, checksum = _LENGTHS.unpack(lengths)
@@ -128,17 +135,15 @@ class Journal:
             content = self._file.read(head_size + size)
             if len(content) < head_size + size or _checksum(content) != checksum:
                 break
-            name, index, layout = json.loads(content[:head_size])
-            arrays, place = [], head_size
-            for dtype, shape in layout:
-                array = np.frombuffer(content, dtype, count=int(np.prod(shape)), offset=place).reshape(shape)
-                arrays.append(array.copy())
-                place += array.nbytes
-            self.records[name, index] = tuple(arrays)
+            try:
+                key, arrays = _record(content, head_size)
+            except (InputError, ValueError, TypeError, MemoryError) as error:  # whole, and yet none that we wrote
+                raise InputError(f"{self.path}: damaged: one of its records is none ({error}); {anew}") from None
+            self.records[key] = arrays
             whole = self._file.tell()
         self._file.seek(whole)
         self._file.truncate()
-        return json.loads(line)
+        return settings
 
     def add(self, name: str, index: int, arrays: Arrays) -> None:
         """Append a finished block's arrays."""
@@ -261,11 +266,28 @@ class Work:
         return self._stop is not None and self._stop()
 
 
+def _record(content: bytes, head_size: int) -> tuple[tuple[str, int], Arrays]:
+    """Return a record's key and its arrays.
+
+    Raises:
+        ValueError: it is none.
+        TypeError: likewise.
+    """
+    name, index, layout = parse_json(content[:head_size], "its head")
+    if not isinstance(name, str) or type(index) is not int:
+        raise ValueError("its key is not a name and a number")
+    arrays, place = [], head_size
+    for dtype, shape in layout:
+        if np.dtype(dtype).kind not in "biufc" or any(type(size) is not int or size < 0 for size in shape):
+            raise ValueError("its arrays are no numbers")
+        array = np.frombuffer(content, dtype, count=math.prod(shape), offset=place)
+        arrays.append(array.reshape(shape).copy())
+        place += array.nbytes
+    if place != len(content):
+        raise ValueError(f"{len(content) - place} bytes left over")
+    return (name, index), tuple(arrays)
+
+
 def _checksum(content: bytes) -> int:
     # Not from 0, of which zeros, such as a power cut leaves behind, would be the sum of nothing.
     return zlib.crc32(content, zlib.crc32(_MAGIC))
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

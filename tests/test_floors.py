@@ -23,6 +23,8 @@ FLOORS = [
         "pcdiff.divergence",
         "pcdiff.normalisation",
         "pcdiff.orders",
+        "pcdiff.places",
+        "pcdiff.plain_json",
         "pcdiff.precision",
     },
     {

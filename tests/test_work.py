@@ -1,12 +1,13 @@
 """Blocks of work: remembered after a kill, cut off where torn, refused where they belong to something else."""
 
 import errno
+import struct
 
 import numpy as np
 import pytest
 
 from pcdiff.errors import InputError
-from pcdiff.work import Journal, Stopped, Work
+from pcdiff.work import Journal, Stopped, Work, _checksum
 
 SETTINGS = {"seed": 1, "clouds": "ab"}
 
@@ -92,6 +93,63 @@ def test_other_settings_are_refused_and_the_file_stays(tmp_path):
     with pytest.raises(InputError, match="not a journal of this version"):
         Journal(path, SETTINGS)
     assert path.read_bytes() == b"something else\nentirely"
+
+
+@pytest.mark.parametrize("byte", [b"\xff", b"\x00", b"{", b'"', b"[", b"9"])
+def test_a_damaged_settings_line_is_one_line_with_the_way_out(tmp_path, byte):
+    path = tmp_path / "journal"
+    with Journal(path, SETTINGS) as journal:
+        results(Work(journal))
+    whole = path.read_bytes()
+    end = whole.index(b"\n", len(b"pcdiff journal 2\n"))
+    for place in range(len(b"pcdiff journal 2\n"), end):
+        damaged = whole[:place] + byte + whole[place + 1 :]
+        if damaged == whole:
+            continue
+        path.write_bytes(damaged)
+        with pytest.raises(
+            InputError, match=r"journal: (damaged: .*|holds stopped work with .*); .*delete it to start anew"
+        ):
+            Journal(path, SETTINGS)
+        assert path.read_bytes() == damaged
+
+
+@pytest.mark.parametrize(
+    "line", ["[1]", "5", "null", '{"seed": ' + "9" * 5000 + "}", "[" * 9999, '{"a":' * 99 + "1" + "}" * 99]
+)
+def test_settings_that_are_none(tmp_path, line):
+    (tmp_path / "journal").write_bytes(b"pcdiff journal 2\n" + line.encode() + b"\n")
+    with pytest.raises(InputError, match=r"journal: damaged: its settings.*; delete it to start anew") as caught:
+        Journal(tmp_path / "journal", SETTINGS)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"[1, 2]",
+        b"\xff",
+        b"[[], 0, []]",
+        b'["a", "b", [["<f8", [1]]]]',
+        b'["a", 0, 7]',
+        b'["a", 0, []]',
+        *(
+            b'["a", 0, [[' + array + b"]]]"
+            for array in b'"O", [1]|"<f8", [-1]|"<f8", [9]|"<f8", [1.5]|"<M8", [1]'.split(b"|")
+        ),
+    ],
+)
+def test_a_record_that_nobody_wrote(tmp_path, head):
+    path = tmp_path / "journal"
+    with Journal(path, SETTINGS) as journal:
+        results(Work(journal), count=1)
+    content = head + bytes(8)
+    packed = struct.pack("<IQI", len(head), 8, _checksum(content)) + content
+    path.write_bytes(path.read_bytes() + packed)
+    with pytest.raises(
+        InputError, match=r"journal: damaged: one of its records is none .*; delete it to start anew"
+    ):
+        Journal(path, SETTINGS)
 
 
 def test_settings_are_compared_as_json(tmp_path):

@@ -10,6 +10,7 @@ from image_pipeline.interop import adm
 from image_pipeline.model import ImageModel
 from pcdiff.diffusion.guidance import LogProb
 from pcdiff.errors import InputError
+from pcdiff.places import is_file
 
 _ADM_LABELS = ("step", "step1000")  # what ADM's classifiers are told of the time
 
@@ -36,7 +37,7 @@ def noisy_classifier(path: Path, config: Path | None, model: ImageModel) -> Nois
         InputError: the file cannot be opened, or does not fit its settings or the model.
     """
     device = model.denoiser.process.device
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: no such file; expected a classifier")
     if path.suffix != ".pt2":
         if config is None:

@@ -4,13 +4,14 @@ from image_pipeline import data
 from image_pipeline.commands.tool_flags import Configs, Dump, NoiseScales, Prepare
 from image_pipeline.configs import PRESETS, preset
 from pcdiff.config import to_json
+from pcdiff.errors import Lines
 from pcdiff.progress import bar
 
 
 def configs(command: Configs) -> str:
     """Return a table of the presets, or one of them as JSON."""
     if command.preset is not None:
-        return to_json(preset(command.preset)).rstrip()
+        return Lines(to_json(preset(command.preset)).rstrip())
     width = max(map(len, PRESETS))
     head = f"{'preset':{width}}  {'net':8}{'process':10}{'size':>5}{'batch':>7}{'steps':>12}  data"
     lines = [
@@ -18,7 +19,7 @@ def configs(command: Configs) -> str:
         f"{c.train.max_iters:>12,}  {c.data.dataset_path}"
         for name, c in PRESETS.items()
     ]
-    return "\n".join([head, *lines])
+    return Lines("\n".join([head, *lines]))
 
 
 def prepare(command: Prepare) -> str:

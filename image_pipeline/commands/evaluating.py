@@ -30,7 +30,7 @@ from image_pipeline.stored import StoredImages, generated
 from image_pipeline.writing import check_shape, read_images
 from pcdiff import distributed, runs
 from pcdiff.devices import prepare, resolve_device
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, Lines
 from pcdiff.progress import bar
 from pcdiff.runs import write_json
 from pcdiff.scoring.job import Places, finish
@@ -213,7 +213,7 @@ def _scored(
     result |= {"version": pcdiff.__version__, "commit": source_commit()}
     if distributed.rank() > 0:
         return result
-    runs.log.info("%s", table(result))
+    runs.log.info("%s", Lines(table(result)))
     if places.results is not None:
         write_json(places.results, result)
         shown = samples[torch.arange(min(_SHOWN, len(samples)))]

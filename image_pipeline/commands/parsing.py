@@ -1,6 +1,5 @@
 """From arguments to a command: presets, resumed runs and the nets' own fields are defaults of flags."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,6 +27,8 @@ from pcdiff.arguments import fill
 from pcdiff.cli import value_of
 from pcdiff.config import from_dict
 from pcdiff.errors import InputError
+from pcdiff.places import check_paths, is_file
+from pcdiff.plain_json import read_json
 
 _PROG = "python -m image_pipeline"
 
@@ -54,15 +55,19 @@ def parse(argv: Sequence[str] | None = None, description: str = "") -> Any:
     """Return the command that the arguments ask for, its flags filled in.
 
     Raises:
-        InputError: an unknown preset or net, `--resume` that names nothing, or a damaged stopped evaluation.
+        InputError: an unknown preset or net, `--resume` that names nothing, a damaged stopped evaluation, or a path
+            that cannot be one.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     starts = {"train": _training_default, "evaluate": _evaluation_default}
     if argv and argv[0] in starts:
         rest = argv[1:]
         default = starts[argv[0]](rest)
-        return fill(type(default), rest, f"{_PROG} {argv[0]}", default=default)
-    return fill(AnyCommand, argv, _PROG, description=description)
+        command = fill(type(default), rest, f"{_PROG} {argv[0]}", default=default)
+    else:
+        command = fill(AnyCommand, argv, _PROG, description=description)
+    check_paths(command)
+    return command
 
 
 def _training_default(argv: list[str]) -> ImageRunConfig:
@@ -83,10 +88,6 @@ def _evaluation_default(argv: list[str]) -> Evaluate:
         return Evaluate()
     folder = Path(resume)
     path = folder / "evaluation.json"
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"--resume {folder}: no stopped evaluation there; a finished one needs no more")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
-    return replace(from_dict(Evaluate, values, str(path)), out=folder)
+    return replace(from_dict(Evaluate, read_json(path), str(path)), out=folder)

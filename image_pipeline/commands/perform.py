@@ -25,6 +25,7 @@ from image_pipeline.commands.restoring import colorize, inpaint, inverse
 from image_pipeline.commands.tool_flags import Configs, Convert, Dump, NoiseScales, Prepare
 from image_pipeline.configs import ImageRunConfig
 from image_pipeline.training import train
+from pcdiff.errors import escaped
 from pcdiff.progress import bar
 
 _WITH_MODEL: dict[type, Callable[[Any, Trained], str]] = {
@@ -60,8 +61,8 @@ def perform(command: Any) -> None:
         evaluate(command)
         return
     if type(command) in _WITHOUT_MODEL:
-        print(_WITHOUT_MODEL[type(command)](command))
+        print(escaped(_WITHOUT_MODEL[type(command)](command)))
         return
     with bar(type(command).__name__.lower(), "step") as progress:
         done = _WITH_MODEL[type(command)](command, Trained.open(command, progress))
-    print(done)
+    print(escaped(done))

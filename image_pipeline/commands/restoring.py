@@ -16,6 +16,7 @@ from image_pipeline.writing import read_images
 from pcdiff import diffusion, rng
 from pcdiff.diffusion import ConstrainedCorrector, Constraint, Linear, average, corrector, sample
 from pcdiff.errors import InputError
+from pcdiff.places import is_file
 from pcdiff.precision import autocast
 
 _STIRRING = ("ancestral", "kernel", "score_ancestral", "euler_maruyama", "reverse_diffusion", "edm", "none")
@@ -130,7 +131,7 @@ def read_mask(mask: str, shape: tuple[int, int, int]) -> Tensor:
         known[_NAMED[mask](height, width)] = True
         return ~known if mask == "outside" else known
     path = Path(mask)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"--mask must be one of {', '.join(_NAMED)} or a file, got {mask}")
     if path.suffix == ".npy":
         try:

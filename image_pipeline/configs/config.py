@@ -1,6 +1,5 @@
 """One training run on images: frozen dataclasses, every field of which is a flag."""
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +10,8 @@ from image_pipeline.models import MODELS
 from pcdiff.config import TrainConfig, from_dict
 from pcdiff.errors import InputError
 from pcdiff.nets import UNetConfig
+from pcdiff.places import is_file
+from pcdiff.plain_json import read_json
 
 _PLAIN = tyro.conf.arg(name="")  # its fields are flags without a prefix
 
@@ -203,12 +204,8 @@ def read_config(folder: Path) -> ImageRunConfig:
         InputError: the folder is not a run, or its config is damaged.
     """
     path = folder / "config.json"
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(
             f"{folder}: not a run's folder (no config.json); expected what python -m image_pipeline train made"
         )
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
-    return from_json(values, str(path))
+    return from_json(read_json(path), str(path))

@@ -14,6 +14,7 @@ import numpy as np
 
 from image_pipeline.data.unpickling import load_arrays
 from pcdiff.errors import InputError
+from pcdiff.places import is_file
 
 _Reader = Callable[[Path], tuple[np.ndarray, np.ndarray]]
 _CIFAR_SHAPE = (3, 32, 32)
@@ -50,7 +51,7 @@ def read_cifar(folder: Path) -> Arrays | None:
         ("CIFAR-10 Python", "batches.meta", "data_batch_[1-5]", "test_batch", _python("labels", 10)),
         ("CIFAR-100 Python", "meta", "train", "test", _python("fine_labels", 100)),
     ):
-        files = {split: sorted(p for p in folder.glob(x) if p.is_file()) for split, x in _both(train, test)}
+        files = {split: sorted(p for p in folder.glob(x) if is_file(p)) for split, x in _both(train, test)}
         if not any(files.values()):
             continue
         parts = {}
@@ -108,7 +109,7 @@ def _text_keys(content: object, path: Path) -> dict:
 
 def _cifar_names(meta: Path, classes: int) -> tuple[str, ...]:
     """Return the class names that lie beside the batches, or numbers where the file is absent."""
-    if not meta.is_file():
+    if not is_file(meta):
         return tuple(map(str, range(classes)))
     if meta.suffix == ".txt":
         names = meta.read_text(encoding="latin1").split()
@@ -147,7 +148,7 @@ def read_idx_folder(folder: Path) -> Arrays | None:
 def _idx_file(folder: Path, prefix: str, what: str) -> Path | None:
     axes = 3 if what == "images" else 1
     names = [f"{prefix}-{what}{dot}idx{axes}-ubyte{gz}" for gz in ("", ".gz") for dot in "-."]
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    return next((folder / name for name in names if is_file(folder / name)), None)
 
 
 def read_idx(path: Path, axes: int) -> np.ndarray:

@@ -132,6 +132,6 @@ def digest(*parts: bytes | str) -> str:
     """Return the short SHA-256 of some parts, each told from its neighbours."""
     sha = hashlib.sha256()
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+        data = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
         sha.update(f"{len(data)}:".encode() + data)
     return sha.hexdigest()[:16]

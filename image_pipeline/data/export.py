@@ -16,6 +16,7 @@ from image_pipeline.data.load import load_images
 from image_pipeline.data.transforms import to_image
 from pcdiff.atomic import replacing
 from pcdiff.errors import InputError
+from pcdiff.places import exists, is_folder
 
 _CHUNK = 256  # images decoded at a time
 _FOLDER = 1000  # images in each numbered folder, as in FFHQ and the StyleGAN zips
@@ -91,7 +92,7 @@ def dump(dataset: ImageDataset, folder: Path | str) -> list[Path]:
         InputError: the folder holds something already, or cannot be written to.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if exists(folder) and (not is_folder(folder) or any(folder.iterdir())):
         raise InputError(f"{folder}: must be a new or empty folder")
     if dataset.labels is None:
         prefixes = ["image"] * len(dataset)

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from image_pipeline.data.dataset import digest
 from pcdiff.errors import InputError
+from pcdiff.places import is_file, look
 
 IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
 _PROBES = 16
@@ -63,7 +64,7 @@ class FolderFiles:
     def __init__(self, root: Path) -> None:
         self.root, self.where = root, str(root)
         found, seen = [], set()
-        for folder, subfolders, files in os.walk(root, followlinks=True):
+        for folder, subfolders, files in os.walk(root, onerror=self._refuse, followlinks=True):
             real = os.path.realpath(folder)
             if real in seen:  # a link back to a folder above it
                 subfolders.clear()
@@ -72,6 +73,10 @@ class FolderFiles:
             inside = Path(folder).relative_to(root).as_posix()
             found += [name if inside == "." else f"{inside}/{name}" for name in files]
         self.names = sorted(filter(is_image, found))
+
+    @staticmethod
+    def _refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot list it ({error.strerror})") from None
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes."""
@@ -82,12 +87,18 @@ class FolderFiles:
 
     def has(self, name: str) -> bool:
         """Tell whether a file is there."""
-        return (self.root / name).is_file()
+        return is_file(self.root / name)
 
     def digest(self) -> str:
         """Hash every name and size, and the bytes of 16 images."""
-        listing = "\n".join(f"{name} {(self.root / name).stat().st_size}" for name in self.names)
+        listing = "\n".join(f"{name} {self._size(name)}" for name in self.names)
         return digest(listing, *(self.read(self.names[i]) for i in spread(len(self.names))))
+
+    def _size(self, name: str) -> int:
+        found = look(self.root / name)
+        if found is None:
+            raise InputError(f"{self.root / name}: leads nowhere; remove it")
+        return found.st_size
 
 
 class ZipFiles:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from image_pipeline.data.lmdb_files import LmdbFiles
 from image_pipeline.data.naming import labels_of, own_splits
 from image_pipeline.data.transforms import Preprocessing, preprocess_resident
 from pcdiff.errors import InputError
+from pcdiff.places import exists, is_file, is_folder
+from pcdiff.plain_json import parse_json
 
 EMBEDDED: dict[str, Callable[[], Arrays]] = {"digits": read_digits}
 _OWN = "the data set's own"
@@ -70,9 +71,9 @@ def load_images(
     if place in EMBEDDED:
         return _from_arrays(EMBEDDED[str(place)](), str(place), split, preprocessing, channels, labels)
     path = Path(place)
-    if not path.exists():
+    if not exists(path):
         raise InputError(f"{path} does not exist; give a folder, a zip, or one of: {', '.join(EMBEDDED)}")
-    if path.is_dir():
+    if is_folder(path):
         arrays = read_cifar(path) or read_idx_folder(path)
         if arrays is not None:
             return _from_arrays(arrays, str(path), split, preprocessing, channels, labels)
@@ -82,11 +83,11 @@ def load_images(
 
 def _files(path: Path) -> dict[str, Files]:
     """Return the places that hold the image files, by split; `all` alone where one holds everything."""
-    if path.is_file():
+    if is_file(path):
         if path.suffix.lower() != ".zip":
             raise InputError(f"{path}: unknown layout; expected a folder or a .zip of images")
         return {"all": ZipFiles(path)}
-    if (path / "data.mdb").is_file():
+    if is_file(path / "data.mdb"):
         return {"all": LmdbFiles(path)}
     environments: dict[str, Files] = {}
     for split, ending in (("train", "train"), ("test", "val")):
@@ -184,7 +185,7 @@ def _written_split(files: Files) -> str | None:
     if not files.has("manifest.json"):
         return None
     try:
-        written = json.loads(files.read("manifest.json"))["split"]
+        written = parse_json(files.read("manifest.json"), "manifest.json")["split"]
     except (ValueError, KeyError, TypeError):
         return None  # somebody else's manifest
     return written if written in ("train", "test") else None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 
 from image_pipeline.data.files import Files
 from pcdiff.errors import InputError
+from pcdiff.plain_json import parse_json
 
 LABEL_RULES = ("auto", "json", "folders", "names", "none")
 _SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "val": "test", "valid": "test"}
@@ -94,8 +94,8 @@ def _from_json(files: Files, names: Sequence[str]) -> tuple[list[int] | None, tu
     where = f"{files.where}: dataset.json"
     if not files.has("dataset.json"):
         raise InputError(f"{where} is absent; labels can also come from folders or names")
+    content = parse_json(files.read("dataset.json"), where)
     try:
-        content = json.loads(files.read("dataset.json"))
         entries = content.get("labels")
         table = None if entries is None else {str(name): label for name, label in entries}
     except (ValueError, TypeError, AttributeError) as error:

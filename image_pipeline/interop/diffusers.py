@@ -22,6 +22,7 @@ from image_pipeline.models.song_unet import SongUNet
 from pcdiff.atomic import replacing
 from pcdiff.errors import InputError
 from pcdiff.nets import UNet
+from pcdiff.places import is_file
 from pcdiff.runs import write_json
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -57,10 +58,10 @@ def load(folder: str | Path, scheduler: Config | None = None) -> Imported:
         >>> sample(model.denoiser, (4, *model.image_shape), step="ddim", num_steps=50)
     """
     folder = Path(folder)
-    pipeline = (folder / "model_index.json").is_file()
+    pipeline = is_file(folder / "model_index.json")
     model = folder / "unet" if pipeline else folder
     config_path = model / "config.json"
-    if not config_path.is_file():
+    if not is_file(config_path):
         raise InputError(f"{config_path}: no such file; expected a diffusers folder")
     settings = read_settings(config_path)
     with blaming(config_path):
@@ -152,12 +153,12 @@ def _image_shape(size: int | list[int] | None, channels: int) -> tuple[int, int 
 
 def _read_weights(model: Path) -> tuple[Path, dict[str, Tensor]]:
     path = model / WEIGHTS
-    if path.is_file():
+    if is_file(path):
         try:
             weights = load_file(path)
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path}: truncated or not a safetensors file ({error})") from None
-    elif (model / PICKLED_WEIGHTS).is_file():
+    elif is_file(model / PICKLED_WEIGHTS):
         path = model / PICKLED_WEIGHTS
         weights = read_state_dict(path)
     else:

@@ -20,6 +20,7 @@ from pcdiff.errors import InputError
 from pcdiff.interop.checks import listed
 from pcdiff.interop.numpy_scalars import NUMPY_SCALARS
 from pcdiff.interop.torch_files import load_without_code
+from pcdiff.places import is_file
 
 _WHAT = "a checkpoint of NCSN or NCSNv2 (a list that starts with the weights)"
 
@@ -45,7 +46,7 @@ def load(path: str | Path, config: Config | None = None, ema: bool = True) -> Im
         >>> sample(found.denoiser, (4, 3, 32, 32), step="none", corrector=corrector("ncsnv2", step_size=6.2e-6))
     """
     path, settings = Path(path), None if config is None else read_settings(config)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: no such file; expected {_WHAT}")
     checkpoint = load_without_code(path, *NUMPY_SCALARS)
     with blaming(path):

@@ -23,6 +23,7 @@ from pcdiff.diffusion import VE, VP, DiscreteProcess, NetDenoiser, Process, SubV
 from pcdiff.errors import InputError
 from pcdiff.interop.numpy_scalars import NUMPY_SCALARS
 from pcdiff.interop.torch_files import load_without_code
+from pcdiff.places import is_file
 
 # score_sde's name of a net: ours, and fields that follow from the name
 NETS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -56,7 +57,7 @@ def load(path: str | Path, config: Config, ema: bool = True) -> Imported:
         >>> found.denoiser.score(x, torch.tensor([0.5]))
     """
     path, settings = Path(path), read_settings(config)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: no such file; expected a checkpoint of score_sde (.pth)")
     checkpoint = load_without_code(path, *NUMPY_SCALARS)
     with blaming(path):

@@ -1,12 +1,12 @@
 """Read other people's configs: dicts of plain values, given as such, as JSON text or as a JSON file."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pcdiff.errors import InputError
+from pcdiff.plain_json import parse_json, read_json
 
 Config = Mapping[str, Any] | str | Path
 """A dict, JSON text that starts with `{`, or the path of a JSON file."""
@@ -54,16 +54,11 @@ def read_settings(config: Config) -> Mapping[str, Any]:
         return config
     if not isinstance(config, (str, Path)):
         raise InputError(f"config must be a dict, JSON or a path, got a {type(config).__name__}")
-    text, source = str(config), called(config)
-    if not _is_text(config):
-        try:
-            text = Path(config).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{source} cannot be read: {type(error).__name__}; expected a JSON file") from None
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{source} is no JSON: {str(error).splitlines()[0]}") from None
+    source = called(config)
+    if _is_text(config):
+        found = parse_json(config, source)
+    else:
+        found = read_json(Path(config), "expected the JSON of a config")
     if not isinstance(found, dict):
         raise InputError(f"{source} must be a JSON object, got a {type(found).__name__}")
     return found

@@ -11,6 +11,7 @@ from pcdiff.errors import InputError
 from pcdiff.interop.checks import listed
 from pcdiff.interop.torch_files import check_named_tensors, load_without_code
 from pcdiff.nets.attention import SelfAttention
+from pcdiff.places import is_file
 
 Names = dict[str, tuple[str, ...]]
 """By a net's own name of a tensor, the file's name, or the names of those that are stacked to it."""
@@ -34,7 +35,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         InputError: the file is missing, damaged, would run code, or holds anything else.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: no such file; expected a state dict (.pt, .pth)")
     return named_tensors(load_without_code(path), f"{path}: a state dict")
 

@@ -12,6 +12,7 @@ from image_pipeline.metrics.features import FeatureNetIdentity
 from image_pipeline.metrics.inception import InceptionV3
 from pcdiff.errors import InputError
 from pcdiff.interop.torch_files import load_without_code
+from pcdiff.places import is_file
 
 # The same weights under pytorch-fid's and torch-fidelity's name; both names end in the file's SHA-256.
 FILE_NAMES = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth")
@@ -27,13 +28,13 @@ def find_inception_weights(path: Path | str | None = None) -> Path:
     """
     named = path or os.environ.get(VARIABLE)
     if named:
-        if not Path(named).is_file():
+        if not is_file(named):
             source = "" if path else f" (from {VARIABLE})"
             raise InputError(f"Inception weights: no file {named}{source}")
         return Path(named)
     folder = Path(torch.hub.get_dir()) / "checkpoints"  # follows TORCH_HOME
     for name in FILE_NAMES:
-        if (folder / name).is_file():
+        if is_file(folder / name):
             return folder / name
     raise InputError(
         f"Inception weights: put {FILE_NAMES[0]} (a release file of mseitzer/pytorch-fid) or {FILE_NAMES[1]} (of"

@@ -16,6 +16,8 @@ from image_pipeline.metrics.features import FeatureNetIdentity
 from image_pipeline.metrics.frechet import FeatureMoments
 from pcdiff.atomic import replacing
 from pcdiff.errors import InputError
+from pcdiff.places import is_file
+from pcdiff.plain_json import parse_json
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,12 @@ def load_statistics(path: Path | str) -> FeatureStatistics:
         InputError: it is absent, damaged, or holds no statistics. Nothing in it is executed.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: no statistics file there")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             mean, covariance = (np.asarray(stored[key], dtype=np.float64) for key in ("mu", "sigma"))
-            about = json.loads(str(stored["about"])) if "about" in stored else {}
+            about = parse_json(str(stored["about"]), path) if "about" in stored else {}
             net = about.get("feature_net")
             identity = None if net is None else FeatureNetIdentity(net["name"], net["sha256"])
     except KeyError as error:

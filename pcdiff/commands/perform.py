@@ -30,7 +30,7 @@ from pcdiff.config import RunConfig, from_dict
 from pcdiff.devices import prepare, resolve_device
 from pcdiff.diffusion import SamplingReport
 from pcdiff.diffusion.sampler import Progress
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, escaped
 from pcdiff.models import LatentPriorModel, PointCloudModel
 from pcdiff.ops import chamfer
 from pcdiff.progress import bar
@@ -80,7 +80,7 @@ def perform(command: Command) -> None:
     command = with_statistics(command, run.data.normalisation, model.metadata.get("statistics", {}))
     with bar(type(command).__name__.lower(), "step") as progress:
         done = _WORK[type(command)](command, Trained(model, run, progress))
-    print(done)
+    print(escaped(done))
 
 
 def _sample(command: Sample, trained: Trained) -> str:

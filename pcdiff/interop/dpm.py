@@ -16,6 +16,7 @@ from pcdiff.config import ModelConfig, ObjectiveConfig, RunConfig, check, from_d
 from pcdiff.errors import InputError
 from pcdiff.interop.torch_files import check_named_tensors, load_without_code
 from pcdiff.models import PointCloudModel, build_model
+from pcdiff.places import is_file
 
 
 def load(path: str | Path) -> PointCloudModel:
@@ -43,7 +44,7 @@ def load(path: str | Path) -> PointCloudModel:
 
 
 def _read(path: Path) -> dict:
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: no such file; expected a DPM checkpoint (.pt)")
     checkpoint = load_without_code(path, argparse.Namespace)
     fits = isinstance(checkpoint, dict) and {"args", "state_dict"} <= set(checkpoint)

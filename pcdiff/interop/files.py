@@ -15,6 +15,7 @@ from pcdiff.interop.arrays import read_hdf5, read_npy, read_npz, read_torch
 from pcdiff.interop.checks import check_count, checked_clouds, listed
 from pcdiff.interop.pcd import read_pcd
 from pcdiff.interop.xyz import read_xyz
+from pcdiff.places import entries, exists, is_file, is_folder
 
 _Arrays = np.ndarray | list[np.ndarray]
 _KEYED: dict[str, Callable[[Path, str | None], _Arrays]] = {
@@ -60,7 +61,7 @@ def read_cloud_set(path: str | os.PathLike, *, mesh_points: int = 2048, seed: in
     """
     check_count("mesh_points", mesh_points)
     file, key = _file_and_key(path)
-    if not os.path.isdir(file):
+    if not is_folder(file):
         return _read_file(file, key, mesh_points, seed)
     clouds, names = [], []
     for each in _files_of(file):
@@ -71,7 +72,7 @@ def read_cloud_set(path: str | os.PathLike, *, mesh_points: int = 2048, seed: in
 
 
 def _file_and_key(path: str | os.PathLike) -> tuple[Path, str | None]:
-    if not os.path.exists(path):
+    if not exists(path):
         match = re.match(r"(.+?\.(\w+)):(.+)", os.fspath(path), re.DOTALL)
         if match and f".{match[2].lower()}" in SUFFIXES:
             if f".{match[2].lower()}" not in _KEYED:
@@ -82,25 +83,22 @@ def _file_and_key(path: str | os.PathLike) -> tuple[Path, str | None]:
 
 def _files_of(folder: Path) -> list[Path]:
     """Return a folder's files of clouds by name, hidden ones left out."""
-    try:
-        entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot list it ({error.strerror})") from None
-    hidden = [entry for entry in entries if entry.name.startswith(".")]
-    folders = [entry for entry in entries if entry.is_dir() and entry not in hidden]
-    files = [entry for entry in entries if entry not in hidden and entry not in folders]
+    held = entries(folder)
+    shown = [entry for entry in held if not entry.name.startswith(".")]
+    folders = [entry for entry in shown if is_folder(entry)]
+    files = [entry for entry in shown if entry not in folders]
     known = [entry for entry in files if entry.suffix.lower() in SUFFIXES]
     if not known:
         others = listed(sorted({entry.suffix or entry.name for entry in files}))
         raise InputError(
-            f"{folder}: no file of clouds; found {len(folders)} folders, {len(hidden)} hidden entries and "
-            f"{len(files)} other files ({others}); expected {', '.join(SUFFIXES)}"
+            f"{folder}: no file of clouds; found {len(folders)} folders, {len(held) - len(shown)} hidden entries "
+            f"and {len(files)} other files ({others}); expected {', '.join(SUFFIXES)}"
         )
     return known
 
 
 def _read_file(path: Path, key: str | None, mesh_points: int, seed: int) -> CloudSet:
-    if not os.path.isfile(path):  # unlike Path.is_file, false for a name that no file can have
+    if not is_file(path):
         raise InputError(f"{path}: no such file or folder")
     suffix = path.suffix.lower()
     if suffix in _KEYED:

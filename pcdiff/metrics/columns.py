@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pcdiff.errors import printable
+
 Row = tuple[str, dict, dict | None]  # label, scores, intervals: both by score name, in the same unit
 _ARROWS = {"low": " ↓", "high": " ↑", "near 50": " (50 is best)"}
 _POWERS = {1.0: "", 10.0: " ×10", 1e2: " ×10²", 1e3: " ×10³", 1e4: " ×10⁴"}
@@ -122,4 +124,4 @@ def _line(cells: list[str], widths: list[int], left: list[bool]) -> str:
 
 
 def _escaped(label: str) -> str:
-    return label.replace("|", "\\|").replace("*", "\\*").replace("\n", " ")
+    return printable(label).replace("|", "\\|").replace("*", "\\*")

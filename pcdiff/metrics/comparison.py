@@ -1,15 +1,15 @@
 """Several results side by side in one table, or a refusal where they do not belong in one."""
 
 import itertools
-import json
-import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pcdiff.errors import InputError
-from pcdiff.metrics.columns import COLUMNS, Row, markdown
+from pcdiff.errors import InputError, printable
+from pcdiff.metrics.columns import Row, markdown
+from pcdiff.metrics.result_shape import check_result
+from pcdiff.plain_json import read_json
 
 _WHY = {
     "protocol": "scores under two protocols never belong in one table",
@@ -28,13 +28,8 @@ def read_result(path: str | os.PathLike) -> dict:
         InputError: for a file that is missing, is no JSON, or holds no result; it is named.
     """
     path = Path(path)
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); name a results.json") from None
-    except ValueError as error:
-        raise InputError(f"{path}: expected the JSON that evaluate.py writes, got no JSON ({error})") from None
-    _check_result(result, str(path))
+    result = read_json(path, "name the results.json that evaluate.py writes")
+    check_result(result, str(path))
     return result
 
 
@@ -72,48 +67,13 @@ def compare(results: Sequence[tuple[str, dict]]) -> str:
     if not results:
         raise InputError("results must hold at least one result, got none")
     for label, result in results:
-        _check_result(result, label)
+        check_result(result, label)
     facts = [(label, _facts(result)) for label, result in results]
     for one, other in itertools.combinations(facts, 2):
         _refuse_mix(one, other)
     rows = [(label, result["scores"], result.get("intervals")) for label, result in results]
     table = markdown(rows, highlight=True, floors=_floors([result for _, result in results]))
-    return "\n".join([table, "", *_notes(results, facts)]) + "\n"
-
-
-def _check_result(result: Any, file: str) -> None:
-    expected = f"{file}: expected the JSON that evaluate.py writes, got"
-    if not isinstance(result, dict):
-        raise InputError(f"{expected} {type(result).__name__}")
-    for key in ("scores", "counts"):
-        if not isinstance(result.get(key), dict):
-            raise InputError(f"{expected} one without {key!r}")
-    for key in ("intervals", "details", "dataset", "protocol", "floor", "oracle"):
-        if not isinstance(result.get(key, {}), dict | None):
-            raise InputError(f"{expected} {type(result[key]).__name__} as {key!r}")
-    if "protocol" in result:
-        needed = [("protocol", "name"), ("counts", "reference")]
-    else:
-        needed = [("counts", "pairs")]
-    for key, name in (*needed, ("counts", "points")):
-        if name not in (result[key] or {}):
-            raise InputError(f"{expected} {key!r} without {name!r}")
-    known = [column.name for column in COLUMNS if column.name in result["scores"]]
-    if not known:
-        raise InputError(f"{expected} no score it knows among {sorted(result['scores'])}")
-    intervals = result.get("intervals") or {}
-    if intervals and not _is_number(intervals.get("level")):
-        raise InputError(f"{expected} 'intervals' without a 'level'")
-    for name in known:
-        if not _is_number(result["scores"][name]):
-            raise InputError(f"{expected} {result['scores'][name]!r} as {name}")
-        interval = intervals.get(name, [0.0, 0.0])
-        if not (isinstance(interval, list | tuple) and len(interval) == 2 and all(map(_is_number, interval))):
-            raise InputError(f"{expected} {interval!r} as the interval of {name}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return "\n".join([table, "", *map(printable, _notes(results, facts))]) + "\n"
 
 
 def _facts(result: dict) -> dict[tuple[str, str], Any]:

@@ -1,6 +1,5 @@
 """What people read: the table, the picture, the JSON; and several results in one table."""
 
-import json
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +9,11 @@ from torch import Tensor
 
 import pcdiff
 from pcdiff import distributed
+from pcdiff.errors import Lines
 from pcdiff.metrics import compare, label_files, prepared, read_result, reconstruction_table, table
 from pcdiff.metrics.protocols import get_protocol
+from pcdiff.places import is_file
+from pcdiff.plain_json import read_json
 from pcdiff.runs import log, write_json, write_text
 from pcdiff.scoring.job import Places
 from pcdiff.viz import save_neighbours
@@ -26,7 +28,7 @@ def compare_results(files: Sequence[Path]) -> str:
         InputError: a file is no result, or they do not belong in one table.
     """
     text = compare(list(zip(label_files(files), map(read_result, files), strict=True)))
-    log.info("%s", text)
+    log.info("%s", Lines(text))
     return text
 
 
@@ -38,12 +40,12 @@ def report(result: dict[str, Any], places: Places) -> None:
     text = table(result) if "protocol" in result else reconstruction_table(result)
     if result["dataset"].get("stand_in"):
         text += "\nThese are scores on built-in STAND-IN shapes; they compare with nothing published.\n"
-    log.info("%s", text)
+    log.info("%s", Lines(text))
     if places.results is None:
         return
-    if places.results.is_file():  # what a training script said of the training stays
+    if is_file(places.results):  # what a training script said of the training stays
         try:
-            earlier = json.loads(places.results.read_text(encoding="utf-8"))
+            earlier = read_json(places.results)
             result |= {"training": earlier["training"]}
         except (ValueError, KeyError, TypeError):
             log.info("%s: replaced", places.results)

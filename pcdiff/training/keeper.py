@@ -13,6 +13,7 @@ from torch import Tensor
 from pcdiff import checkpoint
 from pcdiff.atomic import replacing
 from pcdiff.errors import InputError
+from pcdiff.places import exists
 
 log = logging.getLogger("pcdiff")
 
@@ -48,7 +49,7 @@ class Keeper:
         last, step = self.path("last"), metadata["step"]
         try:
             self._remove(self.folder.glob(".*.safetensors"))  # drafts of processes that were killed
-            if self.keep > 1 and self._last_step not in (None, step) and last.exists():
+            if self.keep > 1 and self._last_step not in (None, step) and exists(last):
                 older = self.folder / f"step-{self._last_step:08d}.safetensors"
                 older.unlink(missing_ok=True)
                 try:
@@ -96,7 +97,7 @@ class Keeper:
 
     def _candidates(self) -> list[Path]:
         last = self.path("last")
-        return [*([last] if last.exists() else []), *self._steps()]
+        return [*([last] if exists(last) else []), *self._steps()]
 
     def _steps(self) -> list[Path]:
         """Return the older checkpoints, the newest first."""

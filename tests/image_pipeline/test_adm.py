@@ -165,7 +165,7 @@ def test_bad_files(unet, tmp_path):
     _, path = unet
     with pytest.raises(InputError, match="no such file"):
         adm.load(tmp_path / "none.pt", SMALL)
-    with pytest.raises(InputError, match=r"none\.json cannot be read"):
+    with pytest.raises(InputError, match=r"none\.json: cannot be read"):
         adm.load(path, tmp_path / "none.json")
     cut = tmp_path / "cut.pt"
     cut.write_bytes(path.read_bytes()[:2000])

@@ -239,7 +239,7 @@ def test_bad_places_and_arguments(tmp_path):
     (tmp_path / "dataset.json").write_text('{"labels": [["a.png", 1.5]]}')
     refused("must give a.png a class number, got 1.5", tmp_path, "all")
     (tmp_path / "dataset.json").write_text("[")
-    refused("dataset.json: must be", tmp_path, "all")
+    refused("dataset.json: not JSON", tmp_path, "all")
 
 
 def test_mixed_and_unreadable_images(tmp_path):

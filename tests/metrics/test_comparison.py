@@ -87,6 +87,32 @@ def test_what_evaluate_writes_is_accepted():
 
 
 @pytest.mark.parametrize(
+    "value", [None, True, -1, 1.5, 10**39, "text", [], [1], [{}, {}], {}, {"a": [1]}, [[]] * 2]
+)
+@pytest.mark.parametrize(
+    "place",
+    "protocol protocol__name split counts counts__points counts__reference counts__samples scores__JSD dataset "
+    "dataset__reference dataset__reference__sha256 dataset__fingerprint intervals intervals__level intervals__JSD "
+    "floor floor__what floor__scores floor__intervals floor__scores__JSD details details__notes details__EMD "
+    "details__EMD__method details__F-score oracle".split(),
+)
+def test_values_of_another_kind_are_refused_or_harmless(place, value):
+    refused = None
+    try:
+        text = compare([("a", _with(**{place: value})), ("b", _with(**{place: value}))])
+    except InputError as error:
+        refused = str(error)
+    assert refused.startswith(("a: ", "a and b: ")) if refused is not None else "MMD-CD" in text
+
+
+def test_a_table_escapes_what_results_say():
+    hostile = _with(details__notes=["one\nwith \x1b[31m colour"], floor__what="a\nb|c", protocol__name="dpm\x1b[2J")
+    text = compare([("label\nwith | and \x07", hostile)])
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert r"Note: one\nwith \x1b[31m colour." in text
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"protocol__name": "pointflow"}, "protocol name differs, 'dpm' and 'pointflow'; .* never belong in one"),
@@ -176,7 +202,6 @@ def test_results_are_read_as_written(tmp_path):
     ("content", "message"),
     [
         ("[1, 2]", "got list"),
-        ("{", r"got no JSON \(.*\)"),
         ('{"scores": {"JSD": 1.0}}', "got one without 'counts'"),
         ('{"training": {}}', "got one without 'scores'"),
         (json.dumps(_with(scores={"loss": 1})), r"got no score it knows among \['loss'\]"),
@@ -203,7 +228,7 @@ def test_what_is_no_result_is_refused(content, message, tmp_path):
 def test_missing_files_and_no_results(tmp_path):
     with pytest.raises(InputError, match=r"none\.json: cannot be read \(No such file or directory\)"):
         read_result(tmp_path / "none.json")
-    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\); name a results.json"):
+    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\); name the results.json"):
         read_result(tmp_path)
     with pytest.raises(InputError, match="results must hold at least one result, got none"):
         compare([])
