@@ -32,6 +32,15 @@ def shared_data() -> Path:
     return _folder("PCDIFF_SHARED_DATA", "data")
 
 
+@pytest.fixture(scope="session")
+def reports() -> Path:
+    """Return the folder of small odd files (`PCDIFF_SHARED_REPORTS`, or beside the real data), or skip aloud."""
+    data = os.environ.get("PCDIFF_SHARED_DATA")
+    if data is None or "PCDIFF_SHARED_REPORTS" in os.environ:
+        return _folder("PCDIFF_SHARED_REPORTS", "reports")
+    return _folder("PCDIFF_SHARED_REPORTS", str(Path(data).absolute().parent / "reports"))
+
+
 def pytest_collection_modifyitems(items):
     if torch.cuda.is_available():
         return

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import trimesh
 
-from pcdiff.interop.meshes import Surface, sample_surface
+from pcdiff.interop.meshes import sample_surface
+from pcdiff.interop.polygons import Surface
 
 
 class Parts:
@@ -62,13 +63,13 @@ class Parts:
         """
         surface = self.surface()
         if not self._hidden:
-            return sample_surface(surface, count, rng)
+            return sample_surface(surface, count, rng).astype(np.float32)
         centre, diagonal = self._frame()
         low, high = np.moveaxis((np.stack(self._hidden) - centre) / diagonal, 1, 0)  # (K, 3) each
         margin = 1e-6  # a box's own faces lie on its border, and are to be seen
         drawn, missing = [], count
         while missing > 0:
-            points = sample_surface(surface, missing + missing // 4 + 8, rng)
+            points = sample_surface(surface, missing + missing // 4 + 8, rng).astype(np.float32)
             spot = points[:, None]
             inside = ((spot > low + margin) & (spot < high - margin)).all(axis=2).any(axis=1)
             drawn.append(points[~inside][:missing])

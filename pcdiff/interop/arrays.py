@@ -143,6 +143,6 @@ def _tensor_array(value: object, name: str) -> np.ndarray:
     if not isinstance(value, torch.Tensor):
         raise InputError(f"{name}: expected a tensor or a list of tensors (P, 3), got {type(value).__name__}")
     with unreadable(name, "a dense tensor"):
-        if value.is_floating_point():
+        if value.is_floating_point() and value.dtype != torch.float64:
             value = value.float()  # numpy has no bfloat16
         return value.numpy(force=True)

@@ -36,10 +36,12 @@ def checked_clouds(stored: np.ndarray | list[np.ndarray], name: str) -> tuple[li
     """Return the clouds of an array `(n, P, 3)` or `(P, 3)`, or of a list of `(P_i, 3)`, with a name each.
 
     Returns:
-        C-contiguous float32 arrays `(P_i, 3)`, and `name[i]`, or `name` alone for one `(P, 3)`.
+        C-contiguous arrays `(P_i, 3)`, float64 where the stored ones are, else float32; and `name[i]`, or `name`
+        alone for one `(P, 3)`.
 
     Raises:
-        InputError: a shape or dtype does not fit, nothing is there, or a coordinate is NaN or infinite.
+        InputError: a shape or dtype does not fit, nothing is there, or a coordinate is NaN, infinite or beyond
+            float32.
     """
     if isinstance(stored, list):
         names = [f"{name}[{i}]" for i in range(len(stored))]
@@ -49,23 +51,25 @@ def checked_clouds(stored: np.ndarray | list[np.ndarray], name: str) -> tuple[li
             check_form(array.shape, array.dtype, each)
             if array.ndim != 2:
                 raise InputError(f"{each}: expected one cloud (P, 3) a list entry, got shape {array.shape}")
-        clouds = [_float32(array) for array in stored]
+        clouds = [_floats(array) for array in stored]
     else:
         check_form(stored.shape, stored.dtype, name)
         names = [name] if stored.ndim == 2 else [f"{name}[{i}]" for i in range(len(stored))]
-        clouds = list(_float32(stored if stored.ndim == 3 else stored[None]))
+        clouds = list(_floats(stored if stored.ndim == 3 else stored[None]))
     for cloud, each in zip(clouds, names, strict=True):
         _check_finite(cloud, each)
     return clouds, names
 
 
-def _float32(array: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, and is reported as such
-        return np.array(array, dtype=np.float32, order="C")
+def _floats(array: np.ndarray) -> np.ndarray:
+    """Return a copy that keeps double precision: clouds far from the origin are centred before they lose it."""
+    precision = np.float64 if array.dtype.itemsize > 4 else np.float32
+    return np.array(array, dtype=precision, order="C")
 
 
 def _check_finite(cloud: np.ndarray, name: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(cloud).all(axis=1))
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, and is reported as such
+        bad = np.flatnonzero(~np.isfinite(cloud.astype(np.float32, copy=False)).all(axis=1))
     if bad.size:
         raise InputError(
             f"{name}: NaN or inf in {bad.size} of {len(cloud)} points, first in point {bad[0]}; "
@@ -86,6 +90,10 @@ def listed(names: Iterable[object]) -> str:
     return (", ".join(names[:_MOST_LISTED]) or "none") + more
 
 
+class TruncatedError(ValueError):
+    """A file ends before what it promises."""
+
+
 @contextmanager
 def unreadable(name: str, what: str) -> Iterator[None]:
     """Tell whatever a parser raises on damaged bytes as one `InputError`: they raise almost anything.
@@ -99,6 +107,8 @@ def unreadable(name: str, what: str) -> Iterator[None]:
         raise
     except PermissionError:
         raise InputError(f"{name}: no permission to read it") from None
+    except TruncatedError as error:
+        raise InputError(f"{name}: truncated {what.partition(' ')[2]} ({error}); fetch it again") from None
     except Exception as error:
         text = f"no {error}" if isinstance(error, KeyError) else str(error)
         reason = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from pcdiff.atomic import replacing
 from pcdiff.errors import InputError
@@ -15,6 +16,7 @@ from pcdiff.interop.arrays import read_hdf5, read_npy, read_npz, read_torch
 from pcdiff.interop.checks import check_count, checked_clouds, listed
 from pcdiff.interop.pcd import read_pcd
 from pcdiff.interop.xyz import read_xyz
+from pcdiff.origins import is_far
 from pcdiff.places import entries, exists, is_file, is_folder
 
 _Arrays = np.ndarray | list[np.ndarray]
@@ -33,7 +35,8 @@ class CloudSet(NamedTuple):
     """Clouds of any sizes.
 
     Attributes:
-        clouds: each `(P_i, 3)` float32, C-contiguous and finite.
+        clouds: each `(P_i, 3)`, C-contiguous and finite; float64 where the file has more than float32 (text and
+            double), so that clouds far from the origin can be centred before they are rounded, else float32.
         names: where each came from, for messages: `"a.npy[3]"`, `"folder/x.ply"`.
     """
 
@@ -113,7 +116,9 @@ def _read_file(path: Path, key: str | None, mesh_points: int, seed: int) -> Clou
 
 
 def write_clouds(path: str | os.PathLike, clouds) -> Path:
-    """Write a set of clouds `(n, P, 3)` as float32 `.npy`; the file appears whole or not at all.
+    """Write a set of clouds `(n, P, 3)` as `.npy`; the file appears whole or not at all.
+
+    As float32; as float64 where float64 clouds lie so far from the origin that float32 would blur them.
 
     Args:
         path: ends in `.npy`; its folder is made where missing.
@@ -133,7 +138,9 @@ def write_clouds(path: str | os.PathLike, clouds) -> Path:
     clouds = np.asarray(clouds)
     if clouds.ndim == 2:
         raise InputError(f"clouds must be (n, P, 3), got {clouds.shape}; clouds[None] makes one cloud a set")
-    checked, _ = checked_clouds(clouds, "clouds")
+    stacked = np.stack(checked_clouds(clouds, "clouds")[0])
+    if not is_far(torch.from_numpy(stacked)):
+        stacked = stacked.astype(np.float32)
     with replacing(path) as draft:
-        np.save(draft, np.stack(checked), allow_pickle=False)
+        np.save(draft, stacked, allow_pickle=False)
     return path

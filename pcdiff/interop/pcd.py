@@ -12,7 +12,7 @@ import numpy as np
 
 from pcdiff.errors import InputError
 from pcdiff.interop.checks import unreadable
-from pcdiff.interop.xyz import parse_table
+from pcdiff.interop.text import header_lines, table, text_lines, without_bom
 
 _KEYWORDS = "VERSION FIELDS COLUMNS SIZE TYPE COUNT WIDTH HEIGHT VIEWPOINT POINTS DATA".split()
 _NUMBERS = {f"{kind}{size}": f"<{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)}
@@ -23,12 +23,16 @@ _PADDING = "_"
 @dataclass(frozen=True)
 class _Field:
     name: str
-    number: str  # numpy's name of the type
+    kind: str  # TYPE and SIZE
+    size: int  # bytes, of all its numbers
     count: int
 
     @property
-    def size(self) -> int:
-        return np.dtype(self.number).itemsize * self.count
+    def number(self) -> str:
+        """Numpy's name of the type."""
+        if self.kind not in _NUMBERS:
+            raise ValueError(f"TYPE and SIZE {self.kind[:40]!a} of {self.name}")
+        return _NUMBERS[self.kind]
 
 
 def read_pcd(path: Path) -> np.ndarray:
@@ -40,7 +44,7 @@ def read_pcd(path: Path) -> np.ndarray:
         InputError: the file is damaged, no PCD, lacks x, y or z, or promises more than it holds.
     """
     with unreadable(str(path), "a .pcd file"):
-        content = path.read_bytes()
+        content = without_bom(path.read_bytes())
         header, start = _header(content)
         fields, count = _fields(header), _count(header)
         lacking = [axis for axis in "xyz" if [f.count for f in fields if f.name == axis] != [1]]
@@ -58,13 +62,10 @@ def read_pcd(path: Path) -> np.ndarray:
 def _header(content: bytes) -> tuple[dict[str, list[str]], int]:
     """Return the words after each keyword, and where the data start."""
     header: dict[str, list[str]] = {}
-    start = 0
-    while "DATA" not in header:
-        end = content.find(b"\n", start)
-        if end < 0:
-            raise ValueError("no DATA line")
-        keyword, *words = content[start:end].decode("latin-1").split() or ["#"]
-        start = end + 1
+    lines, start = header_lines(content, b"DATA")
+    for line in lines:
+        # blanks by the bytes' rule: a comment in another charset may hold what is one in Latin-1
+        keyword, *words = [word.decode("latin-1") for word in line.split()] or ["#"]
         if keyword in _KEYWORDS:
             header[keyword] = words
         elif not keyword.startswith("#"):
@@ -79,11 +80,8 @@ def _fields(header: dict[str, list[str]]) -> list[_Field]:
     counts = [_whole([word]) or 1 for word in header.get("COUNT", ["1"] * len(names))]
     if not len(names) == len(sizes) == len(kinds) == len(counts):
         raise ValueError("FIELDS, SIZE, TYPE and COUNT differ in length")
-    numbers = [kind + size for kind, size in zip(kinds, sizes, strict=True)]
-    for number in numbers:
-        if number not in _NUMBERS:
-            raise ValueError(f"TYPE and SIZE {number[:40]!a}")
-    return [_Field(name, _NUMBERS[n], c) for name, n, c in zip(names, numbers, counts, strict=True)]
+    rows = zip(names, kinds, sizes, counts, strict=True)
+    return [_Field(name, kind.upper() + size, _whole([size]) * count, count) for name, kind, size, count in rows]
 
 
 def _whole(words: list[str]) -> int:
@@ -105,12 +103,13 @@ def _count(header: dict[str, list[str]]) -> int:
 
 def _ascii(data: bytes, fields: list[_Field], count: int) -> list[np.ndarray]:
     fields = [field for field in fields if field.name != _PADDING]  # PCL writes no padding as text
-    table = parse_table(data)
-    columns = sum(field.count for field in fields)
-    if table.shape != (count, columns):
-        raise ValueError(f"{count} rows of {columns} numbers promised, {table.shape[0]} of {table.shape[1]} found")
+    rows, columns = text_lines(data), sum(field.count for field in fields)
+    found = {len(row.split()) for row in rows}  # of other fields anything may stand there
+    if len(rows) != count or found != {columns}:
+        widths = " or ".join(map(str, sorted(found)[:3]))
+        raise ValueError(f"{count} rows of {columns} numbers promised, {len(rows)} of {widths} found")
     place = {field.name: sum(other.count for other in fields[:i]) for i, field in enumerate(fields)}
-    return [table[:, place[axis]] for axis in "xyz"]
+    return list(table(rows, [place[axis] for axis in "xyz"]).T)
 
 
 def _binary(data: bytes, fields: list[_Field], count: int) -> list[np.ndarray]:

@@ -1,11 +1,12 @@
-"""Vertices and faces of PLY files (Greg Turk, The PLY Polygon File Format, 1994): ASCII and binary, any polygons.
+"""Vertices and faces of PLY files (Greg Turk, The PLY Polygon File Format, 1994), text and binary, any polygons."""
 
-trimesh reads PLY too, but not polygons of several sizes in a binary file, which modelling programs write.
-"""
-
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from pcdiff.interop.polygons import Surface, fans
+from pcdiff.interop.text import header_lines, without_bom
 
 _NUMBERS = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
@@ -24,12 +25,16 @@ class _Element:
     lengths: dict[str, str] = field(default_factory=dict)  # name, type of the length: only of lists
 
 
-def parse_ply(content: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Return vertices `(V, 3)` float64 and triangles `(F, 3)` int64, polygons cut into fans.
+_Rows = list[np.ndarray]  # one array an element's row, of any lengths
+
+
+def parse_ply(content: bytes) -> Surface:
+    """Return vertices and triangles, polygons cut into fans; properties of other names are left out, lists too.
 
     Raises:
         ValueError: it is no PLY, lacks x, y or z, or holds fewer or other elements than its header says.
     """
+    content = without_bom(content)
     order, elements, start = _header(content)
     body = _Text(content[start:]) if order is None else _Binary(memoryview(content)[start:], order)
     vertices, faces = np.empty((0, 3)), np.empty((0, 3), dtype=np.int64)
@@ -38,25 +43,40 @@ def parse_ply(content: bytes) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError("triangle strips are not read; store faces")
         rows = body.table(element) if not element.lengths else body.lists(element)
         if element.name == "vertex":
-            if element.lengths or not {"x", "y", "z"} <= rows.keys():
+            if not {"x", "y", "z"} <= rows.keys() - element.lengths.keys():
                 raise ValueError("the vertices lack x, y or z")
-            vertices = np.stack([rows[axis].astype(np.float64) for axis in "xyz"], axis=1)
+            vertices = np.stack([_column(rows[axis]) for axis in "xyz"], axis=1)
         elif element.name == "face" and element.count:
             corners = [rows[name] for name in _CORNERS if name in element.lengths]
             if not corners:
                 raise ValueError(f"the faces lack {_CORNERS[0]}")
-            faces = _fans(corners[0])
+            faces = fans(_by_size(corners[0]))
     return vertices, faces
 
 
+def _column(rows: np.ndarray | _Rows) -> np.ndarray:
+    """Return one number a row as float64."""
+    whole = rows if isinstance(rows, np.ndarray) else np.concatenate([np.empty(0), *rows])
+    return whole.reshape(-1).astype(np.float64)
+
+
+def _by_size(polygons: np.ndarray | _Rows) -> list[np.ndarray]:
+    if isinstance(polygons, np.ndarray):
+        return [polygons]
+    by_size: dict[int, _Rows] = {}
+    for polygon in polygons:
+        by_size.setdefault(len(polygon), []).append(polygon)
+    return [np.stack(group) for group in by_size.values()]
+
+
 def _header(content: bytes) -> tuple[str | None, list[_Element], int]:
-    end = content.find(b"end_header")
-    start = content.find(b"\n", end) + 1
-    if not content.startswith(b"ply") or end < 0 or not start:
+    if not content.startswith(b"ply"):
         raise ValueError("no PLY header")
+    lines, start = header_lines(content, b"end_header")
     order, elements = "", []
-    for line in content[:end].decode("latin-1").splitlines()[1:]:
-        match line.split():
+    for line in lines[1:-1]:
+        # blanks by the bytes' rule: a comment in another charset may hold what is one in Latin-1
+        match [word.decode("latin-1") for word in line.split()]:
             case ["format", form, *_] if form in _ORDERS:
                 order = _ORDERS[form]
             case ["element", name, count] if count.isascii() and count.isdigit() and len(count) < 19:
@@ -69,9 +89,11 @@ def _header(content: bytes) -> tuple[str | None, list[_Element], int]:
             case [] | ["comment" | "obj_info", *_]:
                 pass
             case _:
-                raise ValueError(f"header line {line[:60]!a}")
+                raise ValueError(f"header line {line[:60].decode('latin-1')!a}")
     if order == "":
         raise ValueError("no format line")
+    if len({element.name for element in elements}) < len(elements):
+        raise ValueError("two elements have one name")
     for element in elements:
         if len({name for name, _ in element.numbers}) < len(element.numbers):
             raise ValueError(f"two properties of {element.name[:40]!a} have one name")
@@ -96,20 +118,25 @@ class _Text:
         table = self.take(element.count * len(names)).reshape(element.count, len(names))
         return dict(zip(names, table.T, strict=True))
 
-    def lists(self, element: _Element) -> dict[str, np.ndarray | list[np.ndarray]]:
-        # Nearly always there is one list, as long in every row: then the rows are a table.
-        if len(element.numbers) == 1 and element.count:
-            start, length = self.next, self.take(1)[0]
-            self.next, width = start, 1 + _whole(length)
-            if element.count * width <= len(self.words) - start:
-                rows = self.take(element.count * width).reshape(element.count, width)
-                if (rows[:, 0] == length).all():
-                    return {element.numbers[0][0]: rows[:, 1:]}
-                self.next = start
-
+    def lists(self, element: _Element) -> dict[str, np.ndarray | _Rows]:
         def entries(name: str, _: str) -> np.ndarray:
             return self.take(_whole(self.take(1)[0]) if name in element.lengths else 1)
 
+        # Nearly always a list is as long in every row: then the rows are a table.
+        start, sizes = self.next, _first_sizes(element, entries)
+        self.next, width = start, sum(sizes.values()) + len(element.lengths)
+        if element.count * width <= len(self.words) - start:
+            table = self.take(element.count * width).reshape(element.count, width)
+            columns, place, equal = {}, 0, True
+            for name, size in sizes.items():
+                if name in element.lengths:
+                    equal = equal and bool((table[:, place] == size).all())
+                    place += 1
+                columns[name] = table[:, place : place + size]
+                place += size
+            if equal:
+                return columns
+            self.next = start
         return _rows(element, entries)
 
 
@@ -131,28 +158,33 @@ class _Binary:
         rows = self.take(np.dtype([(name, self.order + number) for name, number in element.numbers]), element.count)
         return {name: rows[name] for name, _ in element.numbers}
 
-    def lists(self, element: _Element) -> dict[str, np.ndarray | list[np.ndarray]]:
-        if len(element.numbers) == 1 and element.count:  # as in text
-            ((name, number),) = element.numbers
-            length_type, start = self.order + element.lengths[name], self.next
-            length = int(self.take(length_type, 1)[0])
-            self.next = start
-            row = np.dtype([("length", length_type), ("entries", self.order + number, (max(length, 0),))])
-            if element.count * row.itemsize <= len(self.body) - start:
-                rows = self.take(row, element.count)
-                if (rows["length"] == length).all():
-                    return {name: rows["entries"]}
-                self.next = start
-
+    def lists(self, element: _Element) -> dict[str, np.ndarray | _Rows]:
         def entries(name: str, number: str) -> np.ndarray:
             count = 1 if name not in element.lengths else int(self.take(self.order + element.lengths[name], 1)[0])
             return self.take(self.order + number, _whole(count))
 
+        start, sizes = self.next, _first_sizes(element, entries)  # as in text
+        self.next, fields = start, []
+        for name, number in element.numbers:
+            if name in element.lengths:
+                fields.append((f"length of {name}", self.order + element.lengths[name]))
+            fields.append((f"entries of {name}", self.order + number, (sizes[name],)))
+        row = np.dtype(fields)
+        if element.count * row.itemsize <= len(self.body) - start:
+            table = self.take(row, element.count)
+            if all((table[f"length of {name}"] == sizes[name]).all() for name in element.lengths):
+                return {name: table[f"entries of {name}"] for name in sizes}
+            self.next = start
         return _rows(element, entries)
 
 
-def _rows(element: _Element, entries) -> dict[str, list[np.ndarray]]:
-    columns: dict[str, list[np.ndarray]] = {name: [] for name, _ in element.numbers}
+def _first_sizes(element: _Element, entries: Callable[[str, str], np.ndarray]) -> dict[str, int]:
+    """Return how many entries each property has in the first row."""
+    return {name: len(entries(name, number)) if element.count else 0 for name, number in element.numbers}
+
+
+def _rows(element: _Element, entries: Callable[[str, str], np.ndarray]) -> dict[str, _Rows]:
+    columns: dict[str, _Rows] = {name: [] for name, _ in element.numbers}
     for _ in range(element.count):
         for name, number in element.numbers:
             columns[name].append(entries(name, number))
@@ -163,20 +195,3 @@ def _whole(value: float) -> int:
     if value != int(value) or value < 0:
         raise ValueError(f"a list of length {value:g}")
     return int(value)
-
-
-def _fans(polygons: np.ndarray | list[np.ndarray]) -> np.ndarray:
-    """Cut polygons `(F, k)`, or F of any sizes, into triangles about their first corners."""
-    if isinstance(polygons, list):
-        by_size: dict[int, list[np.ndarray]] = {}
-        for polygon in polygons:
-            by_size.setdefault(len(polygon), []).append(polygon)
-        return np.concatenate([_fans(np.stack(group)) for group in by_size.values()])
-    count, corners = polygons.shape
-    if corners < 3:
-        raise ValueError(f"a face with {corners} corners")
-    fan = [polygons[:, [0, i, i + 1]] for i in range(1, corners - 1)]
-    whole = np.stack(fan, axis=1).reshape(count * (corners - 2), 3)
-    if not (np.isfinite(whole).all() and (whole == np.floor(whole)).all()):
-        raise ValueError("a face's corner is no index")
-    return whole.astype(np.int64)

@@ -34,7 +34,7 @@ def stack_clouds(
         seed: of the rule `random`.
 
     Returns:
-        `(n, P, 3)` float32.
+        `(n, P, 3)` float32, or float64 where a cloud is.
 
     Raises:
         InputError: there is no cloud, a cloud has fewer than `num_points` points, or sizes differ and there is no

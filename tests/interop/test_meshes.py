@@ -117,23 +117,23 @@ def test_scenes_are_put_together_with_their_transforms(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
-        ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n", "1 faces promised, 0 triangles found"),
-        ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n", "damaged"),
-        ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 3\n", "a corner that is none|outside the range"),
-        ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 -1\n", "a corner that is none|outside the range"),
+        ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n", "1 faces promised, 0 found"),
+        ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n", "3 vertices promised, 2 found"),
+        ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 3\n", "a corner that is none of the 3 vertices"),
+        ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 -1\n", "a corner that is none of the 3 vertices"),
         ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n2 0 0\n3 0 1 2\n", "1 triangles have no finite area"),
         ("a.off", b"OFF\n3 1 0\n0 0 0\nnan 0 0\n2 0 0\n3 0 1 2\n", "1 triangles have no finite area"),
         ("a.off", b"OFF\n2 0 0\n0 0 0\nnan 0 0\n", "NaN or inf in 1 of 2 points, first in point 1"),
         ("a.off", b"OFF\n0 0 0\n", "holds no point"),
         ("a.off", b"4OFF\n1 0 0\n0 0 0 1\n", "expected OFF and the numbers"),
         ("a.obj", b"v 1 2\nv 3 4\nv 5 6\n", "2 numbers a vertex"),
-        ("a.obj", b"v 1 2 3\nv 4 5\nv 6 7 8\n", "number of columns changed"),
-        ("a.obj", b"v 1 2 3\nv 4 5 6\nf 1 2\n", "1 faces promised, 0 triangles found"),
+        ("a.obj", b"v 1 2 3\nv 4 5\nv 6 7 8\n", "2 numbers a vertex"),
+        ("a.obj", b"v 1 2 3\nv 4 5 6\nf 1 2\n", "a face with 2 corners"),
         ("a.obj", b"v 1 2 3\nv 4 5 6\nv 1 1 1\nf 1 2 4\n", "damaged"),
         ("a.obj", b"v 1 2 nan\n", "NaN or inf in 1 of 1 points"),
         ("a.obj", b"# nothing\n", "holds no point"),
         ("a.stl", b"solid a\nendsolid a\n", "holds no point"),
-        ("a.stl", MESHES[".stl"][:-1], "damaged|holds no point"),
+        ("a.stl", MESHES[".stl"][:-1], "truncated .*1 triangles promised, 0 found"),
         ("a.glb", MESHES[".glb"][:-4], r"\d+ bytes promised, \d+ found"),
         ("a.glb", b"glTF", "no header"),
     ],
@@ -155,7 +155,7 @@ def with_tree(change):
     return head + text + rest
 
 
-def test_glb_that_trimesh_would_read_as_zeros_is_refused(tmp_path):
+def test_glb_whose_coordinates_lie_elsewhere_is_refused(tmp_path):
     assert len(read(tmp_path / "a.glb", with_tree(lambda tree: None))) == 2048
 
     def outsource(tree):
@@ -166,8 +166,8 @@ def test_glb_that_trimesh_would_read_as_zeros_is_refused(tmp_path):
     def thin(tree):
         tree["accessors"][tree["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]["sparse"] = {}
 
-    for change in (outsource, thin):
-        refused(tmp_path / "a.glb", with_tree(change), "stored by an extension or sparsely")
+    refused(tmp_path / "a.glb", with_tree(outsource), r"compressed \(by an extension\)")
+    refused(tmp_path / "a.glb", with_tree(thin), "stored sparsely")
 
 
 def test_no_other_file_is_opened(tmp_path):

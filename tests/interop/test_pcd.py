@@ -148,7 +148,7 @@ def test_every_truncation_is_refused(tmp_path, form):
         ({"FIELDS": "rgb z _ x y y"}, "expected the fields x y z, one number each"),
         ({"FIELDS": "x y z"}, "FIELDS, SIZE, TYPE and COUNT differ in length"),
         ({"SIZE": "4 4 1 8 2 3"}, "TYPE and SIZE 'F3'"),
-        ({"TYPE": "U F U F Q F"}, "TYPE and SIZE 'Q2'"),
+        ({"TYPE": "U F U Q F F"}, "TYPE and SIZE 'Q8' of x"),
         ({"COUNT": "1 1 3 1 -5 1"}, "'-5' is no count"),
         ({"WIDTH": 39}, "WIDTH x HEIGHT is 39, POINTS 40"),
         ({"WIDTH": ""}, "'' is no count"),
