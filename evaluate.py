@@ -15,7 +15,7 @@ torchrun --nproc-per-node K -- evaluate.py ... # share the work; the result is t
 
 from dataclasses import replace
 
-from data import announce, load_clouds
+from data import announce, load_clouds, load_raw
 from pcdiff import cli, distributed, runs, scoring
 from pcdiff.config import EvaluateConfig, RunConfig
 from pcdiff.metrics import get_protocol
@@ -41,7 +41,7 @@ def score_run(config: EvaluateConfig, run: RunConfig) -> None:
     split = config.split or get_protocol(config.protocol).split
     path, names = config.dataset_path or run.data.dataset_path, config.categories or run.data.categories
     normalised = load_clouds(path, names, split, run.data.normalisation)
-    raw = {part: load_clouds(path, names, part, "none").points for part in (split, "train")}
+    raw = {part: load_raw(path, names, part) for part in (split, "train")}
     runs.log.info(announce(normalised.identity))
     scoring.score_run(
         replace(config, split=split),

@@ -3,7 +3,7 @@
 from data.batches import Batches
 from data.categories import NAME_TO_SYNSET, SYNSET_TO_NAME, parse_categories
 from data.clouds import CloudDataset, DatasetIdentity
-from data.shapenet import SPLITS, announce, load_clouds
+from data.shapenet import SPLITS, announce, load_clouds, load_raw
 from pcdiff.normalisation import NORMALISATIONS, normalise
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "DatasetIdentity",
     "announce",
     "load_clouds",
+    "load_raw",
     "normalise",
     "parse_categories",
 ]

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from pcdiff.errors import InputError
 from pcdiff.normalisation import GLOBAL_MODES, SHARED_MODES
+from pcdiff.origins import placed
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ class CloudDataset(Dataset):
 
     Attributes:
         points: `(n, P, 3)` float32, normalised.
-        shift: `(n, 1, 3)`, in the units of the source.
-        scale: `(n, 1, 1)`, in the units of the source.
+        shift: `(n, 1, 3)` float64, in the units of the source.
+        scale: `(n, 1, 1)` float64, in the units of the source.
         categories: name per cloud.
         ids: id per cloud (row number or file name), unique within its category.
         split: train, val or test.
@@ -140,7 +141,7 @@ class CloudDataset(Dataset):
             indices: `(B,)` which cloud's shift and scale each takes.
 
         Returns:
-            `(B, M, 3)`.
+            `(B, M, 3)`, of the points' type; float64 where float32 would blur clouds far from the origin.
 
         Raises:
             InputError: B does not match, or an index is out of range.
@@ -152,7 +153,7 @@ class CloudDataset(Dataset):
             )
         if len(indices) and not (-len(self) <= int(indices.min()) and int(indices.max()) < len(self)):
             raise InputError(f"indices must lie in 0..{len(self) - 1}, got up to {int(indices.max())}")
-        return points * self.scale[indices].to(points) + self.shift[indices].to(points)
+        return placed(points, self.scale[indices], self.shift[indices])
 
     def denormalise_generated(self, points: Tensor) -> Tensor:
         """Return generated clouds to the source's units; only where all clouds share one shift and scale.
@@ -161,7 +162,7 @@ class CloudDataset(Dataset):
             points: `(B, M, 3)` normalised; any B and M.
 
         Returns:
-            `(B, M, 3)`.
+            `(B, M, 3)`, of the points' type; float64 where float32 would blur clouds far from the origin.
 
         Raises:
             InputError: wrong shape, or a normalisation other than none and global.
@@ -173,4 +174,4 @@ class CloudDataset(Dataset):
             )
         if points.ndim != 3 or points.shape[-1] != 3:
             raise InputError(f"points must be (B, M, 3), got {tuple(points.shape)}")
-        return points * self.scale[0].to(points) + self.shift[0].to(points)
+        return placed(points, self.scale[0], self.shift[0])

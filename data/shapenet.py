@@ -12,10 +12,10 @@ from data.categories import NAME_TO_SYNSET, SYNSET_TO_NAME, category_tokens, clo
 from data.clouds import CloudDataset, DatasetIdentity, StreamingMoments
 from data.sources import SPLITS, FolderSource, Hdf5Source, Source, find_root, fingerprint
 from pcdiff.errors import InputError
-from pcdiff.normalisation import GLOBAL_MODES, check_mode, normalise
+from pcdiff.normalisation import GLOBAL_MODES, check_mode, normalise, warn_where_it_bites
 from pcdiff.places import exists, is_folder
 
-__all__ = ["DEFAULT_PLACES", "SPLITS", "announce", "load_clouds"]
+__all__ = ["DEFAULT_PLACES", "SPLITS", "announce", "load_clouds", "load_raw"]
 
 # Where a data set is looked for when no path is given, in this order.
 DEFAULT_PLACES = tuple(Path(__file__).parent / name for name in ("shapenet.hdf5", "ShapeNetCore.v2.PC15k"))
@@ -50,8 +50,35 @@ def load_clouds(
         torch.Size([64, 2048, 3])
     """
     check_mode(normalisation)
-    if split not in SPLITS:
-        raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    source, keys = _source(dataset_path, categories)
+    points, names, ids = _read(source, keys, split)
+    labels = [f"{source.where}: {name} {split} {cloud}" for name, cloud in zip(names, ids, strict=True)]
+    stats = mean = None
+    if normalisation in GLOBAL_MODES:
+        running = StreamingMoments()
+        for part in SPLITS if normalisation == "global_unit_legacy_dpm" else ("train",):
+            for each in [points] if part == split else (source.read(key, part)[0] for key in keys.values()):
+                running.add(each)
+        stats, mean = running.std(ddof=0 if normalisation == "global" else 1), running.mean
+    cloud, shift, scale = normalise(points, normalisation, stats, labels, mean)
+    warn_where_it_bites(normalisation, points, cloud, f"{source.where}: {split}")
+    identity = DatasetIdentity(source.name, source.stand_in, tuple(keys), fingerprint(source, keys))
+    return CloudDataset(cloud, shift, scale, names, ids, split, normalisation, identity)
+
+
+def load_raw(dataset_path: Path | str | None, categories: str | Iterable[str], split: str) -> torch.Tensor:
+    """Return the clouds that `load_clouds` returns, `(n, P, 3)`, as they are stored.
+
+    In float64 where they are stored so, which float32 could blur far from the origin; else in float32.
+
+    Raises:
+        InputError: as for `load_clouds`.
+    """
+    return _read(*_source(dataset_path, categories), split)[0]
+
+
+def _source(dataset_path: Path | str | None, categories: str | Iterable[str]) -> tuple[Source, dict[str, str]]:
+    """Return where the clouds come from, and the source's own key by category."""
     if dataset_path is None:
         dataset_path = next((place for place in DEFAULT_PLACES if exists(place)), None)
     if dataset_path is None:
@@ -61,8 +88,13 @@ def load_clouds(
         if not exists(path):
             raise InputError(f"dataset_path {path} does not exist; leave it out to use the built-in shapes")
         source = FolderSource(find_root(path)) if is_folder(path) else Hdf5Source(path)
-    keys = _resolve(categories, source)
+    return source, _resolve(categories, source)
 
+
+def _read(source: Source, keys: dict[str, str], split: str) -> tuple[torch.Tensor, list[str], list[str]]:
+    """Return the clouds of one split, and the category and the id of each."""
+    if split not in SPLITS:
+        raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     points, names, ids = [], [], []
     for name, key in keys.items():
         clouds, cloud_ids = source.read(key, split)
@@ -74,17 +106,7 @@ def load_clouds(
         points.append(clouds)
         names += [name] * len(clouds)
         ids += cloud_ids
-    stats = mean = None
-    if normalisation in GLOBAL_MODES:
-        running = StreamingMoments()
-        for part in SPLITS if normalisation == "global_unit_legacy_dpm" else ("train",):
-            for i, key in enumerate(keys.values()):
-                running.add(points[i] if part == split else source.read(key, part)[0])
-        stats, mean = running.std(ddof=0 if normalisation == "global" else 1), running.mean
-    labels = [f"{source.where}: {name} {split} {cloud}" for name, cloud in zip(names, ids, strict=True)]
-    cloud, shift, scale = normalise(torch.cat(points), normalisation, stats, labels, mean)
-    identity = DatasetIdentity(source.name, source.stand_in, tuple(keys), fingerprint(source, keys))
-    return CloudDataset(cloud, shift, scale, names, ids, split, normalisation, identity)
+    return torch.cat(points), names, ids
 
 
 def announce(identity: DatasetIdentity) -> str:

@@ -38,7 +38,10 @@ class Source(Protocol):
     held: dict[str, str]
 
     def read(self, key: str, split: str) -> tuple[Tensor, list[str]]:
-        """Return float32 clouds `(n, P, 3)` and their ids, checked; none is an `InputError`."""
+        """Return clouds `(n, P, 3)` and their ids, checked; float64 where they are stored so, else float32.
+
+        None is an `InputError`.
+        """
         ...
 
     def digest(self, key: str) -> bytes:
@@ -79,10 +82,18 @@ def _held(keys: Iterable[str], where: Path) -> dict[str, str]:
     return held
 
 
+def _kept(stored: np.dtype) -> type:
+    """Return the type that clouds are read as: double stays, so that far clouds are centred before it is lost."""
+    return np.float64 if stored.itemsize > 4 else np.float32
+
+
 def _check_finite(clouds: np.ndarray, where: str, ids: list[str]) -> None:
     # One pass, no mask of the whole array: a float64 sum of float32 is finite only where every term is.
-    with np.errstate(invalid="ignore"):
-        bad = np.flatnonzero(~np.isfinite(clouds.sum(axis=(1, 2), dtype=np.float64)))
+    with np.errstate(invalid="ignore", over="ignore"):
+        wrong = ~np.isfinite(clouds.sum(axis=(1, 2), dtype=np.float64))
+        if clouds.dtype == np.float64:  # what float32 cannot hold counts as infinite
+            wrong |= ~(np.abs(clouds).max(axis=(1, 2)) <= np.finfo(np.float32).max)
+        bad = np.flatnonzero(wrong)
     if len(bad):
         raise InputError(f"{where} cloud {ids[bad[0]]} has NaN or infinite coordinates; repair or remove it")
 
@@ -143,8 +154,7 @@ class Hdf5Source:
             if entry is None or not len(entry):
                 present = ", ".join(s for s in SPLITS if s in file[key] and len(file[key][s]))
                 raise InputError(f"{where} is empty or absent (splits with clouds: {present or 'none'})")
-            with np.errstate(over="ignore"):  # float64 beyond float32's range: reported as infinite below
-                clouds = np.asarray(entry, dtype=np.float32)
+            clouds = np.asarray(entry, dtype=_kept(entry.dtype))
         ids = [str(i) for i in range(len(clouds))]
         _check_finite(clouds, where, ids)
         return torch.from_numpy(clouds), ids
@@ -220,14 +230,15 @@ class FolderSource:
         for i, file in enumerate(files):
             cloud = self._load(file)
             if clouds is None:
-                clouds = np.empty((len(files), *cloud.shape), dtype=np.float32)
+                clouds = np.empty((len(files), *cloud.shape), dtype=_kept(cloud.dtype))
             if cloud.shape != clouds.shape[1:]:
                 raise InputError(
                     f"{file} has {len(cloud)} points where {files[0].name} has {clouds.shape[1]};"
                     " all clouds of a category must have as many"
                 )
-            with np.errstate(over="ignore"):  # float64 beyond float32's range: reported as infinite below
-                clouds[i] = cloud
+            if clouds.dtype == np.float32 and _kept(cloud.dtype) == np.float64:
+                clouds = clouds.astype(np.float64)
+            clouds[i] = cloud
         ids = [file.stem for file in files]
         _check_finite(clouds, str(folder), ids)
         return torch.from_numpy(clouds), ids

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the ground up. Rooms on one floor do not import one another; within a room, files may. `pcdiff` itself is its
 # `__init__.py`, which gathers the public names.
 FLOORS = [
-    {"pcdiff.errors", "pcdiff.rng"},
+    {"pcdiff.errors", "pcdiff.origins", "pcdiff.rng"},
     {
         "pcdiff.arguments",
         "pcdiff.atomic",

@@ -23,8 +23,9 @@ def test_shift_and_scale_undo_every_mode(points, mode):
     assert cloud.shape == points.shape
     assert shift.shape == (5, 1, 3)
     assert scale.shape == (5, 1, 1)
-    assert cloud.dtype == shift.dtype == scale.dtype == torch.float32
-    torch.testing.assert_close(cloud * scale + shift, points, rtol=1e-5, atol=1e-5)
+    assert cloud.dtype == torch.float32
+    assert shift.dtype == scale.dtype == torch.float64
+    torch.testing.assert_close(cloud * scale + shift, points.double(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("mode", "spread"), [("shape_unit", 1.0), ("shape_half", 0.5), ("shape_34", 0.75)])
@@ -32,7 +33,7 @@ def test_std_modes_measure_about_one_scalar_mean(points, mode, spread):
     cloud, shift, scale = normalise(points, mode)
     expected = points.double().flatten(1).numpy().std(axis=1, ddof=1) / spread
     np.testing.assert_allclose(scale.flatten().numpy(), expected, rtol=1e-6)
-    torch.testing.assert_close(shift[:, 0], points.mean(dim=1))
+    torch.testing.assert_close(shift[:, 0], points.double().mean(dim=1))
     # A cloud whose centroid lies on the diagonal ends with exactly that spread.
     centred = points - points.mean(dim=1, keepdim=True)
     cloud, _, _ = normalise(centred, mode)
@@ -61,7 +62,7 @@ def test_none_does_not_share_memory(points):
 def test_global_takes_one_mean_and_one_std(points):
     cloud, shift, scale = normalise(points, "global", stats=2.5, mean=MEAN.double())
     assert (scale == 2.5).all()
-    assert torch.equal(shift, MEAN.expand(5, 1, 3))
+    assert torch.equal(shift, MEAN.double().expand(5, 1, 3))
     torch.testing.assert_close(cloud, (points - MEAN) / 2.5)
 
 

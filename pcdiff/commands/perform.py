@@ -33,6 +33,7 @@ from pcdiff.diffusion.sampler import Progress
 from pcdiff.errors import InputError, escaped
 from pcdiff.models import LatentPriorModel, PointCloudModel
 from pcdiff.ops import chamfer
+from pcdiff.origins import placed
 from pcdiff.progress import bar
 from pcdiff.runs import write_json
 from pcdiff.sampling import decoding, reconstruct, sample_all
@@ -127,11 +128,11 @@ def _interpolate(command: Interpolate, trained: Trained) -> str:
         **trained.options(command),
     )
     # place and size go from a's to b's with the shape
-    weights = torch.linspace(0, 1, command.steps)[:, None, None]
+    weights = torch.linspace(0, 1, command.steps, dtype=torch.float64)[:, None, None]
     shift, scale = (
         torch.lerp(p[:, None], q[:, None], weights) for p, q in ((a.shift, b.shift), (a.scale, b.scale))
     )
-    made = (frames * scale + shift).flatten(0, 1)
+    made = placed(frames.flatten(0, 1), scale.flatten(0, 1), shift.flatten(0, 1))
     return _written(command, trained, made, THEIR_UNIT)
 
 

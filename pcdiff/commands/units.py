@@ -10,7 +10,8 @@ from torch import Tensor
 from pcdiff.commands.flags import Command, Reading
 from pcdiff.errors import InputError
 from pcdiff.interop import read_cloud_set, stack_clouds
-from pcdiff.normalisation import GLOBAL_MODES, SHARED_MODES, normalise
+from pcdiff.normalisation import GLOBAL_MODES, SHARED_MODES, normalise, warn_where_it_bites
+from pcdiff.origins import placed
 
 C = TypeVar("C", bound=Command)
 
@@ -19,7 +20,7 @@ class Clouds(NamedTuple):
     """Clouds as they were read, and as the model takes them.
 
     Attributes:
-        raw: `(n, P, 3)`, in the file's unit.
+        raw: `(n, P, 3)`, in the file's unit and precision.
         points: `(n, P, 3)`, in the model's normalisation.
         shift: `(n, 1, 3)`, in the file's unit.
         scale: `(n, 1, 1)`, in the file's unit.
@@ -31,8 +32,8 @@ class Clouds(NamedTuple):
     scale: Tensor
 
     def restore(self, clouds: Tensor) -> Tensor:
-        """Return clouds `(n, M, 3)` made of these in their unit."""
-        return clouds * self.scale + self.shift
+        """Return clouds `(n, M, 3)` made of these in their unit; float64 where float32 would blur them."""
+        return placed(clouds, self.scale, self.shift)
 
 
 def read_clouds(path: Path, command: Reading, mode: str) -> Clouds:
@@ -60,6 +61,7 @@ def read_clouds(path: Path, command: Reading, mode: str) -> Clouds:
         flags = " and ".join(f"--{flag}" for flag in needed)
         raise InputError(f"{command.run}: its normalisation is {mode}; give {flags} of its training clouds")
     points, shift, scale = normalise(raw, mode, command.std, held.names, _mean(command))
+    warn_where_it_bites(mode, raw, points, str(path))
     return Clouds(raw, points, shift, scale)
 
 
@@ -75,7 +77,7 @@ def restore_generated(clouds: Tensor, command: Command, mode: str) -> tuple[Tens
     if not known:
         return clouds, f"the model's normalisation ({mode})"
     if mode == "global":
-        clouds = clouds * command.std + _mean(command)
+        clouds = placed(clouds, torch.tensor(command.std, dtype=torch.float64), _mean(command))
     return clouds, "the data's unit"
 
 
@@ -104,4 +106,4 @@ def _statistics(mode: str) -> tuple[str, ...]:
 
 
 def _mean(command: Command) -> Tensor | None:
-    return None if command.mean is None else torch.tensor(command.mean)
+    return None if command.mean is None else torch.tensor(command.mean, dtype=torch.float64)

@@ -6,8 +6,13 @@ import torch
 from pcdiff.errors import InputError
 
 
-def as_clouds(clouds, name: str) -> torch.Tensor:
+def as_clouds(clouds, name: str, keep_double: bool = False) -> torch.Tensor:
     """Return a set of clouds as a finite `(n, P, 3)` float32 tensor, on the device it came on.
+
+    Args:
+        clouds: array, tensor, or what numpy makes an array of.
+        name: of the argument, for messages.
+        keep_double: leave float64 as it is, for what moves the clouds before float32 could blur them.
 
     Raises:
         InputError: naming the argument, and the index of the first bad cloud.
@@ -19,16 +24,17 @@ def as_clouds(clouds, name: str) -> torch.Tensor:
             raise InputError(f"{name} must be one array (n, P, 3), got clouds of unequal shapes") from None
         if array.dtype.kind != "f":
             raise InputError(f"{name} must hold floats, got {array.dtype}")
-        with np.errstate(over="ignore"):  # beyond float32 becomes inf, and is reported below
-            clouds = torch.from_numpy(array.astype(np.float32))
+        clouds = torch.from_numpy(array.astype(np.float64 if array.dtype.itemsize > 4 else np.float32))
     if clouds.ndim != 3 or clouds.shape[2] != 3:
         raise InputError(f"{name} must be (n, P, 3), got {tuple(clouds.shape)}")
     if clouds.numel() == 0:
         raise InputError(f"{name} must hold at least one cloud of one point, got {tuple(clouds.shape)}")
     if not clouds.is_floating_point():
         raise InputError(f"{name} must hold floats, got {clouds.dtype}")
-    clouds = clouds.detach().to(torch.float32)
-    bad = torch.nonzero(~torch.isfinite(clouds).all(dim=2).all(dim=1)).flatten()
+    clouds = clouds.detach()
+    single = clouds.to(torch.float32)  # beyond float32 becomes inf
+    clouds = clouds if keep_double and clouds.dtype == torch.float64 else single
+    bad = torch.nonzero(~torch.isfinite(single).all(dim=2).all(dim=1)).flatten()
     if bad.numel():
         raise InputError(f"{name}[{int(bad[0])}] holds NaN or inf ({bad.numel()} of {len(clouds)} clouds do)")
     return clouds

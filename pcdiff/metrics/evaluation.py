@@ -19,6 +19,7 @@ from pcdiff.metrics.memorisation import memorisation
 from pcdiff.metrics.neighbours import nearest_by_chamfer
 from pcdiff.metrics.protocols import Protocol, get_protocol
 from pcdiff.ops import estimated_emd_seconds
+from pcdiff.origins import shared_offset
 from pcdiff.work import Work
 
 EMD_LIMIT_SECONDS = 600.0
@@ -78,7 +79,8 @@ def evaluate(
         ['1-NNA-CD', '1-NNA-EMD', 'COV-CD', 'COV-EMD', 'JSD', 'MMD-CD', 'MMD-EMD']
     """
     chosen = get_protocol(protocol)
-    sets = prepared(samples=samples, reference=reference, train=train, protocol=chosen, num_points=num_points)
+    given = {"samples": samples, "reference": reference, "train": train}
+    sets = prepared(**given, protocol=chosen, num_points=num_points)
     ours, theirs, trained = sets["samples"], sets["reference"], sets.get("train")
 
     seed = chosen.seed if seed is None else seed
@@ -127,20 +129,27 @@ def evaluate(
     details["notes"] = _notes(chosen, reference, ours, theirs, seed, details)
     if floor and trained is not None and stand_ins is None:
         details["notes"].append(_why_no_floor(trained, theirs))
+    offset = _offset(_checked(**given), chosen)
+    if offset.any():
+        details["notes"].append(
+            f"the clouds lie far from the origin: {tuple(offset.tolist())} was subtracted from all, in double"
+        )
     return result | {"details": details, "seed": seed}
 
 
 def prepared(
     *, samples, reference, train=None, protocol: Protocol, num_points: int | None = None
 ) -> dict[str, Tensor]:
-    """Return the sets as a protocol compares them, by name: checked, their points chosen, normalised.
+    """Return the sets as a protocol compares them, by name: checked, their points chosen, normalised; float32.
+
+    Under a protocol that leaves clouds where they are, sets far from the origin lose one common offset in double
+    before float32 could blur them: the distances between clouds stay.
 
     Raises:
         InputError: as `evaluate`.
     """
-    sets = {"samples": as_clouds(samples, "samples"), "reference": as_clouds(reference, "reference")}
-    if train is not None:
-        sets["train"] = as_clouds(train, "train")
+    sets = _checked(samples, reference, train)
+    offset = _offset(sets, protocol)
     for name, clouds in sets.items():
         if name == "reference":
             sets[name] = protocol.choose_points(clouds, num_points)
@@ -148,7 +157,19 @@ def prepared(
             raise InputError(f"num_points must be in 1..{clouds.shape[1]}, the points of {name}, got {num_points}")
         else:
             sets[name] = clouds[:, : num_points or protocol.points]
+    if offset.any():
+        sets = {name: clouds.double() - offset.to(clouds.device) for name, clouds in sets.items()}
     return {name: protocol.normalise(clouds, name) for name, clouds in sets.items()}
+
+
+def _checked(samples, reference, train=None) -> dict[str, Tensor]:
+    sets = {"samples": samples, "reference": reference, "train": train}
+    return {name: as_clouds(clouds, name, keep_double=True) for name, clouds in sets.items() if clouds is not None}
+
+
+def _offset(sets: dict[str, Tensor], protocol: Protocol) -> Tensor:
+    """Return what all sets lose before they become float32, `(3,)`: zeros where each cloud is centred by itself."""
+    return shared_offset(sets.values()) if protocol.normalisation == "none" else torch.zeros(3, dtype=torch.float64)
 
 
 def fingerprint(clouds: Tensor) -> str:

@@ -25,11 +25,11 @@ def normalise_bbox(clouds, name: str = "clouds") -> torch.Tensor:
     Raises:
         InputError: for bad clouds, or one of zero extent (its index is named).
     """
-    clouds = as_clouds(clouds, name)
+    clouds = as_clouds(clouds, name, keep_double=True).double()
     low, high = clouds.amin(dim=1, keepdim=True), clouds.amax(dim=1, keepdim=True)
     half = (high - low).amax(dim=2, keepdim=True) / 2
     _refuse_flat(half, name)
-    return (clouds - (low + high) / 2) / half
+    return ((clouds - (low + high) / 2) / half).float()
 
 
 def normalise_unit(clouds, name: str = "clouds") -> torch.Tensor:
@@ -47,10 +47,10 @@ def normalise_unit(clouds, name: str = "clouds") -> torch.Tensor:
     Raises:
         InputError: for bad clouds, or one of zero extent (its index is named).
     """
-    clouds = as_clouds(clouds, name)
+    clouds = as_clouds(clouds, name, keep_double=True).double()
     spread = clouds.flatten(1).std(dim=1)[:, None, None]
     _refuse_flat((clouds.amax(dim=1, keepdim=True) - clouds.amin(dim=1, keepdim=True)).amax(2, True), name)
-    return (clouds - clouds.mean(dim=1, keepdim=True)) / spread
+    return ((clouds - clouds.mean(dim=1, keepdim=True)) / spread).float()
 
 
 def as_they_come(clouds, name: str = "clouds") -> torch.Tensor:
@@ -135,7 +135,7 @@ class Protocol:
             num_points: take so many instead of the protocol's number.
 
         Returns:
-            `(n, num_points, 3)` float32.
+            `(n, num_points, 3)` float32, or float64 where the reference is.
 
         Raises:
             InputError: for bad clouds, or a Q that does not hold the points asked for.
@@ -144,7 +144,7 @@ class Protocol:
             >>> get_protocol("pointflow").choose_points(torch.rand(2, 15000, 3)).shape
             torch.Size([2, 2048, 3])
         """
-        reference = as_clouds(reference, "reference")
+        reference = as_clouds(reference, "reference", keep_double=True)
         held = reference.shape[1]
         start = 0 if self.already_chosen(reference) else REFERENCE_POINTS[self.reference_points]
         count = num_points if num_points is not None else self.points

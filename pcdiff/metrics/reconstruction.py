@@ -122,7 +122,7 @@ def split_samplings(clouds, num_points: int) -> tuple[torch.Tensor, torch.Tensor
     Raises:
         InputError: for bad clouds, or Q < 2P.
     """
-    clouds = as_clouds(clouds, "clouds")
+    clouds = as_clouds(clouds, "clouds", keep_double=True)
     most = clouds.shape[1] // 2
     if not 1 <= num_points <= most:
         raise InputError(
@@ -229,7 +229,7 @@ def reconstruction_table(result: dict) -> str:
 
 def _check_pair(sets: dict, emd: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the two sets of `sets`, checked; their names are the keys."""
-    (one, a), (other, b) = ((name, as_clouds(clouds, name)) for name, clouds in sets.items())
+    (one, a), (other, b) = ((name, as_clouds(clouds, name, True)) for name, clouds in sets.items())
     if len(a) != len(b):
         raise InputError(f"{one} and {other} must pair up, got {len(a)} and {len(b)} clouds")
     if emd and a.shape[1] != b.shape[1]:

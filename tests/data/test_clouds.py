@@ -55,7 +55,8 @@ def test_dataset_items_and_denormalise(points):
     assert len(dataset) == 5
     item = dataset[3]
     assert (item["category"], item["id"], item["index"]) == ("chair", "d", 3)
-    torch.testing.assert_close(item["points"] * item["scale"] + item["shift"], points[3], rtol=1e-5, atol=1e-5)
+    undone = item["points"] * item["scale"] + item["shift"]
+    torch.testing.assert_close(undone, points[3].double(), rtol=1e-5, atol=1e-5)
     back = dataset.denormalise(cloud[[4, 1]][:, :7], [4, 1])
     torch.testing.assert_close(back, points[[4, 1]][:, :7], rtol=1e-5, atol=1e-5)
     with pytest.raises(InputError, match=r"\(B, M, 3\) with B indices"):
