@@ -3,38 +3,52 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.dev-installed
 WORKERS ?= 2
 CHAIRS ?= ../shared/data/modelnet10/chair_1024.hdf5
 SOURCES := setup.py pyproject.toml $(wildcard pcdiff/ops/csrc/*.* pcdiff/ops/csrc/cuda/*.*)
 
-.PHONY: help setup demo chairs paper test lint bench sanitize clean
+.PHONY: help setup demo chairs paper test test-all test-isa lint bench sanitize clean
 
 help:
-	@echo "make demo    train, sample and score airplanes on this machine, within 10 minutes on two cores"
-	@echo "make test    the whole test suite in WORKERS=2 processes, linters first"
+	@echo "make demo    train, sample and score airplanes on this machine, within 7 minutes on two slow cores"
+	@echo "make test    the test suite in WORKERS=2 processes, linters first, 7 minutes on two slow cores"
+	@echo "make test-all  those that take minutes too: every CUDA kernel compiled, ten kills, trainings compiled"
+	@echo "make test-isa  golden, op and metric tests once more for each instruction set this machine has"
 	@echo "make chairs  train 40 minutes on real chairs (CHAIRS=file.hdf5), score on the test split"
 	@echo "make paper   the paper's generator from data to test scores, unattended (PAPER_DATA=file.hdf5 PAPER_CATEGORY=airplane GPUS=1)"
 	@echo "make bench   time the ops, the scores, the sampling and the training step against their baselines"
 	@echo "make sanitize  the CPU ops under the address and undefined-behaviour sanitizers, seven minutes"
 	@echo "make clean   remove build outputs and the virtual environment"
 
-setup: $(STAMP)
+setup: $(DEV_STAMP)
 
-# torch first and alone, so that no other package decides which torch comes.
+# torch first and alone, so that no other package decides which torch comes. -qq leaves pip's errors, and keeps its
+# warnings from hiding what is said here.
+PIP = $(BIN)/python -m pip install -qq
 $(STAMP): $(SOURCES)
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet "setuptools>=77" wheel numpy
-	$(BIN)/python -m pip install --quiet --no-build-isolation -e '.[dev]'
-	$(BIN)/python -c 'import pcdiff.ops; print("ops backend:", pcdiff.ops.backend())'
+	@echo "== set up $(VENV): torch, pcdiff and its compiled ops (one to three minutes, once)"
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) torch==2.13.0
+	@$(PIP) "setuptools>=77" wheel numpy
+	@$(PIP) --no-build-isolation -e .
+	@$(BIN)/python -c 'import pcdiff.ops; print("ops backend:", pcdiff.ops.backend())'
 	@touch $@
 
+$(DEV_STAMP): $(STAMP)
+	@echo "== set up what the tests need beside (half a minute, once)"
+	@$(PIP) --no-build-isolation -e '.[dev]'
+	@touch $@
+
+DEMO_MINUTES ?= 3.5
 demo: $(STAMP)
-	rm -rf runs/demo
-	$(BIN)/python train_gen.py --categories airplane --preset quick --max-minutes 5 --out runs/demo
-	$(BIN)/python evaluate.py --run runs/demo --preset quick --num-samples 32
-	@echo "look at runs/demo/samples.png"
+	@rm -rf runs/demo
+	@echo "== train a generator of airplanes on built-in stand-in shapes, and draw samples: $(DEMO_MINUTES) minutes"
+	@$(BIN)/python train_gen.py --categories airplane --preset demo --budget-minutes $(DEMO_MINUTES) --out runs/demo
+	@echo "== score 32 new samples against shapes it has not seen: half a minute"
+	@$(BIN)/python evaluate.py --run runs/demo --preset quick --num-samples 32
+	@echo "== done; look at runs/demo/samples.png: training shapes in the first row, generated ones below"
 
 # The run of docs/results.md: 40 minutes on two cores, on real chairs where they are at hand.
 chairs: $(STAMP)
@@ -53,14 +67,22 @@ paper: $(STAMP)
 	$(LAUNCH) train_gen.py --dataset-path $(PAPER_DATA) $(if $(wildcard $(PAPER_RUN)/config.json),--resume $(PAPER_RUN),--preset paper --categories $(PAPER_CATEGORY) --out $(PAPER_RUN))
 	$(BIN)/python evaluate.py --run $(PAPER_RUN) --dataset-path $(PAPER_DATA)
 
-lint: $(STAMP)
+lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 test: lint
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
+	$(PYTEST) -m "not slow"
 
-bench: $(STAMP)
+test-all: lint
+	$(PYTEST)
+
+# Golden, op and metric tests under every instruction set that the machine has, whatever it would choose itself.
+test-isa: $(DEV_STAMP)
+	PYTHONPATH=. $(BIN)/python tests/isa.py --workers $(WORKERS)
+
+bench: $(DEV_STAMP)
 	$(BIN)/python benchmarks/ops.py
 	PYTHONPATH=. $(BIN)/python benchmarks/metrics.py --only cd emd emd-large
 	$(BIN)/python benchmarks/sampling.py
@@ -72,7 +94,7 @@ clean:
 # The CPU kernels, and the bodies of the CUDA kernels, under the address and undefined-behaviour sanitizers, in a copy
 # of the tree. Torch itself is not instrumented, hence no leak check; the interpreter must load the sanitizer first.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-sanitize: $(STAMP)
+sanitize: $(DEV_STAMP)
 	rm -rf build/sanitize
 	mkdir -p build/sanitize/tests
 	cp -r setup.py pyproject.toml README.md LICENSE pcdiff data build/sanitize

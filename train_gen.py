@@ -54,7 +54,9 @@ def train(config: RunConfig) -> None:
         outcome = sessions.fit(config, trainer)
         if outcome.reason != "interrupted":
             made = validation.made if trainer.validated == outcome.step else None
-            score_generator(config, folder, trainer.sampling_model, outcome, identity, reference, points, made)
+            score_generator(
+                config, folder, trainer.sampling_model, outcome, identity, reference, points, made, clouds.points
+            )
 
 
 if __name__ == "__main__":

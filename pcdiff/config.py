@@ -160,8 +160,8 @@ class RunConfig:
     """One training run: every field is a flag."""
 
     preset: str = "paper"
-    """Defaults of all other flags: `paper` (DPM's hyper-parameters), `cpu` (40 minutes on two CPU cores) or `quick`
-    (minutes on two CPU cores)."""
+    """Defaults of all other flags: `paper` (DPM's hyper-parameters), `cpu` (40 minutes on two CPU cores), `quick`
+    (minutes on two CPU cores) or `demo` (the same, smaller nets for slow cores)."""
     out: Path | None = None
     """The run's folder; a new one under runs/ by default."""
     resume: Path | None = None

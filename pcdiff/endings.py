@@ -31,6 +31,7 @@ def score_generator(
     reference: Tensor,
     num_points: int,
     made: Tensor | None = None,
+    beside: Tensor | None = None,
 ) -> None:
     """Draw the clouds asked for, and as many as there are in `reference (n, P, 3)` to score against it.
 
@@ -43,6 +44,7 @@ def score_generator(
         reference: clouds to compare with, `(n, P, 3)`.
         num_points: points compared.
         made: the clouds `(n, num_points, 3)` to score, where a validation has drawn them from these weights.
+        beside: training clouds `(m, P, 3)` for a row of the picture above the samples, to compare with.
     """
     model.eval()
     with bar("sampling", "step") as progress:
@@ -54,7 +56,10 @@ def score_generator(
     results = evaluate(samples=scored, reference=reference, num_points=num_points, emd=False)
     if distributed.rank() > 0:
         return
-    keep_clouds(folder, "samples", shown, f"samples: {dataset['name']}, step {outcome.step}")
+    title = f"samples: {dataset['name']}, step {outcome.step}"
+    keep_clouds(
+        folder, "samples", shown, title, beside=None if beside is None else beside[:, : config.sample_points]
+    )
     keep_results(folder, results, dataset, config, outcome)
     log.info("%s\nscore the test split with: python evaluate.py --run %s", Lines(table(results)), folder)
 

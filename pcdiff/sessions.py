@@ -24,6 +24,7 @@ from pcdiff.viz import save_grid
 
 _ELEVATION = 38.0  # degrees: from well above, wings and seats show their outline
 _PICTURED = 64  # more clouds than this do not fit a picture
+_COLUMNS = 8
 
 
 def make_trainer(
@@ -154,11 +155,21 @@ def keep_clouds(
     title: str,
     pictured: Tensor | None = None,
     columns: int | None = None,
+    beside: Tensor | None = None,
 ) -> None:
-    """Write `<name>.npy` and a shaded grid `<name>.png` (of `pictured`, if given) into a folder."""
+    """Write `<name>.npy` and a shaded grid `<name>.png` (of `pictured`, if given) into a folder.
+
+    Training clouds that are given `beside` fill a row above the others, and each row says what it shows.
+    """
     write_clouds(folder / f"{name}.npy", clouds)
-    pictured = clouds if pictured is None else pictured
-    save_grid(folder / f"{name}.png", pictured[:_PICTURED].numpy(), columns, title=title, elevation=_ELEVATION)
+    shown, rows = list((clouds if pictured is None else pictured)[:_PICTURED].numpy()), None
+    if beside is not None and len(beside):
+        columns = min(_COLUMNS, len(shown), len(beside))
+        rows = ["training shapes"] + [
+            f"samples {first + 1} to {min(first + columns, len(shown))}" for first in range(0, len(shown), columns)
+        ]
+        shown = [*beside[:columns].numpy(), *shown]
+    save_grid(folder / f"{name}.png", shown, columns, title=title, row_titles=rows, elevation=_ELEVATION)
     log.info("clouds: %s", folder / f"{name}.png")
 
 

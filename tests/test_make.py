@@ -1,4 +1,4 @@
-"""`make paper`: what it would run, and the line where its data are missing."""
+"""The Makefile: what `make paper` and `make demo` would run, and the line where data are missing."""
 
 import os
 import shutil
@@ -26,16 +26,16 @@ def folder(tmp_path):
     return tmp_path
 
 
-def make(folder, *argv):
+def make(folder, *argv, target="paper"):
     # as from a shell, also where the tests themselves are run by make
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    command = ["make", "paper", *argv]
+    command = ["make", target, *argv]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def commands(folder, *argv):
+def commands(folder, *argv, target="paper"):
     """Return the words of each command that would be run on a data set that is there."""
-    done = make(folder, "-n", *argv)
+    done = make(folder, "-n", *argv, target=target)
     assert done.returncode == 0, done.stderr
     return [line.split() for line in done.stdout.splitlines() if line.startswith(".venv/bin/python")]
 
@@ -73,3 +73,17 @@ def test_missing_data_is_one_clear_line(folder):
     assert done.stdout == ""
     assert "PAPER_DATA=no/where.hdf5: no such data set; give shapenet.hdf5 or a" in done.stderr.splitlines()[0]
     assert not (folder / "runs").exists()
+
+
+def test_the_demo_fits_its_minutes(folder):
+    train, score = commands(folder, "DEMO_MINUTES=2", target="demo")
+    config = cli.parse_run(GENERATOR_PRESETS, train[2:])
+    assert (config.preset, config.data.dataset_path, config.train.budget_minutes) == ("demo", None, 2.0)
+    assert score[1:4] == ["evaluate.py", "--run", "runs/demo"]
+    assert cli.parse_evaluation(score[2:]).num_samples == 32
+
+
+def test_every_phase_of_the_demo_says_what_it_does_and_how_long_it_may_take(folder):
+    said = [line for line in make(folder, "-n", target="demo").stdout.splitlines() if line.startswith('echo "== ')]
+    assert len(said) == 3  # training, scoring, and where the picture lies; set-up is done here
+    assert all("minute" in line for line in said[:2])

@@ -316,6 +316,7 @@ def test_a_diverged_training_is_one_line(dataset, tmp_path, capsys):
     assert re.search(r"error: .*not finite at step", capsys.readouterr().err)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler warns of its own doings
 def test_compiled_bf16_training_resumes_bit_for_bit(dataset, tmp_path):
     flags = ["--compile", "--precision", "bf16"]

@@ -94,6 +94,7 @@ def test_float32_holds_its_tolerance():
     torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_flow_learns_a_density():
     """Maximum likelihood of data far from normal: near its entropy, from more than a nat above."""
     torch.manual_seed(0)

@@ -75,10 +75,17 @@ def compile_kernels(build, toolkit, source, target):
 def compiled(build, toolkit, tmp_path_factory):
     """Compile all kernels, two files at a time; return the objects' folder and each file's outcome."""
     folder = tmp_path_factory.mktemp("kernels")
-    longest_first = sorted(KERNELS, key=lambda path: -path.with_suffix(".h").stat().st_size)
+    longest_first = sorted(KERNELS, key=size, reverse=True)
     with ThreadPoolExecutor(2) as pool:
         outcomes = pool.map(lambda p: compile_kernels(build, toolkit, p, folder / f"{p.stem}.o"), longest_first)
         return folder, dict(zip(longest_first, outcomes, strict=True))
+
+
+def size(path):
+    return path.with_suffix(".h").stat().st_size
+
+
+SMALLEST = min(KERNELS, key=size)
 
 
 # How a binding's parameters and results are spelt in a schema.
@@ -107,9 +114,17 @@ def test_there_are_kernels():
     assert len(KERNELS) == 6
 
 
+def test_the_smallest_file_compiles_without_warnings_or_spills(build, toolkit, tmp_path):
+    compiles_without_warnings_or_spills(compile_kernels(build, toolkit, SMALLEST, tmp_path / "smallest.o"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("source", KERNELS, ids=lambda path: path.name)
 def test_every_kernel_compiles_without_warnings_or_spills(compiled, source):
-    outcome = compiled[1][source]
+    compiles_without_warnings_or_spills(compiled[1][source])
+
+
+def compiles_without_warnings_or_spills(outcome):
     assert outcome.returncode == 0, outcome.stderr
     report = outcome.stdout + outcome.stderr
     assert "warning" not in report
@@ -133,6 +148,7 @@ def test_the_object_code_holds_ptx_for_later_gpus(build):
     assert [flag for flag in build.GENCODE if flag.endswith("code=compute_90")]
 
 
+@pytest.mark.slow
 def test_the_bindings_compile_load_and_register_every_op(build, toolkit, compiled, tmp_path):
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
