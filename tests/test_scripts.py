@@ -35,6 +35,9 @@ def test_a_run_leaves_what_it_promises(kind, request):
     assert np.load(run / "samples.npy").shape[2] == 3
     picture = np.asarray(Image.open(run / "samples.png"))
     assert picture.std() > 5
+    if kind == "generator_run":  # a row of training shapes above the two samples, in cells of 256 pixels
+        assert picture.shape[1] == 2 * 256
+        assert 2 * 256 < picture.shape[0] < 3 * 256
     assert "finished at step 12" in (run / "log.txt").read_text()
     best = tensors(run, "best")
     assert all(key.startswith("model.") for key in best)
