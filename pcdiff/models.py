@@ -55,7 +55,7 @@ class PointCloudModel(nn.Module):
         t: Tensor | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """Return the diffusion term of the bound for each cloud (Luo & Hu, 2021, eq. 9 and algorithm 1).
+        """Return the diffusion term of the bound for each cloud (Luo & Hu, 2021, algorithm 1; eq. 9, unverified).
 
         Args:
             x: clouds `(B, N, 3)`.
@@ -133,7 +133,7 @@ class PointCloudModel(nn.Module):
         progress: Progress | None = None,
         report: SamplingReport | None = None,
     ) -> Tensor:
-        """Draw clouds from latents by the reverse chain (Luo & Hu, 2021, eq. 3-4), or another sampler.
+        """Draw clouds from latents by the reverse chain (Luo & Hu, 2021, eq. 3-4, unverified), or another sampler.
 
         Args:
             z: latents `(B, F)`.
@@ -198,7 +198,7 @@ class PointCloudModel(nn.Module):
 
 
 class AutoEncoder(PointCloudModel):
-    """Deterministic code and diffusion decoder (Luo & Hu, CVPR 2021, section 4.2, eq. 14).
+    """Deterministic code and diffusion decoder (Luo & Hu, CVPR 2021, section 4.2; eq. 14, unverified).
 
     Example:
         >>> model = AutoEncoder(ModelConfig(kind="autoencoder"))
@@ -249,7 +249,7 @@ class LatentPriorModel(PointCloudModel):
         raise NotImplementedError
 
     def loss_terms(self, x: Tensor, generator: torch.Generator | None = None, **draws: Tensor) -> dict[str, Tensor]:
-        """Return the negative bound (Luo & Hu, CVPR 2021, eq. 8; eq. 13 with the flow) and its terms.
+        """Return the negative bound (Luo & Hu, CVPR 2021, eq. 8 and 13, unverified) and its terms.
 
         `loss = reconstruction + kl_weight * (prior - entropy)`, where `prior` is the mean of -log p(z) and
         `entropy` that of q(z | X), both in nats a cloud; their difference is the KL divergence.
@@ -336,7 +336,7 @@ class GaussianVAE(LatentPriorModel):
 
 
 class FlowVAE(LatentPriorModel):
-    """Generator whose prior is a normalizing flow (Luo & Hu, CVPR 2021, section 4.1, eq. 12-13).
+    """Generator whose prior is a normalizing flow (Luo & Hu, CVPR 2021, section 4.1; eq. 12-13, unverified).
 
     Example:
         >>> model = FlowVAE(ModelConfig()).eval()

@@ -24,7 +24,7 @@ def sinusoidal(t: Tensor, channels: int) -> Tensor:
 
 
 class FourierFeatures(nn.Module):
-    """Sines, then cosines of `2 pi W u` at random frequencies W, u = log sigma (Song et al., 2021, section 4.1).
+    """Sines, then cosines of `2 pi W u` at random frequencies W, u = log sigma (Song et al., 2021, appendix H.2).
 
     Args:
         channels: number of frequencies; the output is `(B, 2 channels)`.

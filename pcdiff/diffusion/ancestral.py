@@ -21,7 +21,9 @@ def ancestral_step(
     noise: Noise | None,
     flexibility: float = 0.0,
 ) -> Tensor:
-    """Draw x_s ~ p(x_s | x_t), the reverse Markov chain (Luo & Hu, 2021, eq. 3-4; Ho et al., 2020, algorithm 2).
+    """Draw x_s ~ p(x_s | x_t), the reverse Markov chain (Ho et al., 2020, algorithm 2).
+
+    Luo & Hu (2021), eq. 3-4 (numbers unverified).
 
     Args:
         denoiser: the model.
@@ -31,7 +33,7 @@ def ancestral_step(
         cond: what the net is conditioned on.
         noise: draws a standard normal like its argument; None returns the mean (the chain's last step).
         flexibility: mixes the chain's standard deviation between the posterior's (0) and the forward kernel's
-            (1, the beta_t of eq. 4), linearly, as DPM's code does; that code's default is 0.
+            (1, the beta_t of DDPM), linearly, as DPM's code does; that code's default is 0.
 
     Returns:
         x_s, like `x`.

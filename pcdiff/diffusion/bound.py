@@ -19,7 +19,7 @@ def elbo(denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, cond: Any = N
     `KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) = beta_t^2 / (2 gamma_t alpha_t (1 - alpha_bar_t))
     ||eps - eps_hat||^2` for t > 1 with gamma_t the posterior variance; at t = 1, where gamma is 0, the step is the
     decoder -log p(x_0 | x_1) with variance beta_1, up to its constant. With t uniform on 1..T the mean over t is
-    the sum over the chain (Luo & Hu, 2021, eq. 9), up to the prior's own KL, which has no parameters.
+    the sum over the chain (Luo & Hu, 2021, eq. 9, unverified), up to the prior's own KL, which has no parameters.
 
     Args:
         denoiser: the model, on a `DiscreteProcess`.

@@ -156,7 +156,7 @@ class Linear:
 
 
 def average(process: Process, known: Tensor, factor: int, dims: Sequence[int], strength: float = 1.0) -> Linear:
-    """Return the constraint that means over blocks are `known`: super-resolution (Song et al., 2021, appendix I.4).
+    """Return the constraint that means over blocks are `known`: super-resolution by `Linear`'s replacement.
 
     Args:
         process: the forward process.

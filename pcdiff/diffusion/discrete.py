@@ -13,7 +13,7 @@ from pcdiff.errors import InputError
 
 
 class DiscreteProcess(Chain):
-    r"""DDPM's chain of T steps with variances beta_1..beta_T (Luo & Hu, 2021, eq. 1-2; Ho et al., 2020, eq. 2).
+    r"""DDPM's chain of T steps with variances beta_1..beta_T (Ho et al., 2020, eq. 2; Luo & Hu, 2021).
 
     Times are integers 0..T: 0 is data, T is (nearly) noise. Between integers log alpha is linear and
     `sigma^2 = 1 - alpha^2`, so `g^2 = -2 f` there.

@@ -217,7 +217,8 @@ class Process(nn.Module):
     def posterior(self, x0: Tensor, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         r"""Return mean and variances of q(x_s | x_t, x_0) for any s < t (Kingma et al., VDM, 2021, appendix A.2).
 
-        With neighbouring s = t - 1 this is eq. 10-11 of Luo & Hu (2021) and eq. 6-7 of Ho et al. (2020).
+        With neighbouring s = t - 1 this is eq. 6-7 of Ho et al. (2020), and eq. 10-11 of Luo & Hu (2021; numbers
+        unverified).
 
         Args:
             x0: data `(B, *dims)`.
@@ -291,7 +292,7 @@ class Process(nn.Module):
 
     @property
     def prior_std(self) -> float:
-        """Standard deviation of the prior that stands for p_T (Song et al., 2021, appendix C)."""
+        """Standard deviation of the prior that stands for p_T (Song et al., 2021, section 2.1; algorithms 4, 5)."""
         if not self.exploding:
             return 1.0
         return float(self.sigma(torch.tensor([self.T], dtype=torch.float64, device=self.device)))

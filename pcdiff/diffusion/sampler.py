@@ -52,7 +52,7 @@ def sample(
     progress: Progress | None = None,
     report: SamplingReport | None = None,
 ) -> Tensor:
-    """Run the reverse process from noise to data (Luo & Hu, 2021, eq. 3; Ho et al., 2020, algorithm 2).
+    """Run the reverse process from noise to data (Ho et al., 2020, algorithm 2; Luo & Hu, 2021, eq. 3, unverified).
 
     At every time but the last the corrector acts first, then the predictor, as in score_sde's code (algorithm 1 of
     Song et al., 2021, begins with the predictor); the last predictor returns its mean.

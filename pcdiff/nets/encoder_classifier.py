@@ -41,7 +41,7 @@ class ClassifierConfig(UNetConfig):
 
 
 class AttentionPool(nn.Module):
-    """Let the mean attend to every position, and read the answer off it (Radford et al., 2021, section 2.4).
+    """Let the mean attend to every position, and read the answer off it (Dhariwal & Nichol, 2021, section 4.3).
 
     Args:
         positions: number of positions P.
