@@ -38,6 +38,8 @@ _SAMPLER_OPTIONS = {
     "churn_min": "churn_min",
     "churn_max": "churn_max",
     "churn_noise": "noise_scale",
+    "rtol": "rtol",
+    "atol": "atol",
 }
 
 

@@ -19,7 +19,7 @@ from pcdiff.errors import InputError
 from pcdiff.places import is_file
 from pcdiff.precision import autocast
 
-_STIRRING = ("ancestral", "kernel", "score_ancestral", "euler_maruyama", "reverse_diffusion", "edm", "none")
+_STIRRING = ("ancestral", "kernel", "score_ancestral", "euler_maruyama", "reverse_diffusion", "srk", "edm", "none")
 _FACTOR, _MEASUREMENTS, _SETTLE_SNR = 2, 32, 0.16
 _GREY = 0.5  # of the range: what is unknown, in pictures
 

@@ -104,7 +104,8 @@ class SamplingConfig:
     """How images are drawn; None takes the run's own, and behind that the sampler's."""
 
     sampler: str | None = None
-    """Predictor: ancestral, ddim, euler_maruyama, reverse_diffusion, heun, edm, dpmpp, unipc, ode, none, ..."""
+    """Predictor: ancestral, ddim, euler_maruyama, reverse_diffusion, srk, adaptive_sde, heun, edm, dpmpp, unipc,
+    ode, none, ..."""
     num_steps: int | None = None
     """Steps from noise to data; all that the process has by default (steps)."""
     grid: str | None = None
@@ -121,6 +122,10 @@ class SamplingConfig:
     """Highest noise level that gets churn, S_tmax."""
     churn_noise: float | None = None
     """Standard deviation of churn's noise, S_noise."""
+    rtol: float | None = None
+    """Relative tolerance of ode and adaptive_sde."""
+    atol: float | None = None
+    """Absolute tolerance of ode and adaptive_sde."""
     corrector: str | None = None
     """Corrector at every time: langevin, ald, ncsn, ncsnv2, or none."""
     corrector_steps: int | None = None

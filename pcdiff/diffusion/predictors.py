@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pcdiff.diffusion.adaptive_sde import AdaptiveSDE
 from pcdiff.diffusion.ancestral import ScoreAncestral, ancestral, ancestral_step, kernel
 from pcdiff.diffusion.ddim import DDIM
 from pcdiff.diffusion.denoiser import Denoiser
@@ -14,6 +15,7 @@ from pcdiff.diffusion.names import build
 from pcdiff.diffusion.ode import AdaptiveODE
 from pcdiff.diffusion.sde_steps import EulerMaruyama, ReverseDiffusion
 from pcdiff.diffusion.steps import Noise, Predictor
+from pcdiff.diffusion.stochastic_runge_kutta import StochasticRungeKutta
 from pcdiff.diffusion.unipc import UniPC
 
 __all__ = ["PREDICTORS", "Noise", "Predictor", "ancestral_step", "predictor"]
@@ -34,6 +36,8 @@ PREDICTORS: dict[str, Callable[..., Predictor]] = {
     "score_ancestral": ScoreAncestral,
     "euler_maruyama": EulerMaruyama,
     "reverse_diffusion": ReverseDiffusion,
+    "srk": StochasticRungeKutta,
+    "adaptive_sde": AdaptiveSDE,
     "none": unmoved,
     "ddim": DDIM,
     "heun": Heun,

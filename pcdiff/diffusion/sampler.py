@@ -55,7 +55,8 @@ def sample(
     """Run the reverse process from noise to data (Ho et al., 2020, algorithm 2; Luo & Hu, 2021, eq. 3, unverified).
 
     At every time but the last the corrector acts first, then the predictor, as in score_sde's code (algorithm 1 of
-    Song et al., 2021, begins with the predictor); the last predictor returns its mean.
+    Song et al., 2021, begins with the predictor); the last predictor returns its mean, unless it takes many steps
+    of its own within one of the grid.
 
     Args:
         denoiser: the model; guidance is a denoiser about it.
@@ -118,7 +119,7 @@ def sample(
             if constraint is not None:
                 x = constraint(x, t, noise)
         draw = None if k == num_steps - 1 else noise
-        x = step(denoiser, x, t, s, cond, draw)
+        x = step(denoiser, x, t, s, cond, noise if getattr(step, "draws_to_the_end", False) else draw)
         if constraint is not None:
             x = constraint(x, s, draw)
         if callback is not None:

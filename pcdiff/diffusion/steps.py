@@ -47,9 +47,11 @@ class Solver(Planned):
 
     Attributes:
         grid: name of the times that it works best with.
+        draws_to_the_end: whether it is given noise for the last step of the grid too, as it takes many within one.
     """
 
     grid = "uniform"
+    draws_to_the_end = False
 
     def __call__(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None
@@ -66,6 +68,17 @@ def check_falling(times: Tensor, name: str, instead: str) -> None:
     """
     if times[-1] > times[0]:
         raise InputError(f"{name} needs falling times; to go up take {instead}")
+
+
+def check_reverse_sde(process: Process, times: Tensor, name: str) -> None:
+    """Refuse times at which the reverse SDE is infinite, for a method that follows it.
+
+    Raises:
+        InputError: drift or diffusion are infinite at the first time, as on the straight path.
+    """
+    if not (process.diffusion(times[:1]).isfinite().all() and process.drift_rate(times[:1]).isfinite().all()):
+        kind = type(process).__name__
+        raise InputError(f"{name} cannot start where the SDE of {kind} is infinite: take 'heun' or 'ode'")
 
 
 def chain_steps(process: Process, times: Tensor, name: str) -> int | None:

@@ -39,6 +39,8 @@ FALLING_ONLY = {
     "euler_maruyama": {},
     "heun": {"churn": 1.0},
     "reverse_diffusion": {},
+    "srk": {},
+    "adaptive_sde": {},
 }
 
 
