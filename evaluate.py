@@ -19,29 +19,35 @@ from data import announce, load_clouds, load_raw
 from pcdiff import cli, distributed, runs, scoring
 from pcdiff.config import EvaluateConfig, RunConfig
 from pcdiff.metrics import get_protocol
+from pcdiff.stopping import Stop, interruptible
 
 
 def main() -> None:
     """Score files, or load a run's data and score the run."""
     config = cli.parse_evaluation(description=__doc__)
     run = runs.read_config(config.run) if config.run else None
-    with distributed.joined(), runs.logging_to(config.out or config.run):
+    with (
+        distributed.joined(),
+        interruptible(config.max_minutes) as stop,
+        runs.logging_to(config.out or config.run),
+    ):
         if run is not None:
-            score_run(config, run)
+            score_run(config, run, stop)
         elif config.samples:
-            scoring.score_files(config)
+            scoring.score_files(config, stop)
         elif config.reconstructions:
-            scoring.score_reconstructions(config)
+            scoring.score_reconstructions(config, stop)
         else:
             scoring.compare_results(config.compare)
 
 
-def score_run(config: EvaluateConfig, run: RunConfig) -> None:
+def score_run(config: EvaluateConfig, run: RunConfig, stop: Stop) -> None:
     """Load the data that the run was trained on, and score the run."""
     split = config.split or get_protocol(config.protocol).split
     path, names = config.dataset_path or run.data.dataset_path, config.categories or run.data.categories
-    normalised = load_clouds(path, names, split, run.data.normalisation)
-    raw = {part: load_raw(path, names, part) for part in (split, "train")}
+    with stop.at_once():  # there is nothing to save yet
+        normalised = load_clouds(path, names, split, run.data.normalisation)
+        raw = {part: load_raw(path, names, part) for part in (split, "train")}
     runs.log.info(announce(normalised.identity))
     scoring.score_run(
         replace(config, split=split),
@@ -50,6 +56,7 @@ def score_run(config: EvaluateConfig, run: RunConfig) -> None:
         reference=raw[split],
         train=raw["train"],
         dataset=normalised.identity.to_dict(),
+        stop=stop,
     )
 
 

@@ -13,12 +13,13 @@ from data import Batches, announce, load_clouds
 from pcdiff import cli, distributed, runs, sessions
 from pcdiff.config import RunConfig
 from pcdiff.devices import resolve_device
-from pcdiff.endings import score_autoencoder
+from pcdiff.endings import AutoencoderEnding
 from pcdiff.errors import InputError
 from pcdiff.planning import planned
 from pcdiff.presets import AUTOENCODER_PRESETS
 from pcdiff.rehearsal import rehearse
 from pcdiff.runs import NOWHERE
+from pcdiff.stopping import Stop, interruptible
 from pcdiff.validation import AutoencoderValidation
 
 
@@ -27,34 +28,35 @@ def main() -> None:
     config = cli.parse_run(AUTOENCODER_PRESETS, description=__doc__)
     if (kind := config.model.kind) != "autoencoder":
         raise InputError(f"--kind must be autoencoder here, got {kind}; train_gen.py trains generators")
-    with distributed.joined():
-        train(config)
+    with distributed.joined(), interruptible(config.train.max_minutes) as stop:
+        train(config, stop)
 
 
-def train(config: RunConfig) -> None:
+def train(config: RunConfig, stop: Stop) -> None:
     """Load, train, reconstruct, score on the validation split."""
     started = time.monotonic()
     data, device = config.data, resolve_device(config.device)
-    clouds, val = (load_clouds(data.dataset_path, data.categories, s, data.normalisation) for s in ("train", "val"))
-    batches = Batches(clouds.points, config.train.batch_size, data.num_points, config.seed, device, data.rotate)
-    given = val.points[: config.train.val_clouds, : config.train.val_points]
-    identity = clouds.identity.to_dict()
-    validation = AutoencoderValidation(given, config.seed, config.flexibility)
-    parts = batches, identity, device, validation, clouds.statistics
-    if config.dry_run:
-        rehearse(planned(config, NOWHERE, started, *given.shape[:2], *parts), *parts)
-        return
+    with stop.at_once():  # there is nothing to save yet
+        asked = data.dataset_path, data.categories
+        clouds, val = (load_clouds(*asked, split, data.normalisation) for split in ("train", "val"))
+        batches = Batches(clouds.points, config.train.batch_size, data.num_points, config.seed, device, data.rotate)
+        given = val.points[: config.train.val_clouds, : config.train.val_points]
+        identity = clouds.identity.to_dict()
+        validation = AutoencoderValidation(given, config.seed, config.flexibility, stop)
+        parts = batches, identity, device, validation, clouds.statistics
+        ending = AutoencoderEnding(config, identity, given, val.denormalise, stop)
+        if config.dry_run:
+            rehearse(planned(config, NOWHERE, started, ending.seconds, *parts), *parts)
+            return
     config, folder = runs.open_run(config, "ae")
     with runs.logging_to(folder):
         runs.log.info(announce(clouds.identity))
-        config = planned(config, folder, started, *given.shape[:2], *parts)
+        config = planned(config, folder, started, ending.seconds, *parts)
         trainer = sessions.make_trainer(config, folder, *parts)
-        outcome = sessions.fit(config, trainer)
+        outcome = sessions.fit(config, trainer, stop=stop, closing=ending.seconds)
         if outcome.reason != "interrupted":
             made = validation.made if trainer.validated == outcome.step else None
-            score_autoencoder(
-                config, folder, trainer.sampling_model, outcome, identity, given, val.denormalise, made
-            )
+            ending(config, folder, trainer.sampling_model, outcome, made)
 
 
 if __name__ == "__main__":

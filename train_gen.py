@@ -15,12 +15,13 @@ from data import Batches, announce, load_clouds
 from pcdiff import cli, distributed, runs, sessions
 from pcdiff.config import RunConfig
 from pcdiff.devices import resolve_device
-from pcdiff.endings import score_generator
+from pcdiff.endings import GeneratorEnding
 from pcdiff.errors import InputError
 from pcdiff.planning import planned
 from pcdiff.presets import GENERATOR_PRESETS
 from pcdiff.rehearsal import rehearse
 from pcdiff.runs import NOWHERE
+from pcdiff.stopping import Stop, interruptible
 from pcdiff.validation import GeneratorValidation
 
 
@@ -29,34 +30,35 @@ def main() -> None:
     config = cli.parse_run(GENERATOR_PRESETS, description=__doc__)
     if config.model.kind == "autoencoder":
         raise InputError("--kind must be flow or gaussian here; train_ae.py trains autoencoders")
-    with distributed.joined():
-        train(config)
+    with distributed.joined(), interruptible(config.train.max_minutes) as stop:
+        train(config, stop)
 
 
-def train(config: RunConfig) -> None:
+def train(config: RunConfig, stop: Stop) -> None:
     """Load, train, sample, score on the validation split."""
     started = time.monotonic()
     data, device = config.data, resolve_device(config.device)
-    clouds, val = (load_clouds(data.dataset_path, data.categories, s, data.normalisation) for s in ("train", "val"))
-    batches = Batches(clouds.points, config.train.batch_size, data.num_points, config.seed, device, data.rotate)
-    reference, identity = val.points[: config.train.val_clouds], clouds.identity.to_dict()
-    points = min(config.train.val_points, reference.shape[1])
-    validation = GeneratorValidation(reference, points, config.seed, flexibility=config.flexibility)
-    parts = batches, identity, device, validation, clouds.statistics
-    if config.dry_run:
-        rehearse(planned(config, NOWHERE, started, len(reference), points, *parts), *parts)
-        return
+    with stop.at_once():  # there is nothing to save yet
+        asked = data.dataset_path, data.categories
+        clouds, val = (load_clouds(*asked, split, data.normalisation) for split in ("train", "val"))
+        batches = Batches(clouds.points, config.train.batch_size, data.num_points, config.seed, device, data.rotate)
+        reference, identity = val.points[: config.train.val_clouds], clouds.identity.to_dict()
+        points = min(config.train.val_points, reference.shape[1])
+        validation = GeneratorValidation(reference, points, config.seed, flexibility=config.flexibility, stop=stop)
+        parts = batches, identity, device, validation, clouds.statistics
+        ending = GeneratorEnding(config, identity, reference, points, stop)
+        if config.dry_run:
+            rehearse(planned(config, NOWHERE, started, ending.seconds, *parts), *parts)
+            return
     config, folder = runs.open_run(config, "gen")
     with runs.logging_to(folder):
         runs.log.info(announce(clouds.identity))
-        config = planned(config, folder, started, len(reference), points, *parts)
+        config = planned(config, folder, started, ending.seconds, *parts)
         trainer = sessions.make_trainer(config, folder, *parts)
-        outcome = sessions.fit(config, trainer)
+        outcome = sessions.fit(config, trainer, stop=stop, closing=ending.seconds)
         if outcome.reason != "interrupted":
             made = validation.made if trainer.validated == outcome.step else None
-            score_generator(
-                config, folder, trainer.sampling_model, outcome, identity, reference, points, made, clouds.points
-            )
+            ending(config, folder, trainer.sampling_model, outcome, made, clouds.points)
 
 
 if __name__ == "__main__":

@@ -3,16 +3,18 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from image_pipeline.configs import SamplingConfig
 from image_pipeline.model import ImageModel
-from pcdiff import rng
+from pcdiff import distributed, rng
 from pcdiff.diffusion import SamplingReport
-from pcdiff.diffusion.sampler import Progress
 from pcdiff.precision import autocast
-from pcdiff.progress import estimated_seconds
+from pcdiff.progress import Progress, estimated_seconds, part_of
+from pcdiff.stopping import Stop, watched
+from pcdiff.work import Work
 
 CHUNK = 64
 """Images drawn at once by default; each chunk has its own random stream, so a stopped job goes on with the next."""
@@ -83,12 +85,47 @@ def generate(
         yield draw_chunk(model, k, seed, size=size, count=rows.stop - rows.start, labels=own, **options)
 
 
+def draw_images(
+    model: ImageModel,
+    count: int,
+    seed: int,
+    *,
+    stop: Stop | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Tensor:
+    """Return all of `generate`'s images `(count, C, H, W)`; the processes of a job share the chunks.
+
+    Args:
+        model: a trained model.
+        count: how many images.
+        seed: of every draw.
+        stop: asked after every step of the sampler.
+        progress: called as `progress(done, total)` with the steps of all chunks.
+        **options: see `draw_chunk`.
+
+    Raises:
+        Stopped: `stop` said so, in any process; all raise it.
+    """
+    total = -(-count // CHUNK)
+
+    def chunk(k: int) -> tuple[np.ndarray]:
+        moved = part_of(progress, k, total)
+        moved = moved if stop is None else watched(moved, stop.check)
+        size = min(CHUNK, count - k * CHUNK)
+        return (draw_chunk(model, k, seed, count=size, progress=moved, **options).numpy(),)
+
+    made = Work(stop=stop).map("images", range(total), chunk)
+    return torch.cat([torch.from_numpy(images) for (images,) in made])
+
+
 def seconds_to_draw(model: ImageModel, count: int) -> float:
-    """Estimate how long `count` images take as the run draws them, from a few steps of one chunk."""
+    """Estimate how long `count` images take as the run draws them, from a few steps of one chunk.
+
+    The processes of a job share the chunks.
+    """
     some = min(CHUNK, count)
-    return estimated_seconds(lambda progress: draw_chunk(model, 0, 0, count=some, progress=progress)) * count / some
-
-
-def draw_images(model: ImageModel, count: int, seed: int, **options: Any) -> Tensor:
-    """Return all of `generate`'s images `(count, C, H, W)`."""
-    return torch.cat(list(generate(model, count, seed, **options)))
+    whole = (
+        estimated_seconds(lambda progress: draw_chunk(model, 0, 0, count=some, progress=progress)) * count / some
+    )
+    return whole / min(distributed.world_size(), -(-count // CHUNK))

@@ -13,8 +13,9 @@ from torch import Tensor
 from image_pipeline.writing import check_shape, open_arrays
 from pcdiff import distributed
 from pcdiff.errors import InputError
-from pcdiff.progress import bar
-from pcdiff.work import Stopped, Work
+from pcdiff.progress import Progress, bar, part_of
+from pcdiff.stopping import Stopped, watched
+from pcdiff.work import Work
 
 
 class GenerationLimits(Protocol):
@@ -55,7 +56,11 @@ class StoredImages:
 
 
 def generated(
-    path: Path, shape: tuple[int, ...], config: GenerationLimits, draw: Callable[[int], Tensor], work: Work
+    path: Path,
+    shape: tuple[int, ...],
+    config: GenerationLimits,
+    draw: Callable[[int, Progress], Tensor],
+    work: Work,
 ) -> StoredImages:
     """Fill a .npy file with images, batch by batch, and open it.
 
@@ -66,11 +71,12 @@ def generated(
         path: the file; what is unfinished lies beside it.
         shape: `(n, C, H, W)`.
         config: has `batch_size` and `max_iters`.
-        draw: `draw(k)` gives batch k, uint8 `(k, C, H, W)`; the same whenever it is called.
+        draw: `draw(k, progress)` gives batch k, uint8 `(k, C, H, W)`; the same whenever it is called. It calls
+            `progress(done, total)` after every step of the sampler, where it may be told to stop.
         work: keeps account.
 
     Raises:
-        Stopped: this call has made as many as it should.
+        Stopped: this call has made as many as it should, or was told to stop.
     """
     count, size = shape[0], config.batch_size
     draft = path.with_suffix(".partial.npy")
@@ -79,21 +85,22 @@ def generated(
     distributed.gather(None)  # the file is there
     array = np.load(draft, mmap_mode="r+")
 
-    def put(k: int) -> int:
-        images = draw(k).permute(0, 2, 3, 1).contiguous().numpy()
+    blocks = range(-(-count // size))
+
+    def put(k: int, progress: Progress) -> int:
+        images = (
+            draw(k, watched(part_of(progress, k, len(blocks)), work.check)).permute(0, 2, 3, 1).contiguous().numpy()
+        )
         array[k * size : k * size + len(images)] = images
         array.flush()
         return zlib.crc32(images.tobytes())
 
-    blocks = range(-(-count // size))
-    with bar("generating", "image") as progress:
-        for k, (checksum,) in zip(
-            blocks, work.map("generating", blocks, lambda k: (np.array([put(k)]),)), strict=True
-        ):
+    with bar("generating", "step") as progress:
+        sums = work.map("generating", blocks, lambda k: (np.array([put(k, progress)]),))
+        for k, (checksum,) in zip(blocks, sums, strict=True):
             rows = array[k * size : (k + 1) * size]
             if zlib.crc32(np.ascontiguousarray(rows).tobytes()) != int(checksum[0]):
-                put(k)
-            progress(min(count, (k + 1) * size), count)
+                put(k, progress)
             more = k + 1 < len(blocks)
             if more and config.max_iters is not None and work.computed * size >= config.max_iters:
                 raise Stopped

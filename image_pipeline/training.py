@@ -2,13 +2,14 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 import pcdiff
 from image_pipeline.configs import ImageRunConfig, read_config
@@ -20,13 +21,15 @@ from image_pipeline.pictures import save_grid
 from image_pipeline.validation import ImageValidation
 from image_pipeline.writing import save_images
 from pcdiff import distributed, runs, sessions
+from pcdiff.closing import Closing, told_how_to_go_on
 from pcdiff.config import TrainConfig, check_train, to_json
 from pcdiff.devices import resolve_device
 from pcdiff.errors import InputError
-from pcdiff.planning import validations, with_plan
+from pcdiff.planning import with_plan
 from pcdiff.progress import bar
 from pcdiff.rehearsal import try_out
 from pcdiff.runs import NOWHERE
+from pcdiff.stopping import Stop, interruptible
 from pcdiff.training import Outcome, Trainer
 
 
@@ -38,8 +41,8 @@ def train(config: ImageRunConfig) -> None:
         TrainingDiverged: the loss is not finite any more.
     """
     check(config)
-    with distributed.joined(), _threads(config.threads):
-        _train(config)
+    with distributed.joined(), _threads(config.threads), interruptible(config.train.max_minutes) as stop:
+        _train(config, stop)
 
 
 @contextmanager
@@ -67,8 +70,45 @@ def check(config: ImageRunConfig) -> None:
         raise InputError(f"held_out must not be negative, got {config.data.held_out}")
 
 
-def _train(config: ImageRunConfig) -> None:
-    started = time.monotonic()
+def _train(config: ImageRunConfig, stop: Stop) -> None:
+    started, name = time.monotonic(), f"drawing {config.num_samples} images"
+    closing = Closing(stop, {name: lambda model: seconds_to_draw(model, config.num_samples)})
+    with stop.at_once():  # there is nothing to save yet
+        used, held_out, parts = _parts(config, stop)
+        if config.dry_run:
+            config = _planned(config, NOWHERE, started, closing.seconds, *parts[1:])
+            try_out(config, make_trainer(config, NOWHERE, *parts), "images")
+            return
+    config, folder = runs.open_run(config, "images", read_config)
+    with runs.logging_to(folder):
+        identity = used.identity
+        runs.log.info(
+            "data: %s, %d images %s, %d held out (%s)", identity.name, len(used), identity.shape, held_out,
+            identity.splits,
+        )  # fmt: skip
+        config = _planned(config, folder, started, closing.seconds, *parts[1:])
+        trainer = make_trainer(config, folder, *parts)
+        parameters = sum(p.numel() for p in trainer.model.parameters())
+        runs.log.info("model: %s, %s parameters, on %s", config.net, f"{parameters:,}", parts[3])
+        if trainer.keeper.exists():
+            trainer.restore()
+            runs.log.info("resumed at step %d", trainer.step)
+        outcome = sessions.fit(config, trainer, "images", stop, closing.seconds)
+        if outcome.reason == "interrupted":
+            return
+        with told_how_to_go_on(folder):
+            model = trainer.sampling_model.eval()
+            draws = f"python -m image_pipeline sample --run {folder} draws them"
+            drawn = closing.phase(name, lambda: _draw(config, model, stop), draws)
+            if distributed.rank() == 0:
+                _keep(config, folder, drawn, outcome, used)
+
+
+def _parts(config: ImageRunConfig, stop: Stop) -> tuple[ImageDataset, int, tuple[Any, ...]]:
+    """Return the images to train on, how many are held out, and what `make_trainer` takes.
+
+    All is made before there is a folder: what does not fit leaves nothing behind.
+    """
     data, device = config.data, resolve_device(config.device)
     whole = open_data(data, "train")
     used, kept = hold_out(whole, data.held_out)
@@ -86,37 +126,15 @@ def _train(config: ImageRunConfig) -> None:
         raise InputError(
             f"{len(whole)} training images leave none for the validation; take --val-every 0, or more images"
         )
-    validation = ImageValidation(kept, config.seed, device)
-    # before there is a folder: what does not fit leaves nothing behind
-    parts = make_model(config, used), batches, used, device, validation
-    if config.dry_run:
-        config = _planned(config, NOWHERE, started, *parts[1:])
-        try_out(config, make_trainer(config, NOWHERE, *parts), "images")
-        return
-    config, folder = runs.open_run(config, "images", read_config)
-    with runs.logging_to(folder):
-        identity = used.identity
-        runs.log.info(
-            "data: %s, %d images %s, %d held out (%s)", identity.name, len(used), identity.shape, len(kept),
-            identity.splits,
-        )  # fmt: skip
-        config = _planned(config, folder, started, *parts[1:])
-        trainer = make_trainer(config, folder, *parts)
-        parameters = sum(p.numel() for p in trainer.model.parameters())
-        runs.log.info("model: %s, %s parameters, on %s", config.net, f"{parameters:,}", device)
-        if trainer.keeper.exists():
-            trainer.restore()
-            runs.log.info("resumed at step %d", trainer.step)
-        outcome = sessions.fit(config, trainer, "images")
-        if outcome.reason == "interrupted" or distributed.rank() > 0:
-            return
-        _finish(config, folder, trainer.sampling_model, outcome, used)
+    validation = ImageValidation(kept, config.seed, device, stop=stop)
+    return used, len(kept), (make_model(config, used), batches, used, device, validation)
 
 
 def _planned(
     config: ImageRunConfig,
     folder: Path,
     started: float,
+    closing: Callable[[nn.Module], float],
     batches: ImageBatches,
     dataset: ImageDataset,
     device: torch.device,
@@ -125,18 +143,8 @@ def _planned(
     """Return the config with the plan that its budget of time asks for; one without a budget as it is."""
 
     def fresh(train: TrainConfig) -> Trainer:
-        return make_trainer(
-            replace(config, train=train), NOWHERE, make_model(config, dataset), batches, dataset, device
-        )
-
-    def closing(trainer: Trainer) -> float:
-        end, count = seconds_to_draw(trainer.model, config.num_samples), validations(config.train)
-        if not count:
-            return end
-        begun = time.perf_counter()
-        validate.loss(trainer.model)
-        loss = time.perf_counter() - begun
-        return end + count * (loss + seconds_to_draw(trainer.model, validate.shown))
+        parts = make_model(config, dataset), batches, dataset, device, validate
+        return make_trainer(replace(config, train=train), NOWHERE, *parts)
 
     return with_plan(config, folder, device, fresh, closing, started)
 
@@ -181,24 +189,26 @@ def make_trainer(
     return Trainer(model, batches, config.train, folder, metadata, config.seed, device, validate)
 
 
-def _finish(
-    config: ImageRunConfig, folder: Path, model: ImageModel, outcome: Outcome, dataset: ImageDataset
-) -> None:
-    """Draw samples and write what the training was."""
-    model.eval()
+def _draw(config: ImageRunConfig, model: ImageModel, stop: Stop) -> Tensor:
     with bar("sampling", "step") as progress:
-        drawn = draw_images(model, config.num_samples, config.seed, progress=progress)
-    images = to_bytes(drawn, config.data.data_range)
-    save_images(folder / "samples.npz", images)
-    save_grid(folder / "samples.png", images)
+        drawn = draw_images(model, config.num_samples, config.seed, stop=stop, progress=progress)
+    return to_bytes(drawn, config.data.data_range)
+
+
+def _keep(
+    config: ImageRunConfig, folder: Path, images: Tensor | None, outcome: Outcome, dataset: ImageDataset
+) -> None:
+    """Write samples, if there are any, and what the training was."""
     training = sessions.training_facts(config, outcome)
+    if images is not None:
+        save_images(folder / "samples.npz", images)
+        save_grid(folder / "samples.png", images)
+        runs.log.info("samples: %s", folder / "samples.png")
     runs.write_json(
         folder / "training.json",
         {"dataset": dataset.identity.to_dict(), "training": training, "version": pcdiff.__version__},
     )
-    runs.log.info(
-        "samples: %s\nscore them with: python -m image_pipeline evaluate --run %s", folder / "samples.png", folder
-    )
+    runs.log.info("score the run with: python -m image_pipeline evaluate --run %s", folder)
 
 
 def resumed(folder: Path) -> ImageRunConfig:

@@ -16,6 +16,7 @@ from pcdiff.metrics import get_protocol
 from pcdiff.places import check_paths, is_file
 from pcdiff.presets import preset
 from pcdiff.runs import read_config, read_settings
+from pcdiff.stopping import Stopped
 from pcdiff.training import TrainingDiverged
 
 T = TypeVar("T")
@@ -107,10 +108,13 @@ def run(main: Callable[[], None]) -> None:
     """Run a script's main: an `InputError` becomes one line on stderr and exit status 2.
 
     So does what the system refuses of a file that a reader or writer did not expect to be refused; and with exit
-    status 1 a divergence and a lost peer.
+    status 1 a divergence and a lost peer. A script that was told to stop before there was anything to save says so,
+    and its status is 0 as that of every stop.
     """
     try:
         main()
+    except Stopped:
+        print("stopped before anything was begun", file=sys.stderr)
     except BrokenPipeError:  # nobody reads the output any more
         raise
     except (InputError, TrainingDiverged, PeerLost) as error:

@@ -96,6 +96,11 @@ def broadcast(value: T) -> T:
     return values[0]
 
 
+def agreed(mine: bool) -> bool:
+    """Tell every process whether any process says so."""
+    return any(gather(mine))
+
+
 @contextmanager
 def refused_together() -> Iterator[None]:
     """Let every process raise the `InputError` that any of them raised in this block, so that none waits for it."""

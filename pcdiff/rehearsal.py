@@ -9,8 +9,9 @@ import torch
 
 from pcdiff import distributed
 from pcdiff.config import RunConfig, to_json
+from pcdiff.progress import in_words
 from pcdiff.runs import NOWHERE
-from pcdiff.sessions import in_words, make_trainer
+from pcdiff.sessions import make_trainer
 from pcdiff.training import Trainer
 
 _STEPS = 3

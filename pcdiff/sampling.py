@@ -9,9 +9,9 @@ from torch import Tensor
 
 from pcdiff import distributed, rng
 from pcdiff.diffusion import SamplingReport
-from pcdiff.diffusion.sampler import Progress
 from pcdiff.models import LatentPriorModel, PointCloudModel
-from pcdiff.progress import estimated_seconds
+from pcdiff.progress import Progress, estimated_seconds, part_of
+from pcdiff.stopping import Stop, watched
 from pcdiff.work import Work
 
 CHUNK = 32
@@ -165,14 +165,60 @@ def decoding_generator(model: PointCloudModel, seed: int, k: int) -> torch.Gener
     return rng.generator(seed, "reconstruct", k, device=model.denoiser.process.device)
 
 
-def sample_all(model: LatentPriorModel, num_samples: int, num_points: int, seed: int, **options: Any) -> Tensor:
-    """Return all of `generate`'s clouds `(num_samples, num_points, 3)`; the processes of a job share the chunks."""
+def sample_all(
+    model: LatentPriorModel,
+    num_samples: int,
+    num_points: int,
+    seed: int,
+    *,
+    stop: Stop | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Tensor:
+    """Return all of `generate`'s clouds `(num_samples, num_points, 3)`; the processes of a job share the chunks.
 
-    def draw(k: int) -> tuple[np.ndarray]:
+    Args:
+        model: a trained generator.
+        num_samples: how many clouds.
+        num_points: points of each.
+        seed: of every draw.
+        stop: asked after every step of the sampler.
+        progress: called as `progress(done, total)` with the steps of all chunks.
+        **options: see `generate`.
+
+    Raises:
+        Stopped: `stop` said so, in any process; all raise it.
+    """
+
+    def draw(k: int, **moving: Any) -> Tensor:
         count = min(CHUNK, num_samples - k * CHUNK)
-        return (draw_chunk(model, k, num_points, seed, count=count, **options).numpy(),)
+        return draw_chunk(model, k, num_points, seed, count=count, **moving, **options)
 
-    return _joined(draw, num_samples)
+    return _joined(draw, num_samples, stop, progress)
+
+
+def reconstruct_all(
+    model: PointCloudModel,
+    clouds: Tensor,
+    num_points: int,
+    seed: int,
+    *,
+    stop: Stop | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Tensor:
+    """Return all of `reconstruct`'s clouds `(n, num_points, 3)`; the processes of a job share the chunks.
+
+    `stop` and `progress` are as in `sample_all`.
+
+    Raises:
+        Stopped: `stop` said so, in any process; all raise it.
+    """
+
+    def draw(k: int, **moving: Any) -> Tensor:
+        return reconstruct_chunk(model, clouds, k, num_points, seed, **moving, **options)
+
+    return _joined(draw, len(clouds), stop, progress)
 
 
 def seconds_to_decode(model: PointCloudModel, count: int, num_points: int) -> float:
@@ -189,15 +235,12 @@ def seconds_to_decode(model: PointCloudModel, count: int, num_points: int) -> fl
     return estimated_seconds(decode) * count / some / min(distributed.world_size(), chunks(count))
 
 
-def reconstruct_all(model: PointCloudModel, clouds: Tensor, num_points: int, seed: int, **options: Any) -> Tensor:
-    """Return all of `reconstruct`'s clouds `(n, num_points, 3)`; the processes of a job share the chunks."""
+def _joined(draw: Callable[..., Tensor], count: int, stop: Stop | None, progress: Progress | None) -> Tensor:
+    total = chunks(count)
 
-    def draw(k: int) -> tuple[np.ndarray]:
-        return (reconstruct_chunk(model, clouds, k, num_points, seed, **options).numpy(),)
+    def chunk(k: int) -> tuple[np.ndarray]:
+        moved = part_of(progress, k, total)
+        return (draw(k, progress=moved if stop is None else watched(moved, stop.check)).numpy(),)
 
-    return _joined(draw, len(clouds))
-
-
-def _joined(draw: Callable[[int], tuple[np.ndarray]], count: int) -> Tensor:
-    made = Work().map("chunks", range(chunks(count)), draw)
+    made = Work(stop=stop).map("chunks", range(total), chunk)
     return torch.cat([torch.from_numpy(chunk) for (chunk,) in made])

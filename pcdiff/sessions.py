@@ -5,11 +5,12 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -18,8 +19,10 @@ from pcdiff import distributed
 from pcdiff.config import RunConfig, to_json
 from pcdiff.interop.files import write_clouds
 from pcdiff.models import build_model
+from pcdiff.progress import in_words
 from pcdiff.runs import log, write_config, write_json
-from pcdiff.training import Outcome, Scalars, Trainer, Validation
+from pcdiff.stopping import Stop
+from pcdiff.training import Outcome, Remainder, Scalars, Trainer, Validation
 from pcdiff.viz import save_grid
 
 _ELEVATION = 38.0  # degrees: from well above, wings and seats show their outline
@@ -88,14 +91,6 @@ def fresh_trainer(
     return Trainer(model, batches, config.train, folder, metadata, config.seed, device, validate)
 
 
-def in_words(seconds: float) -> str:
-    """Return a time in the unit that fits it."""
-    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} seconds"
-
-
 def seconds_per_step(trainer: Trainer, clouds: int = 8) -> float:
     """Estimate the seconds of a training step from one on part of its batch; the trainer is unchanged."""
     model = copy.deepcopy(trainer.model).train()
@@ -108,17 +103,25 @@ def seconds_per_step(trainer: Trainer, clouds: int = 8) -> float:
     return min(seconds) * trainer.config.batch_size / len(part)
 
 
-def fit(config: RunConfig, trainer: Trainer, unit: str = "clouds") -> Outcome:
+def fit(
+    config: RunConfig,
+    trainer: Trainer,
+    unit: str = "clouds",
+    stop: Stop | None = None,
+    closing: Callable[[nn.Module], float] | None = None,
+) -> Outcome:
     """Train, and say how it ended, how fast it was, what is best and where it lies, and how to go on.
 
     Args:
         config: the run's, or another with the same parts.
         trainer: of the run.
         unit: what a batch holds, for the log.
+        stop: the signals and the time of the whole call; see `Trainer.fit`.
+        closing: estimates the seconds of what follows, with a model in evaluation mode.
     """
     if distributed.rank() == 0:
         write_config(trainer.folder, config)  # with what a resumed run's flags have changed
-    outcome = trainer.fit()
+    outcome = trainer.fit(stop, None if closing is None else partial(remainder, trainer, closing))
     if distributed.rank() > 0:
         return outcome
     _log_hyperparameters(config, trainer.folder, outcome)
@@ -146,6 +149,22 @@ def fit(config: RunConfig, trainer: Trainer, unit: str = "clouds") -> Outcome:
     if outcome.reason != "finished":
         log.info("go on with: --resume %s", trainer.folder)
     return outcome
+
+
+def remainder(trainer: Trainer, closing: Callable[[nn.Module], float], model: nn.Module) -> Remainder:
+    """Estimate what follows the last step of a training: its validation, if it has any, and the closing.
+
+    Args:
+        trainer: its validation has `seconds(model)`.
+        closing: estimates the seconds of what the script does in the end, with a model in evaluation mode.
+        model: to sample, trained or not.
+    """
+    training = model.training
+    model.eval()
+    validates = trainer.validate is not None and trainer.config.val_every
+    estimated = Remainder(trainer.validate.seconds(model) if validates else 0.0, closing(model))
+    model.train(training)
+    return estimated
 
 
 def keep_clouds(
@@ -189,7 +208,7 @@ def training_facts(config: RunConfig, outcome: Outcome) -> dict[str, Any]:
 def keep_results(
     folder: Path, results: dict[str, Any], dataset: dict[str, Any], config: RunConfig, outcome: Outcome
 ) -> None:
-    """Write scores on the validation split, and what the training was, to `results.json` in a run's folder."""
+    """Write scores on the validation split, if there are any, and what the training was, to `results.json`."""
     training = training_facts(config, outcome) | {"scored_checkpoint": "last"}
     facts = {"dataset": dataset, "split": "val", "training": training, "version": pcdiff.__version__}
     write_json(folder / "results.json", {**results, **facts})

@@ -3,16 +3,22 @@
 The processes of a job share the work, so all of them must validate.
 """
 
+import time
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from pcdiff.metrics import generation_scores, get_protocol
+from pcdiff.metrics.generation import pairs_compared
 from pcdiff.ops import chamfer
-from pcdiff.sampling import reconstruct_all, sample_all
+from pcdiff.progress import bar
+from pcdiff.sampling import reconstruct_all, sample_all, seconds_to_decode
+from pcdiff.stopping import Stop
+from pcdiff.work import Work
 
 _SHOWN = 4
+_TIMED = 8  # clouds whose comparison is timed
 
 
 @dataclass
@@ -25,6 +31,7 @@ class GeneratorValidation:
         seed: of the samples; the same at every validation, so that only the model differs.
         protocol: the protocol whose normalisation is used.
         flexibility: of the sampling chain.
+        stop: asked after every step of the sampler; by default a validation is never given up.
     """
 
     clouds: Tensor
@@ -32,16 +39,44 @@ class GeneratorValidation:
     seed: int
     protocol: str = "dpm"
     flexibility: float = 0.0
+    stop: Stop | None = None
     made: Tensor | None = field(default=None, init=False)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Return MMD-CD, COV-CD, 1-NNA-CD and `score` of `model`."""
-        normalise = get_protocol(self.protocol).normalise
-        self.made = sample_all(model, len(self.clouds), self.num_points, self.seed, flexibility=self.flexibility)
-        reference = normalise(self.clouds[:, : self.num_points], "validation clouds")
-        scores = generation_scores(samples=normalise(self.made, "samples"), reference=reference, distances=["cd"])
+        """Return MMD-CD, COV-CD, 1-NNA-CD and `score` of `model`.
+
+        Raises:
+            Stopped: `stop` said so.
+        """
+        with bar("validation: sampling", "step") as progress:
+            self.made = sample_all(
+                model,
+                len(self.clouds),
+                self.num_points,
+                self.seed,
+                flexibility=self.flexibility,
+                stop=self.stop,
+                progress=progress,
+            )
+        sets = {"samples": self.made, "reference": self.clouds[:, : self.num_points]}
+        scores = self._compare(sets)
         names = ("MMD-CD", "COV-CD", "1-NNA-CD")
         return {name: scores[name] for name in names} | {"score": abs(scores["1-NNA-CD"] - 50)}
+
+    def seconds(self, model: nn.Module) -> float:
+        """Estimate the seconds that a validation of `model` takes."""
+        count = len(self.clouds)
+        drawing = seconds_to_decode(model, count, self.num_points)
+        few = self.clouds[: min(_TIMED, count), : self.num_points]
+        before = time.perf_counter()
+        self._compare({"samples": few, "reference": few})
+        return drawing + (time.perf_counter() - before) * pairs_compared(count) / pairs_compared(len(few))
+
+    def _compare(self, sets: dict[str, Tensor]) -> dict:
+        normalise = get_protocol(self.protocol).normalise
+        sets = {name: normalise(clouds, f"validation {name}") for name, clouds in sets.items()}
+        with bar("validation: comparing", "pair") as progress:
+            return generation_scores(**sets, distances=["cd"], progress=progress, work=Work(stop=self.stop))
 
     def show(self, writer: SummaryWriter, step: int) -> None:
         """Log a few of the last samples to TensorBoard's mesh plugin."""
@@ -56,19 +91,39 @@ class AutoencoderValidation:
         clouds: validation clouds `(n, P, 3)` in the model's normalisation.
         seed: of the decoding.
         flexibility: of the decoding chain.
+        stop: as of `GeneratorValidation`.
     """
 
     clouds: Tensor
     seed: int
     flexibility: float = 0.0
+    stop: Stop | None = None
     made: Tensor | None = field(default=None, init=False)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Return the mean squared Chamfer distance as `CD` and `score`."""
+        """Return the mean squared Chamfer distance as `CD` and `score`.
+
+        Raises:
+            Stopped: `stop` said so.
+        """
         points = self.clouds.shape[1]
-        self.made = reconstruct_all(model, self.clouds, points, self.seed, flexibility=self.flexibility)
+        with bar("validation: reconstructing", "step") as progress:
+            self.made = reconstruct_all(
+                model,
+                self.clouds,
+                points,
+                self.seed,
+                flexibility=self.flexibility,
+                stop=self.stop,
+                progress=progress,
+            )
         distance = float(chamfer(self.made, self.clouds).mean())
         return {"CD": distance, "score": distance}
+
+    def seconds(self, model: nn.Module) -> float:
+        """Estimate the seconds that a validation of `model` takes."""
+        count, points = self.clouds.shape[:2]
+        return seconds_to_decode(model, count, points)
 
     def show(self, writer: SummaryWriter, step: int) -> None:
         """Log a few clouds and their last reconstructions to TensorBoard's mesh plugin."""

@@ -20,6 +20,7 @@ from pcdiff import distributed
 from pcdiff.errors import InputError
 from pcdiff.places import exists
 from pcdiff.plain_json import parse_json, shown
+from pcdiff.stopping import Stop, Stopped
 
 try:
     import fcntl
@@ -33,10 +34,6 @@ _MAGIC = b"pcdiff journal 2\n"
 _LENGTHS = struct.Struct("<IQI")  # of the head, of the arrays, and the CRC-32 of both
 _SECONDS_BETWEEN_SYNCS = 5.0
 _ABSENT = object()
-
-
-class Stopped(Exception):
-    """The work was told to stop before its end; what is finished is in the journal."""
 
 
 class Journal:
@@ -200,7 +197,8 @@ class Work:
 
     Args:
         journal: where finished blocks are kept; rank 0 alone has one, or none.
-        stop: asked on rank 0 after every round of blocks; true ends the work with `Stopped`.
+        stop: asked on rank 0 after every round of blocks; true ends the work with `Stopped`. In the middle of a
+            block it is asked by `check`.
 
     Attributes:
         computed: blocks handed out so far that the journal did not bring.
@@ -211,7 +209,7 @@ class Work:
         [0, 2, 4]
     """
 
-    def __init__(self, journal: Journal | None = None, stop: Callable[[], bool] | None = None) -> None:
+    def __init__(self, journal: Journal | None = None, stop: Stop | None = None) -> None:
         self.journal = journal
         self.computed = 0
         self._stop = stop
@@ -223,23 +221,35 @@ class Work:
         """How many finished blocks the journal brought."""
         return len(self._known)
 
+    def check(self) -> None:
+        """Give up the block that is being computed where `stop` says so; to be called from within `compute`.
+
+        A limit of time leaves a call its first block, so that every call gets on; a signal does not.
+
+        Raises:
+            Stopped: a signal came, or the time is over and a block has been finished.
+        """
+        if self._must_give_up():
+            raise Stopped
+
     def map(self, name: str, blocks: Sequence[Block], compute: Callable[[Block], Arrays]) -> Iterator[Arrays]:
         """Yield `compute(block)` for every block, in order, to every process.
 
         Args:
             name: of this piece of work, unlike all others of the job.
             blocks: what `compute` is called with; the same in every process.
-            compute: returns arrays that depend on the block alone. Each block is computed by one process.
+            compute: returns arrays that depend on the block alone. Each block is computed by one process. Where it
+                raises `Stopped`, all processes do, once those that work have finished their blocks of the round.
 
         Raises:
-            Stopped: `stop` said so.
+            Stopped: `stop` said so, or a block was given up.
         """
         if name in self._names:
             raise ValueError(f"name must be given to one piece of work only, got {name!r} again")
         self._names.add(name)
         missing = [k for k in range(len(blocks)) if (name, k) not in self._known]
-        # Between two pieces of work too, once there has been some: every call gets on.
-        if missing and self.computed and distributed.broadcast(self._told_to_stop()):
+        # Between two pieces of work too.
+        if missing and distributed.broadcast(self._must_give_up()):
             raise Stopped
         ahead, size, rank = 0, distributed.world_size(), distributed.rank()
         fresh: dict[int, Arrays] = {}
@@ -249,18 +259,27 @@ class Work:
                 continue
             if index not in fresh:
                 round_ = missing[ahead : ahead + size]
-                mine = compute(blocks[round_[rank]]) if rank < len(round_) else ()
-                found = distributed.gather(mine)
-                fresh = dict(zip(round_, found, strict=False))
+                try:
+                    mine = compute(blocks[round_[rank]]) if rank < len(round_) else ()
+                except Stopped:
+                    mine = None
+                found = dict(zip(round_, distributed.gather(mine), strict=False))
+                fresh = {k: arrays for k, arrays in found.items() if arrays is not None}
                 ahead += size
                 if self.journal is not None:
                     for k, arrays in fresh.items():
                         self.journal.add(name, k, arrays)
+                if len(fresh) < len(found):
+                    raise Stopped
             self.computed += 1
             yield fresh[index]
             # After the last of a round: what was finished has been saved and handed out.
             if index == max(fresh) and index + 1 < len(blocks) and distributed.broadcast(self._told_to_stop()):
                 raise Stopped
+
+    def _must_give_up(self) -> bool:
+        # A limit of time lets every call get on.
+        return self._told_to_stop() and (self.computed > 0 or self._stop.interrupted)
 
     def _told_to_stop(self) -> bool:
         return self._stop is not None and self._stop()

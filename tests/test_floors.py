@@ -26,6 +26,7 @@ FLOORS = [
         "pcdiff.places",
         "pcdiff.plain_json",
         "pcdiff.precision",
+        "pcdiff.stopping",
     },
     {
         "pcdiff.work",
@@ -39,7 +40,7 @@ FLOORS = [
         "pcdiff.nets",
         "pcdiff.diffusion",
     },
-    {"pcdiff.models", "pcdiff.metrics", "pcdiff.viz", "pcdiff.presets", "pcdiff.runs"},
+    {"pcdiff.closing", "pcdiff.models", "pcdiff.metrics", "pcdiff.viz", "pcdiff.presets", "pcdiff.runs"},
     {"pcdiff.checkpoint", "pcdiff.interop"},
     {"pcdiff", "pcdiff.latent_paths", "pcdiff.sampling", "pcdiff.training"},
     {"pcdiff.validation", "pcdiff.generation"},

@@ -7,9 +7,21 @@ import numpy as np
 import pytest
 
 from pcdiff.errors import InputError
-from pcdiff.work import Journal, Stopped, Work, _checksum
+from pcdiff.stopping import Stop, Stopped
+from pcdiff.work import Journal, Work, _checksum
 
 SETTINGS = {"seed": 1, "clouds": "ab"}
+
+
+class StopWhen(Stop):
+    """Out of time once `over()` is true."""
+
+    def __init__(self, over):
+        super().__init__()
+        self._over = over
+
+    def __call__(self):
+        return self._over()
 
 
 def compute(block):
@@ -163,7 +175,7 @@ def test_told_to_stop_it_keeps_what_is_done(tmp_path):
     path = tmp_path / "journal"
     journal = Journal(path, SETTINGS)
     seen = []
-    work = Work(journal, stop=lambda: len(seen) >= 2)
+    work = Work(journal, stop=StopWhen(lambda: len(seen) >= 2))
     with pytest.raises(Stopped):
         seen.extend(arrays[1].item() for arrays in work.map("blocks", range(6), compute))
     assert seen == [0, 1]
@@ -174,7 +186,7 @@ def test_told_to_stop_it_keeps_what_is_done(tmp_path):
 
 
 def test_a_stop_at_the_very_end_is_no_stop():
-    assert results(Work(stop=lambda: True), count=1) == EXPECTED[:1]
+    assert results(Work(stop=StopWhen(lambda: True)), count=1) == EXPECTED[:1]
 
 
 def test_a_name_serves_once():
@@ -267,7 +279,7 @@ def test_records_wait_for_one_another_and_for_the_end(every, tmp_path):
 
 def test_a_stop_is_heard_between_two_pieces_of_work():
     told = []
-    work = Work(stop=lambda: bool(told))
+    work = Work(stop=StopWhen(lambda: bool(told)))
     results(work, "one")
     told.append(True)
     with pytest.raises(Stopped):

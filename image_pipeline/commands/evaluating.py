@@ -31,10 +31,11 @@ from image_pipeline.writing import check_shape, read_images
 from pcdiff import distributed, runs
 from pcdiff.devices import prepare, resolve_device
 from pcdiff.errors import InputError, Lines
-from pcdiff.progress import bar
+from pcdiff.progress import Progress, bar
 from pcdiff.runs import write_json
 from pcdiff.scoring.job import Places, finish
 from pcdiff.scoring.report import source_commit
+from pcdiff.stopping import Stop, interruptible
 from pcdiff.work import Work
 
 _MOST = 50_000  # samples of a published FID
@@ -51,8 +52,12 @@ def evaluate(config: Evaluate) -> dict[str, Any] | None:
         InputError: the flags contradict each other, a file or the run does not fit, or weights are missing.
     """
     _check(config)
-    with distributed.joined(), runs.logging_to(config.out or config.run):
-        return _evaluate(config)
+    with (
+        distributed.joined(),
+        interruptible(config.max_minutes) as stop,
+        runs.logging_to(config.out or config.run),
+    ):
+        return _evaluate(config, stop)
 
 
 def _check(config: Evaluate) -> None:
@@ -69,22 +74,25 @@ def _check(config: Evaluate) -> None:
         raise InputError("give one of --reference and --statistics")
 
 
-def _evaluate(config: Evaluate) -> dict[str, Any] | None:
-    device = prepare(resolve_device(config.device))
-    net = open_feature_net(config.features, config.weights, device)
-    model = None if config.run is None else load_model(config.run, config.checkpoint).to(device)
-    reference = _reference(config, model)
-    if config.save_statistics is not None:
-        if not isinstance(reference, ImageDataset):
-            raise InputError("--save-statistics needs a reference of images")
-        statistics = dataset_statistics(reference, net, config.batch_size)
-        if distributed.rank() == 0:
-            save_statistics(config.save_statistics, statistics)
-            runs.log.info("statistics: %s", config.save_statistics)
+def _evaluate(config: Evaluate, stop: Stop) -> dict[str, Any] | None:
+    with stop.at_once():  # there is nothing to save yet
+        device = prepare(resolve_device(config.device))
+        net = open_feature_net(config.features, config.weights, device)
+        model = None if config.run is None else load_model(config.run, config.checkpoint).to(device)
+        reference = _reference(config, model)
+        if config.save_statistics is not None:
+            if not isinstance(reference, ImageDataset):
+                raise InputError("--save-statistics needs a reference of images")
+            statistics = dataset_statistics(reference, net, config.batch_size)
+            if distributed.rank() == 0:
+                save_statistics(config.save_statistics, statistics)
+                runs.log.info("statistics: %s", config.save_statistics)
     places = Places.asked_for(config, config.run)
     settings = _settings(config, net, reference)
     if model is None:
-        return finish(config, places, settings, lambda work: _scored_files(config, net, reference, places))
+        return finish(
+            config, places, settings, lambda work: _scored_files(config, net, reference, places, work), stop
+        )
     count = config.num_samples or min(_MOST, _size(reference))
     drawn = merged(model.config.sampling, config.sampling)
     # hours before they would be asked
@@ -101,7 +109,7 @@ def _evaluate(config: Evaluate) -> dict[str, Any] | None:
         "precision": config.precision,
     }
 
-    def draw(k: int) -> Tensor:
+    def draw(k: int, progress: Progress) -> Tensor:
         first = k * config.batch_size
         images = draw_chunk(
             model,
@@ -111,6 +119,7 @@ def _evaluate(config: Evaluate) -> dict[str, Any] | None:
             count=min(config.batch_size, count - first),
             settings=drawn,
             precision=config.precision,
+            progress=progress,
         )
         return to_bytes(images, model.config.data.data_range)
 
@@ -123,9 +132,9 @@ def _evaluate(config: Evaluate) -> dict[str, Any] | None:
             "step": model.metadata["step"],
             "sampling": vars(drawn),
         }
-        return _scored(config, net, samples, reference, places, facts)
+        return _scored(config, net, samples, reference, places, facts, work)
 
-    return finish(config, places, settings, job)
+    return finish(config, places, settings, job, stop)
 
 
 def _reference(config: Evaluate, model: ImageModel | None) -> ImageDataset | FeatureStatistics:
@@ -168,7 +177,7 @@ def _settings(config: Evaluate, net: FeatureNet, reference: ImageDataset | Featu
 
 
 def _scored_files(
-    config: Evaluate, net: FeatureNet, reference: ImageDataset | FeatureStatistics, places: Places
+    config: Evaluate, net: FeatureNet, reference: ImageDataset | FeatureStatistics, places: Places, work: Work
 ) -> dict[str, Any]:
     path = config.samples
     shape = tuple(reference.images.shape[1:]) if isinstance(reference, ImageDataset) else None
@@ -178,7 +187,7 @@ def _scored_files(
         images = read_images(path, shape)
     else:
         images = load_images(str(path), "all").images
-    return _scored(config, net, images, reference, places, {"samples": str(path)})
+    return _scored(config, net, images, reference, places, {"samples": str(path)}, work)
 
 
 def _scored(
@@ -188,8 +197,13 @@ def _scored(
     reference: ImageDataset | FeatureStatistics,
     places: Places,
     facts: dict[str, Any],
+    work: Work,
 ) -> dict[str, Any]:
-    """Score, and on the process that writes tell and keep it."""
+    """Score, and on the process that writes tell and keep it.
+
+    Raises:
+        Stopped: `work` is to stop; the features so far are lost.
+    """
     done, total = 0, len(samples) + (len(reference) if isinstance(reference, ImageDataset) else 0)
     with bar("features", "image") as progress:
 
@@ -197,6 +211,7 @@ def _scored(
             nonlocal done
             done += count
             progress(min(done, total), total)
+            work.check()
 
         sizes = [len(samples)] + ([len(reference)] if isinstance(reference, ImageDataset) else [])
         scores = score_images(

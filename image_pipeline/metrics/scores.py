@@ -19,6 +19,7 @@ from image_pipeline.metrics.manifold import PrecisionRecall, precision_recall
 from image_pipeline.metrics.statistics import FeatureStatistics
 from pcdiff import distributed
 from pcdiff.errors import InputError
+from pcdiff.stopping import Stopped
 
 METRICS = ("fid", "kid", "is", "prc")
 _NEED_FEATURES = frozenset({"kid", "prc"})
@@ -98,9 +99,10 @@ def extract(
         batch_size: images at a time.
         keep_features: keep all features, `n * D` float32.
         splits: of the Inception Score, the split of each image `(n,)`; None leaves the logits alone.
-        progress: called with the number of images done, after each batch of this process.
+        progress: called with the number of images done, after each batch of this process; it may raise `Stopped`.
 
     Raises:
+        Stopped: `progress` raised it in any process; all do.
         InputError: no image, a batch size below 1, logits asked of a network that gives none, or features that are
             not finite.
     """
@@ -108,6 +110,7 @@ def extract(
         raise InputError(f"images and batch_size must be at least 1, got {len(images)}, {batch_size}")
     batches = range(0, len(images), batch_size)
     moments, features, classes = None, {}, None
+    stopped = False
     for first in batches[distributed.rank() :: distributed.world_size()]:
         indices = torch.arange(first, min(first + batch_size, len(images)))
         found = net(images[indices])
@@ -118,7 +121,13 @@ def extract(
             logits = _logits(found, net)
             classes = classes or ClassSums.empty(int(splits.max()) + 1, logits.shape[1])
             classes = classes.add(logits, splits[indices])
-        progress(len(indices))
+        try:
+            progress(len(indices))
+        except Stopped:
+            stopped = True
+            break
+    if distributed.agreed(stopped):  # no process waits for one that has left
+        raise Stopped
     parts = distributed.gather((moments, features, classes))
     # by rank, so that every process adds up in one order
     moments, classes = (_merged([part[i] for part in parts if part[i] is not None]) for i in (0, 2))

@@ -1,6 +1,6 @@
 """How well single clouds are reconstructed: Chamfer distance, EMD and F-score, and the floor none goes below."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,12 +10,11 @@ from pcdiff.metrics._inputs import as_clouds
 from pcdiff.metrics.columns import markdown
 from pcdiff.ops import emd as earth_mover
 from pcdiff.ops import nearest
+from pcdiff.progress import Progress, part_of
 from pcdiff.work import Work
 
 F_SCORE_THRESHOLD = 1e-3  # squared distance, the peers' default
 _CLOUDS_AT_ONCE = 64  # between two calls of `progress`
-
-Progress = Callable[[int, int], None]
 
 
 def f_score(squared_a, squared_b, threshold: float = F_SCORE_THRESHOLD) -> tuple[float, float, float]:
@@ -185,7 +184,7 @@ def reconstruction_report(
     scored: dict[str, dict] = {}
     work = work or Work()
     for row, pair in pairs.items():
-        part = _part_of(progress, len(scored), len(pairs))
+        part = part_of(progress, len(scored), len(pairs))
         scored[row] = _score_pair(*pair, threshold, thresholds, emd, part, work, row)
     cut, oracle = scored.get("cut", scored["whole"]), scored["oracle"]
     return scored["whole"] | {
@@ -281,10 +280,3 @@ def _score_pair(ours, theirs, threshold, thresholds, emd, progress, work=None, n
         "per_cloud": {score: values.tolist() for score, values in per_cloud.items()},
         "details": {"F-score": details},
     }
-
-
-def _part_of(progress: Progress | None, part: int, parts: int) -> Progress | None:
-    """Return what counts the pairs of one of several equal parts into `progress`."""
-    if progress is None:
-        return None
-    return lambda done, total: progress(part * total + done, parts * total)

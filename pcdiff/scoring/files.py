@@ -17,14 +17,17 @@ from pcdiff.metrics.generation import pairs_compared
 from pcdiff.progress import bar
 from pcdiff.scoring.job import Places, finish
 from pcdiff.scoring.report import picture, report
+from pcdiff.stopping import Stop
 from pcdiff.work import Work
 
 QUICK_CLOUDS = 64
 _MESH_POINTS = 2048  # of a surface, where no protocol names a number
 
 
-def score_files(config: EvaluateConfig) -> dict[str, Any] | None:
+def score_files(config: EvaluateConfig, stop: Stop | None = None) -> dict[str, Any] | None:
     """Score `config.samples` against `config.reference`; print the table, write it where asked.
+
+    `stop` is as in `pcdiff.scoring.job.finish`.
 
     Returns:
         The result, or None when a limit or a signal stopped the work.
@@ -52,11 +55,13 @@ def score_files(config: EvaluateConfig) -> dict[str, Any] | None:
         picture(result, places, title, num_points=config.num_points, **sets)
         return result
 
-    return finish(config, places, settings, job)
+    return finish(config, places, settings, job, stop)
 
 
-def score_reconstructions(config: EvaluateConfig) -> dict[str, Any] | None:
+def score_reconstructions(config: EvaluateConfig, stop: Stop | None = None) -> dict[str, Any] | None:
     """Score `config.reconstructions` against the `config.reference` they stand for; print it, write it where asked.
+
+    `stop` is as in `pcdiff.scoring.job.finish`.
 
     Returns:
         The result, or None when a limit or a signal stopped the work.
@@ -78,7 +83,7 @@ def score_reconstructions(config: EvaluateConfig) -> dict[str, Any] | None:
         report(result, places)
         return result
 
-    return finish(config, places, asked(config) | hashes, job)
+    return finish(config, places, asked(config) | hashes, job, stop)
 
 
 def settings_of(config: EvaluateConfig) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """One evaluation as a job: where its files lie, what it has finished, when it stops."""
 
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -14,8 +13,8 @@ from pcdiff.devices import resolve_device
 from pcdiff.errors import InputError
 from pcdiff.runs import log, remove_settings, write_settings
 from pcdiff.sampling import CHUNK
-from pcdiff.training import interruptible
-from pcdiff.work import Journal, Stopped, Work
+from pcdiff.stopping import Stop, Stopped, interruptible
+from pcdiff.work import Journal, Work
 
 T = TypeVar("T")
 
@@ -43,7 +42,13 @@ class Places:
         return None if self.results is None else self.results.with_suffix(suffix)
 
 
-def finish(config: EvaluateConfig, places: Places, settings: dict[str, Any], job: Callable[[Work], T]) -> T | None:
+def finish(
+    config: EvaluateConfig,
+    places: Places,
+    settings: dict[str, Any],
+    job: Callable[[Work], T],
+    stop: Stop | None = None,
+) -> T | None:
     """Return `job(work)`, shared by all processes and kept in a journal; None when it was stopped, which is told.
 
     Once the job is done, its results written, the journal is deleted.
@@ -53,6 +58,8 @@ def finish(config: EvaluateConfig, places: Places, settings: dict[str, Any], job
         places: where the journal lies.
         settings: all that the job's results depend on, ready for JSON.
         job: the work, up to the writing of its results.
+        stop: the signals and the time of the whole call; by default signals are heard from here on, and
+            `max_minutes` begin here.
 
     Raises:
         InputError: the journal belongs to other settings, or another process of the job has others.
@@ -78,12 +85,14 @@ def finish(config: EvaluateConfig, places: Places, settings: dict[str, Any], job
         raise InputError(refused)
     if journal is not None and journal.records:
         log.info("goes on after %d finished blocks of work", len(journal.records))
-    started = time.monotonic()
-    with interruptible() as signals, journal or nullcontext():
+    heard = interruptible(config.max_minutes) if stop is None else nullcontext(stop)
+    with heard as stop, journal or nullcontext():
         try:
-            result = job(Work(journal, lambda: bool(signals) or _out_of_time(config, started)))
+            result = job(Work(journal, stop))
         except Stopped:
-            if journal is not None:
+            if journal is not None and not journal.path.exists():
+                log.info("stopped before anything was finished; the same command begins anew")
+            elif journal is not None:
                 go_on = f"--resume {places.folder}" if places.folder else "the same command"
                 log.info("stopped; what is finished is in %s; go on with: %s", journal.path, go_on)
             elif distributed.rank() == 0:
@@ -99,7 +108,3 @@ def finish(config: EvaluateConfig, places: Places, settings: dict[str, Any], job
 def generated_enough(config: EvaluateConfig, work: Work) -> bool:
     """Tell whether this call has generated `max_iters` clouds."""
     return config.max_iters is not None and work.computed * CHUNK >= config.max_iters
-
-
-def _out_of_time(config: EvaluateConfig, started: float) -> bool:
-    return config.max_minutes is not None and time.monotonic() - started >= 60 * config.max_minutes

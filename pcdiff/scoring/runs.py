@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,13 +16,14 @@ from pcdiff.devices import prepare, resolve_device
 from pcdiff.errors import InputError
 from pcdiff.metrics import fingerprint, get_protocol
 from pcdiff.models import LatentPriorModel, PointCloudModel
-from pcdiff.progress import bar
+from pcdiff.progress import Progress, bar, part_of
 from pcdiff.sampling import chunks, decoding, draw_chunk, reconstruct_chunk
 from pcdiff.scoring.files import asked, compared, limit, reconstructed, settings_of
 from pcdiff.scoring.job import Places, finish, generated_enough
 from pcdiff.scoring.report import picture, report
 from pcdiff.sessions import keep_clouds
-from pcdiff.work import Stopped, Work
+from pcdiff.stopping import Stop, Stopped, watched
+from pcdiff.work import Work
 
 
 class Split(Protocol):
@@ -44,6 +46,7 @@ def score_run(
     reference: Tensor,
     train: Tensor,
     dataset: dict[str, Any],
+    stop: Stop | None = None,
 ) -> dict[str, Any] | None:
     """Generate (or reconstruct) with the model in `config.run` and score against a split.
 
@@ -55,6 +58,7 @@ def score_run(
             results of different runs are of one reference set.
         train: `(m, Q, 3)`, the training split likewise, to look for copies in.
         dataset: the data set's identity.
+        stop: see `pcdiff.scoring.job.finish`.
 
     Returns:
         The result, or None when a limit or a signal stopped the work before the end.
@@ -127,15 +131,15 @@ def score_run(
             report(result, places)
             return result
 
-    return finish(config, places, settings, job)
+    return finish(config, places, settings, job, stop)
 
 
 def _generated(config: EvaluateConfig, run: RunConfig, model: LatentPriorModel, work: Work, count: int) -> Tensor:
     """Return `count` generated clouds `(count, num_points, 3)`, in the run's normalisation."""
     options = {**decoding(run.flexibility, config), "truncate_std": config.truncate_std}
 
-    def draw(k: int) -> Tensor:
-        return draw_chunk(model, k, config.num_points, config.seed, **options)
+    def draw(k: int, progress: Progress) -> Tensor:
+        return draw_chunk(model, k, config.num_points, config.seed, progress=progress, **options)
 
     return _in_chunks("generating", draw, config, work, count)
 
@@ -144,27 +148,31 @@ def _reconstructed(
     config: EvaluateConfig, run: RunConfig, model: PointCloudModel, work: Work, clouds: Tensor
 ) -> Tensor:
     """Return reconstructions of clouds `(n, P, 3)`, like them."""
+    options = decoding(run.flexibility, config)
 
-    def draw(k: int) -> Tensor:
-        return reconstruct_chunk(
-            model, clouds, k, clouds.shape[1], config.seed, **decoding(run.flexibility, config)
-        )
+    def draw(k: int, progress: Progress) -> Tensor:
+        return reconstruct_chunk(model, clouds, k, clouds.shape[1], config.seed, progress=progress, **options)
 
     return _in_chunks("reconstructing", draw, config, work, len(clouds))
 
 
-def _in_chunks(what: str, draw: Callable[[int], Tensor], config: EvaluateConfig, work: Work, count: int) -> Tensor:
-    """Return the first `count` clouds of the chunks that `draw(k)` gives.
+def _in_chunks(
+    what: str, draw: Callable[[int, Progress], Tensor], config: EvaluateConfig, work: Work, count: int
+) -> Tensor:
+    """Return the first `count` clouds of the chunks that `draw(k, progress)` gives.
 
     Raises:
-        Stopped: this call has made as many as it should.
+        Stopped: this call has made as many as it should, or was told to stop.
     """
-    made: list[Tensor] = []
-    with bar(what, "cloud") as progress:
-        for (chunk,) in work.map(what, range(chunks(count)), lambda k: (draw(k).numpy(),)):
-            made.append(torch.from_numpy(chunk))
-            progress(min(count, sum(map(len, made))), count)
-            if len(made) < chunks(count) and generated_enough(config, work):
+    made, total = [], chunks(count)
+    with bar(what, "step") as progress:
+
+        def chunk(k: int) -> tuple[np.ndarray]:
+            return (draw(k, watched(part_of(progress, k, total), work.check)).numpy(),)
+
+        for (drawn,) in work.map(what, range(total), chunk):
+            made.append(torch.from_numpy(drawn))
+            if len(made) < total and generated_enough(config, work):
                 raise Stopped
     return torch.cat(made)[:count]
 

@@ -25,10 +25,27 @@ class Validation(Protocol):
     """Scores a model and shows what it scored."""
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Return scores by name; the key `"score"`, lower is better, ranks the model."""
+        """Return scores by name; the key `"score"`, lower is better, ranks the model.
+
+        Raises:
+            Stopped: it was told to stop, and gave up; the training ends there. One that never does is heard out.
+        """
 
     def show(self, writer: SummaryWriter, step: int) -> None:
         """Log what was scored last to TensorBoard."""
+
+
+@dataclass
+class Remainder:
+    """Estimated seconds of what follows the last step: its `validation`, and the `rest` that the caller does."""
+
+    validation: float = 0.0
+    rest: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.validation + self.rest
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from pcdiff.config import TrainConfig
 from pcdiff.devices import can_compile, prepare
 from pcdiff.errors import InputError
 from pcdiff.precision import autocast, resolve_precision
+from pcdiff.stopping import Stop, Stopped, interruptible
+from pcdiff.training.ahead import Ahead
 from pcdiff.training.average import ExponentialMovingAverage
-from pcdiff.training.contracts import Outcome, Validation
+from pcdiff.training.contracts import Outcome, Remainder, Validation
 from pcdiff.training.finite import FiniteWatch, TrainingDiverged
 from pcdiff.training.keeper import Keeper
-from pcdiff.training.limits import Limits, interruptible
+from pcdiff.training.limits import Limits
 from pcdiff.training.parts import Parts
 from pcdiff.training.rates import learning_rate
 from pcdiff.training.scalars import Scalars
@@ -193,8 +196,14 @@ class Trainer:
         if self.config.compile and can_compile(self.device):
             self.model.compile(mode=self.config.compile_mode)
 
-    def fit(self) -> Outcome:
+    def fit(self, stop: Stop | None = None, remainder: Callable[[nn.Module], Remainder] | None = None) -> Outcome:
         """Train until `max_iters`, a limit or a signal; save at the end in every case.
+
+        Args:
+            stop: the signals and the time of the whole call, of which the training is a part; by default signals
+                are heard during the training alone, and `max_minutes` are its own.
+            remainder: `remainder(model)` estimates what follows the last step. It is asked after the first step,
+                where time is limited, and the training ends early enough for it, but not before half of the time.
 
         Raises:
             TrainingDiverged: the loss or gradient is not finite; the last checkpoint stays as it was.
@@ -212,18 +221,30 @@ class Trainer:
             mininterval=0.5 if sys.stderr.isatty() else 20.0,
             disable=not writes,
         )
-        with interruptible() as signals, bar:
-            limits = Limits(self.config, signals)
+        heard = interruptible(self.config.max_minutes) if stop is None else nullcontext(stop)
+        with heard as stop, bar:
+            limits = Limits(self.config, stop)
             try:
-                return self._loop(limits, scalars, bar)
+                return self._loop(limits, stop, remainder, scalars, bar)
             finally:
                 scalars.close()
                 limits.close()
 
-    def _loop(self, limits: Limits, scalars: Scalars, bar: tqdm) -> Outcome:
+    def _loop(
+        self,
+        limits: Limits,
+        stop: Stop,
+        remainder: Callable[[nn.Module], Remainder] | None,
+        scalars: Scalars,
+        bar: tqdm,
+    ) -> Outcome:
         start = saved = time.monotonic()
-        first, validating, bad_steps = self.step, 0.0, 0
+        first, paused, bad_steps = self.step, 0.0, 0
+        self.ahead = Ahead(stop, remainder)
         reason = "finished" if self.step >= self.config.max_iters else None
+        if distributed.agreed(stop.interrupted):
+            reason = "interrupted"
+            self._attempt(self.save, reason)
         if self._owes_validation(reason):
             reason = self._validate(scalars, reason)
         while reason is None:
@@ -234,7 +255,9 @@ class Trainer:
             if self.device.type == "cpu" or logs or saves:
                 bad_steps = self._bad_steps()
                 bar.set_postfix(loss=f"{float(terms['loss']):.4f}", refresh=False)
-            reason = limits.reason(self.step, bad_steps > 0 and self.config.nonfinite == "stop")
+            paused += self.ahead.stepped(self.sampling_model)
+            needed = self.ahead.needed(validates=self._owes_validation(None))
+            reason = limits.reason(self.step, bad_steps > 0 and self.config.nonfinite == "stop", needed)
             if reason == "diverged":
                 self._stop_diverged()
             bar.update()
@@ -246,12 +269,14 @@ class Trainer:
                 self._attempt(self.save, reason)
                 saved = time.monotonic()
             if self._owes_validation(reason):
-                paused = time.monotonic()
+                before = time.monotonic()
                 reason = self._validate(scalars, reason)
-                validating += time.monotonic() - paused
+                paused += self.ahead.validated(time.monotonic() - before)
         if self._bad_steps() and self.config.nonfinite == "stop":
             self._stop_diverged()
-        seconds = max(1e-9, time.monotonic() - start - validating)
+        if distributed.agreed(stop.interrupted):  # by the last validation it may have been heard too late
+            reason = "interrupted"
+        seconds = max(1e-9, time.monotonic() - start - paused)
         return Outcome(reason, self.step, (self.step - first) / seconds, self.best, self._bad_steps())
 
     def _over_processes(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -312,11 +337,16 @@ class Trainer:
         Returns:
             Why the training ends: what is given, or `no progress`; None to go on.
         """
-        model = self.sampling_model
-        training = model.training
-        model.eval()
-        scores = distributed.broadcast(self.validate(model))
-        model.train(training)
+        if reason is not None and distributed.broadcast(self.ahead.too_late()):
+            log.info("step %d: not validated, since the time is up; see --max-minutes", self.step)
+            return reason
+        scores = self._scores()
+        if scores is None:
+            interrupted = distributed.agreed(self.ahead.stop.interrupted)
+            log.info("step %d: validation broken off%s", self.step, "" if interrupted else ": the time is up")
+            reason = "interrupted" if interrupted else reason or "time is up"
+            self._attempt(self.save, reason)
+            return reason
         scalars.add(self.step, "val", scores)
         scalars.show(self.validate.show, self.step)
         scalars.flush()
@@ -331,6 +361,18 @@ class Trainer:
         best = "none kept" if self.best is None else f"step {self.best['step']}"
         log.info("step %d: validation %s (best so far: %s)", self.step, text, best)
         return "no progress" if reason is None and 0 < self.config.patience <= self.stale else reason
+
+    def _scores(self) -> dict[str, float] | None:
+        """Return what the validation finds; None where any process gave it up."""
+        model = self.sampling_model
+        training = model.training
+        model.eval()
+        try:
+            scores = self.validate(model)
+        except Stopped:
+            scores = None
+        model.train(training)
+        return distributed.broadcast(None if distributed.agreed(scores is None) else scores)
 
     def _save_best(self) -> None:
         if distributed.rank() == 0:

@@ -244,9 +244,9 @@ def test_a_divergence_is_told_where_its_batch_cannot_be_kept(tmp_path):
 
 
 def test_a_second_interrupt_interrupts():
-    with interruptible() as signals:
+    with interruptible() as stop:
         os.kill(os.getpid(), signal.SIGINT)
-        assert signals == [signal.SIGINT]
+        assert stop.signals == [signal.SIGINT]
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
