@@ -8,14 +8,20 @@ import numpy as np
 import pytest
 from script_tools import TINY, assert_same, script, tensors, train
 
-from pcdiff import checkpoint, closing, sampling, stopping
+import data
+from pcdiff import checkpoint, closing, endings, sampling, sessions, stopping
 from pcdiff.stopping import Stop, Stopped
 from pcdiff.training import Remainder, ahead
 from pcdiff.training.ahead import Ahead
 from pcdiff.work import Journal, Work
 
-# 1 is the last validation; then a generator draws what it shows, and what it scores; an autoencoder what it shows
-PHASES = [("train_gen.py", 1), ("train_gen.py", 2), ("train_gen.py", 3), ("train_ae.py", 1), ("train_ae.py", 2)]
+# The last validation; what a generator shows; the scoring. An autoencoder shows what the validation made.
+PHASES = {
+    "validation": ("train_gen.py", sampling, "decode_chunk", 1),
+    "samples": ("train_gen.py", sampling, "decode_chunk", 2),
+    "scores": ("train_gen.py", endings, "evaluate", 1),
+    "autoencoder's validation": ("train_ae.py", sampling, "decode_chunk", 1),
+}
 FLAGS = ["--max-iters", 3, "--val-every", 3]
 
 
@@ -38,19 +44,20 @@ def whole(dataset, tmp_path_factory):
     return {name: train(name, dataset, folder / name, *FLAGS) for name in ("train_gen.py", "train_ae.py")}
 
 
-@pytest.mark.parametrize(("name", "phase"), PHASES)
-def test_after_a_signal_past_the_last_step_going_on_ends_alike(name, phase, whole, dataset, tmp_path, monkeypatch):
-    number = signal.SIGINT if phase == 2 else signal.SIGTERM
+@pytest.mark.parametrize("phase", PHASES)
+def test_after_a_signal_past_the_last_step_going_on_ends_alike(phase, whole, dataset, tmp_path, monkeypatch):
+    name, target, function, count = PHASES[phase]
+    number = signal.SIGINT if phase == "samples" else signal.SIGTERM
     with monkeypatch.context() as patched:
-        told_at(patched, number, phase)
+        told_at(patched, number, count, target, function)
         run = train(name, dataset, tmp_path / "run", *FLAGS)  # status 0
     log = (run / "log.txt").read_text()
     assert "interrupted: all is saved" in log
     assert log.rstrip().endswith(f"go on with: --resume {run}")
     assert not (run / "results.json").exists()
-    assert (run / "samples.npy").exists() == (phase == 3)
+    assert (run / "samples.npy").exists() == (phase == "scores")
     metadata = checkpoint.read(run / "checkpoints" / "last.safetensors")[1]
-    assert (metadata["step"], metadata["validated"]) == (3, 0 if phase == 1 else 3)
+    assert (metadata["step"], metadata["validated"]) == (3, 0 if "validation" in phase else 3)
     assert script(name, "--resume", run) == 0
     for which in ("last", "best"):
         assert_same(tensors(run, which), tensors(whole[name], which))
@@ -59,9 +66,7 @@ def test_after_a_signal_past_the_last_step_going_on_ends_alike(name, phase, whol
     assert results[0]["scores"] == results[1]["scores"]
 
 
-def test_a_signal_during_a_validation_in_between_saves_and_the_validation_is_made_up_for(
-    whole, dataset, tmp_path, monkeypatch
-):
+def test_a_validation_in_between_that_a_signal_ended_is_made_up_for(dataset, tmp_path, monkeypatch):
     flags = ["--max-iters", 3, "--val-every", 2]
     expected = train("train_ae.py", dataset, tmp_path / "expected", *flags)
     with monkeypatch.context() as patched:
@@ -77,7 +82,7 @@ def test_a_signal_during_a_validation_in_between_saves_and_the_validation_is_mad
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("name", ["train_gen.py", "train_ae.py"])
 def test_a_signal_before_anything_is_there_leaves_nothing(name, number, dataset, tmp_path, monkeypatch, capsys):
-    told_at(monkeypatch, number, 2, target=__import__("data"), name="load_clouds")
+    told_at(monkeypatch, number, 2, target=data, name="load_clouds")
     flags = [*TINY, "--categories", "chair", "--dataset-path", dataset, "--out", tmp_path / "run"]
     assert script(name, *flags) == 0
     assert "stopped before anything was begun" in capsys.readouterr().err
@@ -85,10 +90,8 @@ def test_a_signal_before_anything_is_there_leaves_nothing(name, number, dataset,
 
 
 def test_a_signal_before_the_first_step_keeps_the_run(whole, dataset, tmp_path, monkeypatch):
-    import pcdiff.sessions
-
     with monkeypatch.context() as patched:
-        told_at(patched, signal.SIGTERM, 1, target=pcdiff.sessions, name="build_model")
+        told_at(patched, signal.SIGTERM, 1, target=sessions, name="build_model")
         run = train("train_gen.py", dataset, tmp_path / "run", *FLAGS)
     assert checkpoint.read(run / "checkpoints" / "last.safetensors")[1]["step"] == 0
     assert script("train_gen.py", "--resume", run) == 0
@@ -135,7 +138,7 @@ def test_where_the_time_is_over_the_rest_is_left_out_with_a_line_each(dataset, t
     log = (run / "log.txt").read_text()
     assert "step 1: not validated, since the time is up" in log
     assert "drawing 2 clouds of 32 points: left out: 0.0 seconds of --max-minutes are left; python -m pcdiff" in log
-    assert "scoring them on the validation split: left out" in log
+    assert "points on the validation split: left out" in log
     assert set(json.loads((run / "results.json").read_text())) == {"dataset", "split", "training", "version"}
     assert not (run / "samples.npy").exists()
 
