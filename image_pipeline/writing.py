@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from image_pipeline.data import load_images
-from image_pipeline.data.transforms import channels_of, to_array, with_channels
+from image_pipeline.data.transforms import read_image
 from pcdiff.atomic import replacing
 from pcdiff.errors import InputError
 from pcdiff.places import is_file
@@ -40,7 +39,7 @@ def read_images(path: Path, shape: tuple[int, int, int] | None) -> Tensor:
     if path.suffix in (".npz", ".npy"):
         images = _read_arrays(path)
     elif is_file(path) and path.suffix.lower() != ".zip":
-        images = _read_one(path, channels)
+        images = torch.from_numpy(read_image(path, channels))[None]
     else:
         images = load_images(str(path), "all", channels=None if str(path) == "digits" else channels).images
         images = images[torch.arange(len(images))]
@@ -84,11 +83,3 @@ def open_arrays(path: Path) -> np.ndarray:
     if array.ndim != 4 or array.dtype != np.uint8 or array.shape[-1] not in (1, 3) or not len(array):
         raise InputError(f"{path}: must hold uint8 (n, H, W, 1 or 3), got {array.dtype} {array.shape}")
     return array
-
-
-def _read_one(path: Path, channels: int | None) -> Tensor:
-    try:
-        with Image.open(path) as image:
-            return torch.from_numpy(to_array(with_channels(image, channels or channels_of(image, str(path)))))[None]
-    except Exception as error:  # Pillow's parsers raise what they like
-        raise InputError(f"{path}: cannot be read as an image ({type(error).__name__})") from None

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from image_pipeline.commands.flags import Colorize, Inpaint, Inverse, Restoring
 from image_pipeline.commands.model import Trained, merged
 from image_pipeline.configs import SamplingConfig
 from image_pipeline.data import to_range
+from image_pipeline.data.transforms import read_image
 from image_pipeline.model import sampler_options
 from image_pipeline.writing import read_images
 from pcdiff import diffusion, rng
@@ -142,18 +142,10 @@ def read_mask(mask: str, shape: tuple[int, int, int]) -> Tensor:
             raise InputError(f"{path}: a mask must hold 0 and 1 only, 1 where the image is known")
         known = torch.from_numpy(values.astype(bool))
     else:
-        known = _drawn_mask(path)
+        known = torch.from_numpy(read_image(path, 1)[0] >= 128)
     if known.shape != (height, width):
         raise InputError(f"{path}: the mask must be {height}x{width} as the images, got {_by(known.shape)}")
     return known
-
-
-def _drawn_mask(path: Path) -> Tensor:
-    try:
-        with Image.open(path) as image:
-            return torch.from_numpy(np.array(image.convert("L")) >= 128)
-    except Exception as error:  # Pillow's parsers raise what they like
-        raise InputError(f"{path}: cannot be read as an image ({type(error).__name__})") from None
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from image_pipeline.data.files import Files, spread
-from image_pipeline.data.transforms import Preprocessing, channels_of, to_array, with_channels
+from image_pipeline.data.transforms import Preprocessing, channels_of, decoded, size_of, to_array
 from pcdiff.errors import InputError
 
 _HEADERS = 256  # images whose size is read before the first batch: all of a small set, a spread of a large one
@@ -23,8 +23,7 @@ class LazyImages:
     """Images `(n, C, H, W)` in files; `images[indices]` reads, decodes and preprocesses those, in threads.
 
     The headers of up to 256 images, spread evenly, are read at once, to find the shape and whether there is any
-    colour; the others are checked when they are decoded. Orientation tags are ignored, as the data sets' own
-    tools do.
+    colour; the others are checked when they are decoded. All are decoded as `transforms.decoded` says.
 
     Args:
         files: where they lie.
@@ -84,7 +83,8 @@ class LazyImages:
         where = f"{self.files.where}: {name}"
         try:
             with Image.open(io.BytesIO(self.files.read(name))) as image:
-                return (*self.preprocessing.result_size(*image.size), channels_of(image, where))
+                channels = channels_of(image, where)
+                return (*self.preprocessing.result_size(*size_of(image)), channels)
         except InputError:
             raise
         except Exception as error:  # Pillow's parsers raise what they like: SyntaxError, struct.error, ...
@@ -96,7 +96,7 @@ class LazyImages:
             with Image.open(io.BytesIO(self.files.read(name))) as image:
                 if channels_of(image, where) > self.shape[1] and not self._chosen:
                     raise InputError(f"{where}: is coloured where the others are grey; give channels 1 or 3")
-                picture = with_channels(image, self.shape[1])
+                picture = decoded(image, where, self.shape[1])
         except InputError:
             raise
         except Exception as error:  # as above; a truncated file shows only now

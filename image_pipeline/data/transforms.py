@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -15,6 +17,16 @@ FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
     "box": Image.Resampling.BOX,
+}
+_ORIENTATION = 0x0112
+_TURNS = {  # EXIF 2.3, tag 274: where the first row and column lie -> what puts them up and left
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
 _GREY = {"1", "L", "LA"}
 _COLOUR = {"RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "RGBX"}
@@ -85,18 +97,81 @@ def channels_of(image: Image.Image, where: str) -> int:
     """Return 1 for a grey image, 3 for a coloured one.
 
     Raises:
-        InputError: anything but 8 bits a channel.
+        InputError: a mode whose numbers have no known white.
     """
-    if image.mode in _GREY:
+    if image.mode in _GREY or _is_sixteen_bit(image) or image.mode == "F":
         return 1
     if image.mode in _COLOUR:
         return 3
-    raise InputError(f"{where}: must have 8 bits a channel, got Pillow's mode {image.mode}")
+    raise InputError(
+        f"{where}: must have 8 or 16 bits a channel, or floats from 0 to 1, got Pillow's mode {image.mode}"
+    )
 
 
-def with_channels(image: Image.Image, channels: int) -> Image.Image:
-    """Decode an image to 8 bits of grey or RGB; transparency is dropped, grey is repeated where colour is asked."""
-    return image.convert("L" if channels == 1 else "RGB")
+def _is_sixteen_bit(image: Image.Image) -> bool:
+    # in `I`, of 32 bits, Pillow gives the 16 bits of PGM, and before version 11 of PNG; in TIFF it may be anything
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its EXIF orientation says, as every viewer does."""
+    image.load()  # Pillow turns TIFF by itself now
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION))
+    except Exception:  # a damaged block of EXIF turns nothing, for viewers too
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def size_of(image: Image.Image) -> tuple[int, int]:
+    """Return width and height of an image as `upright` turns it; decodes it only where it may be turned."""
+    try:
+        turned = image.getexif().get(_ORIENTATION) in _TURNS
+    except Exception:  # as in `upright`
+        turned = False
+    return upright(image).size if turned else image.size
+
+
+def decoded(image: Image.Image, where: str, channels: int | None = None) -> Image.Image:
+    """Decode an image to 8 bits of grey or RGB, upright.
+
+    Grey of 16 bits is rounded to the nearest of 256 levels, floats from 0 to 1 likewise; of 16-bit colour Pillow
+    keeps the upper bytes. Transparency is dropped, grey is repeated where colour is asked.
+
+    Args:
+        image: opened, not loaded yet.
+        where: it lies, for messages.
+        channels: 1 or 3; None keeps grey grey and colour coloured.
+
+    Raises:
+        InputError: floats outside [0, 1], or a mode whose numbers have no known white.
+    """
+    own, sixteen = channels_of(image, where), _is_sixteen_bit(image)
+    image = upright(image)
+    if sixteen or image.mode == "F":
+        values = np.asarray(image).astype(np.float64) / (65535 if sixteen else 1)
+        if not (values >= 0).all() or not (values <= 1).all():  # NaN too
+            raise InputError(
+                f"{where}: floats must lie from 0 to 1, got {np.min(values):g} to {np.max(values):g}; scale them"
+            )
+        image = Image.fromarray(np.rint(values * 255).astype(np.uint8))
+    return image.convert("L" if (channels or own) == 1 else "RGB")
+
+
+def read_image(path: Path, channels: int | None = None) -> np.ndarray:
+    """Return an image file as uint8 `(C, H, W)`, decoded as `decoded` says.
+
+    Raises:
+        InputError: it cannot be read, or as `decoded`.
+    """
+    try:
+        # from memory: of a file on the disk Pillow (13) maps the raw rows of a TIFF lying on its side wrongly
+        with Image.open(io.BytesIO(path.read_bytes())) as image:
+            return to_array(decoded(image, str(path), channels))
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's parsers raise what they like
+        raise InputError(f"{path}: cannot be read as an image ({type(error).__name__})") from None
 
 
 def to_array(image: Image.Image) -> np.ndarray:

@@ -328,8 +328,8 @@ def test_modes_of_images(tmp_path):
     assert load_images(tmp_path, "all", channels=1).images[torch.arange(2)].shape == (2, 1, 8, 8)
     Image.fromarray(pictures(1, 4, 8)[0].transpose(1, 2, 0).copy(), "RGBA").save(tmp_path / "c.png")
     assert load_images(tmp_path, "all").images[torch.arange(3)].shape == (3, 3, 8, 8)
-    Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "d.png")
-    refused("d.png: must have 8 bits a channel", tmp_path, "all")
+    Image.fromarray(np.full((8, 8), 257, np.int32)).save(tmp_path / "d.tiff")
+    refused("d.tiff: must have 8 or 16 bits a channel, or floats from 0 to 1", tmp_path, "all")
 
 
 def test_real_files(shared_data):
