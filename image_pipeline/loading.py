@@ -85,7 +85,7 @@ def hold_out(dataset: ImageDataset, count: int) -> tuple[ImageDataset, ImageData
 def _chosen(dataset: ImageDataset, rows: Tensor) -> ImageDataset:
     images = dataset.images[rows] if dataset.resident else Rows(dataset.images, rows)
     labels = None if dataset.labels is None else dataset.labels[rows]
-    return ImageDataset(images, labels, dataset.class_names, dataset.split, dataset.identity)
+    return ImageDataset(images, labels, dataset.class_names, dataset.split, dataset.identity, dataset.found)
 
 
 def load_model(path: Path, which: str = "auto", ema: bool = True) -> ImageModel:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from image_pipeline.writing import check_shape, open_arrays
+from image_pipeline.data.array_files import open_arrays
+from image_pipeline.writing import check_shape
 from pcdiff import distributed
 from pcdiff.errors import InputError
 from pcdiff.progress import Progress, bar, part_of

@@ -86,6 +86,8 @@ def _train(config: ImageRunConfig, stop: Stop) -> None:
             "data: %s, %d images %s, %d held out (%s)", identity.name, len(used), identity.shape, held_out,
             identity.splits,
         )  # fmt: skip
+        if used.enlarged is not None:
+            runs.log.warning("%s", used.enlarged)
         config = _planned(config, folder, started, closing.seconds, *parts[1:])
         trainer = make_trainer(config, folder, *parts)
         parameters = sum(p.numel() for p in trainer.model.parameters())

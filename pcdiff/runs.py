@@ -26,6 +26,11 @@ log = logging.getLogger("pcdiff")
 _SETTINGS = "evaluation.json"
 NOWHERE = Path(os.devnull)
 """The folder of a training that is only tried: no checkpoint can lie there, and none can be written."""
+# fields of a training that its steps alone depend on
+_LEARNING = frozenset(
+    "accumulate lr end_lr lr_schedule lr_decay_start lr_decay_end warmup_iters weight_decay max_grad_norm "
+    "ema_decay nonfinite precision compile compile_mode".split()
+)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -102,6 +107,27 @@ def _as_planned(now: TrainConfig, before: TrainConfig, folder: Path) -> TrainCon
         raise InputError(f"--resume {folder}: budget_minutes is {was} in this run; it cannot change")
     # a job that torchrun starts again comes with its flags, which are not planned
     return before if before.plan and not now.plan else now
+
+
+def tell_changes(folder: Path, config: Config, step: int) -> None:
+    """Log what a resumed run's flags change in how it is trained, against its `config.json`.
+
+    Raises:
+        InputError: something would change, and no step is left to be trained with it.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        return
+    was, now = (json.loads(text)["train"] for text in (path.read_text(encoding="utf-8"), to_json(config)))
+    changed = {name: f"{name} {was.get(name)} -> {v}" for name, v in now.items() if was.get(name) != v}
+    idle = [text for name, text in changed.items() if name in _LEARNING]
+    if idle and step >= config.train.max_iters:
+        raise InputError(
+            f"--resume {folder}: the run has ended at step {step}, so {', '.join(idle)} would change nothing; "
+            f"give --max-iters above {step} to go on"
+        )
+    if changed and step > 0:
+        log.info("changed from step %d on: %s", step, ", ".join(changed.values()))
 
 
 def write_config(folder: Path, config: Config) -> None:

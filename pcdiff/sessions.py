@@ -20,7 +20,7 @@ from pcdiff.config import RunConfig, to_json
 from pcdiff.interop.files import write_clouds
 from pcdiff.models import build_model
 from pcdiff.progress import in_words
-from pcdiff.runs import log, write_config, write_json
+from pcdiff.runs import log, tell_changes, write_config, write_json
 from pcdiff.stopping import Stop
 from pcdiff.training import Outcome, Remainder, Scalars, Trainer, Validation
 from pcdiff.viz import save_grid
@@ -119,6 +119,9 @@ def fit(
         stop: the signals and the time of the whole call; see `Trainer.fit`.
         closing: estimates the seconds of what follows, with a model in evaluation mode.
     """
+    with distributed.refused_together():
+        if distributed.rank() == 0:
+            tell_changes(trainer.folder, config, trainer.step)
     if distributed.rank() == 0:
         write_config(trainer.folder, config)  # with what a resumed run's flags have changed
     outcome = trainer.fit(stop, None if closing is None else partial(remainder, trainer, closing))

@@ -340,3 +340,16 @@ def test_flags_that_others_script_against(name, capsys):
     flags = "categories dataset-path preset seed out max-iters max-minutes save-every device resume".split()
     for flag in flags + (["run", "samples", "reference", "output"] if name == "evaluate.py" else []):
         assert re.search(rf"--{flag}\b", text), flag
+
+
+def test_a_resumed_run_tells_what_changes_and_refuses_what_would_do_nothing(dataset, tmp_path, capsys):
+    run = train("train_gen.py", dataset, tmp_path / "run", "--max-iters", 2)
+    before = (run / "config.json").read_text()
+    assert script("train_gen.py", "--resume", run, "--lr", 0.5, "--warmup-iters", 1) == 2
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1].startswith("error: ")
+    assert "the run has ended at step 2, so lr 0.002 -> 0.5, warmup_iters 50 -> 1 would change nothing" in error
+    assert (run / "config.json").read_text() == before
+    assert script("train_gen.py", "--resume", run, "--lr", 0.001, "--max-iters", 3) == 0
+    assert "changed from step 2 on: max_iters 2 -> 3, lr 0.002 -> 0.001" in (run / "log.txt").read_text()
+    assert json.loads((run / "config.json").read_text())["train"]["lr"] == 0.001

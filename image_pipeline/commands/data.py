@@ -41,8 +41,12 @@ def prepare(command: Prepare) -> str:
 
 def dump(command: Dump) -> str:
     """Write a data set as loose files."""
-    paths = data.dump(data.load_images(str(command.source), command.split), command.output)
-    return f"dump: {len(paths)} images, {paths[0].name} to {paths[-1].name} -> {command.output}"
+    dataset = data.load_images(str(command.source), command.split)
+    paths = data.dump(dataset, command.output)
+    return (
+        f"dump: {len(paths)} images of split {command.split} ({dataset.identity.splits}), {paths[0].name} to "
+        f"{paths[-1].name} -> {command.output}"
+    )
 
 
 def noise_scales(command: NoiseScales) -> str:

@@ -40,6 +40,8 @@ from pcdiff.work import Work
 
 _MOST = 50_000  # samples of a published FID
 _SHOWN = 100
+# Images below which FID's bias is said aloud: the mean's error alone adds trace(covariance) / N for each set.
+_FEW = 10_000
 
 
 def evaluate(config: Evaluate) -> dict[str, Any] | None:
@@ -80,6 +82,8 @@ def _evaluate(config: Evaluate, stop: Stop) -> dict[str, Any] | None:
         net = open_feature_net(config.features, config.weights, device)
         model = None if config.run is None else load_model(config.run, config.checkpoint).to(device)
         reference = _reference(config, model)
+        if isinstance(reference, ImageDataset) and reference.enlarged is not None:
+            runs.log.warning("reference: %s", reference.enlarged)
         if config.save_statistics is not None:
             if not isinstance(reference, ImageDataset):
                 raise InputError("--save-statistics needs a reference of images")
@@ -243,6 +247,12 @@ def table(result: dict[str, Any]) -> str:
     lines = [f"{result['num_samples']} images against {result['num_reference']}, features of {net}"]
     if "fid" in result:
         lines.append(f"fid: {result['fid']:.4f}")
+        count = min(n for n in (result["num_samples"], result["num_reference"]) if n is not None)
+        if count < _FEW:
+            lines.append(
+                f"fid of {count:,} images is biased upwards even for a perfect model, more the fewer they are: "
+                "compare it only with FIDs of as many images (published: 50,000), or take kid, which has no bias"
+            )
     for name in ("kid", "inception_score", "prc"):
         numbers = [f"{k} {v:.5g}" for k, v in result.get(name, {}).items() if isinstance(v, float)]
         if numbers:

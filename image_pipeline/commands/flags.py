@@ -78,15 +78,25 @@ class ClassConditional(Making):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Restoring(Making):
+class Given(Making):
+    """A command that makes something of given images."""
+
+    input: Path
+    """The images, or what is known of them."""
+    split: Split | None = None
+    """Split of a data set; all of it by default."""
+    num_images: int | None = None
+    """The first so many; all by default, and all at once (images)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restoring(Given):
     """A command that keeps what is known of images and draws the rest.
 
     A run's own sampler is taken where it draws noise at every step; where it is deterministic, `ancestral` in 100
     steps even in log-SNR, which lets the known and the rest settle.
     """
 
-    input: Path
-    """The images, or what is known of them."""
     label: int | None = None
     """Class of the images, where the model is told classes; none by default."""
     settle: int = 0
@@ -142,11 +152,9 @@ class Interpolate(Making):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SDEdit(Making):
+class SDEdit(Given):
     """Noise images part of the way and draw from there: what is coarse stays, what is fine is new."""
 
-    input: Path
-    """The images, or rough guides to them."""
     strength: float = 0.5
     """Share of the sampler's steps that is taken, in (0, 1]: the more, the less is left of the input."""
     label: int | None = None

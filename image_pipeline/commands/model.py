@@ -64,13 +64,18 @@ class Trained:
         """Return what every sampling is told."""
         return {"report": self.report, "progress": self.progress}
 
-    def read(self, path: Path) -> Tensor:
-        """Read images `(n, C, H, W)` into the model's range.
+    def read(self, path: Path, shape: tuple[int, int, int] | None = None) -> Tensor:
+        """Read images `(n, C, H, W)`, as many as the command says, into the model's range.
+
+        Args:
+            path: see `read_images`.
+            shape: (C, H, W) that they must have; the model's by default.
 
         Raises:
             InputError: they cannot be read, or are of another size.
         """
-        images = read_images(path, self.model.image_shape)
+        wanted = {"split": getattr(self.command, "split", None), "count": getattr(self.command, "num_images", None)}
+        images = read_images(path, shape or self.model.image_shape, **wanted)
         return to_range(images, self.model.config.data.data_range).to(self.device)
 
     def labels(self, label: int | None, count: int) -> Tensor | None:

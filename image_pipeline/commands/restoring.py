@@ -9,10 +9,8 @@ from torch import Tensor
 from image_pipeline.commands.flags import Colorize, Inpaint, Inverse, Restoring
 from image_pipeline.commands.model import Trained, merged
 from image_pipeline.configs import SamplingConfig
-from image_pipeline.data import to_range
 from image_pipeline.data.transforms import read_image
 from image_pipeline.model import sampler_options
-from image_pipeline.writing import read_images
 from pcdiff import diffusion, rng
 from pcdiff.diffusion import ConstrainedCorrector, Constraint, Linear, average, corrector, sample
 from pcdiff.errors import InputError
@@ -60,10 +58,10 @@ def _enlarge(command: Inverse, trained: Trained) -> str:
         low = torch.nn.functional.avg_pool2d(full, factor)
     except InputError as refused:
         try:
-            images = read_images(command.input, small)
+            low = trained.read(command.input, small)
         except InputError:
             raise refused from None
-        full, low = None, to_range(images, trained.model.config.data.data_range).to(trained.device)
+        full = None
     process = trained.model.denoiser.process
     made = _restored(trained, average(process, low, factor, (2, 3), command.strength), len(low))
     shown = low.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)

@@ -42,7 +42,7 @@ class Prepare:
     ending: ClassVar[str] = ".zip"
 
     source: Path
-    """`digits`, or a folder, zip or lmdb."""
+    """`digits`, a folder, zip or lmdb, or arrays (.npz, .npy)."""
     output: Path
     """The .zip file."""
     size: int | None = None
@@ -64,11 +64,11 @@ class Dump:
     """Write a data set as loose PNG files named by class."""
 
     source: Path
-    """`digits`, or a folder, zip or lmdb."""
+    """`digits`, a folder, zip or lmdb, or arrays (.npz, .npy)."""
     output: Path
     """A new or empty folder."""
-    split: Split = "all"
-    """Which images."""
+    split: Split = "train"
+    """Which images; loose files do not say which split they are of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class NoiseScales:
     """Choose noise levels and a Langevin step for a data set (NCSNv2's techniques 1, 2 and 4)."""
 
     source: Path = Path("digits")
-    """`digits`, or a folder, zip or lmdb."""
+    """`digits`, a folder, zip or lmdb, or arrays (.npz, .npy)."""
     split: Split = "train"
     """Which images."""
     size: int | None = None

@@ -17,11 +17,25 @@ _PLAIN = tyro.conf.arg(name="")  # its fields are flags without a prefix
 
 
 @dataclass(frozen=True)
+class ImageTrainConfig(TrainConfig):
+    """How it is trained: the fields of `TrainConfig`, in the words of images."""
+
+    batch_size: int = 128
+    """Images in a batch, over all processes (images)."""
+    compile: bool = False
+    """Compile the net with torch.compile (up to a minute at the start)."""
+    val_clouds: int = 100
+    """Of point clouds; how many images are validated is --held-out's."""
+    val_points: int = 2048
+    """Of point clouds; images are compared whole."""
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """What is trained on."""
 
     dataset_path: Path = Path("digits")
-    """`digits` (scikit-learn's), or a folder, zip or lmdb of images."""
+    """`digits` (scikit-learn's), a folder, zip or lmdb of images, or arrays (.npz, .npy)."""
     size: int | None = None
     """Bring every image to this side; by default they stay as they are (pixels)."""
     crop: int | None = None
@@ -183,7 +197,7 @@ class ImageRunConfig:
     process: ProcessConfig = field(default_factory=ProcessConfig)
     objective: Annotated[ObjectiveConfig, _PLAIN] = field(default_factory=ObjectiveConfig)
     sampling: Annotated[SamplingConfig, _PLAIN] = field(default_factory=SamplingConfig)
-    train: Annotated[TrainConfig, _PLAIN] = field(default_factory=TrainConfig)
+    train: Annotated[ImageTrainConfig, _PLAIN] = field(default_factory=ImageTrainConfig)
 
 
 def from_json(values: dict[str, Any], source: str) -> ImageRunConfig:

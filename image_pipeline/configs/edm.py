@@ -3,10 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
-from image_pipeline.configs.config import DataConfig, ImageRunConfig, ObjectiveConfig, ProcessConfig, SamplingConfig
+from image_pipeline.configs.config import (
+    DataConfig,
+    ImageRunConfig,
+    ImageTrainConfig,
+    ObjectiveConfig,
+    ProcessConfig,
+    SamplingConfig,
+)
 from image_pipeline.data.augmentation import NUM_LABELS
 from image_pipeline.models import SongUNetConfig
-from pcdiff.config import TrainConfig
 
 _BATCH = 512
 _MILLION = 1_000_000
@@ -35,7 +41,7 @@ def _run(net: SongUNetConfig) -> ImageRunConfig:
             objectives=("regression",), time_draw="log_normal", time_mean=-1.2, time_std=1.2, label_dropout=0.0
         ),
         sampling=SamplingConfig(sampler="heun", num_steps=18),
-        train=TrainConfig(
+        train=ImageTrainConfig(
             max_iters=200 * _MILLION // _BATCH,
             batch_size=_BATCH,
             lr=1e-3,

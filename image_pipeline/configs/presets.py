@@ -4,11 +4,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from image_pipeline.configs.config import DataConfig, ImageRunConfig, ObjectiveConfig, ProcessConfig, SamplingConfig
+from image_pipeline.configs.config import (
+    DataConfig,
+    ImageRunConfig,
+    ImageTrainConfig,
+    ObjectiveConfig,
+    ProcessConfig,
+    SamplingConfig,
+)
 from image_pipeline.configs.edm import edm_presets
 from image_pipeline.configs.score_sde import score_sde_presets
 from image_pipeline.models import DDPMppConfig
-from pcdiff.config import TrainConfig
 from pcdiff.errors import InputError
 
 # Minutes on two CPU cores, on scikit-learn's 8 x 8 digits. EDM's process and preconditioning (Karras et al., 2022)
@@ -21,7 +27,7 @@ _DIGITS = ImageRunConfig(
     ),
     objective=ObjectiveConfig(objectives=("regression",), time_draw="log_normal", time_mean=-0.8, time_std=1.2),
     sampling=SamplingConfig(sampler="heun", num_steps=18, guidance=2.0),
-    train=TrainConfig(
+    train=ImageTrainConfig(
         max_iters=3000,
         batch_size=64,
         lr=1e-3,
@@ -46,7 +52,7 @@ _MNIST = ImageRunConfig(
     data=DataConfig(dataset_path=Path("data/mnist"), size=32, held_out=1000),
     process=ProcessConfig(name="vp", beta_min=0.1, beta_max=20.0, num_scales=1000, time_input="999t"),
     sampling=SamplingConfig(sampler="euler_maruyama", num_steps=1000),
-    train=TrainConfig(
+    train=ImageTrainConfig(
         max_iters=50_000,
         batch_size=128,
         lr=2e-4,

@@ -8,9 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from image_pipeline.configs.config import DataConfig, ImageRunConfig, ObjectiveConfig, ProcessConfig, SamplingConfig
+from image_pipeline.configs.config import (
+    DataConfig,
+    ImageRunConfig,
+    ImageTrainConfig,
+    ObjectiveConfig,
+    ProcessConfig,
+    SamplingConfig,
+)
 from image_pipeline.models import DDPMConfig, DDPMppConfig, NCSNConfig, NCSNppConfig, NCSNv2Config
-from pcdiff.config import TrainConfig
 
 _UNCLIPPED = 1e9  # grad_clip -1
 
@@ -129,7 +135,7 @@ def _run(data: _DataSet, net: str, model: Any, data_range: str, ema: float | Non
             data_range=data_range,
             held_out=1000,
         ),
-        train=TrainConfig(
+        train=ImageTrainConfig(
             max_iters=data.iterations,
             batch_size=data.batch_size,
             lr=2e-4,

@@ -27,13 +27,13 @@ class Arrays:
 
     Attributes:
         name: layout and file name.
-        parts: split -> uint8 images `(n, C, H, W)` and int64 labels `(n,)`; the key `all` alone where the data set
-            has no split of its own.
+        parts: split -> uint8 images `(n, C, H, W)` and int64 labels `(n,)`, or None without classes; the key `all`
+            alone where the data set has no split of its own.
         class_names: name per class.
     """
 
     name: str
-    parts: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    parts: Mapping[str, tuple[np.ndarray, np.ndarray | None]]
     class_names: tuple[str, ...]
 
 

@@ -82,6 +82,7 @@ class ImageDataset:
         class_names: name per class; empty without labels.
         split: train, test or all.
         identity: what the data set is.
+        found: (H, W) of the images before they were brought to a size; None where they differed.
     """
 
     images: Images | Tensor = field(repr=False)
@@ -89,6 +90,7 @@ class ImageDataset:
     class_names: tuple[str, ...]
     split: str
     identity: ImageIdentity
+    found: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -97,6 +99,15 @@ class ImageDataset:
     def num_classes(self) -> int | None:
         """How many classes there are, or None without labels."""
         return None if self.labels is None else len(self.class_names)
+
+    @property
+    def enlarged(self) -> str | None:
+        """What to say of images that were brought to more pixels than they had; None of others."""
+        size = self.identity.shape[1:]
+        if self.found is None or (self.found[0] >= size[0] and self.found[1] >= size[1]):
+            return None
+        was, now = (f"{height}x{width}" for height, width in (self.found, size))
+        return f"{self.identity.name}: images of {was} are brought to {now} ({self.identity.preprocessing})"
 
     @property
     def resident(self) -> bool:

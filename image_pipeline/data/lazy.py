@@ -34,6 +34,7 @@ class LazyImages:
 
     Attributes:
         shape: `(n, C, H, W)`.
+        found: (H, W) of the images before the preprocessing; None where they differ.
 
     Raises:
         InputError: an image cannot be read, or the sizes differ and no `size` makes them one.
@@ -57,6 +58,7 @@ class LazyImages:
         self._size = headers[0][:2]
         for name, header in zip((self.names[i] for i in spread(len(self.names), _HEADERS)), headers, strict=True):
             self._check_size(name, *header[:2])
+        self.found = headers[0][3:] if len({header[3:] for header in headers}) == 1 else None
         found = max(header[2] for header in headers)
         self.shape = (len(self.names), channels or found, *reversed(self._size))
 
@@ -79,12 +81,13 @@ class LazyImages:
         images = np.stack(decoded) if decoded else np.empty((0, *self.shape[1:]), np.uint8)
         return torch.from_numpy(images).reshape(*chosen.shape, *self.shape[1:])
 
-    def _header(self, name: str) -> tuple[int, int, int]:
+    def _header(self, name: str) -> tuple[int, int, int, int, int]:
+        """Return width and height as brought to, channels, and height and width as found."""
         where = f"{self.files.where}: {name}"
         try:
             with Image.open(io.BytesIO(self.files.read(name))) as image:
-                channels = channels_of(image, where)
-                return (*self.preprocessing.result_size(*size_of(image)), channels)
+                channels, (width, height) = channels_of(image, where), size_of(image)
+                return (*self.preprocessing.result_size(width, height), channels, height, width)
         except InputError:
             raise
         except Exception as error:  # Pillow's parsers raise what they like: SyntaxError, struct.error, ...

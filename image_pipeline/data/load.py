@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from image_pipeline.data.array_files import ENDINGS, read_array_file
 from image_pipeline.data.arrays import Arrays, read_cifar, read_digits, read_idx_folder
 from image_pipeline.data.dataset import SPLITS, ImageDataset, ImageIdentity, digest, seeded_split, split_story
 from image_pipeline.data.files import Files, FolderFiles, ZipFiles
@@ -36,9 +37,10 @@ def load_images(
     """Load one split of a data set of images; which layout it has is found out.
 
     Layouts: the embedded `digits`; folders of CIFAR-10 or CIFAR-100 (binary or Python batches) and of MNIST's idx
-    files, which are kept in memory; folders and zips of image files (by class as in ImageNet, FFHQ, CelebA, LSUN's
-    exports, StyleGAN's zips with `dataset.json`, what `prepare` and `dump` write), and LSUN's lmdb (one
-    environment, or a folder with a `*_train_lmdb` and a `*_val_lmdb`), which are decoded when asked for.
+    files, and arrays in a `.npz` or `.npy` file (see `read_array_file`), which are kept in memory; folders and zips
+    of image files (by class as in ImageNet, FFHQ, CelebA, LSUN's exports, StyleGAN's zips with `dataset.json`, what
+    `prepare` and `dump` write), and LSUN's lmdb (one environment, or a folder with a `*_train_lmdb` and a
+    `*_val_lmdb`), which are decoded when asked for.
 
     `train` and `test` are the data set's own where it has them (folders `train` and `test` or `val`; CIFAR's and
     MNIST's files); otherwise one image in six, drawn with a fixed seed, is test. `all` is both.
@@ -50,7 +52,7 @@ def load_images(
         size: side in pixels to bring every image to; None keeps them as they are.
         crop: side of the central square cut out first; with `size`, the shorter side is the default.
         filter: of the resize, a name in `transforms.FILTERS`, all antialiased.
-        channels: 1 or 3; None takes 1 where the images are grey. CIFAR, MNIST and digits have their own.
+        channels: 1 or 3, to which images are brought; None takes 1 where they are grey.
         labels: where classes come from in image files, see `naming.labels_of`; `none` leaves them out everywhere.
         workers: threads that decode; None takes up to eight.
 
@@ -77,6 +79,8 @@ def load_images(
         arrays = read_cifar(path) or read_idx_folder(path)
         if arrays is not None:
             return _from_arrays(arrays, str(path), split, preprocessing, channels, labels)
+    elif path.suffix in ENDINGS:
+        return _from_arrays(read_array_file(path), str(path), split, preprocessing, channels, labels)
     parts = _files(path)
     return _from_files(parts, path, split, preprocessing, channels, labels, workers)
 
@@ -85,7 +89,7 @@ def _files(path: Path) -> dict[str, Files]:
     """Return the places that hold the image files, by split; `all` alone where one holds everything."""
     if is_file(path):
         if path.suffix.lower() != ".zip":
-            raise InputError(f"{path}: unknown layout; expected a folder or a .zip of images")
+            raise InputError(f"{path}: unknown layout; expected a folder or a .zip of images, or a .npz or .npy")
         return {"all": ZipFiles(path)}
     if is_file(path / "data.mdb"):
         return {"all": LmdbFiles(path)}
@@ -104,29 +108,35 @@ def _files(path: Path) -> dict[str, Files]:
 def _from_arrays(
     source: Arrays, where: str, split: str, preprocessing: Preprocessing, channels: int | None, wanted: str
 ) -> ImageDataset:
-    first = next(iter(source.parts.values()))[0]
-    if channels not in (None, first.shape[1]):
-        raise InputError(f"{where}: has {first.shape[1]} channels, got channels {channels}")
     own = "all" not in source.parts
     # in a fixed order, so that the fingerprint is the same whichever split is loaded
     stored = [source.parts[part] for part in SPLITS if part in source.parts]
-    fingerprint = digest(str(preprocessing), *(array.tobytes() for pair in stored for array in pair))
+    turned = channels not in (None, stored[0][0].shape[1])
+    done = f"{preprocessing}, {'to grey' if channels == 1 else 'grey repeated'}" if turned else str(preprocessing)
+    bytes_ = (array.tobytes() for pair in stored for array in pair if array is not None)
+    fingerprint = digest(done, *bytes_)
     if own and split != "all":
         if split not in source.parts:
             raise InputError(f"{where}: has no {split} files; it has {', '.join(source.parts)}")
         images, labels = source.parts[split]
     else:
-        images, labels = (np.concatenate(arrays) for arrays in zip(*stored, strict=True))
+        images, labels = (
+            None if arrays[0] is None else np.concatenate(arrays) for arrays in zip(*stored, strict=True)
+        )
     if not own:
         chosen = seeded_split(len(images), split).numpy()
-        story, images, labels = split_story(len(images)), images[chosen], labels[chosen]
+        story, images = split_story(len(images)), images[chosen]
+        labels = None if labels is None else labels[chosen]
     else:
         story = f"{_OWN} files: " + ", ".join(f"{len(pair[0])} {part}" for part, pair in source.parts.items())
-    images = torch.from_numpy(preprocess_resident(images, preprocessing, where))
-    identity = ImageIdentity(source.name, tuple(images.shape[1:]), str(preprocessing), story, fingerprint)
-    if wanted == "none":
-        return ImageDataset(images, None, (), split, identity)
-    return ImageDataset(images, torch.from_numpy(labels), source.class_names, split, identity)
+    found = tuple(images.shape[2:])
+    images = torch.from_numpy(preprocess_resident(images, preprocessing, where, channels))
+    identity = ImageIdentity(source.name, tuple(images.shape[1:]), done, story, fingerprint)
+    if wanted == "none" or labels is None:
+        if wanted not in ("auto", "none"):
+            raise InputError(f"{where}: labels {wanted}: has no classes of its own; take auto or none")
+        return ImageDataset(images, None, (), split, identity, found)
+    return ImageDataset(images, torch.from_numpy(labels), source.class_names, split, identity, found)
 
 
 def _from_files(
@@ -156,7 +166,7 @@ def _from_files(
     fingerprint = digest(str(preprocessing), f"channels {images.shape[1]}", *parts, f"{labels}")
     identity = ImageIdentity(f"{files.kind}: {path.name}", images.shape[1:], str(preprocessing), story, fingerprint)
     numbers = None if labels is None else torch.tensor([labels[i] for i in chosen])
-    return ImageDataset(images, numbers, class_names, split, identity)
+    return ImageDataset(images, numbers, class_names, split, identity, images.found)
 
 
 def _choose(files: Files, names: list[str], split: str, own: bool) -> tuple[list[int], str]:

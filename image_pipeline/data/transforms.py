@@ -185,8 +185,12 @@ def to_image(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
 
 
-def preprocess_resident(images: np.ndarray, preprocessing: Preprocessing, where: str) -> np.ndarray:
-    """Crop and resize uint8 `(n, C, H, W)` in memory, C being 1 or 3."""
-    if preprocessing.size is None and preprocessing.crop is None:
+def preprocess_resident(
+    images: np.ndarray, preprocessing: Preprocessing, where: str, channels: int | None = None
+) -> np.ndarray:
+    """Bring uint8 `(n, C, H, W)` in memory, C being 1 or 3, to some channels, crop and resize, as files are."""
+    channels = channels or images.shape[1]
+    if channels == images.shape[1] and preprocessing.size is None and preprocessing.crop is None:
         return images
-    return np.stack([to_array(preprocessing(to_image(image), where)) for image in images])
+    pictures = (to_image(image).convert("L" if channels == 1 else "RGB") for image in images)
+    return np.stack([to_array(preprocessing(picture, where)) for picture in pictures])

@@ -349,3 +349,21 @@ def test_a_flag_that_would_do_nothing_is_refused(run, digits, tmp_path, capsys, 
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert match in error
+
+
+@pytest.mark.parametrize("name", ["inpaint", "sdedit", "inverse"])
+def test_some_images_of_a_split_are_taken(run, tmp_path, capsys, name):
+    out = tmp_path / "x.png"
+    common = [name, "--run", run, "--output", out, "--sampler", "ancestral", "--num-steps", 2]
+    line = done(capsys, *common, "--input", "digits", "--split", "test", "--num-images", 3)
+    assert f"{name}: 3 images 1x8x8" in line
+    if name == "inpaint":
+        test = load_images("digits", "test").images[:3].permute(0, 2, 3, 1).numpy()
+        assert np.array_equal(made(out)[:, :4], test[:, :4])
+
+
+def test_one_image_has_no_split(run, tmp_path, capsys):
+    Image.new("L", (8, 8)).save(tmp_path / "one.png")
+    flags = ["--input", tmp_path / "one.png", "--output", tmp_path / "x.png", "--split", "test"]
+    assert command("inpaint", "--run", run, *flags) == 2
+    assert "one.png: is one image; --split is of data sets" in capsys.readouterr().err

@@ -193,3 +193,21 @@ def test_stored_images_are_read_where_they_are_asked_for(tmp_path):
     assert torch.equal(colours[torch.tensor([1])], images[torch.tensor([1])].expand(-1, 3, -1, -1))
     with pytest.raises(InputError, match="images must be 1x4x4 here, got 1x2x2"):
         stored.StoredImages(tmp_path / "s.npy", (1, 4, 4))
+
+
+def test_a_fid_of_few_images_says_what_that_means(whole):
+    result = json.loads((whole / "results.json").read_text())
+    (line,) = [line for line in evaluating.table(result).splitlines() if "biased" in line]
+    assert line.startswith("fid of 40 images is biased upwards")
+    assert "kid, which has no bias" in line
+    many = result | {"num_samples": 10_000, "num_reference": None}  # of statistics that do not say
+    assert "biased" not in evaluating.table(many)
+    assert "fid of 9,999 images" in evaluating.table(many | {"num_reference": 9_999})
+
+
+def test_a_reference_brought_to_more_pixels_is_said_aloud(tmp_path, capsys):
+    out = train(tmp_path / "run", "--size", 16)
+    assert "images of 8x8 are brought to 16x16 (centre crop" in (out / "log.txt").read_text()
+    flags = ["--features", "pixels", "--metrics", "fid", "--num-samples", 4, "--split", "test", "--device", "cpu"]
+    assert command("evaluate", "--run", out, "--reference", "digits", *flags) == 0
+    assert "reference: digits of scikit-learn: images of 8x8 are brought to 16x16" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """The commands of `python -m image_pipeline` without a run of ours: presets, data sets, other people's weights."""
 
 import json
+import re
 import zipfile
 
 import pytest
@@ -10,6 +11,7 @@ from image_runs import command
 from PIL import Image
 
 from image_pipeline.commands import converting
+from image_pipeline.commands.parsing import AnyCommand
 from image_pipeline.configs import PRESETS
 from image_pipeline.interop import Imported, native
 from image_pipeline.loading import load_model, of_imported
@@ -17,6 +19,8 @@ from image_pipeline.models import build_model
 from image_pipeline.pictures import grid, save_trajectory
 from pcdiff.diffusion import VE, NetDenoiser, build_process
 from pcdiff.errors import InputError
+
+NAMES = {part.__metadata__[0].name for part in AnyCommand.__args__}
 
 
 def done(capsys, *args):
@@ -43,8 +47,11 @@ def test_prepare_and_dump(tmp_path, capsys):
     with zipfile.ZipFile(tmp_path / "d.zip") as archive:
         assert json.loads(archive.read("manifest.json"))["count"] == 7
     line = done(capsys, "dump", "--source", tmp_path / "d.zip", "--output", tmp_path / "loose")
-    assert "7 images, image_00000.png to image_00006.png" in line
-    assert len(list((tmp_path / "loose").glob("*.png"))) == 7
+    assert "6 images of split train (no split of its own: 1 of 7" in line
+    assert "image_00000.png to image_00005.png" in line
+    assert len(list((tmp_path / "loose").glob("*.png"))) == 6
+    line = done(capsys, "dump", "--source", tmp_path / "d.zip", "--output", tmp_path / "all", "--split", "all")
+    assert "7 images of split all" in line
     assert command("prepare", "--source", "digits", "--output", tmp_path / "d.tar") == 2
     assert "--output must end in .zip" in capsys.readouterr().err
 
@@ -132,6 +139,14 @@ def test_grids_and_trajectories(tmp_path):
         assert way.n_frames == 2
     with pytest.raises(InputError, match=r"images must be uint8 \(n, 1 or 3, H, W\)"):
         grid(torch.zeros(2, 2, 2))
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_help_speaks_of_images(name, capsys):
+    assert command(name, "--help") == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    told = re.sub(r"--val-(clouds|points) INT Of point clouds; .*?\)", "", text)  # accepted, and without effect
+    assert not re.search("cloud|encoder", told, re.IGNORECASE)
 
 
 def test_help_lists_every_command(capsys):

@@ -347,3 +347,59 @@ def test_real_files(shared_data):
     assert tuple(clothes.images.shape) == (len(clothes.labels), 1, 28, 28)
     assert torch.equal(torch.bincount(clothes.labels), torch.full((10,), 1000))
     assert abs(float(clothes.images.double().mean()) / 255 - 0.2868) < 0.001
+
+
+def test_arrays_are_a_data_set(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (12, 6, 5, 3), dtype=np.uint8)
+    classes = rng.integers(0, 3, 12)
+    np.savez(tmp_path / "adm.npz", images, classes)  # arr_0 and arr_1, as ADM writes its samples
+    np.save(tmp_path / "bare.npy", images)
+    whole = load_images(tmp_path / "adm.npz", "all")
+    assert torch.equal(whole.images, torch.from_numpy(images).permute(0, 3, 1, 2))
+    assert whole.labels.tolist() == classes.tolist()
+    parts = [load_images(tmp_path / "adm.npz", split) for split in ("train", "test")]
+    assert [len(part) for part in parts] == [10, 2]  # one in six is held out
+    assert len({part.identity.fingerprint for part in (whole, *parts)}) == 1
+    bare = load_images(tmp_path / "bare.npy", "all", size=4, channels=1)
+    assert (bare.images.shape, bare.labels, bare.num_classes) == ((12, 1, 4, 4), None, None)
+    Image.fromarray(images[0]).save(tmp_path / "0.png")
+    assert torch.equal(bare.images[:1], load_images(tmp_path, "all", size=4, channels=1).images[[0]])
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [
+        (np.zeros(3, np.int64), r"arr_1 must be classes \(12,\) from 0, got int64 \(3,\)"),
+        (np.full(12, -1), r"arr_1 must be classes \(12,\) from 0"),
+        (np.zeros(12), r"arr_1 must be classes \(12,\) from 0, got float64"),
+    ],
+)
+def test_arrays_with_odd_classes_are_refused(tmp_path, second, says):
+    np.savez(tmp_path / "x.npz", np.zeros((12, 4, 4, 1), np.uint8), second)
+    with pytest.raises(InputError, match=says):
+        load_images(tmp_path / "x.npz")
+
+
+def test_channels_turn_arrays_as_they_turn_files(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+    np.save(tmp_path / "colour.npy", images)
+    grey = load_images(tmp_path / "colour.npy", "all", channels=1)
+    # ITU-R 601-2, in the 16 bits of Pillow's own integers
+    luma = (images.astype(np.int64) @ [19595, 38470, 7471] + 0x8000) >> 16
+    assert np.array_equal(grey.images[:, 0].numpy(), luma)
+    assert grey.identity.preprocessing == "none, to grey"
+    digits, colour = load_images("digits", "test"), load_images("digits", "test", channels=3)
+    assert torch.equal(colour.images, digits.images.expand(-1, 3, -1, -1))
+    assert colour.identity.fingerprint != digits.identity.fingerprint
+    assert load_images("digits", "test", channels=1).identity == digits.identity  # as of today's runs
+
+
+def test_images_brought_to_more_pixels_say_so(tmp_path):
+    np.save(tmp_path / "small.npy", np.zeros((6, 4, 4, 1), np.uint8))
+    Image.new("L", (4, 4)).save(tmp_path / "0.png")
+    for place in (tmp_path / "small.npy", tmp_path):
+        assert load_images(place, "all").enlarged is None
+        assert load_images(place, "all", size=2).enlarged is None
+        assert "images of 4x4 are brought to 8x8 (centre crop" in load_images(place, "all", size=8).enlarged
