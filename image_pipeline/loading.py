@@ -110,6 +110,8 @@ def load_model(path: Path, which: str = "auto", ema: bool = True) -> ImageModel:
     tensors, metadata = checkpoint.read(file, ("model.", "ema."))
     if metadata.get("kind") == native.KIND:
         return of_imported(native.load(file), file)
+    if metadata.get("kind") == "image classifier":
+        raise InputError(f"{file}: is a classifier of train-classifier; it guides a model by --classifier")
     prefix = "ema." if ema and any(name.startswith("ema.") for name in tensors) else "model."
     config = from_json(metadata.get("config"), str(file))
     shape = metadata.get("dataset", {}).get("shape")

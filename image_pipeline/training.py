@@ -41,12 +41,13 @@ def train(config: ImageRunConfig) -> None:
         TrainingDiverged: the loss is not finite any more.
     """
     check(config)
-    with distributed.joined(), _threads(config.threads), interruptible(config.train.max_minutes) as stop:
+    with distributed.joined(), cpu_threads(config.threads), interruptible(config.train.max_minutes) as stop:
         _train(config, stop)
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Compute with so many CPU threads for as long as this lasts; None changes nothing."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

@@ -80,7 +80,8 @@ def _open_run(config: Config, name: str, read: Callable[[Path], Config]) -> tupl
         before = read(folder)
         if config.out not in (None, before.out, folder):
             raise InputError(f"--out {config.out}: cannot be given with --resume; the run stays in {folder}")
-        config = replace(config, resume=None, out=before.out, preset=before.preset)
+        stays = {name: getattr(before, name) for name in ("out", "preset") if hasattr(before, name)}
+        config = replace(config, resume=None, **stays)
         config = replace(config, train=_as_planned(config.train, before.train, folder))
         if before.train.batch_size != config.train.batch_size:
             raise InputError(
@@ -116,9 +117,9 @@ def tell_changes(folder: Path, config: Config, step: int) -> None:
         InputError: something would change, and no step is left to be trained with it.
     """
     path = folder / "config.json"
-    if not path.is_file():
+    if not is_file(path):
         return
-    was, now = (json.loads(text)["train"] for text in (path.read_text(encoding="utf-8"), to_json(config)))
+    was, now = read_json(path)["train"], json.loads(to_json(config))["train"]
     changed = {name: f"{name} {was.get(name)} -> {v}" for name, v in now.items() if was.get(name) != v}
     idle = [text for name, text in changed.items() if name in _LEARNING]
     if idle and step >= config.train.max_iters:

@@ -6,37 +6,89 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from image_pipeline.commands.flags import Guidable
+from image_pipeline.commands.model import Trained
 from image_pipeline.interop import adm
 from image_pipeline.model import ImageModel
+from image_pipeline.noisy_classifier import Guided, load_classifier
+from pcdiff.diffusion import ClassifierGuidance, Denoiser
 from pcdiff.diffusion.guidance import LogProb
 from pcdiff.errors import InputError
-from pcdiff.places import is_file
+from pcdiff.places import is_file, is_folder
 
 _ADM_LABELS = ("step", "step1000")  # what ADM's classifiers are told of the time
 
 
 @dataclass(frozen=True)
-class NoisyClassifier:
-    """A classifier's log p(y | x_t), and how many classes it has."""
+class Guide:
+    """Who decides over the classes.
 
-    log_prob: LogProb
-    num_classes: int
+    Attributes:
+        denoiser: follows a classifier; None where the net's own classes are taken.
+        num_classes: how many there are; None where the net is told none.
+    """
+
+    denoiser: Denoiser | None
+    num_classes: int | None
+
+    def check(self, classes: tuple[int, ...]) -> None:
+        """Refuse classes that nobody knows.
+
+        Raises:
+            InputError: one is outside 0..num_classes - 1.
+        """
+        if self.num_classes is not None and not all(0 <= label < self.num_classes for label in classes):
+            raise InputError(f"--classes must be in 0..{self.num_classes - 1}, got {list(classes)}")
 
 
-def noisy_classifier(path: Path, config: Path | None, model: ImageModel) -> NoisyClassifier:
+def guiding(command: Guidable, trained: Trained) -> Guide:
+    """Open the classifier that a command names, or leave the classes to the net.
+
+    Raises:
+        InputError: the classifier does not fit the model, or flags contradict each other.
+    """
+    model = trained.model
+    if command.classifier is None:
+        if command.classifier_config or command.classifier_scale != 1:
+            raise InputError("--classifier-config and --classifier-scale go with --classifier")
+        return Guide(None, model.num_classes)
+    if command.sampling.guidance is not None:
+        raise InputError("--guidance is by the net's own classes: leave it out with --classifier")
+    log_prob, known = open_classifier(command.classifier, command.classifier_config, model)
+    # a net that can do without its classes leaves them to the classifier
+    told = model.num_classes is not None and not model.knows_none
+    if told and known != model.num_classes:
+        raise InputError(
+            f"{command.classifier}: knows {known} classes, the net must be told one of {model.num_classes}"
+        )
+    return Guide(ClassifierGuidance(model.denoiser, log_prob, command.classifier_scale, told=told), known)
+
+
+def open_classifier(path: Path, config: Path | None, model: ImageModel) -> tuple[LogProb, int]:
     """Open a classifier for a model, and refuse one of other images, another chain or another label of time.
 
     Args:
-        path: ADM's state dict (.pt), or a program (.pt2) written by `torch.export.save` that maps images
-            `(B, C, H, W)` and the labels of time `(B,)` of the model's own net to logits `(B, classes)`. Open only
-            programs you would run.
+        path: what `train-classifier` made (a folder, or a .safetensors file), ADM's state dict (.pt), or a program
+            (.pt2) written by `torch.export.save` that maps images `(B, C, H, W)` and the labels of time `(B,)` of
+            the model's own net to logits `(B, classes)`. Open only programs you would run.
         config: ADM's settings, for a state dict.
         model: the model that is guided.
+
+    Returns:
+        log p(y | x_t), and how many classes there are.
 
     Raises:
         InputError: the file cannot be opened, or does not fit its settings or the model.
     """
     device = model.denoiser.process.device
+    if is_folder(path) or path.suffix == ".safetensors":
+        if config is not None:
+            raise InputError("--classifier-config goes with ADM's state dict; train-classifier's says it all")
+        own = load_classifier(path).to(device)
+        difference = own.guided.differs(Guided.of(model))
+        if difference is not None:
+            raise InputError(f"{path}: was trained for a model of {difference}; train one for this model")
+        return own, own.num_classes
     if not is_file(path):
         raise InputError(f"{path}: no such file; expected a classifier")
     if path.suffix != ".pt2":
@@ -57,7 +109,7 @@ def noisy_classifier(path: Path, config: Path | None, model: ImageModel) -> Nois
         except Exception as error:  # whatever its readers raise
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"{path}: cannot be opened as an exported network ({reason})") from None
-    return NoisyClassifier(adm.classifier_log_prob(net, model.denoiser), _classes(net, model, path))
+    return adm.classifier_log_prob(net, model.denoiser), _classes(net, model, path)
 
 
 def _classes(net: nn.Module, model: ImageModel, path: Path) -> int:

@@ -46,13 +46,28 @@ class Making(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(Making):
+class Guidable(Making):
+    """A command whose images a classifier may guide."""
+
+    classifier: Path | None = None
+    """A classifier of noisy images: what train-classifier made (a folder or .safetensors), a .pt of ADM, with
+    --classifier-config, or a .pt2 (torch.export) that maps images and the net's own time labels to logits. It
+    guides instead of the net's own classes, and beside them where the net must be told one."""
+    classifier_config: Path | None = None
+    """Settings of ADM's classifier, a JSON file."""
+    classifier_scale: float = 1.0
+    """Scale of the classifier's gradient."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Guidable):
     """Draw images."""
 
     num_samples: int = 64
     """Images to draw (images)."""
     classes: tuple[int, ...] = ()
-    """Classes of the images, in turn; drawn evenly by default, where the model is told classes."""
+    """Classes of the images, in turn; drawn evenly by default, where the model is told classes; with a classifier
+    all of its, in turn."""
     trajectory: bool = False
     """Write the way from noise to data as a .gif too."""
     batch_size: int = 64
@@ -60,21 +75,13 @@ class Sample(Making):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassConditional(Making):
+class ClassConditional(Guidable):
     """Draw images of every class, a row each, with classifier-free guidance, or guided by a classifier."""
 
     classes: tuple[int, ...] = ()
     """Which classes; all by default."""
     per_class: int = 10
     """Images of each class (images)."""
-    classifier: Path | None = None
-    """A classifier of noisy images: a .pt of ADM, with --classifier-config, or a .pt2 (torch.export) that maps
-    images and the net's own time labels to logits. It guides instead of the net's own classes, and beside them
-    where the net must be told one."""
-    classifier_config: Path | None = None
-    """Settings of ADM's classifier, a JSON file."""
-    classifier_scale: float = 1.0
-    """Scale of the classifier's gradient."""
 
 
 @dataclass(frozen=True, kw_only=True)

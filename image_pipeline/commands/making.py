@@ -2,14 +2,14 @@
 
 import torch
 
-from image_pipeline.commands.classifier import noisy_classifier
+from image_pipeline.commands.classifier import guiding
 from image_pipeline.commands.flags import ClassConditional, Interpolate, Sample, SDEdit
 from image_pipeline.commands.model import Trained
 from image_pipeline.configs import SamplingConfig
 from image_pipeline.drawing import draw_chunk, generate
 from image_pipeline.model import sampler_options
 from image_pipeline.pictures import save_trajectory
-from pcdiff.diffusion import ClassifierGuidance, Trajectory, invert, redenoise, slerp, time_grid
+from pcdiff.diffusion import Trajectory, invert, redenoise, slerp, time_grid
 from pcdiff.errors import InputError
 from pcdiff.precision import autocast
 
@@ -22,14 +22,18 @@ _NO_WAY_BACK = (
 
 def sample_images(command: Sample, trained: Trained) -> str:
     """Draw images, of given classes or not; maybe with the way there."""
+    guide = guiding(command, trained)
+    classes = command.classes or (() if guide.denoiser is None else tuple(range(guide.num_classes)))
     labels = None
-    if command.classes:
-        turns = torch.arange(command.num_samples) % len(command.classes)
-        labels = torch.tensor(command.classes)[turns].to(trained.device)
+    if classes:
+        guide.check(classes)
+        turns = torch.arange(command.num_samples) % len(classes)
+        labels = torch.tensor(classes)[turns].to(trained.device)
     options = {
         "size": command.batch_size,
         "settings": trained.settings,
         "precision": command.precision,
+        "denoiser": guide.denoiser,
         **trained.options(),
     }
     drawn = generate(trained.model, command.num_samples, command.seed, labels=labels, **options)
@@ -48,30 +52,14 @@ def sample_images(command: Sample, trained: Trained) -> str:
 
 def class_conditional(command: ClassConditional, trained: Trained) -> str:
     """Draw a row of images for each class, by the net's own classes or by a classifier's."""
-    model, settings = trained.model, trained.settings
-    denoiser, known = None, model.num_classes
-    if command.classifier is None and (command.classifier_config or command.classifier_scale != 1):
-        raise InputError("--classifier-config and --classifier-scale go with --classifier")
-    if command.classifier is not None:
-        if command.sampling.guidance is not None:
-            raise InputError("--guidance is by the net's own classes: leave it out with --classifier")
-        found = noisy_classifier(command.classifier, command.classifier_config, model)
-        known = found.num_classes
-        # a net that can do without its classes leaves them to the classifier
-        told = model.num_classes is not None and not model.knows_none
-        denoiser = ClassifierGuidance(model.denoiser, found.log_prob, command.classifier_scale, told=told)
-        if told and known != model.num_classes:
-            raise InputError(
-                f"{command.classifier}: knows {known} classes, the net must be told one of {model.num_classes}"
-            )
-    elif known is None:
+    model, guide = trained.model, guiding(command, trained)
+    if guide.num_classes is None:
         raise InputError(f"{command.run}: this model is told no classes; give --classifier to guide it by one")
-    classes = command.classes or tuple(range(known))
-    if not all(0 <= label < known for label in classes):
-        raise InputError(f"--classes must be in 0..{known - 1}, got {list(classes)}")
+    classes = command.classes or tuple(range(guide.num_classes))
+    guide.check(classes)
     labels = torch.tensor(classes).repeat_interleave(command.per_class).to(trained.device)
-    options = {"settings": settings, "precision": command.precision, "denoiser": denoiser, **trained.options()}
-    drawn = generate(model, len(labels), command.seed, labels=labels, **options)
+    options = {"settings": trained.settings, "precision": command.precision, **trained.options()}
+    drawn = generate(model, len(labels), command.seed, labels=labels, denoiser=guide.denoiser, **options)
     return trained.write(torch.cat(list(drawn)), columns=command.per_class)
 
 

@@ -21,8 +21,10 @@ from image_pipeline.commands.flags import (
 )
 from image_pipeline.commands.tool_flags import Configs, Convert, Dump, NoiseScales, Prepare
 from image_pipeline.configs import ImageRunConfig, preset
+from image_pipeline.configs.classifier import ClassifierRunConfig
 from image_pipeline.models import MODELS
 from image_pipeline.training import resumed
+from image_pipeline.training_classifier import classifier_default
 from pcdiff.arguments import fill
 from pcdiff.cli import value_of
 from pcdiff.config import from_dict
@@ -34,6 +36,7 @@ _PROG = "python -m image_pipeline"
 
 AnyCommand = (
     Annotated[ImageRunConfig, tyro.conf.subcommand("train")]
+    | Annotated[ClassifierRunConfig, tyro.conf.subcommand("train-classifier")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Likelihood, tyro.conf.subcommand("likelihood")]
@@ -59,7 +62,11 @@ def parse(argv: Sequence[str] | None = None, description: str = "") -> Any:
             that cannot be one.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    starts = {"train": _training_default, "evaluate": _evaluation_default}
+    starts = {
+        "train": _training_default,
+        "train-classifier": _classifier_default,
+        "evaluate": _evaluation_default,
+    }
     if argv and argv[0] in starts:
         rest = argv[1:]
         default = starts[argv[0]](rest)
@@ -80,6 +87,12 @@ def _training_default(argv: list[str]) -> ImageRunConfig:
     if net not in MODELS:
         raise InputError(f"--net must be one of {sorted(MODELS)}, got {net!r}")
     return replace(default, net=net, model=MODELS[net].Config())
+
+
+def _classifier_default(argv: list[str]) -> ClassifierRunConfig:
+    run, resume = value_of("--run", argv), value_of("--resume", argv)
+    places = (None if place is None else Path(place) for place in (run, resume))
+    return classifier_default(*places, value_of("--dataset-path", argv))
 
 
 def _evaluation_default(argv: list[str]) -> Evaluate:

@@ -24,7 +24,9 @@ from image_pipeline.commands.model import Trained
 from image_pipeline.commands.restoring import colorize, inpaint, inverse
 from image_pipeline.commands.tool_flags import Configs, Convert, Dump, NoiseScales, Prepare
 from image_pipeline.configs import ImageRunConfig
+from image_pipeline.configs.classifier import ClassifierRunConfig
 from image_pipeline.training import train
+from image_pipeline.training_classifier import train_classifier
 from pcdiff.errors import escaped
 from pcdiff.progress import bar
 
@@ -55,6 +57,9 @@ def perform(command: Any) -> None:
     """
     if isinstance(command, ImageRunConfig):
         train(command)
+        return
+    if isinstance(command, ClassifierRunConfig):
+        train_classifier(command)
         return
     check(command)
     if isinstance(command, Evaluate):

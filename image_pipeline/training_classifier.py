@@ -1,0 +1,187 @@
+"""Train a classifier of noisy images for a trained model, with the trainer that all have."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+import pcdiff
+from image_pipeline.configs.classifier import (
+    ClassifierObjectiveConfig,
+    ClassifierRunConfig,
+    read_classifier_config,
+)
+from image_pipeline.configs.config import DataConfig, from_json
+from image_pipeline.data import RANGES, ImageBatch, ImageBatches, ImageDataset, to_range
+from image_pipeline.interop import native
+from image_pipeline.loading import hold_out, load_model, open_data
+from image_pipeline.noisy_classifier import KIND, Guided, NoisyClassifier
+from image_pipeline.training import cpu_threads
+from image_pipeline.writing import check_shape
+from pcdiff import checkpoint, distributed, rng, runs, sessions
+from pcdiff.config import check_train, to_json
+from pcdiff.devices import resolve_device
+from pcdiff.errors import InputError
+from pcdiff.places import is_file
+from pcdiff.training import Trainer
+
+_CHUNK = 64
+_DRAWS = 4  # times and noises of each held-out image
+
+
+@dataclass
+class ClassifierValidation:
+    """The mean cross-entropy of held-out images is the score; the same draws every time.
+
+    Args:
+        dataset: images with classes.
+        data_range: of the model.
+        seed: of the draws.
+        device: where the model is.
+    """
+
+    dataset: ImageDataset
+    data_range: str
+    seed: int
+    device: torch.device
+
+    @torch.no_grad()
+    def __call__(self, model: NoisyClassifier) -> dict[str, float]:
+        """Return the cross-entropy as `loss` and `score`, and the `accuracy` over all times."""
+        count, sums = len(self.dataset), {"loss": 0.0, "accuracy": 0.0}
+        for first in range(0, count, _CHUNK):
+            rows = torch.arange(first, min(first + _CHUNK, count))
+            images: Tensor = to_range(self.dataset.images[rows], self.data_range).to(self.device)
+            batch = ImageBatch(images, self.dataset.labels[rows].to(self.device))
+            for k in range(_DRAWS):
+                generator = rng.generator(self.seed, "validation", first, k, device=self.device)
+                terms = model.loss_terms(batch, **model.draw(batch, len(rows), generator))
+                for name in sums:
+                    sums[name] += float(terms[name]) * len(rows) / (_DRAWS * count)
+        return {**sums, "score": sums["loss"]}
+
+    def show(self, writer: SummaryWriter, step: int) -> None:
+        """There is nothing to show beside the scores."""
+
+
+def train_classifier(config: ClassifierRunConfig) -> None:
+    """Load the model's facts and the data, train, and say how to guide by it.
+
+    Raises:
+        InputError: flags, data or the run do not fit.
+        TrainingDiverged: the loss is not finite any more.
+    """
+    _check(config)
+    with distributed.joined(), cpu_threads(config.threads):
+        _train(config)
+
+
+def _check(config: ClassifierRunConfig) -> None:
+    check_train(config.train)
+    if config.run is None:
+        raise InputError("--run must be given: the model that the classifier will guide")
+    if config.train.budget_minutes is not None:
+        raise InputError("--budget-minutes plans score models; take --max-minutes for a classifier")
+    if config.data.augment is not None:
+        raise InputError("--augment needs a net that is told of it, which a classifier is not; take --flip")
+    for name, least in (("seed", 0), ("threads", 1)):
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise InputError(f"{name} must be at least {least}, got {value}")
+    if config.data.held_out < 0:
+        raise InputError(f"held_out must not be negative, got {config.data.held_out}")
+
+
+def _train(config: ClassifierRunConfig) -> None:
+    data, device = config.data, resolve_device(config.device)
+    guided = _guided(config)
+    if RANGES[data.data_range] != guided.data_range:
+        low, high = guided.data_range
+        raise InputError(f"--data-range must be the model's, [{low:g}, {high:g}], got {data.data_range}")
+    whole = open_data(data, "train")
+    if whole.num_classes is None or whole.num_classes < 2:
+        raise InputError(f"{data.dataset_path}: a classifier needs images of two classes or more; see --labels")
+    check_shape(data.dataset_path, whole.images.shape[1:], guided.image_shape)
+    used, kept = hold_out(whole, data.held_out)
+    if config.train.val_every and not len(kept):
+        raise InputError(
+            f"{len(whole)} training images leave none for the validation; take --val-every 0, or more images"
+        )
+    batches = ImageBatches(
+        used,
+        config.train.batch_size,
+        config.seed,
+        device,
+        flip=data.flip,
+        data_range=data.data_range,
+        dequantise=data.dequantise,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = NoisyClassifier(config.model, guided, whole.num_classes, config.objective)
+    validation = ClassifierValidation(kept, data.data_range, config.seed, device)
+    config, folder = runs.open_run(config, "classifier", read_classifier_config)
+    with runs.logging_to(folder):
+        identity = used.identity
+        runs.log.info(
+            "data: %s, %d images %s, %d classes, %d held out (%s)", identity.name, len(used), identity.shape,
+            whole.num_classes, len(kept), identity.splits,
+        )  # fmt: skip
+        parameters = sum(p.numel() for p in model.parameters())
+        runs.log.info("classifier: %s parameters, on %s, for %s", f"{parameters:,}", device, config.run)
+        metadata = {
+            "kind": KIND,
+            "config": json.loads(to_json(config)),
+            "dataset": identity.to_dict(),
+            "class_names": list(used.class_names),
+            "guides": guided.to_dict(),
+            "version": pcdiff.__version__,
+        }
+        trainer = Trainer(model, batches, config.train, folder, metadata, config.seed, device, validation)
+        if trainer.keeper.exists():
+            trainer.restore()
+            runs.log.info("resumed at step %d", trainer.step)
+        outcome = sessions.fit(config, trainer, "images")
+        if outcome.reason != "interrupted" and distributed.rank() == 0:
+            runs.log.info(
+                "guide by it with: python -m image_pipeline class-conditional --run %s --classifier %s "
+                "--output classes.png", config.run, folder,
+            )  # fmt: skip
+
+
+def _guided(config: ClassifierRunConfig) -> Guided:
+    """Return what the classifier shares with the model: of a resumed training what it began with."""
+    if config.resume is not None:
+        file = config.resume / "checkpoints" / "last.safetensors"
+        if is_file(file):
+            _, metadata = checkpoint.read(file, ("none",))
+            return Guided.from_dict(metadata.get("guides"), str(file))
+    return Guided.of(load_model(config.run))
+
+
+def classifier_default(run: Path | None, resume: Path | None, dataset_path: str | None) -> ClassifierRunConfig:
+    """Return the config that flags start from: that of the resumed training, or what the run was trained on.
+
+    Raises:
+        InputError: no such run, or one of other people's weights, which do not say their data, without a data set.
+    """
+    if resume is not None:
+        return replace(read_classifier_config(resume), resume=resume)
+    if run is None:
+        return ClassifierRunConfig()
+    file = checkpoint.locate(run)
+    _, metadata = checkpoint.read(file, ("none",))
+    if metadata.get("kind") == native.KIND:
+        if dataset_path is None:
+            raise InputError(f"{file}: does not say what it was trained on; give --dataset-path")
+        model = load_model(run)
+        draw = "log_normal" if metadata["denoiser"]["process"]["name"] == "edm" else "uniform"
+        data, objective = DataConfig(data_range=model.config.data.data_range), ClassifierObjectiveConfig(draw)
+        return ClassifierRunConfig(data=data, objective=objective)
+    theirs = from_json(metadata.get("config"), str(file))
+    times = {name: getattr(theirs.objective, name) for name in vars(ClassifierObjectiveConfig())}
+    data = replace(theirs.data, augment=None)
+    return ClassifierRunConfig(data=data, objective=ClassifierObjectiveConfig(**times))
