@@ -17,14 +17,16 @@ class Configs:
 
 @dataclass(frozen=True, kw_only=True)
 class Convert:
-    """Open other people's checkpoint and write it in our own format, which every command takes as --run."""
+    """Open other people's checkpoint and write it in our own format, which every command takes as --run; or write
+    a run, or what was converted, as a folder that diffusers opens.
+    """
 
-    ending: ClassVar[str] = ".safetensors"
-
-    kind: str
-    """Whose it is: score_sde, ncsn, adm, diffusers, edm or abarankab."""
+    kind: str | None = None
+    """Whose --input is: score_sde, ncsn, adm, diffusers, edm or abarankab; ours by default."""
     input: Path
-    """The file, or for diffusers the folder."""
+    """The file, for diffusers the folder, or a run of ours."""
+    to: Literal["ours", "diffusers"] = "ours"
+    """What is written: our own .safetensors file, or a pipeline folder of diffusers."""
     config: Path | None = None
     """A JSON file with what the checkpoint itself does not say."""
     ema: bool = True
@@ -32,7 +34,12 @@ class Convert:
     size: int | None = None
     """Side of its images, where neither file nor config says (pixels)."""
     output: Path
-    """The .safetensors file."""
+    """The .safetensors file, or the folder."""
+
+    @property
+    def ending(self) -> str | None:
+        """What --output must end in."""
+        return ".safetensors" if self.to == "ours" else None
 
 
 @dataclass(frozen=True, kw_only=True)

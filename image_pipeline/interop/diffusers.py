@@ -101,7 +101,7 @@ def save(model: Imported, folder: str | Path) -> None:
         folder: made where it is missing; files of these names are replaced.
 
     Raises:
-        InputError: diffusers cannot express the model, or the folder cannot be written.
+        InputError: diffusers cannot express the model, or its images' range, or the folder cannot be written.
 
     Example:
         >>> save(Imported(denoiser, (-1.0, 1.0), (3, 32, 32), "my model"), "my-model")
@@ -118,6 +118,9 @@ def save(model: Imported, folder: str | Path) -> None:
         _check_groups(net)
     else:
         raise InputError(f"diffusers needs a UNet, or a SongUNet told the noise level; got {type(net).__name__}")
+    drawn = (0.0, 1.0) if pipeline == "ScoreSdeVePipeline" else (-1.0, 1.0)  # what the pipeline shows as images
+    if model.data_range != drawn:
+        raise InputError(f"{pipeline} takes images in {list(drawn)}, the model's are in {list(model.data_range)}")
     scheduler = scheduler_json(model.denoiser)
     version = {"_diffusers_version": VERSION}
     tensors: dict[str, Tensor] = {}

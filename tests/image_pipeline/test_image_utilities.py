@@ -7,13 +7,13 @@ import zipfile
 import pytest
 import torch
 from foreign_files import checkpoint_of
-from image_runs import command
+from image_runs import command, train
 from PIL import Image
 
 from image_pipeline.commands import converting
 from image_pipeline.commands.parsing import AnyCommand
 from image_pipeline.configs import PRESETS
-from image_pipeline.interop import Imported, native
+from image_pipeline.interop import Imported, diffusers, native
 from image_pipeline.loading import load_model, of_imported
 from image_pipeline.models import build_model
 from image_pipeline.pictures import grid, save_trajectory
@@ -99,6 +99,57 @@ def test_convert(tmp_path, capsys):
     assert command("convert", *flags, "--size", 16, "--output", tmp_path / "z.safetensors") == 2
     assert "x.pth: its images are 8x8, got --size 16" in capsys.readouterr().err
     assert not (tmp_path / "z.safetensors").exists()
+
+
+CHAIN = "--process.name ddpm --process.num-steps 6 --process.sigma-min None --process.sigma-max None".split()
+CHAIN += "--process.predicts eps --process.time-input step --process.sigma-data None --time-draw uniform".split()
+CHAIN += "--objectives simple --sampler ancestral --num-steps None --guidance None".split()
+CHAIN += "--model.num-classes None --model.no-null-class".split()
+
+
+def test_a_run_becomes_a_folder_of_diffusers(tmp_path, capsys):
+    run = train(tmp_path / "run", *CHAIN)
+    capsys.readouterr()
+    flags = ["convert", "--input", run, "--to", "diffusers"]
+    line = done(capsys, *flags, "--output", tmp_path / "theirs")
+    assert "pcdiff digits/quick" in line
+    assert "(moving average), process DiscreteProcess, images 1x8x8 in [-1.0, 1.0]" in line
+    index = json.loads((tmp_path / "theirs" / "model_index.json").read_text())
+    assert index["_class_name"] == "DDPMPipeline"
+    ours, theirs = load_model(run).denoiser, diffusers.load(tmp_path / "theirs").denoiser
+    torch.testing.assert_close(theirs.process.betas, ours.process.betas, rtol=1e-10, atol=0)
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([1, 6])
+    with torch.no_grad():
+        assert torch.equal(theirs.eps(x, t), ours.eps(x, t))
+        plain = load_model(run, ema=False).denoiser.eps(x, t)
+    done(capsys, *flags, "--no-ema", "--output", tmp_path / "plain")
+    with torch.no_grad():
+        assert torch.equal(diffusers.load(tmp_path / "plain").denoiser.eps(x, t), plain)
+        assert not torch.equal(plain, ours.eps(x, t))
+    done(capsys, "convert", "--input", run, "--output", tmp_path / "one.safetensors")  # or one file of ours
+    done(
+        capsys, "convert", "--input", tmp_path / "one.safetensors", "--to", "diffusers", "--output", tmp_path / "b"
+    )
+    for name in ("unet/config.json", "scheduler/scheduler_config.json"):
+        assert (tmp_path / "b" / name).read_text() == (tmp_path / "theirs" / name).read_text()
+
+
+def test_what_diffusers_cannot_express_is_refused(tmp_path, capsys):
+    edm, unit = train(tmp_path / "edm"), train(tmp_path / "unit", *CHAIN, "--data-range", "unit")
+    capsys.readouterr()
+    for run, says in (
+        (edm, "EDMProcess"),
+        (unit, "DDPMPipeline takes images in [-1.0, 1.0], the model's are in [0.0"),
+    ):
+        assert command("convert", "--input", run, "--to", "diffusers", "--output", tmp_path / "no") == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert says in error
+        assert not (tmp_path / "no").exists()
+    assert command("convert", "--input", edm, "--size", 8, "--output", tmp_path / "x.safetensors") == 2
+    assert "--size is for other people's checkpoints, with --kind" in capsys.readouterr().err
+    assert command("convert", "--input", edm, "--output", tmp_path / "x.bin") == 2
+    assert "--output must end in .safetensors" in capsys.readouterr().err
 
 
 def test_a_size_that_no_file_says_must_be_given(tmp_path, capsys, monkeypatch):

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from image_runs import train
 
-from image_pipeline.commands import parse
+from image_pipeline.commands import parse, parsing
 from image_pipeline.commands.flags import check
 from image_pipeline.commands.parsing import AnyCommand
 from image_pipeline.configs import PRESETS, ImageRunConfig
+from image_pipeline.configs.classifier import ClassifierRunConfig
 from image_pipeline.models import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,12 +31,14 @@ def test_a_command_parses(command, tmp_path, monkeypatch):
             *words[words.index("--") + 1 :],
         ]  # without the dashes torchrun takes --run for its own
     assert words[:3] == ["python", "-m", "image_pipeline"]
-    if "--resume" in words:
+    if words[3] == "train-classifier":  # whose defaults are those of a run that is not here
+        monkeypatch.setattr(parsing, "classifier_default", lambda *places: ClassifierRunConfig())
+    elif "--resume" in words:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "scores").mkdir()
         (tmp_path / "scores" / "evaluation.json").write_text("{}", encoding="utf-8")
     given = parse(words[3:])
-    if not isinstance(given, ImageRunConfig):
+    if not isinstance(given, ImageRunConfig | ClassifierRunConfig):
         check(given)
 
 
