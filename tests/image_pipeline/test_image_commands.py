@@ -263,7 +263,7 @@ def test_guidance_needs_a_model_that_is_told_classes(colour_run, tmp_path, capsy
     [
         ("sample --output x.jpg", "--output must end in .png, got x.jpg"),
         ("sample --num-samples 0", "--num-samples must be at least 1, got 0"),
-        ("sample --sampler magic", "predictor must be one of ['ancestral', "),
+        ("sample --sampler magic", "predictor must be one of ["),
         ("sample --eta 1", "predictor 'heun' takes ['churn', "),
         ("sample --sampler dpmpp --order 4", "order must be one of [1, 2, 3], got 4"),
         ("sample --snr 1 --sampler ddim", "snr goes with a corrector, got none"),

@@ -137,7 +137,7 @@ def test_files_and_statistics(run, whole, tmp_path, capsys):
         ),
         (
             ["--run", "{run}", "--features", "random", "--sampler", "nope"],
-            "predictor must be one of ['ancestral', ",
+            "predictor must be one of [",
         ),
         (["--run", "{run}", "--features", "random", "--grid", "nope"], "grid must be one of ["),
         (

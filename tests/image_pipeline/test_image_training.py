@@ -186,7 +186,7 @@ def test_labels_are_dropped_for_the_share_asked_for():
         (["--model.in-channels", "3"], "the net unet is for 3 channels, the images have 1"),
         (["--augment", "0.1"], "--augment needs a net that is told of it: --net song with --model.augment-dim 9"),
         (["--augment", "1.1"], "augment must be a probability in [0, 1], got 1.1"),
-        (["--sampler", "nope"], "predictor must be one of ['ancestral', "),
+        (["--sampler", "nope"], "predictor must be one of ["),
         (["--sampler", "heun", "--eta", "0.5"], "predictor 'heun' takes ['churn', "),
         (["--grid", "nope"], "grid must be one of ["),
         (
