@@ -1,6 +1,7 @@
 """Train a classifier of noisy images for a trained model, with the trainer that all have."""
 
 import json
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from pcdiff.config import check_train, to_json
 from pcdiff.devices import resolve_device
 from pcdiff.errors import InputError
 from pcdiff.places import is_file
+from pcdiff.progress import bar
+from pcdiff.stopping import Stop, Stopped, interruptible
 from pcdiff.training import Trainer
 
 _CHUNK = 64
@@ -41,27 +44,50 @@ class ClassifierValidation:
         data_range: of the model.
         seed: of the draws.
         device: where the model is.
+        stop: asked after every batch; by default a validation is never given up.
     """
 
     dataset: ImageDataset
     data_range: str
     seed: int
     device: torch.device
+    stop: Stop | None = None
 
     @torch.no_grad()
     def __call__(self, model: NoisyClassifier) -> dict[str, float]:
-        """Return the cross-entropy as `loss` and `score`, and the `accuracy` over all times."""
+        """Return the cross-entropy as `loss` and `score`, and the `accuracy` over all times.
+
+        Raises:
+            Stopped: `stop` said so.
+        """
         count, sums = len(self.dataset), {"loss": 0.0, "accuracy": 0.0}
-        for first in range(0, count, _CHUNK):
-            rows = torch.arange(first, min(first + _CHUNK, count))
-            images: Tensor = to_range(self.dataset.images[rows], self.data_range).to(self.device)
-            batch = ImageBatch(images, self.dataset.labels[rows].to(self.device))
-            for k in range(_DRAWS):
-                generator = rng.generator(self.seed, "validation", first, k, device=self.device)
-                terms = model.loss_terms(batch, **model.draw(batch, len(rows), generator))
-                for name in sums:
-                    sums[name] += float(terms[name]) * len(rows) / (_DRAWS * count)
+        with bar("validation", "image") as progress:
+            for first in range(0, count, _CHUNK):
+                rows = min(_CHUNK, count - first)
+                terms = self._terms(model, first, rows)
+                sums = {name: sums[name] + terms[name] * rows / count for name in sums}
+                progress(first + rows, count)
+                if self.stop is not None and distributed.agreed(self.stop()):  # all processes do the same here
+                    raise Stopped
         return {**sums, "score": sums["loss"]}
+
+    @torch.no_grad()
+    def seconds(self, model: NoisyClassifier) -> float:
+        """Estimate the seconds that a validation of `model` takes."""
+        rows = min(_CHUNK, len(self.dataset))
+        start = time.perf_counter()
+        self._terms(model, 0, rows)
+        return (time.perf_counter() - start) * len(self.dataset) / rows
+
+    def _terms(self, model: NoisyClassifier, first: int, count: int) -> dict[str, float]:
+        rows = torch.arange(first, first + count)
+        images: Tensor = to_range(self.dataset.images[rows], self.data_range).to(self.device)
+        batch, sums = ImageBatch(images, self.dataset.labels[rows].to(self.device)), {"loss": 0.0, "accuracy": 0.0}
+        for k in range(_DRAWS):
+            generator = rng.generator(self.seed, "validation", first, k, device=self.device)
+            terms = model.loss_terms(batch, **model.draw(batch, count, generator))
+            sums = {name: sums[name] + float(terms[name]) / _DRAWS for name in sums}
+        return sums
 
     def show(self, writer: SummaryWriter, step: int) -> None:
         """There is nothing to show beside the scores."""
@@ -75,8 +101,8 @@ def train_classifier(config: ClassifierRunConfig) -> None:
         TrainingDiverged: the loss is not finite any more.
     """
     _check(config)
-    with distributed.joined(), cpu_threads(config.threads):
-        _train(config)
+    with distributed.joined(), cpu_threads(config.threads), interruptible(config.train.max_minutes) as stop:
+        _train(config, stop)
 
 
 def _check(config: ClassifierRunConfig) -> None:
@@ -95,7 +121,48 @@ def _check(config: ClassifierRunConfig) -> None:
         raise InputError(f"held_out must not be negative, got {config.data.held_out}")
 
 
-def _train(config: ClassifierRunConfig) -> None:
+def _train(config: ClassifierRunConfig, stop: Stop) -> None:
+    with stop.at_once():  # there is nothing to save yet
+        model, batches, validation, used, device = _parts(config, stop)
+    config, folder = runs.open_run(config, "classifier", read_classifier_config)
+    with runs.logging_to(folder):
+        identity = used.identity
+        runs.log.info(
+            "data: %s, %d images %s, %d classes, %d held out (%s)", identity.name, len(used), identity.shape,
+            model.num_classes, len(validation.dataset), identity.splits,
+        )  # fmt: skip
+        if used.enlarged is not None:
+            runs.log.warning("%s", used.enlarged)
+        parameters = sum(p.numel() for p in model.parameters())
+        runs.log.info("classifier: %s parameters, on %s, for %s", f"{parameters:,}", device, config.run)
+        metadata = {
+            "kind": KIND,
+            "config": json.loads(to_json(config)),
+            "dataset": identity.to_dict(),
+            "class_names": list(used.class_names),
+            "guides": model.guided.to_dict(),
+            "version": pcdiff.__version__,
+        }
+        trainer = Trainer(model, batches, config.train, folder, metadata, config.seed, device, validation)
+        if trainer.keeper.exists():
+            trainer.restore()
+            runs.log.info("resumed at step %d", trainer.step)
+        outcome = sessions.fit(config, trainer, "images", stop)
+        if outcome.reason != "interrupted" and distributed.rank() == 0:
+            runs.log.info(
+                "guide by it with: python -m image_pipeline class-conditional --run %s --classifier %s "
+                "--output classes.png", config.run, folder,
+            )  # fmt: skip
+
+
+def _parts(
+    config: ClassifierRunConfig, stop: Stop
+) -> tuple[NoisyClassifier, ImageBatches, ClassifierValidation, ImageDataset, torch.device]:
+    """Make all that is trained, before there is a folder: what does not fit leaves nothing behind.
+
+    Raises:
+        InputError: data and model do not fit each other.
+    """
     data, device = config.data, resolve_device(config.device)
     guided = _guided(config)
     if RANGES[data.data_range] != guided.data_range:
@@ -122,34 +189,8 @@ def _train(config: ClassifierRunConfig) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = NoisyClassifier(config.model, guided, whole.num_classes, config.objective)
-    validation = ClassifierValidation(kept, data.data_range, config.seed, device)
-    config, folder = runs.open_run(config, "classifier", read_classifier_config)
-    with runs.logging_to(folder):
-        identity = used.identity
-        runs.log.info(
-            "data: %s, %d images %s, %d classes, %d held out (%s)", identity.name, len(used), identity.shape,
-            whole.num_classes, len(kept), identity.splits,
-        )  # fmt: skip
-        parameters = sum(p.numel() for p in model.parameters())
-        runs.log.info("classifier: %s parameters, on %s, for %s", f"{parameters:,}", device, config.run)
-        metadata = {
-            "kind": KIND,
-            "config": json.loads(to_json(config)),
-            "dataset": identity.to_dict(),
-            "class_names": list(used.class_names),
-            "guides": guided.to_dict(),
-            "version": pcdiff.__version__,
-        }
-        trainer = Trainer(model, batches, config.train, folder, metadata, config.seed, device, validation)
-        if trainer.keeper.exists():
-            trainer.restore()
-            runs.log.info("resumed at step %d", trainer.step)
-        outcome = sessions.fit(config, trainer, "images")
-        if outcome.reason != "interrupted" and distributed.rank() == 0:
-            runs.log.info(
-                "guide by it with: python -m image_pipeline class-conditional --run %s --classifier %s "
-                "--output classes.png", config.run, folder,
-            )  # fmt: skip
+    validation = ClassifierValidation(kept, data.data_range, config.seed, device, stop)
+    return model, batches, validation, used, device
 
 
 def _guided(config: ClassifierRunConfig) -> Guided:
