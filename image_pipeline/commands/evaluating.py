@@ -1,12 +1,14 @@
 """Score a run's samples, or any images: generation goes on where it was stopped, in memory that does not grow."""
 
 import hashlib
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import pcdiff
+from image_pipeline.commands.checkpoints import sweep
 from image_pipeline.commands.flags import Evaluate
 from image_pipeline.commands.model import check_guidance, merged
 from image_pipeline.data import ImageDataset, ImageIdentity, load_images, to_bytes
@@ -59,6 +61,8 @@ def evaluate(config: Evaluate) -> dict[str, Any] | None:
         interruptible(config.max_minutes) as stop,
         runs.logging_to(config.out or config.run),
     ):
+        if config.checkpoints is not None:
+            return sweep(config, partial(_evaluate, stop=stop))
         return _evaluate(config, stop)
 
 
@@ -74,6 +78,11 @@ def _check(config: Evaluate) -> None:
         raise InputError("how images are drawn goes with --run; --samples are drawn already")
     if config.reference is not None and config.statistics is not None:
         raise InputError("give one of --reference and --statistics")
+    if config.checkpoints is not None:
+        for name, instead in (("output", "--out"), ("max_iters", "--max-minutes"), ("samples", "--run")):
+            if getattr(config, name) is not None:
+                flag = name.replace("_", "-")
+                raise InputError(f"--{flag} does not go with --checkpoints; give {instead}")
 
 
 def _evaluate(config: Evaluate, stop: Stop) -> dict[str, Any] | None:

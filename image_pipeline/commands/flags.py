@@ -197,6 +197,33 @@ class Likelihood(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Loss(Command):
+    """Compute the run's own training objective on a split of its data, of one checkpoint or of several.
+
+    Times, noises and dropped labels are the same for every checkpoint. With --output it goes on where it stopped.
+    """
+
+    ending: ClassVar[str] = ".json"
+
+    split: Split = "test"
+    """Split of the run's own data."""
+    checkpoints: str | None = None
+    """Of all checkpoints in the run's folder (all), or of those from one step to another (FIRST:LAST)."""
+    num_images: int | None = None
+    """The first so many; all by default (images)."""
+    repeats: int = 4
+    """Times and noises of every image, averaged."""
+    batch_size: int = 64
+    """Images at a time; with the seed it decides the draws (images)."""
+    output: Path | None = None
+    """Write the losses to this .json file."""
+    max_minutes: float | None = None
+    """Work for at most this long in this call, then stop (minutes)."""
+    save_every: int = 1
+    """Batches between saves (batches)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluate:
     """Score a run's samples, or any images, by FID, KID, Inception Score, precision and recall.
 
@@ -229,6 +256,9 @@ class Evaluate:
     """Images to generate; by default as many as the reference has, at most 50,000 (images)."""
     checkpoint: Literal["auto", "best", "last"] = "auto"
     """Which of the run's checkpoints; `auto` is best where there is one."""
+    checkpoints: str | None = None
+    """Score all checkpoints in the run's folder (all), or those from one step to another (FIRST:LAST), each in a
+    folder of its own under --out."""
     sampling: Annotated[SamplingConfig, _PLAIN] = field(default_factory=SamplingConfig)
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """Matrix-product precision of the sampling."""

@@ -16,6 +16,7 @@ from image_pipeline.commands.flags import (
     Interpolate,
     Inverse,
     Likelihood,
+    Loss,
     Sample,
     SDEdit,
 )
@@ -39,6 +40,7 @@ AnyCommand = (
     | Annotated[ClassifierRunConfig, tyro.conf.subcommand("train-classifier")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Loss, tyro.conf.subcommand("loss")]
     | Annotated[Likelihood, tyro.conf.subcommand("likelihood")]
     | Annotated[Inpaint, tyro.conf.subcommand("inpaint")]
     | Annotated[Colorize, tyro.conf.subcommand("colorize")]

@@ -14,10 +14,12 @@ from image_pipeline.commands.flags import (
     Interpolate,
     Inverse,
     Likelihood,
+    Loss,
     Sample,
     SDEdit,
     check,
 )
+from image_pipeline.commands.loss import loss
 from image_pipeline.commands.making import class_conditional, interpolate, sample_images, sdedit
 from image_pipeline.commands.measuring import likelihood
 from image_pipeline.commands.model import Trained
@@ -62,8 +64,8 @@ def perform(command: Any) -> None:
         train_classifier(command)
         return
     check(command)
-    if isinstance(command, Evaluate):
-        evaluate(command)
+    if isinstance(command, Evaluate | Loss):
+        (loss if isinstance(command, Loss) else evaluate)(command)
         return
     if type(command) in _WITHOUT_MODEL:
         print(escaped(_WITHOUT_MODEL[type(command)](command)))
