@@ -15,10 +15,12 @@ from image_pipeline.models import build_model
 from image_pipeline.models.song_unet import Augmented
 from pcdiff.diffusion import (
     OBJECTIVES,
+    PARAMETRIZATIONS,
     ClassifierFreeGuidance,
     Denoiser,
     NetDenoiser,
     build_process,
+    check_objective,
     check_steps,
     corrector,
     objective,
@@ -67,6 +69,7 @@ class ImageModel(nn.Module):
         super().__init__()
         self.config, self.image_shape = config, tuple(image_shape)
         if denoiser is None:
+            check_sigma_data(config)
             denoiser = build_denoiser(build_model({"name": config.net, **vars(config.model)}), config.process)
         self.denoiser = denoiser
         self.num_classes = getattr(config.model, "num_classes", None)
@@ -82,7 +85,9 @@ class ImageModel(nn.Module):
             raise InputError(
                 f"--augment needs a net that is told of it: --net song with --model.augment-dim {NUM_LABELS}"
             )
-        self._objectives = build_objectives(config.objective)
+        self._objectives = build_objectives(config.objective, config.process.sigma_data)
+        for name in self._objectives:
+            check_objective(name, self.denoiser)
         options = {"mean": config.objective.time_mean, "std": config.objective.time_std}
         self._draw_times = time_draw(
             config.objective.time_draw, **(options if config.objective.time_draw == "log_normal" else {})
@@ -244,14 +249,19 @@ def build_denoiser(net: nn.Module, config: ProcessConfig) -> NetDenoiser:
     """
     options = {k: v for k, v in vars(config).items() if v is not None and k not in ("name", *_PARAMETERS)}
     process = build_process(config.name, **options)
-    says = {} if config.sigma_data is None else {"sigma_data": config.sigma_data}
+    takes = _takes_sigma_data(PARAMETRIZATIONS.get(config.predicts))
+    says = {"sigma_data": config.sigma_data} if takes and config.sigma_data is not None else {}
     learned = getattr(net.config, "out_channels", 0) == 2 * getattr(net.config, "in_channels", -1)
     variance = "learned_range" if learned else "small"
     return NetDenoiser(net, process, parametrization(config.predicts, **says), config.time_input, variance)
 
 
-def build_objectives(config: ObjectiveConfig) -> dict[str, Callable[..., Tensor]]:
+def build_objectives(config: ObjectiveConfig, sigma_data: float | None = None) -> dict[str, Callable[..., Tensor]]:
     """Return the objectives by name, told what they take of the config.
+
+    Args:
+        config: names, weights and options.
+        sigma_data: standard deviation of the data, for those that weigh by it; their own default where it is None.
 
     Raises:
         InputError: an unknown name, or not one weight for each.
@@ -265,8 +275,28 @@ def build_objectives(config: ObjectiveConfig) -> dict[str, Callable[..., Tensor]
         function = objective(name)
         takes = inspect.signature(OBJECTIVES[name]).parameters
         options = {key: getattr(config, key) for key in ("reduction", "norm") if key in takes}
+        if sigma_data is not None and _takes_sigma_data(OBJECTIVES[name]):
+            options["sigma_data"] = sigma_data
         built[name] = partial(function, **options)
     return built
+
+
+def check_sigma_data(config: ImageRunConfig) -> None:
+    """Refuse a standard deviation of the data that nothing asks for.
+
+    Raises:
+        InputError: neither the parametrisation nor an objective takes it.
+    """
+    parts = [PARAMETRIZATIONS.get(config.process.predicts), *map(OBJECTIVES.get, config.objective.objectives)]
+    if config.process.sigma_data is not None and not any(map(_takes_sigma_data, parts)):
+        raise InputError(
+            f"sigma_data goes with predicts edm or objective edm, got predicts {config.process.predicts!r} and "
+            f"objectives {list(config.objective.objectives)}; take --process.sigma-data None"
+        )
+
+
+def _takes_sigma_data(part: Callable[..., Any] | None) -> bool:
+    return part is not None and "sigma_data" in inspect.signature(part).parameters
 
 
 def sampler_options(settings: SamplingConfig) -> dict[str, Any]:

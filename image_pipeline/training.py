@@ -24,6 +24,7 @@ from pcdiff import distributed, runs, sessions
 from pcdiff.closing import Closing, told_how_to_go_on
 from pcdiff.config import TrainConfig, check_train, to_json
 from pcdiff.devices import resolve_device
+from pcdiff.diffusion import OBJECTIVES
 from pcdiff.errors import InputError
 from pcdiff.planning import with_plan
 from pcdiff.progress import bar
@@ -67,6 +68,13 @@ def check(config: ImageRunConfig) -> None:
         value = getattr(config, name)
         if value is not None and value < least:
             raise InputError(f"{name} must be at least {least}, got {value}")
+    twice = [
+        name for name in config.objective.objectives if getattr(OBJECTIVES.get(name), "second_derivative", False)
+    ]
+    if config.train.compile and twice:
+        raise InputError(
+            f"objective {twice[0]!r} takes a second derivative, which a compiled net has not; leave out --compile"
+        )
     if config.data.held_out < 0:
         raise InputError(f"held_out must not be negative, got {config.data.held_out}")
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pcdiff import diffusion
+from pcdiff.errors import InputError
 
 TEXT = (Path(__file__).resolve().parent.parent / "docs" / "diffusion.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
@@ -43,9 +44,10 @@ def test_a_table_lists_its_registry_and_no_more(heading):
 def fits(column, name, process):
     """Say whether the row of this name says that it fits the process."""
     (row,) = [row for row in column if f"`{name}`" in row[0]]
-    if row[-1] == "chains":
+    named = row[-1].split(";")[0]  # behind it: what else is needed
+    if named == "chains":
         return process in ("ddpm", "ncsn")
-    return row[-1] == "all" or f"`{process}`" in row[-1]
+    return named in ("all", "a `NetDenoiser`") or f"`{process}`" in named
 
 
 @pytest.mark.parametrize("process", sorted(diffusion.PROCESSES))
@@ -55,6 +57,55 @@ def test_what_the_tables_say_fits_does_and_nothing_else(process):
         assert diffusion.parametrization(name).fits(built) == fits(table("predicts"), name, process), name
     for name, time_input in diffusion.TIME_INPUTS.items():
         assert time_input.fits(built) == fits(table("time_input"), name, process), name
+
+
+def refusal(check, *args):
+    """Return the line with which a check refuses, or None."""
+    try:
+        check(*args)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("process", sorted(diffusion.PROCESSES))
+def test_objectives_and_correctors_refuse_what_the_tables_say_does_not_fit(process):
+    """Before anything is computed: with nothing but a process and a net that is never called."""
+    built = diffusion.build_process(process)
+    denoiser = diffusion.NetDenoiser(torch.nn.Identity(), built, time_input="t", variance="learned_range")
+    for name in diffusion.OBJECTIVES:
+        line = refusal(diffusion.check_objective, name, denoiser)
+        assert (line is None) == fits(table("objective"), name, process), name
+        assert line is None or f"objective '{name}' needs" in line
+    for name in diffusion.CORRECTORS:
+        options = {"step_size": 1e-7} if name.startswith("ncsn") else {}
+        corrector = diffusion.corrector(name, **options)
+        line = refusal(diffusion.check_steps, built, diffusion.predictor("none"), corrector)
+        assert (line is None) == fits(table("corrector"), name, process), name
+
+
+def test_a_learned_variance_and_a_net_are_needed_where_the_table_says_so():
+    chain = diffusion.build_process("ncsn", num_scales=3)
+    plain = diffusion.NetDenoiser(torch.nn.Identity(), chain)
+    assert "needs a denoiser with a learned variance, got 'small'" in refusal(
+        diffusion.check_objective, "hybrid", plain
+    )
+    assert "needs a NetDenoiser" in refusal(diffusion.check_objective, "regression", diffusion.Denoiser(chain))
+
+
+def test_steps_of_annealed_langevin_suit_the_levels_or_are_told(caplog):
+    """On data at one point a step is x (1 - c) plus noise, c = step_size / sigma_L^2: it shrinks while c < 2."""
+    process, stay = diffusion.build_process("ncsn", sigma_min=0.002, num_scales=10), diffusion.predictor("none")
+    line = refusal(diffusion.check_steps, process, stay, diffusion.corrector("ncsn"))
+    assert "step_size of corrector 'ncsn' must be below 1.6e-05" in line  # 2 * 0.002^2 / (1 / 2)
+    diffusion.check_steps(process, stay, diffusion.corrector("ncsnv2", step_size=0.1 * 0.002**2, num_steps=100))
+    assert not caplog.records
+    # one level of 2 about which noise of 50 lies: c = 1e-8 / 4 shrinks nothing, and 50 / 2 is left
+    far = diffusion.corrector("ncsnv2", step_size=1e-8, num_steps=1)
+    times = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    spread = diffusion.NoiseLevels(torch.tensor([2.0, 50.0]))
+    diffusion.check_steps(spread, stay, far, grid=times)
+    assert "at the end it is 25 times the smallest level" in caplog.text
 
 
 def test_the_default_grids_are_those_of_the_table():

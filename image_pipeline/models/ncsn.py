@@ -44,10 +44,12 @@ class NCSN(nn.Module):
     """
 
     Config = NCSNConfig
+    label = "levels"
 
     def __init__(self, config: NCSNConfig | None = None):
         super().__init__()
         self.config = config = NCSNConfig() if config is None else config
+        self.num_levels = config.num_scales
         check_fields(config, {"at least 1": "num_channels num_scales", "at least 2": "nf"})
         nf, self.act = config.nf, activation(config.nonlinearity)
         norm = partial(ConditionalInstanceNormPlus, num_scales=config.num_scales)

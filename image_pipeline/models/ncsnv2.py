@@ -65,6 +65,7 @@ class NCSNv2(nn.Module):
     """
 
     Config = NCSNv2Config
+    label = "levels"
 
     def __init__(self, config: NCSNv2Config | None = None):
         super().__init__()
@@ -78,6 +79,7 @@ class NCSNv2(nn.Module):
         nf, self.act = config.nf, activation(config.nonlinearity)
         sigmas = geometric_sigmas(config.sigma_max, config.sigma_min, config.num_scales)
         self.register_buffer("sigmas", sigmas)
+        self.num_levels = len(sigmas)
         self.stem = nn.Conv2d(config.num_channels, nf, 3, padding=1)
         self.trunk = RefineNet(
             [stage._replace(width=nf * stage.width) for stage in stages],

@@ -11,6 +11,8 @@ class SigmaLabel(nn.Module):
         scale: 1 in NCSN++ of Song et al.; 1/2 in that of Karras et al. (2022), table 1.
     """
 
+    label = "positive"
+
     def __init__(self, net: nn.Module, scale: float = 1.0):
         super().__init__()
         self.net, self.scale = net, scale

@@ -101,6 +101,7 @@ class ScoreUNet(nn.Module):
         self.act = activation(config.nonlinearity)
         if config.scale_by_sigma and not self.fourier:
             self.register_buffer("sigmas", geometric_sigmas(config.sigma_max, config.sigma_min, config.num_scales))
+            self.num_levels = len(self.sigmas)
         parts = _Parts(config, groups, shortcut_scale)
         self.features = FourierFeatures(config.nf, config.fourier_scale) if self.fourier else None
         self.time = TimeMLP((2 if self.fourier else 1) * config.nf, 4 * config.nf, self.act)
@@ -111,6 +112,13 @@ class ScoreUNet(nn.Module):
         says_itself = config.progressive != "output_skip"  # otherwise the levels have said it all
         self.norm = group_norm(channels, groups) if says_itself else None
         self.head = conv(channels, config.num_channels, scale=config.init_scale) if says_itself else None
+
+    @property
+    def label(self) -> str:
+        """What its labels must be, one of `pcdiff.diffusion.time_inputs.LABELS`."""
+        if self.fourier:
+            return "positive"
+        return "levels" if self.scale_by_sigma else "numbers"
 
     @differentiable_attention
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:

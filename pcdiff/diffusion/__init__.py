@@ -28,7 +28,7 @@ from pcdiff.diffusion.grids import GRIDS, time_grid
 from pcdiff.diffusion.guidance import ClassifierFreeGuidance, ClassifierGuidance
 from pcdiff.diffusion.levels import NoiseLevels, geometric_sigmas
 from pcdiff.diffusion.likelihood import Likelihood, bits_per_dim, log_likelihood, nats_per_dim
-from pcdiff.diffusion.objective import OBJECTIVES, objective
+from pcdiff.diffusion.objective import OBJECTIVES, check_objective, objective
 from pcdiff.diffusion.parametrization import PARAMETRIZATIONS, Parametrization, parametrization
 from pcdiff.diffusion.plain import build_plain_denoiser, build_plain_process, plain_denoiser, plain_process
 from pcdiff.diffusion.predictors import PREDICTORS, ancestral_step, predictor
@@ -97,6 +97,7 @@ __all__ = [
     "build_plain_process",
     "build_process",
     "chain_bound",
+    "check_objective",
     "check_steps",
     "constraint",
     "corrector",

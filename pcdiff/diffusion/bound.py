@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from pcdiff.diffusion.denoiser import Denoiser, NetDenoiser, ReverseKernel
+from pcdiff.diffusion.needs import BETAS, CHAIN, LEARNED_VARIANCE, NET, needs
 from pcdiff.diffusion.process import Process, append_dims
 from pcdiff.diffusion.regression import simple
 from pcdiff.errors import InputError
 
 
+@needs(BETAS)
 def elbo(denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, cond: Any = None) -> Tensor:
     r"""Weighted bound: the KL of one reverse step, in nats a sample, times T (Ho et al., 2020, eq. 12).
 
@@ -35,8 +37,6 @@ def elbo(denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, cond: Any = N
         InputError: the process has no betas, or t is not of its steps.
     """
     process = denoiser.process
-    if not hasattr(process, "betas"):
-        raise InputError(f"objective 'elbo' needs a discrete process with betas, got {type(process).__name__}")
     _check_steps(process, t)
     beta, alpha_bar, previous = process.betas[t], process.alpha_bars[t], process.alpha_bars[t - 1]
     gamma = torch.where(t > 1, beta * (1 - previous) / (1 - alpha_bar), beta)
@@ -78,14 +78,6 @@ def discretized_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tens
 
 
 DECODERS = {"gaussian": gaussian_log_likelihood, "discretized": discretized_log_likelihood}
-
-
-def _chain(denoiser: Denoiser) -> Process:
-    """Return the denoiser's process, if it has steps to bound."""
-    if denoiser.process.num_steps is None:
-        name = type(denoiser.process).__name__
-        raise InputError(f"the discrete bound needs a process with num_steps, got {name}")
-    return denoiser.process
 
 
 def _check_steps(process: Process, t: Tensor) -> None:
@@ -130,6 +122,7 @@ def prior_bits(process: Process, x0: Tensor) -> Tensor:
     return kl.flatten(1).mean(dim=1) / math.log(2)
 
 
+@needs(CHAIN)
 def vlb(
     denoiser: Denoiser,
     x0: Tensor,
@@ -157,13 +150,14 @@ def vlb(
     Raises:
         InputError: the process is no chain, t is not of its steps, or a name is unknown.
     """
-    process = _chain(denoiser)
+    process = denoiser.process
     _check_steps(process, t)
     x = process.perturb(x0, t, noise)
     kernel = denoiser.reverse_kernel(x, t, t - 1, cond, clip)
     return vlb_term(process, kernel, x0, x, t, decoder) * process.num_steps
 
 
+@needs(NET, LEARNED_VARIANCE, CHAIN)
 def hybrid(
     denoiser: NetDenoiser,
     x0: Tensor,
@@ -194,9 +188,7 @@ def hybrid(
         InputError: the denoiser has no net of its own that says its variance, the process is no chain, t is not of
             its steps, or a name is unknown.
     """
-    if denoiser.variance not in ("learned", "learned_range"):
-        raise InputError(f"objective 'hybrid' needs a denoiser with a learned variance, got {denoiser.variance!r}")
-    process = _chain(denoiser)
+    process = denoiser.process
     _check_steps(process, t)
     x = process.perturb(x0, t, noise)
     out, values = denoiser.output(x, t, cond)
@@ -255,7 +247,9 @@ def chain_bound(
     Example:
         >>> chain_bound(denoiser, images, decoder="discretized", clip=(-1, 1)).total  # (B,) bits/dim
     """
-    process = _chain(denoiser)
+    process = denoiser.process
+    if not CHAIN.met(denoiser):
+        raise InputError(f"the bound needs {CHAIN.what}, got {CHAIN.found(denoiser)}")
     if not x0.is_floating_point():
         raise InputError(f"x0 must be (B, *dims) real numbers, got {tuple(x0.shape)} {x0.dtype}")
     terms, x0_error, eps_error = (x0.new_empty(len(x0), process.num_steps) for _ in range(3))

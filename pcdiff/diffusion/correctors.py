@@ -1,5 +1,6 @@
 """Correctors: Langevin steps at one noise level. A new one is a class and a line in `CORRECTORS`."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -128,8 +129,36 @@ class NCSNv2(LangevinStep):
         self.step_size = positive("step_size", step_size)
 
     def plan(self, process: Process, times: Tensor) -> None:
-        """Find the smallest level."""
+        """Find the smallest level.
+
+        Raises:
+            InputError: the process does not explode, or its smallest level is too small for the step: where data
+                lie closer than that level, a step of 2 sigma_L^2 or more goes further past them than it began.
+        """
+        name = f"corrector {type(self).__name__.lower()!r}"
+        if not process.exploding:
+            kinds = "an exploding process, such as ve, ncsn or edm"
+            raise InputError(f"{name} needs {kinds}, got {type(process).__name__}; take 'ald'")
         self.smallest = process.sigma(times[:-1]).min()
+        most = 2 * float(self.smallest) ** 2 / self.drift_share
+        if not self.step_size < most:
+            raise InputError(
+                f"step_size of {name} must be below {most:.3g}, or its steps diverge at the smallest noise level, "
+                f"{float(self.smallest):.3g}; got {self.step_size:g}"
+            )
+        self.left = self._left(process, times)
+
+    def _left(self, process: Process, times: Tensor) -> float:
+        """Return the noise of x about data at one point, over the smallest level, where nothing else moves x.
+
+        A step is x (1 - c) and noise of variance 2 c sigma^2, c alike at all levels. It is near 1 where steps and
+        levels suit each other (Song & Ermon, 2020, technique 4).
+        """
+        c = self.drift_share * self.step_size / float(self.smallest) ** 2
+        kept, variance = (1 - c) ** (2 * self.num_steps), process.prior_std**2
+        for sigma in process.sigma(times[:-1]).tolist():
+            variance = kept * variance + (1 - kept) * sigma**2 / (1 - c / 2)
+        return math.sqrt(variance) / float(self.smallest)
 
     def size(self, process: Process, t: Tensor, score: Tensor, z: Tensor) -> Tensor:
         """Return a `(B,)`."""

@@ -138,7 +138,7 @@ class NetDenoiser(Denoiser):
         variance: str = "small",
     ):
         super().__init__(process)
-        check_time_input(time_input, process)
+        check_time_input(time_input, process, net)
         check_variance(variance)
         self.parametrization = parametrization(predicts) if isinstance(predicts, str) else predicts
         if not self.parametrization.fits(process):

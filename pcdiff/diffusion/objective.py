@@ -1,7 +1,8 @@
 """Objectives by name: one number a sample, so that callers weight and log them. Any rank `(B, *dims)`.
 
 Each is `objective(denoiser, x0, t, noise, cond=None, **options) -> (B,)`; times come from `pcdiff.diffusion.times`.
-A new objective is one function and one line in `OBJECTIVES`.
+A new objective is one function and one line in `OBJECTIVES`; what it needs of a denoiser it says with
+`pcdiff.diffusion.needs.needs`.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from pcdiff.diffusion.bound import elbo, hybrid, vlb
+from pcdiff.diffusion.denoiser import Denoiser
 from pcdiff.diffusion.names import check_options
+from pcdiff.diffusion.needs import check_needs
 from pcdiff.diffusion.regression import edm, flow, regression, simple
 from pcdiff.diffusion.score_matching import dsm, likelihood, sliced
 
@@ -40,3 +43,12 @@ def objective(name: str, **options: Any) -> Callable[..., Tensor]:
     """
     check_options("objective", OBJECTIVES, name, options, given=("denoiser", "x0", "t", "noise", "cond"))
     return partial(OBJECTIVES[name], **options) if options else OBJECTIVES[name]
+
+
+def check_objective(name: str, denoiser: Denoiser) -> None:
+    """Refuse an objective that the denoiser does not fit, before anything is computed.
+
+    Raises:
+        InputError: the name is unknown, or the denoiser lacks what the objective needs.
+    """
+    check_needs(name, objective(name), denoiser)

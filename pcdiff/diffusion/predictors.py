@@ -27,6 +27,7 @@ def unmoved(denoise: bool = False) -> Predictor:
     def step(denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None) -> Tensor:
         return denoiser(x, t, cond) if denoise and noise is None else x
 
+    step.stays = True
     return step
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from pcdiff.diffusion.denoiser import Denoiser, NetDenoiser
+from pcdiff.diffusion.needs import NET, needs
 from pcdiff.errors import InputError
 
 NORMS = {"l1": Tensor.abs, "l2": Tensor.square}
@@ -60,6 +61,7 @@ def simple(
     return reduce_error(eps.to(noise.dtype) - noise, norm, reduction)
 
 
+@needs(NET)
 def regression(
     denoiser: NetDenoiser,
     x0: Tensor,
@@ -78,8 +80,6 @@ def regression(
     Raises:
         InputError: the denoiser has no net of its own, or a name is unknown.
     """
-    if not hasattr(denoiser, "parametrization"):
-        raise InputError(f"objective 'regression' needs a NetDenoiser, got {type(denoiser).__name__}")
     out = denoiser.output(denoiser.process.perturb(x0, t, noise), t, cond)[0]
     target = denoiser.parametrization.target(denoiser.process, x0, noise, t)
     return reduce_error(out.to(target.dtype) - target, norm, reduction)

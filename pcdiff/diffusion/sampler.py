@@ -1,5 +1,6 @@
 """The one sampling loop, for any shape, process, predictor and corrector."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ from pcdiff.diffusion.predictors import predictor
 from pcdiff.diffusion.process import Process
 from pcdiff.diffusion.steps import Constraint, Corrector, Noise, Planned, Predictor
 from pcdiff.errors import InputError
+
+log = logging.getLogger("pcdiff")
+_MOST_LEFT = 3.0  # noise at the end over the smallest level, from which the result is told to be noise
 
 Callback = Callable[[int, float, Tensor], None]
 Progress = Callable[[int, int], None]
@@ -194,7 +198,15 @@ def _planned(
     """Return predictor and corrector, ready for these times."""
     if denoise and not process.sigma(times[-1:]) > 0:
         raise InputError("denoise must be False here: the last time is the data's own")
-    return [v.begin(process, times) if isinstance(v, Planned) else v for v in (step, corrector)]
+    planned = [v.begin(process, times) if isinstance(v, Planned) else v for v in (step, corrector)]
+    left = getattr(planned[1], "left", 0.0)
+    if getattr(step, "stays", False) and left > _MOST_LEFT:
+        log.warning(
+            "predictor 'none' leaves the noise to a corrector whose steps are too few or too small: at the end "
+            "it is %.3g times the smallest level; raise step_size or num_steps, or take a predictor",
+            left,
+        )
+    return planned
 
 
 def _times(

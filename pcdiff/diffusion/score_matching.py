@@ -116,3 +116,6 @@ def sliced(
     value = (projection * slope).flatten(1).sum(dim=1) + square / 2
     value = weight.to(x0.dtype) * value / x0[0].numel()
     return value if training else value.detach()
+
+
+sliced.second_derivative = True  # a net that torch.compile has made has the first only

@@ -1,26 +1,41 @@
-"""What a net is told about time: labels by name."""
+"""What a net is told about time: labels by name, and which nets can read them."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from pcdiff.diffusion.process import Process
 from pcdiff.errors import InputError
 
+LABELS = ("numbers", "positive", "levels")
+"""What a net may say of itself in an attribute `label`: that it reads any numbers (so does one that says nothing),
+positive ones, whose logarithm it takes, or integers from 0 that stand for its `num_levels` noise levels."""
+
 
 class TimeInput(NamedTuple):
-    """A label `(B,)` of times `(B,)`, and which processes have it."""
+    """A label `(B,)` of times `(B,)`.
+
+    Attributes:
+        label: gives it.
+        fits: which processes have it.
+        positive: whether it is above 0 at every time with noise.
+        levels: of which processes it is the index of a noise level.
+    """
 
     label: Callable[[Process, Tensor], Tensor]
     fits: Callable[[Process], bool] = lambda process: True
+    positive: bool = False
+    levels: Callable[[Process], bool] = lambda process: False
 
 
 TIME_INPUTS: dict[str, TimeInput] = {
     # beta_t, as DPM feeds its net (Luo & Hu, 2021)
-    "beta": TimeInput(lambda process, t: process.beta(t), lambda process: hasattr(process, "beta")),
-    "index": TimeInput(lambda process, t: t.float()),
-    "t": TimeInput(lambda process, t: t),
+    "beta": TimeInput(lambda process, t: process.beta(t), lambda process: hasattr(process, "beta"), positive=True),
+    "index": TimeInput(lambda process, t: t.float(), positive=True),
+    "t": TimeInput(lambda process, t: t, positive=True),
     # log(alpha^2 / sigma^2) / 4
     "log_snr": TimeInput(lambda process, t: (process.alpha(t) / process.sigma(t)).log() / 2),
     # ln(sigma) / 4 of the data's own scale, c_noise of Karras et al. (2022), table 1
@@ -28,30 +43,63 @@ TIME_INPUTS: dict[str, TimeInput] = {
         lambda process, t: (process.sigma(t) / process.alpha(t)).log() / 4, lambda process: process.T is not None
     ),
     # score_sde's label of VP and sub-VP, whatever the number of scales (Song et al., 2021, its code)
-    "999t": TimeInput(lambda process, t: 999 * t, lambda process: process.num_steps is None and process.T == 1),
+    "999t": TimeInput(
+        lambda process, t: 999 * t, lambda process: process.num_steps is None and process.T == 1, positive=True
+    ),
     # the step counted from 0, as DDPM, ADM and score_sde's discrete VP count
-    "step": TimeInput(lambda process, t: process.position(t), lambda process: process.num_scales is not None),
+    "step": TimeInput(
+        lambda process, t: process.position(t),
+        lambda process: process.num_scales is not None,
+        levels=lambda process: process.num_steps is not None,
+    ),
     # that step stretched to DDPM's thousand, ADM's `rescale_timesteps`
     "step1000": TimeInput(
         lambda process, t: process.position(t) * (1000 / process.num_scales),
         lambda process: process.num_scales is not None,
     ),
-    # the noise level counted from the largest, as NCSN and score_sde's discrete VE count
+    # the noise level counted from the largest, as NCSN and score_sde's discrete VE count; EDM's times go on past T
+    # and lie too close together there for the steps to tell them apart
     "level": TimeInput(
         lambda process, t: (process.num_scales - 1 - process.position(t)).round().long(),
-        lambda process: process.num_scales is not None,
+        lambda process: process.num_scales is not None and math.isfinite(process.t_end),
+        levels=lambda process: True,
     ),
-    "sigma": TimeInput(lambda process, t: process.sigma(t), lambda process: process.exploding),
+    "sigma": TimeInput(lambda process, t: process.sigma(t), lambda process: process.exploding, positive=True),
     "log_sigma": TimeInput(lambda process, t: process.sigma(t).log(), lambda process: process.exploding),
 }
 
 
-def check_time_input(name: str, process: Process) -> None:
-    """Refuse a label that the process does not have.
+def _read_by(name: str, net: nn.Module, process: Process) -> bool:
+    time_input, label = TIME_INPUTS[name], getattr(net, "label", "numbers")
+    if label == "levels":
+        return time_input.levels(process)
+    return time_input.positive or label != "positive"
+
+
+def check_time_input(name: str, process: Process, net: nn.Module | None = None) -> None:
+    """Refuse a label that the process does not have, or that the net cannot read.
+
+    Args:
+        name: of the label.
+        process: a process.
+        net: the net that is told it; see `LABELS`.
 
     Raises:
-        InputError: unknown or unfit; the message lists those that fit.
+        InputError: unknown or unfit (the message lists those that fit), or the net knows too few levels.
     """
-    known = sorted(key for key, time_input in TIME_INPUTS.items() if time_input.fits(process))
-    if name not in known:
-        raise InputError(f"time_input must be one of {known} for this process, got {name!r}")
+    fit = sorted(key for key, time_input in TIME_INPUTS.items() if time_input.fits(process))
+    if name not in fit:
+        raise InputError(f"time_input must be one of {fit} for this process, got {name!r}")
+    read, kind = [key for key in fit if _read_by(key, net, process)], type(net).__name__
+    if name not in read:
+        reads = {"levels": "indices of noise levels", "positive": "positive labels"}[net.label]
+        if not read:
+            raise InputError(f"the net {kind} reads {reads}, which {type(process).__name__} does not have")
+        raise InputError(f"time_input must be one of {read}: the net {kind} reads {reads}, got {name!r}")
+    if getattr(net, "label", None) == "levels":
+        trained, _ = process.trained_at(torch.ones(1, dtype=torch.long))
+        if trained.num_scales > net.num_levels:
+            raise InputError(
+                f"the net {kind} knows {net.num_levels} noise levels, too few for the process's "
+                f"{trained.num_scales}; give both as many num_scales"
+            )

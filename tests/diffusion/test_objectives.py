@@ -295,7 +295,7 @@ def test_options_out_of_range_are_named(name, options, message, dims):
 
 def test_objectives_that_do_not_fit_say_so(dims):
     denoiser, x0, t, noise = setting(dims)
-    with pytest.raises(InputError, match="the discrete bound needs a process with num_steps, got VP"):
+    with pytest.raises(InputError, match="objective 'vlb' needs a process with num_steps, got VP"):
         OBJECTIVES["vlb"](denoiser, x0, t, noise)
     with pytest.raises(InputError, match="objective 'regression' needs a NetDenoiser, got Denoiser"):
         OBJECTIVES["regression"](Denoiser(VP()), x0, t, noise)
