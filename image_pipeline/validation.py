@@ -1,5 +1,6 @@
 """Validation during training: the loss on images that are held out, with the same draws every time."""
 
+import logging
 import time
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from pcdiff import distributed, rng
 from pcdiff.progress import bar
 from pcdiff.stopping import Stop, Stopped
 
+log = logging.getLogger("pcdiff")
 _CHUNK = 64
 _DRAWS = 4  # times and noises of each image: one alone would rank checkpoints by luck
 
@@ -59,7 +61,11 @@ class ImageValidation:
         if self.shown:
             with bar("validation: sampling", "step") as progress:
                 drawn = draw_images(model, self.shown, self.seed, stop=self.stop, progress=progress)
-            self.made = to_bytes(drawn, model.config.data.data_range)
+            self.made = None
+            if drawn.isfinite().all():
+                self.made = to_bytes(drawn, model.config.data.data_range)
+            else:  # what is scored is the loss: the training need not end for its picture
+                log.warning("validation: the images drawn are not finite and are not shown")
         return {"loss": total / count, "score": total / count}
 
     @torch.no_grad()

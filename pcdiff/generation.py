@@ -14,6 +14,7 @@ from pcdiff import diffusion, rng
 from pcdiff.diffusion import Inpaint, SamplingReport, nats_per_dim, predictor
 from pcdiff.diffusion.sampler import Progress
 from pcdiff.errors import InputError
+from pcdiff.finite import check_finite
 from pcdiff.latent_paths import codes_between
 from pcdiff.models import LatentPriorModel, PointCloudModel
 from pcdiff.sampling import CHUNK, decode_chunk, decoding_generator
@@ -177,7 +178,10 @@ def invert(
             report.evaluations + up.evaluations + down.evaluations,
         )
         made.append(Inversion(code.cpu(), noise.cpu(), back.cpu()))
-    return Inversion(*map(torch.cat, zip(*made, strict=True)))
+    found = Inversion(*map(torch.cat, zip(*made, strict=True)))
+    for part, name in zip(found, ("codes", "noises", "clouds"), strict=True):
+        check_finite(part, name)
+    return found
 
 
 def complete(model: PointCloudModel, known: Tensor, num_points: int, seed: int, **options: Any) -> Tensor:
@@ -267,6 +271,9 @@ def log_likelihood(
         evaluations += result.evaluations
         if progress is not None:
             progress(i + 1, len(x))
+    for part in (torch.cat(values), prior):
+        if part is not None:
+            check_finite(part, "likelihoods")
     return CloudLikelihood(torch.cat(values), prior, evaluations)
 
 

@@ -16,6 +16,7 @@ from pcdiff import distributed
 from pcdiff.atomic import replacing
 from pcdiff.config import EvaluateConfig, RunConfig, TrainConfig, from_dict, to_json
 from pcdiff.errors import InputError, OneLineArguments
+from pcdiff.finite import not_finite
 from pcdiff.places import exists, is_file, is_folder
 from pcdiff.plain_json import read_json
 
@@ -40,7 +41,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file, whole or not at all.
+
+    Raises:
+        InputError: a number in it is NaN or infinite, which no result is and JSON does not know.
+    """
+    if (name := not_finite(content)) is not None:
+        raise InputError(f"{path}: not written, since its {name} is not finite")
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pcdiff import distributed, rng
 from pcdiff.diffusion import SamplingReport
+from pcdiff.finite import check_finite
 from pcdiff.models import LatentPriorModel, PointCloudModel
 from pcdiff.progress import Progress, estimated_seconds, part_of
 from pcdiff.stopping import Stop, watched
@@ -118,6 +119,9 @@ def decode_chunk(
 
     Returns:
         `(<= CHUNK, num_points, 3)` on the CPU.
+
+    Raises:
+        InputError: a cloud is not finite; or see `PointCloudModel.decode`.
     """
 
     def draw(x: Tensor) -> Tensor:
@@ -130,7 +134,7 @@ def decode_chunk(
     clouds = model.decode(z, num_points, x_init=start[: len(z)], noise=draw, report=cost, **options)
     if report is not None:
         report.num_steps, report.evaluations = cost.num_steps, report.evaluations + cost.evaluations
-    return clouds.float().cpu()
+    return check_finite(clouds.float().cpu(), "clouds")
 
 
 def reconstruct(

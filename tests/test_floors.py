@@ -21,6 +21,7 @@ FLOORS = [
         "pcdiff.atomic",
         "pcdiff.distributed",
         "pcdiff.divergence",
+        "pcdiff.finite",
         "pcdiff.normalisation",
         "pcdiff.orders",
         "pcdiff.places",

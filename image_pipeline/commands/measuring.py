@@ -14,6 +14,7 @@ from image_pipeline.writing import read_images
 from pcdiff import rng
 from pcdiff.diffusion import bits_per_dim, log_likelihood
 from pcdiff.errors import InputError
+from pcdiff.finite import check_finite
 from pcdiff.runs import write_json
 
 
@@ -43,7 +44,7 @@ def likelihood(command: Likelihood, trained: Trained) -> str:
             repeated += bits.cpu().double() / command.repeats
             trained.progress(k * command.repeats + r + 1, len(batches) * command.repeats)
         values.append(repeated)
-    bits = torch.cat(values)
+    bits = check_finite(torch.cat(values), "likelihoods")
     error = float(bits.std()) / math.sqrt(len(bits)) if len(bits) > 1 else 0.0
     line = (
         f"likelihood: {float(bits.mean()):.4f} bits/dim (standard error {error:.4f}) over {len(bits)} images of "

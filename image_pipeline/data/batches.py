@@ -12,6 +12,7 @@ from image_pipeline.data.augmentation import augment, check_probability, draw_au
 from image_pipeline.data.dataset import ImageDataset
 from pcdiff import rng
 from pcdiff.errors import InputError
+from pcdiff.finite import check_finite
 from pcdiff.orders import ShuffledEpochs
 
 RANGES = {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0)}
@@ -145,9 +146,10 @@ def to_bytes(images: Tensor, data_range: str) -> Tensor:
     """Return images `(B, C, H, W)` of a range as uint8, rounded to the nearest level; what lies outside is clipped.
 
     Raises:
-        InputError: an unknown range.
+        InputError: an unknown range, or an image that is not finite, which no level stands for.
     """
     low, high = _ends(data_range)
+    check_finite(images, "images")
     return ((images.float() - low) * (255 / (high - low))).round().clamp(0, 255).to(torch.uint8)
 
 
