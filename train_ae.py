@@ -9,15 +9,15 @@ python train_ae.py --resume runs/NAME # go on exactly where a run stopped
 
 import time
 
-from data import Batches, announce, load_clouds
+from data import Batches, announce, count_clouds, load_clouds
 from pcdiff import cli, distributed, runs, sessions
 from pcdiff.config import RunConfig
 from pcdiff.devices import resolve_device
 from pcdiff.endings import AutoencoderEnding
 from pcdiff.errors import InputError
 from pcdiff.planning import planned
-from pcdiff.presets import AUTOENCODER_PRESETS
-from pcdiff.rehearsal import rehearse
+from pcdiff.presets import AUTOENCODER_PRESETS, preset
+from pcdiff.rehearsal import rehearse, tally
 from pcdiff.runs import NOWHERE
 from pcdiff.stopping import Stop, interruptible
 from pcdiff.validation import AutoencoderValidation
@@ -46,7 +46,9 @@ def train(config: RunConfig, stop: Stop) -> None:
         parts = batches, identity, device, validation, clouds.statistics
         ending = AutoencoderEnding(config, identity, given, val.denormalise, stop)
         if config.dry_run:
-            rehearse(planned(config, NOWHERE, started, ending.seconds, *parts), *parts)
+            config = planned(config, NOWHERE, started, ending.seconds, *parts)
+            found = tally(count_clouds(data.dataset_path, data.categories))
+            rehearse(config, preset(AUTOENCODER_PRESETS, config.preset), found, *parts)
             return
     config, folder = runs.open_run(config, "ae")
     with runs.logging_to(folder):

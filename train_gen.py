@@ -11,15 +11,15 @@ torchrun --nproc-per-node K train_gen.py --out runs/NAME ... # share every batch
 
 import time
 
-from data import Batches, announce, load_clouds
+from data import Batches, announce, count_clouds, load_clouds
 from pcdiff import cli, distributed, runs, sessions
 from pcdiff.config import RunConfig
 from pcdiff.devices import resolve_device
 from pcdiff.endings import GeneratorEnding
 from pcdiff.errors import InputError
 from pcdiff.planning import planned
-from pcdiff.presets import GENERATOR_PRESETS
-from pcdiff.rehearsal import rehearse
+from pcdiff.presets import GENERATOR_PRESETS, preset
+from pcdiff.rehearsal import rehearse, tally
 from pcdiff.runs import NOWHERE
 from pcdiff.stopping import Stop, interruptible
 from pcdiff.validation import GeneratorValidation
@@ -48,7 +48,9 @@ def train(config: RunConfig, stop: Stop) -> None:
         parts = batches, identity, device, validation, clouds.statistics
         ending = GeneratorEnding(config, identity, reference, points, stop)
         if config.dry_run:
-            rehearse(planned(config, NOWHERE, started, ending.seconds, *parts), *parts)
+            config = planned(config, NOWHERE, started, ending.seconds, *parts)
+            found = tally(count_clouds(data.dataset_path, data.categories))
+            rehearse(config, preset(GENERATOR_PRESETS, config.preset), found, *parts)
             return
     config, folder = runs.open_run(config, "gen")
     with runs.logging_to(folder):

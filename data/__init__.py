@@ -3,7 +3,7 @@
 from data.batches import Batches
 from data.categories import NAME_TO_SYNSET, SYNSET_TO_NAME, parse_categories
 from data.clouds import CloudDataset, DatasetIdentity
-from data.shapenet import SPLITS, announce, load_clouds, load_raw
+from data.shapenet import SPLITS, announce, count_clouds, load_clouds, load_raw
 from pcdiff.normalisation import NORMALISATIONS, normalise
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "CloudDataset",
     "DatasetIdentity",
     "announce",
+    "count_clouds",
     "load_clouds",
     "load_raw",
     "normalise",

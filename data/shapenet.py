@@ -15,7 +15,7 @@ from pcdiff.errors import InputError
 from pcdiff.normalisation import GLOBAL_MODES, check_mode, normalise, warn_where_it_bites
 from pcdiff.places import exists, is_folder
 
-__all__ = ["DEFAULT_PLACES", "SPLITS", "announce", "load_clouds", "load_raw"]
+__all__ = ["DEFAULT_PLACES", "SPLITS", "announce", "count_clouds", "load_clouds", "load_raw"]
 
 # Where a data set is looked for when no path is given, in this order.
 DEFAULT_PLACES = tuple(Path(__file__).parent / name for name in ("shapenet.hdf5", "ShapeNetCore.v2.PC15k"))
@@ -75,6 +75,23 @@ def load_raw(dataset_path: Path | str | None, categories: str | Iterable[str], s
         InputError: as for `load_clouds`.
     """
     return _read(*_source(dataset_path, categories), split)[0]
+
+
+def count_clouds(dataset_path: Path | str | None, categories: str | Iterable[str]) -> dict[str, dict[str, int]]:
+    """Return how many clouds each split holds of each category, `[split][category]`; 0 of what is not there.
+
+    Raises:
+        InputError: unknown or absent category, or a data set that cannot be read.
+    """
+    source, keys = _source(dataset_path, categories)
+
+    def count(key: str, split: str) -> int:
+        try:
+            return len(source.read(key, split)[1])
+        except InputError:  # a split may be missing
+            return 0
+
+    return {split: {name: count(key, split) for name, key in keys.items()} for split in SPLITS}
 
 
 def _source(dataset_path: Path | str | None, categories: str | Iterable[str]) -> tuple[Source, dict[str, str]]:

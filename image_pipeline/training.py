@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import pcdiff
-from image_pipeline.configs import ImageRunConfig, read_config
+from image_pipeline.configs import ImageRunConfig, preset, read_config
 from image_pipeline.data import ImageBatches, ImageDataset, to_bytes
 from image_pipeline.drawing import draw_images, seconds_to_draw
 from image_pipeline.loading import hold_out, open_data
@@ -86,7 +86,8 @@ def _train(config: ImageRunConfig, stop: Stop) -> None:
         used, held_out, parts = _parts(config, stop)
         if config.dry_run:
             config = _planned(config, NOWHERE, started, closing.seconds, *parts[1:])
-            try_out(config, make_trainer(config, NOWHERE, *parts), "images")
+            found = f"{len(used)} to train on, {held_out} held out ({used.identity.name}, {used.identity.splits})"
+            try_out(config, preset(config.preset), found, make_trainer(config, NOWHERE, *parts), "images")
             return
     config, folder = runs.open_run(config, "images", read_config)
     with runs.logging_to(folder):

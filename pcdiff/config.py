@@ -168,7 +168,10 @@ class RunConfig:
     resume: Path | None = None
     """Go on with the run in this folder, exactly where it stopped."""
     dry_run: bool = False
-    """Print the resolved config, sizes, memory and the time of a step, then exit; nothing is written."""
+    """Print what differs from the preset, clouds found, sizes, memory and the time of a step, then exit; nothing is
+    written."""
+    show_config: bool = False
+    """With --dry-run: print the whole resolved config."""
     seed: int = 2020
     """Seed of every random draw."""
     device: str = "auto"
@@ -383,6 +386,23 @@ def _check_ranges(fields: dict[str, Any], ranges: dict[str, tuple[str, Callable[
 def to_json(config: Any) -> str:
     """Return a config dataclass as JSON text."""
     return json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n"
+
+
+def differences(config: Any, default: Any) -> dict[str, Any]:
+    """Return the fields in which a config differs from another of its class, by dotted name.
+
+    Example:
+        >>> differences(RunConfig(seed=1, data=DataConfig(rotate=True)), RunConfig())
+        {'seed': 1, 'data.rotate': True}
+    """
+    found = {}
+    for name, value in vars(config).items():
+        other = getattr(default, name, None)
+        if dataclasses.is_dataclass(value):
+            found |= {f"{name}.{inner}": each for inner, each in differences(value, other).items()}
+        elif value != other:
+            found[name] = value
+    return found
 
 
 def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:

@@ -17,6 +17,7 @@ from pcdiff.errors import InputError
 from pcdiff.finite import check_finite
 from pcdiff.latent_paths import codes_between
 from pcdiff.models import LatentPriorModel, PointCloudModel
+from pcdiff.progress import part_of
 from pcdiff.sampling import CHUNK, decode_chunk, decoding_generator
 
 INVERTIBLE = ("ddim", "heun", "ode")
@@ -59,12 +60,13 @@ def interpolate(
     seed: int,
     *,
     path: str = "linear",
+    progress: Progress | None = None,
     **options: Any,
 ) -> Tensor:
     """Decode the codes between those of each pair of clouds, every frame with the same noise.
 
-    So the first and last frame are the reconstructions of `a` and `b`, to the bit, and what changes between frames
-    is the shape alone.
+    So the first and last frame are the reconstructions of `a` and `b`, and what changes between frames is the shape
+    alone. Frames are decoded together, as many as a chunk of `pcdiff.sampling.CHUNK` clouds holds.
 
     Args:
         model: a trained model; a generator for the spherical path.
@@ -74,6 +76,7 @@ def interpolate(
         num_points: points of each.
         seed: of every draw.
         path: one of `pcdiff.latent_paths.PATHS`: `linear` in the code, or `spherical` in the base of the prior.
+        progress: called as `progress(done, total)` with the steps of the sampler, over all frames.
         **options: see `pcdiff.sampling.decode_chunk`.
 
     Returns:
@@ -87,7 +90,19 @@ def interpolate(
     """
     _check_paired(a=a, b=b)
     codes = codes_between(model, encode(model, a), encode(model, b), num_frames, path)
-    return torch.stack([decode(model, z, num_points, seed, **options) for z in codes], dim=1)
+    # (frames, pairs, F), in parts of at most a chunk
+    parts = [
+        (k, part)
+        for k, pairs in enumerate(codes.split(CHUNK, dim=1))
+        for part in pairs.split(max(1, CHUNK // pairs.shape[1]))
+    ]
+    rows: dict[int, list[Tensor]] = {}
+    for i, (k, part) in enumerate(parts):
+        draws, moved = decoding_generator(model, seed, k), part_of(progress, i, len(parts))
+        z = part.flatten(0, 1).to(model.denoiser.process.device)
+        made = decode_chunk(model, z, num_points, draws, frames=len(part), progress=moved, **options)
+        rows.setdefault(k, []).append(made.unflatten(0, part.shape[:2]))
+    return torch.cat([torch.cat(frames) for frames in rows.values()], dim=1).transpose(0, 1)
 
 
 def arithmetic(
@@ -223,8 +238,10 @@ class CloudLikelihood(NamedTuple):
     """How likely clouds are given their codes, and the codes under the prior.
 
     Attributes:
-        nats_per_dim: -log p(x | z) over the 3 N coordinates, `(n,)` float64; lower is better.
-        latent_log_prob: log p(z) in nats `(n,)`; None where the model has no prior.
+        nats_per_dim: -log p(x | z) / (3 N), the negative log-likelihood of the points given the code, in nats a
+            coordinate, `(n,)` float64; lower is better. It is no likelihood of the cloud alone.
+        latent_log_prob: log p(z) of the code under the prior, in nats `(n,)`; higher is better; None where the
+            model has no prior.
         evaluations: of the net, over all clouds.
     """
 

@@ -1,10 +1,14 @@
 """In which numbers matrix products are computed, by name."""
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 import torch
 
 from pcdiff.errors import InputError
+
+log = logging.getLogger("pcdiff")
 
 PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The type that products are rounded to; None leaves them as they are."""
@@ -19,8 +23,27 @@ def native_bf16(device: torch.device) -> bool:
     return False
 
 
+def native(name: str, device: torch.device) -> bool:
+    """Tell whether `device` multiplies matrices in a precision, a key of `PRECISIONS`, in hardware."""
+    if name == "bf16":
+        return native_bf16(device)
+    return name == "fp32" or device.type == "cuda" or torch.cpu._is_amx_fp16_supported()
+
+
+@cache
+def _tell_slow(name: str, device: str) -> None:
+    log.warning(
+        "precision %s: this %s does not multiply it in hardware, so it may take ten times as long as fp32; "
+        "`--precision auto` takes what is quick",
+        name,
+        "processor" if device == "cpu" else device,
+    )
+
+
 def resolve_precision(name: str, device: torch.device) -> str:
     """Return a key of `PRECISIONS`: `auto` is bf16 where the hardware multiplies it, and fp32 elsewhere.
+
+    One that the hardware does not multiply is warned of, once in a process.
 
     Raises:
         InputError: the name is unknown.
@@ -29,6 +52,8 @@ def resolve_precision(name: str, device: torch.device) -> str:
         return "bf16" if native_bf16(device) else "fp32"
     if name not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)} or auto, got {name!r}")
+    if not native(name, device):
+        _tell_slow(name, device.type)
     return name
 
 

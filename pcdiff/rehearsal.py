@@ -2,13 +2,14 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from pcdiff import distributed
-from pcdiff.config import RunConfig, to_json
+from pcdiff.config import RunConfig, differences, to_json
 from pcdiff.progress import in_words
 from pcdiff.runs import NOWHERE
 from pcdiff.sessions import make_trainer
@@ -17,22 +18,54 @@ from pcdiff.training import Trainer
 _STEPS = 3
 
 
-def rehearse(config: RunConfig, batches: Any, *parts: Any) -> None:
-    """Print the resolved config, sizes, memory and times of a training, after a few steps of it.
+def rehearse(config: RunConfig, default: RunConfig, found: str, batches: Any, *parts: Any) -> None:
+    """Print the config, the clouds, sizes, memory and times of a training, after a few steps of it.
 
     Args:
         config: the resolved config.
+        default: the preset it starts from.
+        found: how much data there are, in words.
         batches: as the training's, with `steps_per_epoch`.
         *parts: what `pcdiff.sessions.make_trainer` is given behind them.
     """
-    try_out(config, make_trainer(replace(config, resume=None), NOWHERE, batches, *parts), "clouds")
+    trainer = make_trainer(replace(config, resume=None), NOWHERE, batches, *parts)
+    try_out(config, default, found, trainer, "clouds")
 
 
-def try_out(config: Any, trainer: Trainer, unit: str) -> None:
+def tally(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """Return how much each split holds, and of which category where there are several.
+
+    Example:
+        >>> tally({"train": {"chair": 10, "mug": 2}, "val": {"chair": 3, "mug": 0}})
+        '12 train (10 chair, 2 mug), 3 val (3 chair, 0 mug)'
+    """
+    parts = []
+    for split, held in counts.items():
+        each = ", ".join(f"{count} {name}" for name, count in held.items())
+        parts.append(f"{sum(held.values())} {split}" + (f" ({each})" if len(held) > 1 else ""))
+    return ", ".join(parts)
+
+
+def told_config(config: Any, default: Any) -> str:
+    """Return a config in words: what differs from its preset, or all of it as JSON where that is asked for."""
+    if config.show_config:
+        return to_json(config).rstrip()
+    apart = {
+        name: value
+        for name, value in differences(config, default).items()
+        if name not in ("dry_run", "out", "preset", "resume", "train.plan")
+    }
+    changed = ", ".join(f"{name} {value}" for name, value in apart.items())
+    return f"preset {config.preset}{f', but {changed}' if changed else ', as it is'}"
+
+
+def try_out(config: Any, default: Any, found: str, trainer: Trainer, unit: str) -> None:
     """Print what `rehearse` does, of any trainer.
 
     Args:
         config: the resolved config.
+        default: the preset it starts from.
+        found: how much data there are, in words.
         trainer: of a fresh model; its batches have `steps_per_epoch`.
         unit: what a batch holds.
     """
@@ -48,7 +81,9 @@ def try_out(config: Any, trainer: Trainer, unit: str) -> None:
     parameters = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size)
     processes, parts = distributed.world_size(), len(trainer.parts.rows)
     lines = [
-        to_json(config).rstrip(),
+        told_config(config, default),
+        *([f"plan: {train.plan}"] if train.plan else []),
+        f"{unit} found: {found}",
         f"parameters: {sum(sizes.values()):,} ({parameters})",
         f"batch: {train.batch_size} {unit}; processes: {processes}, parts of each: {parts}, "
         f"in {trainer.precision} on {trainer.device}",

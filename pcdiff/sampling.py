@@ -104,34 +104,38 @@ def decode_chunk(
     num_points: int,
     generator: torch.Generator,
     *,
+    frames: int = 1,
     report: SamplingReport | None = None,
     **options: Any,
 ) -> Tensor:
-    """Decode latents `(<= CHUNK, F)`; what is drawn for one does not depend on how many there are.
+    """Decode latents `(n, F)`, n at most CHUNK; what is drawn for one does not depend on how many there are.
 
     Args:
         model: a trained model.
-        z: the latents, on its device.
+        z: the latents, on its device; those of several frames `(frames * n, F)`, one frame behind the other.
         num_points: points of each cloud.
         generator: source of every draw.
+        frames: frames that are decoded at once, each with the same draws.
         report: the run's evaluations are added to it.
         **options: see `PointCloudModel.decode`.
 
     Returns:
-        `(<= CHUNK, num_points, 3)` on the CPU.
+        `(frames * n, num_points, 3)` on the CPU.
 
     Raises:
         InputError: a cloud is not finite; or see `PointCloudModel.decode`.
     """
+    count = len(z) // frames
 
     def draw(x: Tensor) -> Tensor:
         # always a whole chunk's numbers: the stream goes on at the same place however many clouds there are
         whole = torch.randn(CHUNK, *x.shape[1:], generator=generator, device=x.device, dtype=x.dtype)
-        return whole[: len(x)]
+        return whole[:count].repeat(frames, 1, 1)
 
     start = model.denoiser.process.prior_sample((CHUNK, max(num_points, 0), model.encoder.point_dim), generator)
     cost = SamplingReport()
-    clouds = model.decode(z, num_points, x_init=start[: len(z)], noise=draw, report=cost, **options)
+    start = start[:count].repeat(frames, 1, 1)
+    clouds = model.decode(z, num_points, x_init=start, noise=draw, report=cost, **options)
     if report is not None:
         report.num_steps, report.evaluations = cost.num_steps, report.evaluations + cost.evaluations
     return check_finite(clouds.float().cpu(), "clouds")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pcdiff import precision
 from pcdiff.errors import InputError
 from pcdiff.precision import PRECISIONS, autocast, native_bf16, resolve_precision
 
@@ -28,6 +29,20 @@ def test_auto_is_what_the_machine_multiplies(monkeypatch):
     for native, name in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr("pcdiff.precision.native_bf16", lambda device, native=native: native)
         assert resolve_precision("auto", CPU) == name
+
+
+@pytest.mark.parametrize("hardware", [True, False])
+def test_what_the_hardware_does_not_multiply_is_warned_of_once(hardware, monkeypatch, caplog):
+    precision._tell_slow.cache_clear()
+    monkeypatch.setattr(precision, "native_bf16", lambda device: hardware)
+    for _ in range(3):
+        resolve_precision("bf16", CPU)
+        resolve_precision("fp32", CPU)
+        resolve_precision("auto", CPU)
+    assert len(caplog.records) == (0 if hardware else 1)
+    if not hardware:
+        assert caplog.messages[0].startswith("precision bf16: this processor does not multiply it in hardware")
+        assert "\n" not in caplog.messages[0]
 
 
 def test_unknown_precisions_list_the_known_ones():

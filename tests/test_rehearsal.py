@@ -3,8 +3,13 @@
 import json
 import re
 
+import h5py
+import numpy as np
 import pytest
 from script_tools import TINY, script
+
+from data import count_clouds
+from pcdiff.rehearsal import tally
 
 SCRIPTS = ["train_gen.py", "train_ae.py"]
 
@@ -12,7 +17,7 @@ SCRIPTS = ["train_gen.py", "train_ae.py"]
 def rehearsed(capsys, *argv):
     """Return what a dry run prints, and its config."""
     capsys.readouterr()
-    assert script(*argv, "--dry-run") == 0
+    assert script(*argv, "--dry-run", "--show-config") == 0
     text = capsys.readouterr().out
     return text, json.loads(text[: text.index("\n}\n") + 2])
 
@@ -39,6 +44,26 @@ def test_it_tells_what_a_training_would_be(name, flags, tmp_path, monkeypatch, c
     assert re.search(r"all 1,000 steps: [\d.]+ (seconds|minutes), without validations", text)
     assert text.endswith("dry run: nothing was written\n")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_it_tells_what_differs_from_the_preset_and_what_data_there_are(name, flags, capsys):
+    assert script(name, *flags, "--dry-run", "--categories", "chair,airplane") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("preset quick, but ")
+    for change in ("model.latent_dim 8", "data.categories chair,airplane", "train.batch_size 4"):
+        assert change in lines[0]
+    assert "model.beta_T" not in lines[0]  # the preset's own
+    counts = "20 train (10 airplane, 10 chair), 12 val (6 airplane, 6 chair), 12 test (6 airplane, 6 chair)"
+    assert lines[1] == f"clouds found: {counts}"
+    assert len(lines) < 12
+
+
+def test_a_split_that_is_missing_counts_nothing(tmp_path):
+    with h5py.File(tmp_path / "few.hdf5", "w") as file:
+        file["03001627/train"] = np.zeros((3, 8, 3), np.float32)
+    counts = count_clouds(tmp_path / "few.hdf5", "chair")
+    assert tally(counts) == "3 train, 0 val, 0 test"
 
 
 def test_with_an_out_folder_it_is_not_made(flags, tmp_path, capsys):

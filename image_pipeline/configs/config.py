@@ -180,7 +180,10 @@ class ImageRunConfig:
     resume: Path | None = None
     """Go on with the run in this folder, exactly where it stopped."""
     dry_run: bool = False
-    """Print the resolved config, sizes, memory and the time of a step, then exit; nothing is written."""
+    """Print what differs from the preset, images found, sizes, memory and the time of a step, then exit; nothing is
+    written."""
+    show_config: bool = False
+    """With --dry-run: print the whole resolved config."""
     seed: int = 2020
     """Seed of every random draw."""
     device: str = "auto"

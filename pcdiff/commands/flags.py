@@ -145,7 +145,10 @@ class Invert(Reading):
 
 @dataclass(frozen=True, kw_only=True)
 class LogLikelihood(Reading):
-    """Score clouds by the probability flow's log-likelihood, in nats a dimension of the model's normalisation."""
+    """Score clouds by log p(x | z), their points' log-likelihood given their code, by the probability flow.
+
+    In the model's normalisation; beside it stands log p(z), the code's under a generator's prior.
+    """
 
     input: Path
     """The clouds."""

@@ -40,6 +40,11 @@ from pcdiff.sampling import decoding, reconstruct, sample_all
 from pcdiff.sessions import keep_clouds
 
 THEIR_UNIT = "the input's unit"
+_MEANING = {
+    "log_p_x_given_z": "log-probability density of the points given the code, in nats a cloud; higher is better",
+    "nats_per_dim": "-log p(x | z) / (3 N), negative log-likelihood in nats a coordinate; lower is better",
+    "latent_log_prob": "log p(z), log-probability density of the code under the prior, in nats; higher is better",
+}
 
 
 @dataclass
@@ -167,17 +172,25 @@ def _log_likelihood(command: LogLikelihood, trained: Trained) -> str:
     found = generation.log_likelihood(
         trained.model, given.points, command.seed, trace=command.trace, progress=trained.progress
     )
-    line = f"log-likelihood: {len(given.raw)} clouds, {float(found.nats_per_dim.mean()):.4f} nats/dim on average"
+    coordinates = given.points.shape[1:].numel()
+    given_code = -coordinates * found.nats_per_dim
+    whole, each = float(given_code.mean()), float(found.nats_per_dim.mean())
+    line = (
+        f"log-likelihood: {len(given.raw)} clouds, means: log p(x | z) = {whole:.2f} nats a cloud, of the points "
+        f"given the code (negative log-likelihood {each:.4f} nats a coordinate, lower is better)"
+    )
     values: dict[str, Any] = {
+        "log_p_x_given_z": given_code.tolist(),
         "nats_per_dim": found.nats_per_dim.tolist(),
         "normalisation": trained.mode,
         "trace": command.trace,
         "seed": command.seed,
     }
     if found.latent_log_prob is not None:
-        line += f", log p(z) {float(found.latent_log_prob.mean()):.2f} nats"
+        line += f"; log p(z) = {float(found.latent_log_prob.mean()):.2f} nats a cloud, of the code under the prior"
         values["latent_log_prob"] = found.latent_log_prob.tolist()
-    line += f", in the model's normalisation ({trained.mode}), {trained.cost(found.evaluations)}"
+    values["meaning"] = {name: text for name, text in _MEANING.items() if name in values}
+    line += f"; in the model's normalisation ({trained.mode}), {trained.cost(found.evaluations)}"
     if command.output is None:
         return line
     write_json(command.output, values)

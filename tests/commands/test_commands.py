@@ -136,9 +136,15 @@ def test_log_likelihood(generator_run, autoencoder_run, files, capsys):
     common = ["--input", files / "three.npy", "--output", files / "s.json"]
     line = done(capsys, "log-likelihood", "--run", generator_run, *common)
     assert "3 clouds" in line
-    assert "log p(z)" in line
     scores = json.loads((files / "s.json").read_text())
     assert len(scores["nats_per_dim"]) == len(scores["latent_log_prob"]) == 3
+    # 40 points of 3 coordinates
+    assert scores["log_p_x_given_z"] == pytest.approx([-120 * nats for nats in scores["nats_per_dim"]])
+    assert set(scores["meaning"]) == {"log_p_x_given_z", "nats_per_dim", "latent_log_prob"}
+    means = {name: np.mean(scores[name]) for name in scores["meaning"]}
+    assert f"log p(x | z) = {means['log_p_x_given_z']:.2f} nats a cloud, of the points given the code" in line
+    assert f"negative log-likelihood {means['nats_per_dim']:.4f} nats a coordinate, lower is better" in line
+    assert f"log p(z) = {means['latent_log_prob']:.2f} nats a cloud, of the code under the prior" in line
     assert scores["normalisation"] == "shape_unit"
     line = done(capsys, "log-likelihood", "--run", autoencoder_run, "--input", files / "a.xyz")
     assert "log p(z)" not in line

@@ -85,7 +85,10 @@ def test_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command("train", *TINY, "--dry-run") == 0
     shown = capsys.readouterr().out
-    assert '"preset": "digits/quick"' in shown
+    assert shown.startswith("preset digits/quick, but ")
+    assert "model.model_channels 8" in shown
+    assert "images found: 1490 to train on, 8 held out (digits of scikit-learn, " in shown
+    assert '"preset"' not in shown
     assert "batch: 16 images" in shown
     assert "dry run: nothing was written" in shown
     assert not list(tmp_path.iterdir())
