@@ -323,7 +323,7 @@ def sampler_options(settings: SamplingConfig) -> dict[str, Any]:
         "corrector": None if name in (None, "none") else corrector(name, **given),
         "num_steps": settings.num_steps,
         "grid": settings.grid,
-        "denoise": bool(settings.denoise),
+        "denoise": settings.denoise,
     }
 
 

@@ -166,7 +166,7 @@ def invert(
         x: clouds `(n, N, 3)`.
         sampler: one of `INVERTIBLE`.
         num_steps: steps of either direction; the whole chain by default.
-        grid: name of the time grid, a key of `pcdiff.diffusion.GRIDS`; uniform by default.
+        grid: name of the time grid, a key of `pcdiff.diffusion.GRIDS`; the sampler's own by default.
         report: the evaluations of both directions are added to it.
         progress: see `pcdiff.diffusion.sample`; called in both directions.
 
@@ -180,7 +180,7 @@ def invert(
         known = ", ".join(INVERTIBLE)
         raise InputError(f"sampler must be deterministic to be inverted, one of {known}, got {sampler!r}")
     report = SamplingReport() if report is None else report
-    plan = {"num_steps": num_steps, "grid": grid or "uniform", "progress": progress}
+    plan = {"num_steps": num_steps, "grid": grid, "progress": progress}
     made = []
     # no draws here; the chunks bound the memory
     for code, clouds in zip(encode(model, x).split(CHUNK), x.split(CHUNK), strict=True):

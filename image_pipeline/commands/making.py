@@ -9,7 +9,7 @@ from image_pipeline.configs import SamplingConfig
 from image_pipeline.drawing import draw_chunk, generate
 from image_pipeline.model import sampler_options
 from image_pipeline.pictures import save_trajectory
-from pcdiff.diffusion import Trajectory, invert, redenoise, slerp, time_grid
+from pcdiff.diffusion import Trajectory, default_grid, invert, redenoise, slerp, time_grid
 from pcdiff.errors import InputError
 from pcdiff.precision import autocast
 
@@ -77,8 +77,9 @@ def interpolate(command: Interpolate, trained: Trained) -> str:
             raise InputError(f"--sampler must be one of {', '.join(_INVERTIBLE)} here, got {own.sampler}")
         own = SamplingConfig(num_steps=asked.num_steps or 100, grid=asked.grid, order=asked.order, sampler="ddim")
     # straight there and back again: no guidance, which has no inverse, and nothing drawn
+    # the image stands in for the last noisy x: the way back ends there too, undenoised
     settings = SamplingConfig(
-        sampler=own.sampler, num_steps=own.num_steps, grid=own.grid or "log_snr", order=own.order
+        sampler=own.sampler, num_steps=own.num_steps, grid=own.grid or "log_snr", order=own.order, denoise=False
     )
     model, label = trained.model, command.label
     # back by the sampler that it comes by
@@ -103,7 +104,7 @@ def sdedit(command: SDEdit, trained: Trained) -> str:
     """Noise images up to a time of the sampler's own grid and draw from there."""
     given, model = trained.read(command.input), trained.model
     options = sampler_options(trained.settings)
-    grid = options["grid"] or getattr(options["step"], "grid", "uniform")
+    grid = options["grid"] or default_grid(model.denoiser.process, options["step"])
     if grid == "ends":
         raise InputError("sdedit takes a share of the sampler's steps: take a sampler with a grid, such as heun")
     times = time_grid(model.denoiser.process, options["num_steps"], grid)

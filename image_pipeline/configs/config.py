@@ -123,7 +123,7 @@ class SamplingConfig:
     num_steps: int | None = None
     """Steps from noise to data; all that the process has by default (steps)."""
     grid: str | None = None
-    """Time grid: uniform, quadratic, log_snr, edm; the sampler's own by default."""
+    """Time grid: uniform, chain, quadratic, log_snr, edm; the sampler's own by default, or else the process's."""
     order: int | None = None
     """Order of dpmpp and unipc: 1, 2 or 3."""
     eta: float | None = None
@@ -149,7 +149,7 @@ class SamplingConfig:
     step_size: float | None = None
     """Step size of ncsn and ncsnv2."""
     denoise: bool | None = None
-    """End with the estimate of the clean image, for one evaluation more."""
+    """End with the estimate of the clean image, for one evaluation more; by default where noise is left."""
     guidance: float | None = None
     """Scale of classifier-free guidance, where the net is told classes; 1 is none."""
 

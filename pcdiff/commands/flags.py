@@ -140,7 +140,7 @@ class Invert(Reading):
     num_steps: int | None = None
     """Steps of either direction; the model's whole chain by default (steps)."""
     grid: str | None = None
-    """Time grid: uniform, quadratic, log_snr, edm; uniform by default."""
+    """Time grid: uniform, quadratic, log_snr, edm; the sampler's own by default."""
 
 
 @dataclass(frozen=True, kw_only=True)

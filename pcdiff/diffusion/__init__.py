@@ -24,7 +24,7 @@ from pcdiff.diffusion.discrete import (
 )
 from pcdiff.diffusion.editing import redenoise, slerp
 from pcdiff.diffusion.edm import EDMProcess
-from pcdiff.diffusion.grids import GRIDS, time_grid
+from pcdiff.diffusion.grids import GRIDS, default_grid, time_grid
 from pcdiff.diffusion.guidance import ClassifierFreeGuidance, ClassifierGuidance
 from pcdiff.diffusion.levels import NoiseLevels, geometric_sigmas
 from pcdiff.diffusion.likelihood import Likelihood, bits_per_dim, log_likelihood, nats_per_dim
@@ -102,6 +102,7 @@ __all__ = [
     "constraint",
     "corrector",
     "cosine_betas",
+    "default_grid",
     "discrete_process",
     "discretized_log_likelihood",
     "draw_times",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pcdiff.diffusion.denoiser import Denoiser
 from pcdiff.diffusion.process import Process, append_dims
-from pcdiff.diffusion.steps import Noise, Predictor, Solver, chain_steps
+from pcdiff.diffusion.steps import ChainSolver, Noise, Predictor
 from pcdiff.errors import InputError
 
 
@@ -88,45 +88,53 @@ def kernel(clip: tuple[float, float] | None = None) -> Predictor:
     return partial(kernel_step, clip=clip)
 
 
-class ScoreAncestral(Solver):
+class ScoreAncestral(ChainSolver):
     r"""Ancestral sampling by the score, on the chain that VP or VE is cut into.
 
     `x_{i-1} = (x + G_i^2 score) / sqrt(alpha_i) + std z`, with std = sqrt(beta_i) of VP (Song et al., 2021, eq. 4)
     and `std^2 = G_i^2 sigma_{i-1}^2 / sigma_i^2` of VE (appendix F, eq. 47).
     """
 
+    name = "score_ancestral"
+
     def plan(self, process: Process, times: Tensor) -> None:
-        """Find N.
+        """Find N and the index of every step.
 
         Raises:
             InputError: the process has no such chain, or the times are uneven or rise.
         """
         if process.num_steps is not None:
             raise InputError("predictor 'score_ancestral' is for VP and VE; of a chain take 'ancestral'")
-        self.num_steps = chain_steps(process, times, "predictor 'score_ancestral'")
-        early = times[: (len(times) + 1) // 2]
-        _, step = process.discretize(early, early, self.num_steps)
-        if process.exploding:
-            expected = self._level(process, early).square() - self._level(process, early, 1).square()
-        else:
-            expected = 1 - process.step_alpha(early, self.num_steps)
-        if not torch.allclose(step.square(), expected):
-            name = type(process).__name__
-            raise InputError(f"predictor 'score_ancestral' is for VP and VE, got {name}; take 'ancestral'")
+        if process.even_steps:
+            super().plan(process, times)
+            num_steps, index = self.steps[0][0], torch.tensor([index for _, index in self.steps])
+            _, step = process.discretize(times[:-1], times[:-1], num_steps, index)
+            if process.exploding:
+                below = (index - 1).clamp(min=0)
+                expected = self._level(process, index).square() - self._level(process, below).square() * (index > 0)
+            else:
+                expected = 1 - process.step_alpha(times[:-1], num_steps, index)
+            if torch.allclose(step.square(), expected):
+                return
+        raise InputError(
+            f"predictor 'score_ancestral' is for VP and VE, got {type(process).__name__}; take 'ancestral'"
+        )
 
-    def _level(self, process: Process, t: Tensor, before: int = 0) -> Tensor:
-        index = (t * (self.num_steps - 1) / process.T).long() - before
-        return process.sigma(index.clamp(min=0).double() * (process.T / max(self.num_steps - 1, 1)))
+    def _level(self, process: Process, index: Tensor) -> Tensor:
+        num_steps = self.steps[0][0]
+        return process.sigma(index.double() * (process.T / max(num_steps - 1, 1)))
 
     def __call__(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None
     ) -> Tensor:
         """Return x_s."""
         process, score = denoiser.process, denoiser.score(x, t, cond)
-        variance = process.discretize(x, t, self.num_steps)[1].square()
+        num_steps, index = self.next_step()
+        variance = process.discretize(x, t, num_steps, index)[1].square()
         mean = x + append_dims(variance, x) * score
         if process.exploding:
-            variance = variance * (1 - variance / self._level(process, t).square()).clamp(min=0)
+            level = self._level(process, torch.full_like(t, index))
+            variance = variance * (1 - variance / level.square()).clamp(min=0)
         else:
-            mean = mean / append_dims(process.step_alpha(t, self.num_steps).sqrt(), x)
+            mean = mean / append_dims(process.step_alpha(t, num_steps, index).sqrt(), x)
         return mean if noise is None else mean + append_dims(variance.sqrt(), x) * noise(x)

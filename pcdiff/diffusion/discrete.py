@@ -85,13 +85,15 @@ class DiscreteProcess(Chain):
         second, first = (torch.full_like(t, k) for k in (2, 1))
         return torch.where(variance > 0, variance, self.kernel(second, first)[2])
 
-    def discretize(self, x: Tensor, t: Tensor, num_steps: int | None = None) -> tuple[Tensor, Tensor]:
+    def discretize(
+        self, x: Tensor, t: Tensor, num_steps: float | None = None, index: int | Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return `f = (sqrt(1 - beta_t) - 1) x`, `G = sqrt(beta_t)`: the chain itself (Ho et al., 2020, eq. 2)."""
         self.own_steps(num_steps)
         beta = self.beta(t)
         return append_dims((1 - beta).sqrt() - 1, x) * x, beta.sqrt()
 
-    def step_alpha(self, t: Tensor, num_steps: int | None = None) -> Tensor:
+    def step_alpha(self, t: Tensor, num_steps: float | None = None, index: int | Tensor | None = None) -> Tensor:
         """Return `1 - beta_t` `(B,)`."""
         self.own_steps(num_steps)
         return 1 - self.beta(t)

@@ -19,8 +19,8 @@ class Multistep(Solver):
     Args:
         order: 1, 2 or 3.
         lower_final: lower the order towards the end, one by one, which steadies runs of few steps; None does so
-            below 10 steps, as DPM-Solver's code does. The first steps, and one that ends where there is no noise,
-            have a low order always.
+            below 10 steps, as DPM-Solver's code does. The first steps, and one that ends where there is no noise
+            or no signal, have a low order always.
 
     Raises:
         InputError: the order is none of these.
@@ -37,11 +37,13 @@ class Multistep(Solver):
         """Set the order of every step."""
         steps = len(times) - 1
         lower = steps < 10 if self.lower_final is None else self.lower_final
-        noisy = (process.sigma(times[1:]) > 0).tolist()
+        alpha, sigma = process.scales(times[1:])
+        # to a time without noise, or upwards to one without signal, the log-SNR is infinite and no difference lasts
+        finite = ((sigma > 0) & (alpha > 0)).tolist()
         # a start without signal has no log-SNR to remember
         first = 1 + int(process.alpha(times[:1]) == 0)
         self.orders = [
-            min(self.order, max(k + 2 - first, 1), steps - k if lower else self.order) if noisy[k] else 1
+            min(self.order, max(k + 2 - first, 1), steps - k if lower else self.order) if finite[k] else 1
             for k in range(steps)
         ]
         # the log-SNR (half of it, lambda in the papers) and the estimate at the last few times, newest first
@@ -115,7 +117,11 @@ class DPMSolver(Multistep):
             shrink = shrink * (-self.eta * h).exp()
         h_eta = (1 + self.eta) * h
         phi1 = torch.expm1(-h_eta)
-        x_s = append_dims(shrink, x) * x - append_dims(alpha_s * phi1, x) * m0
+        m0_weight = alpha_s * phi1
+        if order == 1 and not self.eta:
+            # the same, with alpha_s exp(-h) written out: finite where alpha_s is 0
+            m0_weight = shrink * process.alpha(t) - alpha_s
+        x_s = append_dims(shrink, x) * x - append_dims(m0_weight, x) * m0
         if order > 1:
             phi2 = phi1 / h_eta + 1
             (lam1, m1), *older = self.past[1:]

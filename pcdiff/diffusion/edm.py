@@ -25,6 +25,8 @@ class EDMProcess(Process):
     """
 
     exploding = True
+    grid = "edm"
+    even_steps = False
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, num_scales: int = 1000):
         super().__init__()
@@ -60,6 +62,13 @@ class EDMProcess(Process):
     def sigma_dot(self, t: Tensor) -> Tensor:
         """Return 1 `(B,)`."""
         return torch.ones_like(self.checked(t), dtype=torch.float64)
+
+    def discretize(
+        self, x: Tensor, t: Tensor, num_steps: float | None = None, index: int | Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return SMLD's step from the level dt below, `G^2 = t^2 - (t - dt)^2` (Song et al., 2021, eq. 8)."""
+        below = (self.sigma(t) - self.T / self._steps(num_steps)).clamp(min=0)
+        return torch.zeros_like(x), (self.sigma(t).square() - below.square()).sqrt()
 
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
         """Return `exp(-log_snr / 2)` `(B,)`."""

@@ -1,17 +1,20 @@
 """Time grids by name: at which times a sampler stands. A new one is a function and a line in `GRIDS`.
 
 Every grid has `num_steps + 1` times. Chains end at the data, time 0; processes in continuous time at their
-`sample_eps`, but EDM's grid goes on to 0 where that is the data. Inner times may be fractions, of chains too, but
-for the uniform grid.
+`sample_eps`, but EDM's grid goes on to 0 where that is the data, and score_sde's `"chain"` always. Inner times may
+be fractions, of chains too, but for the uniform grid. Which one a sampler takes by default, `default_grid` says:
+the predictor's own (`Solver.grid_for`), or else the process's (`Process.grid`).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pcdiff.diffusion.chain import whole_times
 from pcdiff.diffusion.process import Process
+from pcdiff.diffusion.steps import Solver
 from pcdiff.errors import InputError
 
 
@@ -49,6 +52,8 @@ GRIDS: dict[str, Callable[[Process, float, float, int, float], Tensor]] = {
     "quadratic": quadratic,
     "log_snr": log_snr,
     "edm": edm_levels,
+    # score_sde's N times, and then the data (Song et al., 2021, algorithms 2 and 3, its code)
+    "chain": evenly,
     # no inner times: for adaptive solvers
     "ends": evenly,
 }
@@ -92,9 +97,10 @@ def time_grid(
     if grid == "uniform" and t_start is None:
         return process.time_grid(num_steps)
     start = process.T if t_start is None else float(t_start)
-    if grid == "uniform" and chain:
+    if grid in ("uniform", "chain") and chain:
         return _integers(process, start, num_steps)
-    reaches_data = chain or (grid == "edm" and process.sigma(torch.zeros(1, device=process.device)).item() == 0)
+    data = torch.zeros(1, device=process.device)
+    reaches_data = chain or grid == "chain" or (grid == "edm" and process.sigma(data).item() == 0)
     if grid == "ends":
         # a one-step chain starts where its noise ends
         num_steps = 1 + (reaches_data and start > low)
@@ -111,6 +117,11 @@ def time_grid(
     if count > 1:
         times[-1] = low
     return torch.cat([times, times.new_zeros(1)]) if reaches_data else times
+
+
+def default_grid(process: Process, step: Any) -> str:
+    """Return the name of the times that a predictor takes by default: its own, or else the process's."""
+    return step.grid_for(process) if isinstance(step, Solver) else getattr(step, "grid", None) or process.grid
 
 
 def _integers(process: Process, start: float, num_steps: int | None) -> Tensor:

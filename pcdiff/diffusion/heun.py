@@ -32,6 +32,7 @@ class Heun(Solver):
     """
 
     grid = "edm"
+    draws_to_the_end = True
 
     def __init__(
         self,

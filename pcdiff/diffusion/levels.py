@@ -57,7 +57,9 @@ class NoiseLevels(Chain):
         """Return t `(B,)`, fractional: `sigma^2 = exp(-log_snr)`."""
         return inverse(self.sigmas.square(), (-log_snr.double()).exp())
 
-    def discretize(self, x: Tensor, t: Tensor, num_steps: int | None = None) -> tuple[Tensor, Tensor]:
+    def discretize(
+        self, x: Tensor, t: Tensor, num_steps: float | None = None, index: int | Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return SMLD's step: f = 0, `G = sqrt(sigma_t^2 - sigma_{t-1}^2)`; the levels are the steps."""
         self.own_steps(num_steps)
         return torch.zeros_like(x), self.diffusion(t)

@@ -54,8 +54,12 @@ class Eps(Parametrization):
         return True
 
     def x0(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """Return `(x - sigma eps) / alpha`."""
-        alpha, sigma = process.scales(t)
+        """Return `(x - sigma eps) / alpha`.
+
+        Raises:
+            InputError: alpha is 0 at a time; see `Process.scales_with_signal`.
+        """
+        alpha, sigma = process.scales_with_signal(t)
         return (x - append_dims(sigma, x) * out) / append_dims(alpha, x)
 
     def eps(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -83,8 +87,12 @@ class Score(Parametrization):
     """The score `-eps / sigma` (Song & Ermon, 2019, eq. 5)."""
 
     def x0(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """Return `(x + sigma^2 score) / alpha`, Tweedie's formula."""
-        alpha, sigma = process.scales(t)
+        """Return `(x + sigma^2 score) / alpha`, Tweedie's formula.
+
+        Raises:
+            InputError: alpha is 0 at a time; see `Process.scales_with_signal`.
+        """
+        alpha, sigma = process.scales_with_signal(t)
         return (x + append_dims(sigma.square(), x) * out) / append_dims(alpha, x)
 
     def eps(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -168,32 +176,34 @@ class EDM(Parametrization):
         self.sigma_data = float(sigma_data)
 
     def coefficients(self, process: Process, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return c_skip, c_out, c_in `(B,)`."""
-        sigma = process.sigma(t) / process.alpha(t)
-        total = sigma.square() + self.sigma_data**2
-        return self.sigma_data**2 / total, sigma * self.sigma_data / total.sqrt(), 1 / total.sqrt()
+        """Return c_skip / alpha, c_out and c_in / alpha `(B,)`, which x, F and x meet; finite where alpha is 0."""
+        (alpha, sigma), total = process.scales(t), self._total(process, t)
+        return self.sigma_data**2 * alpha / total, sigma * self.sigma_data / total.sqrt(), 1 / total.sqrt()
+
+    def _total(self, process: Process, t: Tensor) -> Tensor:
+        # alpha^2 times the paper's sigma^2 + sigma_data^2: the variance of x_t
+        alpha, sigma = process.scales(t)
+        return sigma.square() + (self.sigma_data * alpha).square()
 
     def net_input(self, process: Process, x: Tensor, t: Tensor) -> Tensor:
         """Return `c_in x / alpha`."""
-        return append_dims(self.coefficients(process, t)[2] / process.alpha(t), x) * x
+        return append_dims(self.coefficients(process, t)[2], x) * x
 
     def x0(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Return D."""
         c_skip, c_out, _ = self.coefficients(process, t)
-        return append_dims(c_skip / process.alpha(t), x) * x + append_dims(c_out, x) * out
+        return append_dims(c_skip, x) * x + append_dims(c_out, x) * out
 
     def eps(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Return `(x - alpha D) / sigma`, written so that it does not cancel at small sigma."""
-        sigma = process.sigma(t) / process.alpha(t)
-        total = sigma.square() + self.sigma_data**2
-        x_weight = sigma / (total * process.alpha(t))
-        return append_dims(x_weight, x) * x - append_dims(self.sigma_data / total.sqrt(), x) * out
+        (alpha, sigma), total = process.scales(t), self._total(process, t)
+        return append_dims(sigma / total, x) * x - append_dims(self.sigma_data * alpha / total.sqrt(), x) * out
 
     def target(self, process: Process, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Return `(x_0 - c_skip (x_0 + sigma eps / alpha)) / c_out` (eq. 8), variance 1 over data and noise."""
-        c_skip, c_out, _ = self.coefficients(process, t)
-        sigma = process.sigma(t) / process.alpha(t)
-        return append_dims((1 - c_skip) / c_out, x0) * x0 - append_dims(c_skip * sigma / c_out, x0) * noise
+        (alpha, sigma), root = process.scales(t), self._total(process, t).sqrt()
+        x0_weight = sigma / (self.sigma_data * root)
+        return append_dims(x0_weight, x0) * x0 - append_dims(self.sigma_data * alpha / root, x0) * noise
 
 
 class Previous(Parametrization):

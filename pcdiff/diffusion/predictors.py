@@ -13,22 +13,37 @@ from pcdiff.diffusion.dpm_solver import DPMSolver
 from pcdiff.diffusion.heun import Heun, edm
 from pcdiff.diffusion.names import build
 from pcdiff.diffusion.ode import AdaptiveODE
+from pcdiff.diffusion.process import Process
 from pcdiff.diffusion.sde_steps import EulerMaruyama, ReverseDiffusion
-from pcdiff.diffusion.steps import Noise, Predictor
+from pcdiff.diffusion.steps import Noise, Predictor, Solver
 from pcdiff.diffusion.stochastic_runge_kutta import StochasticRungeKutta
 from pcdiff.diffusion.unipc import UniPC
 
 __all__ = ["PREDICTORS", "Noise", "Predictor", "ancestral_step", "predictor"]
 
 
-def unmoved(denoise: bool = False) -> Predictor:
-    """Return the predictor that leaves x to the corrector; `denoise` ends with the estimate of x_0."""
+class Unmoved(Solver):
+    """Leaves x to the corrector.
 
-    def step(denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None) -> Tensor:
-        return denoiser(x, t, cond) if denoise and noise is None else x
+    Args:
+        denoise: end with the estimate of x_0 (Song & Ermon, 2020, algorithm 1), or with the noise of the smallest
+            level left, as in NCSN's first algorithm; by default `sample` decides.
+    """
 
-    step.stays = True
-    return step
+    stays = True
+
+    def __init__(self, denoise: bool | None = None):
+        self.denoise = denoise
+
+    def noisy_end(self, process: Process, times: Tensor) -> Tensor | None:
+        """Return the last but one time, where the corrector was last, unless this predictor has seen to it."""
+        return times[-2] if self.denoise is None else None
+
+    def __call__(
+        self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None
+    ) -> Tensor:
+        """Return x, or at the last step the estimate of x_0."""
+        return denoiser(x, t, cond) if self.denoise and noise is None else x
 
 
 PREDICTORS: dict[str, Callable[..., Predictor]] = {
@@ -39,7 +54,7 @@ PREDICTORS: dict[str, Callable[..., Predictor]] = {
     "reverse_diffusion": ReverseDiffusion,
     "srk": StochasticRungeKutta,
     "adaptive_sde": AdaptiveSDE,
-    "none": unmoved,
+    "none": Unmoved,
     "ddim": DDIM,
     "heun": Heun,
     "edm": edm,

@@ -55,6 +55,8 @@ class Process(nn.Module):
         exploding: whether alpha is 1, so that sigma alone is the noise level and the prior's scale is sigma(T).
         train_eps: smallest time of training and likelihood (Song et al., 2021, appendix C).
         sample_eps: smallest time of sampling.
+        grid: name of the times that samplers without a wish of their own take.
+        even_steps: whether `discretize` cuts [0, T] into even steps only.
     """
 
     T: float | None = None
@@ -63,6 +65,8 @@ class Process(nn.Module):
     exploding = False
     train_eps = 1e-5
     sample_eps = 1e-3
+    grid = "uniform"
+    even_steps = True
 
     def __init__(self):
         super().__init__()
@@ -109,6 +113,31 @@ class Process(nn.Module):
         if _looked_at(sigma) and not (sigma > 0).all():
             raise InputError(f"t must have noise here, sigma(t) > 0, got {float(t.min()):g}")
         return sigma
+
+    def scales_with_signal(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return alpha and sigma `(B,)`, or refuse times `t (B,)` without signal, where eps says nothing of x_0.
+
+        Raises:
+            InputError: alpha is 0 at a time (checked on the CPU, outside compiled code).
+        """
+        alpha, sigma = self.scales(t)
+        if _looked_at(alpha) and not (alpha > 0).all():
+            raise InputError(
+                f"t must have signal here, alpha(t) > 0, got {float(t.max()):g}: noise and score say nothing of "
+                "x_0 there; give x_init and a t_start below, or a net that predicts x0, v, velocity or edm"
+            )
+        return alpha, sigma
+
+    def finite_diffusion(self, t: Tensor) -> Tensor:
+        """Return g `(B,)`, or refuse times `t (B,)` at which it is infinite.
+
+        Raises:
+            InputError: it is (checked on the CPU, outside compiled code).
+        """
+        g = self.diffusion(t)
+        if _looked_at(g) and not g.isfinite().all():
+            raise InputError(f"t must have a finite g(t) here, got {float(t[~g.isfinite()][0]):g}")
+        return g
 
     def last_time(self) -> float:
         """Return T.
@@ -239,7 +268,9 @@ class Process(nn.Module):
         _, _, posterior_variance, forward_variance = self.kernel(t, s)
         return torch.where(posterior_variance > 0, posterior_variance, forward_variance)
 
-    def discretize(self, x: Tensor, t: Tensor, num_steps: int | None = None) -> tuple[Tensor, Tensor]:
+    def discretize(
+        self, x: Tensor, t: Tensor, num_steps: float | None = None, index: int | Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return f, like `x`, and G `(B,)` of one step of the chain, `x_{t+dt} = x + f + G z`, dt = T / num_steps.
 
         Euler-Maruyama unless the process has a chain of its own (Song et al., 2021, appendix E).
@@ -248,6 +279,8 @@ class Process(nn.Module):
             x: x_t `(B, *dims)`.
             t: times `(B,)`.
             num_steps: N; `num_scales` by default.
+            index: which of the N steps, from 0 at the data, where a chain of its own has a table of them: one for
+                all, or `(B,)`; by default the last step that begins at t or before, as score_sde's code takes it.
 
         Raises:
             InputError: `num_steps` is not positive, or the process cannot be cut so coarsely.
@@ -255,14 +288,14 @@ class Process(nn.Module):
         dt = self.T / self._steps(num_steps)
         return self.drift(x, t) * dt, self.diffusion(t) * math.sqrt(dt)
 
-    def step_alpha(self, t: Tensor, num_steps: int | None = None) -> Tensor:
+    def step_alpha(self, t: Tensor, num_steps: float | None = None, index: int | Tensor | None = None) -> Tensor:
         """Return the squared scale `(B,)` that one of `num_steps` steps gives the signal, alpha_i of a chain.
 
         Langevin's corrector sizes its steps by it (Song et al., 2021, algorithm 5); 1 of exploding processes.
         """
         return (2 * self.drift_rate(t) * self.T / self._steps(num_steps)).exp()
 
-    def _steps(self, num_steps: int | None) -> int:
+    def _steps(self, num_steps: float | None) -> float:
         num_steps = self.num_scales if num_steps is None else num_steps
         if num_steps is None or num_steps < 1:
             raise InputError(f"num_steps must be at least 1, got {num_steps}")
@@ -280,10 +313,16 @@ class Process(nn.Module):
         return self._backwards(self.drift(x, t), self.diffusion(t), score, flow)
 
     def reverse_discretize(
-        self, x: Tensor, t: Tensor, score: Tensor, num_steps: int | None = None, flow: bool = False
+        self,
+        x: Tensor,
+        t: Tensor,
+        score: Tensor,
+        num_steps: float | None = None,
+        flow: bool = False,
+        index: int | Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return f and G of reverse diffusion's step `x - f + G z` (Song et al., eq. 46); see `discretize`."""
-        return self._backwards(*self.discretize(x, t, num_steps), score, flow)
+        return self._backwards(*self.discretize(x, t, num_steps, index), score, flow)
 
     @staticmethod
     def _backwards(f: Tensor, g: Tensor, score: Tensor, flow: bool) -> tuple[Tensor, Tensor]:

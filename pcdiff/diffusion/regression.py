@@ -120,8 +120,9 @@ def edm(
         raise InputError(f"sigma_data must be positive, got {sigma_data}")
     process = denoiser.process
     estimate = denoiser(process.perturb(x0, t, noise), t, cond)
-    sigma = process.noisy(t) / process.alpha(t)
-    weight = (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
+    alpha, sigma = process.alpha(t), process.noisy(t)
+    # of sigma / alpha, times alpha^2 above and below: finite where alpha is 0
+    weight = (sigma.square() + (alpha * sigma_data).square()) / (sigma * sigma_data).square()
     return weight.to(x0.dtype) * reduce_error(estimate.to(x0.dtype) - x0, norm, reduction)
 
 

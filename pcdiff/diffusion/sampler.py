@@ -10,10 +10,10 @@ from torch import Tensor
 
 from pcdiff.diffusion.correctors import corrector as corrector_by_name
 from pcdiff.diffusion.denoiser import Denoiser
-from pcdiff.diffusion.grids import time_grid
+from pcdiff.diffusion.grids import default_grid, time_grid
 from pcdiff.diffusion.predictors import predictor
 from pcdiff.diffusion.process import Process
-from pcdiff.diffusion.steps import Constraint, Corrector, Noise, Planned, Predictor
+from pcdiff.diffusion.steps import Constraint, Corrector, Noise, Planned, Predictor, Solver
 from pcdiff.errors import InputError
 
 log = logging.getLogger("pcdiff")
@@ -49,7 +49,7 @@ def sample(
     grid: str | Tensor | None = None,
     t_start: float | None = None,
     constraint: Constraint | None = None,
-    denoise: bool = False,
+    denoise: bool | None = None,
     generator: torch.Generator | None = None,
     noise: Noise | None = None,
     callback: Callback | None = None,
@@ -71,11 +71,13 @@ def sample(
         corrector: a corrector (`pcdiff.diffusion.corrector`) or its name; none by default.
         num_steps: steps from noise to data; the whole chain by default.
         grid: name of the time grid (`pcdiff.diffusion.time_grid`), or the times themselves `(num_steps + 1,)`,
-            which may rise, for inversion; the predictor's own by default.
+            which may rise, for inversion; the predictor's own by default, or else the process's
+            (`pcdiff.diffusion.default_grid`).
         t_start: the time at which `x_init` stands; T by default.
         constraint: called as `constraint(x, t, noise)` after every update by corrector or predictor, with the time
             at which x stands now; what it returns is the new x. After the last update its `noise` is None.
-        denoise: end with the estimate of x_0 at the last time, for one evaluation more.
+        denoise: end with the estimate of x_0 at the last time, for one evaluation more; by default where the times
+            are a grid's by name and the last step leaves noise, as most do in continuous time.
         generator: source of every draw; the start first, then what corrector and predictor ask for, in that order.
             The ancestral predictor asks once a step but the last.
         noise: overrides the draws of the steps: maps x to a standard normal like it.
@@ -106,7 +108,9 @@ def sample(
     if isinstance(corrector, str):
         corrector = corrector_by_name(corrector)
     times = _times(process, step, num_steps, grid, t_start)
-    step, corrector = _planned(process, times, step, corrector, denoise)
+    if denoise is None and isinstance(grid, Tensor):
+        denoise = False
+    step, corrector, end = _planned(process, times, step, corrector, denoise)
     if noise is None:
         noise = _standard_normal(generator)
     x = process.prior_sample(shape, generator) if x_init is None else x_init
@@ -122,15 +126,18 @@ def sample(
             x = corrector(denoiser, x, t, cond, noise)
             if constraint is not None:
                 x = constraint(x, t, noise)
-        draw = None if k == num_steps - 1 else noise
-        x = step(denoiser, x, t, s, cond, noise if getattr(step, "draws_to_the_end", False) else draw)
+        last = k == num_steps - 1
+        x = step(denoiser, x, t, s, cond, noise if not last or getattr(step, "draws_to_the_end", False) else None)
         if constraint is not None:
-            x = constraint(x, s, draw)
+            x = constraint(x, s, None if last else noise)
         if callback is not None:
             callback(k + 1, float(labels[k + 1]), x)
         if progress is not None:
             progress(k + 1, num_steps)
-    return denoiser(x, times[-1].expand(len(x)), cond) if denoise else x
+    if end is None:
+        return x
+    x = denoiser(x, end.expand(len(x)), cond)
+    return x if constraint is None else constraint(x, times[-1].expand(len(x)), None)
 
 
 def invert(
@@ -140,14 +147,15 @@ def invert(
     cond: Any = None,
     step: Predictor | str = "ddim",
     num_steps: int | None = None,
-    grid: str = "uniform",
+    grid: str | None = None,
     t_start: float | None = None,
     **options: Any,
 ) -> Tensor:
     """Map data to the noise that a deterministic sampler makes it from.
 
     The sampler runs the grid's times upwards (Song, Meng & Ermon, DDIM, 2021, section 5.4). The data stand in for x
-    at the smallest time with noise.
+    at the smallest time with noise. In continuous time the way back ends there too with `denoise=False`; by
+    default it goes on to the estimate of x_0.
 
     Args:
         denoiser: the model.
@@ -155,7 +163,7 @@ def invert(
         cond: what the net is conditioned on.
         step: a predictor without noise, or its name.
         num_steps: of the grid; a chain's last step down, to the data, has no inverse.
-        grid: name of the time grid.
+        grid: name of the time grid; by default the one that `sample` takes.
         t_start: the time to stop at; T by default.
         **options: see `sample`.
 
@@ -169,6 +177,9 @@ def invert(
         >>> noise = invert(denoiser, x, cond=z)
         >>> sample(denoiser, x_init=noise, cond=z, step="ddim")  # nearly x
     """
+    step = predictor(step) if isinstance(step, str) else step
+    if grid is None:
+        grid = default_grid(denoiser.process, step)
     times = time_grid(denoiser.process, num_steps, grid, t_start=t_start)
     times = times[denoiser.process.sigma(times) > 0].flip(0)
     if len(times) < 2:
@@ -182,7 +193,7 @@ def check_steps(
     corrector: Corrector | None = None,
     num_steps: int | None = None,
     grid: str | Tensor | None = None,
-    denoise: bool = False,
+    denoise: bool | None = None,
 ) -> None:
     """Refuse what `sample` would refuse of predictor, corrector and times, without drawing; arguments as there.
 
@@ -193,27 +204,28 @@ def check_steps(
 
 
 def _planned(
-    process: Process, times: Tensor, step: Predictor, corrector: Corrector | None, denoise: bool
-) -> list[Any]:
-    """Return predictor and corrector, ready for these times."""
-    if denoise and not process.sigma(times[-1:]) > 0:
-        raise InputError("denoise must be False here: the last time is the data's own")
-    planned = [v.begin(process, times) if isinstance(v, Planned) else v for v in (step, corrector)]
-    left = getattr(planned[1], "left", 0.0)
+    process: Process, times: Tensor, step: Predictor, corrector: Corrector | None, denoise: bool | None
+) -> tuple[Predictor, Corrector | None, Tensor | None]:
+    """Return predictor and corrector, ready for these times, and the time to denoise the end at, or None."""
+    step, corrector = (v.begin(process, times) if isinstance(v, Planned) else v for v in (step, corrector))
+    left = getattr(corrector, "left", 0.0)
     if getattr(step, "stays", False) and left > _MOST_LEFT:
         log.warning(
             "predictor 'none' leaves the noise to a corrector whose steps are too few or too small: at the end "
             "it is %.3g times the smallest level; raise step_size or num_steps, or take a predictor",
             left,
         )
-    return planned
+    end = (step if isinstance(step, Solver) else Solver()).noisy_end(process, times)
+    if denoise and end is None:
+        raise InputError("denoise must be False here: the last step ends at the data itself")
+    return step, corrector, None if denoise is False else end
 
 
 def _times(
     process: Process, step: Predictor, num_steps: int | None, grid: str | Tensor | None, t_start: float | None
 ) -> Tensor:
     if grid is None:
-        grid = getattr(step, "grid", "uniform")
+        grid = default_grid(process, step)
     if isinstance(grid, str):
         return time_grid(process, num_steps, grid, t_start=t_start)
     if num_steps is not None or t_start is not None:

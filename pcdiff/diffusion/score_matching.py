@@ -58,10 +58,10 @@ def likelihood(
     Arguments and result as for `dsm`.
 
     Raises:
-        InputError: a time has no noise, or the name is unknown.
+        InputError: a time has no noise or an infinite g (the straight path's T), or the name is unknown.
     """
     process = denoiser.process
-    weight = (process.diffusion(t) / process.noisy(t)).square()
+    weight = (process.finite_diffusion(t) / process.noisy(t)).square()
     return weight.to(x0.dtype) * simple(denoiser, x0, t, noise, cond, reduction=reduction)
 
 

@@ -6,12 +6,13 @@ from torch import Tensor
 
 from pcdiff.diffusion.denoiser import Denoiser
 from pcdiff.diffusion.process import Process, append_dims
-from pcdiff.diffusion.steps import Noise, Solver, chain_steps, check_falling
-from pcdiff.errors import InputError
+from pcdiff.diffusion.steps import ChainSolver, Noise, Solver, check_falling, check_reverse_sde
 
 
 class EulerMaruyama(Solver):
     """Euler-Maruyama's method on the reverse SDE (Song et al., 2021, eq. 6 and section 4.1).
+
+    A last step to a time without noise, which Euler's rule would overshoot, is the estimate of x_0.
 
     Args:
         flow: Euler's method on the probability flow instead (eq. 13); any process has a finite one.
@@ -25,20 +26,22 @@ class EulerMaruyama(Solver):
         """Find the fixed step, if that is wanted.
 
         Raises:
-            InputError: the process's SDE is infinite at the start (the straight path), or the times rise.
+            InputError: the process's SDE is infinite at one of the times (the straight path's T), or they rise.
         """
         if self.legacy or not self.flow:
             check_falling(times, "euler_maruyama", "flow=True without legacy")
         self.dt = process.T / (len(times) - 1) if self.legacy else None
-        if not self.flow and not process.diffusion(times[:1]).isfinite().all():
-            name = type(process).__name__
-            raise InputError(f"euler_maruyama needs flow=True here: the SDE of {name} is infinite at its start")
+        self.to_data = not (self.flow or self.legacy) and not process.sigma(times[-1:]) > 0
+        if not self.flow:
+            check_reverse_sde(process, times, "predictor 'euler_maruyama'", "flow=True")
 
     def __call__(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None
     ) -> Tensor:
         """Return x_s."""
         process = denoiser.process
+        if noise is None and self.to_data:
+            return denoiser(x, t, cond)
         dt = (t - s).double() if self.dt is None else t.double().new_full(t.shape, self.dt)
         if self.flow:
             return x - append_dims(dt, x) * denoiser.velocity(x, t, cond)
@@ -47,28 +50,23 @@ class EulerMaruyama(Solver):
         return mean if noise is None else mean + append_dims(diffusion * dt.sqrt(), x) * noise(x)
 
 
-class ReverseDiffusion(Solver):
+class ReverseDiffusion(ChainSolver):
     """The reverse of the chain that the process is cut into, `x - f + G z` (Song et al., 2021, appendix E, eq. 46).
 
     Args:
         flow: the probability flow's step instead, without noise (appendix D.3).
     """
 
+    name = "reverse_diffusion"
+
     def __init__(self, flow: bool = False):
         self.flow = flow
-
-    def plan(self, process: Process, times: Tensor) -> None:
-        """Find N.
-
-        Raises:
-            InputError: the times are uneven, skip steps of a chain, or rise.
-        """
-        self.num_steps = chain_steps(process, times, "predictor 'reverse_diffusion'")
 
     def __call__(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None
     ) -> Tensor:
         """Return x_s."""
+        num_steps, index = self.next_step()
         score = denoiser.score(x, t, cond)
-        f, g = denoiser.process.reverse_discretize(x, t, score, self.num_steps, self.flow)
+        f, g = denoiser.process.reverse_discretize(x, t, score, num_steps, self.flow, index)
         return x - f if noise is None or self.flow else x - f + append_dims(g, x) * noise(x)

@@ -46,18 +46,61 @@ class Solver(Planned):
     """Base of the planned predictors.
 
     Attributes:
-        grid: name of the times that it works best with.
-        draws_to_the_end: whether it is given noise for the last step of the grid too, as it takes many within one.
+        grid: name of the times that it works best with, whatever the process; None leaves them to the process.
+        draws_to_the_end: whether it is given noise for the last step of the grid too, as it takes many within one, or
+            draws before a step; others are asked for their mean there.
     """
 
-    grid = "uniform"
+    grid: str | None = None
     draws_to_the_end = False
+
+    def grid_for(self, process: Process) -> str:
+        """Return the name of the times that it takes by default."""
+        return process.grid if self.grid is None else self.grid
+
+    def noisy_end(self, process: Process, times: Tensor) -> Tensor | None:
+        """Return the time whose noise the last step leaves in x, a scalar; None where no noise is left."""
+        return times[-1] if process.sigma(times[-1:]) > 0 else None
 
     def __call__(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None
     ) -> Tensor:
         """Return x_s, like x_t `(B, *dims)`, at times `t`, `s (B,)`."""
         raise NotImplementedError
+
+
+class ChainSolver(Solver):
+    """Base of the predictors that reverse the chain that a process is cut into, step by step.
+
+    In continuous time with even steps they take score_sde's times (the grid `"chain"`): N of them from T to
+    sample_eps, and then the data. The last step, of index 0, removes all noise that is left.
+    """
+
+    name = ""
+
+    def grid_for(self, process: Process) -> str:
+        """Return the name of the times that it takes by default."""
+        return "chain" if process.even_steps else process.grid
+
+    def noisy_end(self, process: Process, times: Tensor) -> None:
+        """Return None: the last is the chain's step 0, to the data, whatever the time it ends at."""
+
+    def plan(self, process: Process, times: Tensor) -> None:
+        """Find N and the index of every step.
+
+        Raises:
+            InputError: the times do not suit, or the process's SDE is infinite at one of them.
+        """
+        name = f"predictor {self.name!r}"
+        self.steps, self.step = chain_steps(process, times, name), 0
+        check_reverse_sde(process, times, name, "'ancestral' or 'ddim'")
+        # the process may refuse so few steps
+        process.discretize(times[:1].double(), times[:1], *self.steps[0])
+
+    def next_step(self) -> tuple[float | None, int | None]:
+        """Return N and index of the step that comes, and count it."""
+        found, self.step = self.steps[self.step], self.step + 1
+        return found
 
 
 def check_falling(times: Tensor, name: str, instead: str) -> None:
@@ -70,35 +113,50 @@ def check_falling(times: Tensor, name: str, instead: str) -> None:
         raise InputError(f"{name} needs falling times; to go up take {instead}")
 
 
-def check_reverse_sde(process: Process, times: Tensor, name: str) -> None:
+def check_reverse_sde(process: Process, times: Tensor, name: str, instead: str = "'heun' or 'ode'") -> None:
     """Refuse times at which the reverse SDE is infinite, for a method that follows it.
 
     Raises:
-        InputError: drift or diffusion are infinite at the first time, as on the straight path.
+        InputError: drift or diffusion are infinite at a time that a step begins at, as at the straight path's T; the
+            message says what to take `instead`.
     """
-    if not (process.diffusion(times[:1]).isfinite().all() and process.drift_rate(times[:1]).isfinite().all()):
-        kind = type(process).__name__
-        raise InputError(f"{name} cannot start where the SDE of {kind} is infinite: take 'heun' or 'ode'")
+    start = times[:-1]
+    finite = process.drift_rate(start).isfinite() & process.diffusion(start).isfinite()
+    if not finite.all():
+        where = f"where the SDE of {type(process).__name__} is infinite, at t = {float(start[~finite][0]):g}"
+        raise InputError(f"{name} cannot start {where}: take {instead}")
 
 
-def chain_steps(process: Process, times: Tensor, name: str) -> int | None:
-    """Return the N that the process is cut into by evenly spaced times; None for a chain, which is cut already.
+def chain_steps(process: Process, times: Tensor, name: str) -> list[tuple[float | None, int | None]]:
+    """Return N and the index, from 0 at the data, of every step of the chain that a process is cut into.
 
-    Times that start below T are a part of the whole cut.
+    Both are None for the steps of a chain, which is cut already, and the index where the process has no table of
+    its steps, whose N is then that of an even cut into such steps. Times that start below T are a part of the
+    whole cut; counted from the data, they need not be exact.
 
     Raises:
-        InputError: a chain's times skip some, those of a continuous process are uneven, or they rise.
+        InputError: a chain's times skip some; those of a continuous process are uneven, or do not go down to the
+            data where that is asked; or they rise.
     """
     check_falling(times, name, "'ddim' or 'ode'")
     strides = -times.double().diff()
+    count = len(strides)
     if process.num_steps is not None:
         if not (strides == 1).all():
             raise InputError(
                 f"{name} takes the chain's steps one by one, got a grid that skips some; leave num_steps out, or "
                 "take a sampler that may skip them, such as 'ddim', or process.respaced(...), a shorter chain"
             )
-        return None
+        return [(None, None)] * count
+    if not process.even_steps:
+        return [(process.T / stride, None) for stride in strides.tolist()]
+    first, last, low = (float(v) for v in (strides[0], strides[-1], times[-1]))
     # the last one may be a shorter way to the data
-    if len(strides) > 2 and not torch.allclose(strides[:-1], strides[0].expand(len(strides) - 1), rtol=1e-3):
-        raise InputError(f"{name} needs evenly spaced times, grid='uniform', got steps of uneven length")
-    return round(len(strides) * process.T / float(times.max()))
+    if not torch.allclose(strides[:-1], strides[:1], rtol=1e-3) or last > first * 1.001:
+        raise InputError(f"{name} needs evenly spaced times, grid='chain', got steps of uneven length")
+    if low >= first:
+        raise InputError(
+            f"{name} needs times down to the data, grid='chain', got t = {low:g} with steps of {first:g}"
+        )
+    num_steps = round(process.T / first) if count == 1 else round((process.T - float(times[-2])) / first) + 1
+    return [(num_steps, count - 1 - k) for k in range(count)]

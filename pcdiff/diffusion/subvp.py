@@ -42,6 +42,8 @@ class SubVP(VP):
         integral = torch.where(sigma < 0.5, -torch.log1p(-sigma), -log_snr - 2 * sigma.log())
         return self._t_of_integral(integral)
 
-    def discretize(self, x: Tensor, t: Tensor, num_steps: int | None = None) -> tuple[Tensor, Tensor]:
+    def discretize(
+        self, x: Tensor, t: Tensor, num_steps: float | None = None, index: int | Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return Euler-Maruyama's step: no chain of DDPM's kind has these marginals."""
         return Process.discretize(self, x, t, num_steps)

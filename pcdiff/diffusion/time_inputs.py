@@ -15,6 +15,15 @@ LABELS = ("numbers", "positive", "levels")
 positive ones, whose logarithm it takes, or integers from 0 that stand for its `num_levels` noise levels."""
 
 
+def log_ratio(process: Process, t: Tensor) -> Tensor:
+    """Return log(alpha / sigma) `(B,)`; where no signal is left (the straight path's T), that of 2^-24 of it.
+
+    So little is left at the last time before T that float32 has, the last that is drawn in training.
+    """
+    alpha, sigma = process.scales(t)
+    return (torch.where(alpha > 0, alpha, 2**-24 * sigma) / sigma).log()
+
+
 class TimeInput(NamedTuple):
     """A label `(B,)` of times `(B,)`.
 
@@ -37,11 +46,9 @@ TIME_INPUTS: dict[str, TimeInput] = {
     "index": TimeInput(lambda process, t: t.float(), positive=True),
     "t": TimeInput(lambda process, t: t, positive=True),
     # log(alpha^2 / sigma^2) / 4
-    "log_snr": TimeInput(lambda process, t: (process.alpha(t) / process.sigma(t)).log() / 2),
+    "log_snr": TimeInput(lambda process, t: log_ratio(process, t) / 2),
     # ln(sigma) / 4 of the data's own scale, c_noise of Karras et al. (2022), table 1
-    "edm": TimeInput(
-        lambda process, t: (process.sigma(t) / process.alpha(t)).log() / 4, lambda process: process.T is not None
-    ),
+    "edm": TimeInput(lambda process, t: -log_ratio(process, t) / 4, lambda process: process.T is not None),
     # score_sde's label of VP and sub-VP, whatever the number of scales (Song et al., 2021, its code)
     "999t": TimeInput(
         lambda process, t: 999 * t, lambda process: process.num_steps is None and process.T == 1, positive=True

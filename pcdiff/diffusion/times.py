@@ -1,5 +1,6 @@
 """Training times: how they are drawn, and what a draw weighs."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,6 +29,8 @@ def draw_times(
 ) -> Tensor:
     """Draw the training times, uniform on 1..T of a chain or on [eps, T] of a process in continuous time.
 
+    Where no signal is left at T (the straight path) T itself is never drawn: weights and labels are infinite there.
+
     Args:
         process: the forward process.
         batch: number of times.
@@ -52,7 +55,7 @@ def draw_times(
         # float32 rounding can carry the last stratum's u to exactly 1
         return (u * process.num_steps).long().clamp(max=process.num_steps - 1) + 1
     eps = _smallest(process, eps)
-    return (u * (process.T - eps) + eps).clamp(max=process.T)
+    return (u * (process.T - eps) + eps).clamp(max=_largest(process))
 
 
 def draw_uniform_times(
@@ -111,7 +114,7 @@ def draw_importance_times(
     high, low = process.log_snr(ends)
     t = process.t_of_log_snr(high + (low - high) * u.double())
     density = (process.diffusion(t) / process.sigma(t)).square() / (high - low)
-    return Times(t.float(), (1 / ((ends[1] - ends[0]) * density)).float())
+    return Times(t.float().clamp(max=_largest(process)), (1 / ((ends[1] - ends[0]) * density)).float())
 
 
 def draw_log_normal_times(
@@ -143,7 +146,7 @@ def draw_log_normal_times(
     if process.num_steps is not None:
         t = t.round().long().clamp(1, process.num_steps)
     else:
-        t = t.float()
+        t = t.float() if process.t_end == math.inf else t.float().clamp(max=_largest(process))
     return Times(t, torch.ones(batch, device=t.device))
 
 
@@ -169,6 +172,14 @@ def _uniform(process: Process, batch: int, generator: torch.Generator | None, st
     if not stratified:
         return u
     return (torch.randperm(batch, generator=generator, device=process.device) + u) / batch
+
+
+def _largest(process: Process) -> float:
+    """Return the largest float32 that may be drawn: below T where no signal is left at T itself."""
+    end = torch.tensor(process.t_end, dtype=torch.float32)
+    if process.alpha(end[None].double()).item() == 0:
+        end = torch.nextafter(end, end.new_zeros(()))
+    return float(end)
 
 
 def _smallest(process: Process, eps: float | None) -> float:

@@ -65,8 +65,8 @@ class UniPC(Multistep):
         """Return x_s from x_t: the predictor, or with the estimate at s the corrector."""
         lam, h, shrink, alpha_s, _ = log_step(process, t, s)
         (_, m0), *older = self.past
-        phi1 = torch.expm1(-h)
-        x_s = append_dims(shrink, x) * x - append_dims(alpha_s * phi1, x) * m0
+        # alpha_s (exp(-h) - 1), written so that it is finite where alpha_s is 0
+        x_s = append_dims(shrink, x) * x - append_dims(shrink * process.alpha(t) - alpha_s, x) * m0
         places = [(lam_i - lam) / h for lam_i, _ in older[: order - 1]]
         changes = [(m_i - m0) / append_dims(r, x) for r, (_, m_i) in zip(places, older[: order - 1], strict=True)]
         if ahead is not None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pcdiff.diffusion.process import Process
+from pcdiff.diffusion.vp import at_step
 from pcdiff.errors import InputError
 
 
@@ -63,7 +64,9 @@ class VE(Process):
         """Return t `(B,)`: `log sigma = -log_snr / 2` is linear in t."""
         return ((-log_snr.double() / 2 - math.log(self.sigma_min)) / self.log_ratio).clamp(0, self.T)
 
-    def discretize(self, x: Tensor, t: Tensor, num_steps: int | None = None) -> tuple[Tensor, Tensor]:
+    def discretize(
+        self, x: Tensor, t: Tensor, num_steps: float | None = None, index: int | Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return SMLD's step: f = 0, `G = sqrt(sigma_i^2 - sigma_{i-1}^2)`, sigma_{-1} = 0 (Song et al., eq. 8).
 
         Raises:
@@ -72,7 +75,7 @@ class VE(Process):
         num_steps = self._steps(num_steps)
         if num_steps == 1:
             raise InputError("num_steps must be at least 2 to cut VE into levels, got 1")
-        index = (self.checked(t) * (num_steps - 1)).long()
         ends = math.log(self.sigma_min), math.log(self.sigma_max)
         variance = torch.linspace(*ends, num_steps, dtype=torch.float64, device=t.device).mul(2).exp()
-        return torch.zeros_like(x), torch.diff(variance, prepend=variance.new_zeros(1))[index].sqrt()
+        steps = torch.diff(variance, prepend=variance.new_zeros(1)).sqrt()
+        return torch.zeros_like(x), at_step(steps, self.checked(t), index)

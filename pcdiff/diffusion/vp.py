@@ -77,28 +77,39 @@ class VP(Process):
         root = 2 * integral / (self.beta_min + (self.beta_min**2 + 2 * slope * integral).sqrt())
         return root.clamp(0, self.T)
 
-    def discretize(self, x: Tensor, t: Tensor, num_steps: int | None = None) -> tuple[Tensor, Tensor]:
+    def discretize(
+        self, x: Tensor, t: Tensor, num_steps: float | None = None, index: int | Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return DDPM's step: `f = (sqrt(1 - beta_i) - 1) x`, `G = sqrt(beta_i)` (Song et al., 2021, eq. 10).
 
         Raises:
             InputError: `num_steps` is not above beta_max, where beta_i would pass 1.
         """
-        beta = self._step_beta(t, num_steps)
+        beta = self._step_beta(t, num_steps, index)
         return append_dims((1 - beta).sqrt() - 1, x) * x, beta.sqrt()
 
-    def step_alpha(self, t: Tensor, num_steps: int | None = None) -> Tensor:
+    def step_alpha(self, t: Tensor, num_steps: float | None = None, index: int | Tensor | None = None) -> Tensor:
         """Return `1 - beta_i` `(B,)`, of sub-VP too, whose drift is the same.
 
         Raises:
             InputError: `num_steps` is not above beta_max, where beta_i would pass 1.
         """
-        return 1 - self._step_beta(t, num_steps)
+        return 1 - self._step_beta(t, num_steps, index)
 
-    def _step_beta(self, t: Tensor, num_steps: int | None) -> Tensor:
+    def _step_beta(self, t: Tensor, num_steps: float | None, index: int | Tensor | None) -> Tensor:
         num_steps = self._steps(num_steps)
         if num_steps <= self.beta_max:
             raise InputError(f"num_steps must be above beta_max {self.beta_max:g} for this chain, got {num_steps}")
-        # i counts from 0; the times of the chain lie a little above whole i, so cutting off finds theirs
-        index = (self.checked(t) * (num_steps - 1)).long()
         ends = self.beta_min / num_steps, self.beta_max / num_steps
-        return torch.linspace(*ends, num_steps, dtype=torch.float64, device=t.device)[index]
+        table = torch.linspace(*ends, num_steps, dtype=torch.float64, device=t.device)
+        return at_step(table, self.checked(t), index)
+
+
+def at_step(table: Tensor, t: Tensor, index: int | Tensor | None) -> Tensor:
+    """Return a table's values `(B,)` at steps `index` from 0, or where times `t (B,)` in [0, 1] stand; see `VP`.
+
+    By time it is cut off: score_sde's N times lie above whole numbers by less than one where N < 1 / eps.
+    """
+    if index is None:
+        index = (t * (len(table) - 1)).long()
+    return table[torch.as_tensor(index, device=t.device).expand(len(t))]

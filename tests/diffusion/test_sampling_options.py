@@ -44,7 +44,7 @@ def test_grids_fall_from_start_to_end(process, grid, num_steps):
     assert (times.diff() < 0).all()
     assert times[0] == process.T
     chain = process.num_steps is not None
-    to_data = chain or (grid == "edm" and process.sigma(torch.zeros(1)) == 0)
+    to_data = chain or grid == "chain" or (grid == "edm" and process.sigma(torch.zeros(1)) == 0)
     assert times[-1] == (0 if to_data else process.sample_eps)
     assert process.alpha(times).isfinite().all()
 
@@ -81,7 +81,7 @@ def test_partial_grids():
     [
         (
             {"grid": "cosine"},
-            r"grid must be one of \['edm', 'ends', .*'uniform'\], got 'cosine'",
+            r"grid must be one of \['chain', 'edm', .*'uniform'\], got 'cosine'",
         ),
         ({"grid": "edm", "rho": 0}, "rho must be positive, got 0"),
         ({"grid": "edm", "num_steps": 0}, "num_steps must be at least 1, got 0"),
@@ -110,7 +110,7 @@ def test_the_grid_can_be_given(dims):
 
 @pytest.mark.parametrize(
     ("name", "steps", "evaluations"),
-    [("ancestral", 6, 6), ("ddim", 6, 6), ("heun", 6, 11), ("dpmpp", 6, 6), ("unipc", 6, 6), ("none", 6, 0)],
+    [("ancestral", 6, 6), ("ddim", 6, 6), ("heun", 6, 11), ("dpmpp", 6, 6), ("unipc", 6, 6), ("none", 6, 1)],
 )
 def test_evaluations_are_reported(name, steps, evaluations, dims):
     denoiser, report, seen = target(build_process("ddpm", num_steps=20), dims), SamplingReport(), []
@@ -172,11 +172,48 @@ def test_unipc_does_not_undo_a_constraint(dims):
     assert not torch.equal(moved, sample(denoiser, x_init=start, step="unipc", num_steps=6))
 
 
-def test_a_denoised_end(dims):
-    denoiser = target(build_process("ve", sigma_max=10.0), dims)
-    x, end = (sample(denoiser, (2, *dims), step="ddim", num_steps=9, generator=seeded(), denoise=v) for v in (0, 1))
+@pytest.mark.parametrize("kind", ["vp", "subvp", "ve", "straight"])
+def test_a_run_that_stops_above_the_data_is_denoised(kind, dims):
+    denoiser, report = target(build_process(kind), dims), SamplingReport()
+    options = {"step": "ddim", "num_steps": 9, "grid": "log_snr" if kind != "straight" else None}
+    x, end, default = (
+        sample(denoiser, (2, *dims), generator=seeded(), denoise=v, report=report, **options)
+        for v in (False, True, None)
+    )
+    assert report.evaluations == 10
     last = torch.full((2,), denoiser.process.sample_eps, dtype=torch.float64)
     assert torch.equal(end, denoiser(x, last))
+    assert torch.equal(end, default)
+    times = time_grid(denoiser.process, 9, options["grid"] or "uniform")
+    given = sample(denoiser, (2, *dims), generator=seeded(), step="ddim", grid=times)
+    assert torch.equal(given, x)  # times of one's own end where they end
+
+
+@pytest.mark.parametrize("kind", ["ncsn", "ve"])
+def test_where_the_corrector_does_it_all_the_end_is_denoised_at_its_level(kind, processes, dims):
+    """The corrector was last at the last but one time."""
+    denoiser = target(processes[kind](), dims)
+    options = {"corrector": "ald", "num_steps": 9}
+    names = ["none", predictor("none", denoise=False), predictor("none", denoise=True)]
+    x = sample(denoiser, (2, *dims), step="none", generator=seeded(), denoise=False, **options)
+    ends = [sample(denoiser, (2, *dims), step=step, generator=seeded(), **options) for step in names]
+    last = time_grid(denoiser.process, 9)[-2]
+    assert torch.equal(ends[0], denoiser(x, last.expand(2)))
+    assert torch.equal(ends[1], x)
+    assert torch.equal(ends[2], ends[0])
+
+
+def test_a_constraint_holds_after_the_last_estimate(dims):
+    denoiser = target(build_process("ve", sigma_max=10.0), dims)
+    calls = []
+
+    def pin(x, t, noise):
+        calls.append((float(t[0]), noise is None))
+        return torch.full_like(x, 0.25)
+
+    x = sample(denoiser, (2, *dims), step="ddim", num_steps=3, generator=seeded(), constraint=pin)
+    assert (x == 0.25).all()
+    assert calls[-2:] == [(denoiser.process.sample_eps, True)] * 2
 
 
 def test_a_solver_can_be_shared_between_runs(dims):
@@ -283,14 +320,19 @@ def bad(match, process, **options):
         bad("for VP and VE, got EDMProcess", "edm", step="score_ancestral", num_steps=50),
         bad("chain's steps one by one.*respaced", "ddpm", step="reverse_diffusion", num_steps=5),
         bad(
-            "needs evenly spaced times, grid='uniform'",
+            "needs evenly spaced times, grid='chain'",
             "vp",
             step="reverse_diffusion",
             grid="log_snr",
             num_steps=50,
         ),
         bad("num_steps must be above beta_max", "vp", step="reverse_diffusion", num_steps=5),
-        bad("needs flow=True here: the SDE of StraightPath", "straight", step="euler_maruyama", num_steps=5),
+        bad(
+            "cannot start where the SDE of StraightPath is infinite, at t = 1: take flow=True",
+            "straight",
+            step="euler_maruyama",
+            num_steps=5,
+        ),
         bad("StraightPath is infinite at its start: take variable='t'", "straight", step="heun", num_steps=5),
     ],
 )
