@@ -109,9 +109,12 @@ def test_steps_of_annealed_langevin_suit_the_levels_or_are_told(caplog):
 
 
 def test_the_default_grids_are_those_of_the_table():
-    for name, _, users in table("grid"):
-        for user in re.findall(r"`([^`]+)`", users):
-            assert getattr(diffusion.predictor(user), "grid", "uniform") == name.strip("`")
+    listed = {user: row[0].strip("`") for row in table("grid") for user in re.findall(r"`([^`]+)`", row[2])}
+    for name in diffusion.PREDICTORS:
+        step = diffusion.predictor(name)
+        assert diffusion.default_grid(diffusion.VP(), step) == listed.get(name, "uniform")
+        on_edm = listed.get(name, "edm").replace("chain", "edm")
+        assert diffusion.default_grid(diffusion.EDMProcess(), step) == on_edm
 
 
 def test_the_code_runs():

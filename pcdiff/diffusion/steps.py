@@ -47,8 +47,8 @@ class Solver(Planned):
 
     Attributes:
         grid: name of the times that it works best with, whatever the process; None leaves them to the process.
-        draws_to_the_end: whether it is given noise for the last step of the grid too, as it takes many within one, or
-            draws before a step; others are asked for their mean there.
+        draws_to_the_end: whether it is given noise for the last step of the grid too, as it takes many within one,
+            or draws before a step; others are asked for their mean there.
     """
 
     grid: str | None = None
@@ -117,8 +117,8 @@ def check_reverse_sde(process: Process, times: Tensor, name: str, instead: str =
     """Refuse times at which the reverse SDE is infinite, for a method that follows it.
 
     Raises:
-        InputError: drift or diffusion are infinite at a time that a step begins at, as at the straight path's T; the
-            message says what to take `instead`.
+        InputError: drift or diffusion are infinite at a time that a step begins at, as at the straight path's T;
+            the message says what to take `instead`.
     """
     start = times[:-1]
     finite = process.drift_rate(start).isfinite() & process.diffusion(start).isfinite()
@@ -151,10 +151,11 @@ def chain_steps(process: Process, times: Tensor, name: str) -> list[tuple[float 
     if not process.even_steps:
         return [(process.T / stride, None) for stride in strides.tolist()]
     first, last, low = (float(v) for v in (strides[0], strides[-1], times[-1]))
-    # the last one may be a shorter way to the data
-    if not torch.allclose(strides[:-1], strides[:1], rtol=1e-3) or last > first * 1.001:
+    slack = 1 + 1e-3
+    # the last one may be a shorter way to the data, or that from sample_eps
+    if not torch.allclose(strides[:-1], strides[:1], rtol=1e-3) or last > slack * max(first, process.sample_eps):
         raise InputError(f"{name} needs evenly spaced times, grid='chain', got steps of uneven length")
-    if low >= first:
+    if low > slack * max(first / 4, process.sample_eps):
         raise InputError(
             f"{name} needs times down to the data, grid='chain', got t = {low:g} with steps of {first:g}"
         )

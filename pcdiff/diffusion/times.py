@@ -175,11 +175,12 @@ def _uniform(process: Process, batch: int, generator: torch.Generator | None, st
 
 
 def _largest(process: Process) -> float:
-    """Return the largest float32 that may be drawn: below T where no signal is left at T itself."""
-    end = torch.tensor(process.t_end, dtype=torch.float32)
-    if process.alpha(end[None].double()).item() == 0:
-        end = torch.nextafter(end, end.new_zeros(()))
-    return float(end)
+    """Return the largest float32 that may be drawn: below T where that rounds up, or no signal is left at T."""
+    last = torch.tensor([process.t_end], dtype=torch.float64, device=process.device)
+    rounded = last.float()
+    if rounded.item() > process.t_end or process.alpha(last).item() == 0:
+        rounded = torch.nextafter(rounded, torch.zeros_like(rounded))
+    return rounded.item()
 
 
 def _smallest(process: Process, eps: float | None) -> float:
