@@ -1,6 +1,5 @@
 """Exact denoisers of known targets, and what golden files say of theirs."""
 
-import numpy as np
 import torch
 
 from pcdiff.diffusion import Denoiser, Estimate, append_dims
@@ -54,12 +53,6 @@ class Mixture(Denoiser):
 
 
 KEYS = ("weights", "means", "stds")
-
-
-def load(golden, pattern):
-    """Return the arrays of the one golden file of this pattern."""
-    (path,) = sorted((golden / "2d").glob(pattern))
-    return dict(np.load(path))
 
 
 def close(ours, theirs, rtol):

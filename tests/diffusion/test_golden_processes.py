@@ -1,8 +1,8 @@
 """Processes against tables computed by the papers' own code (score_sde, ADM, NCSNv2)."""
 
-import numpy as np
 import pytest
 import torch
+from golden_files import adm_chain, chain_length, score_sde_process, tables
 
 from pcdiff.diffusion import (
     SCHEDULES,
@@ -16,18 +16,6 @@ from pcdiff.diffusion import (
 
 pytestmark = pytest.mark.golden
 PRECISIONS = [("f32", 1e-4), ("f64", 1e-8)]
-
-
-def files(golden, pattern):
-    found = sorted((golden / "2d").glob(pattern))
-    assert found, f"no golden file {pattern}"
-    return {path.stem: dict(np.load(path)) for path in found}
-
-
-def continuous(kind, table):
-    """Build score_sde's process of a file's settings."""
-    names = ("sigma_min", "sigma_max") if kind == "ve" else ("beta_min", "beta_max")
-    return build_process(kind, num_scales=int(table["N"]), **{name: float(table[name]) for name in names})
 
 
 def close(ours, theirs, rtol):
@@ -45,8 +33,8 @@ def close(ours, theirs, rtol):
 @pytest.mark.parametrize(("precision", "rtol"), PRECISIONS)
 @pytest.mark.parametrize("kind", ["vp", "subvp", "ve"])
 def test_score_sdes_processes(golden, kind, precision, rtol):
-    for name, table in files(golden, f"sde_tables/{kind}_N*.npz").items():
-        process = continuous(kind, table)
+    for name, table in tables(golden, f"2d/sde_tables/{kind}_N*.npz").items():
+        process = score_sde_process(kind, table)
         get = {key[:-4]: torch.from_numpy(v) for key, v in table.items() if key.endswith(f"_{precision}")}
         x, t, score = get["x"], get["t"], get["score"]
         mean, std = process.marginal(x, t)
@@ -77,7 +65,7 @@ def test_score_sdes_processes(golden, kind, precision, rtol):
 
 @pytest.mark.parametrize(("precision", "rtol"), PRECISIONS)
 def test_score_sdes_chains(golden, precision, rtol):
-    for table in files(golden, "sde_tables/vp_N*.npz").values():
+    for table in tables(golden, "2d/sde_tables/vp_N*.npz").values():
         steps = int(table["N"])
         betas = SCHEDULES["linear"](steps, float(table["beta_min"]) / steps, float(table["beta_max"]) / steps)
         process, t = DiscreteProcess(betas), torch.arange(1, steps + 1)
@@ -91,7 +79,7 @@ def test_score_sdes_chains(golden, precision, rtol):
         close(process.alpha_bars[1:], table[f"table_alphas_cumprod_{precision}"], rtol)
         close(process.alpha(t), table[f"table_sqrt_alphas_cumprod_{precision}"], rtol)
         close(process.sigma(t), table[f"table_sqrt_1m_alphas_cumprod_{precision}"], rtol)
-    for table in files(golden, "sde_tables/ve_N*.npz").values():
+    for table in tables(golden, "2d/sde_tables/ve_N*.npz").values():
         steps = int(table["N"])
         process = build_process(
             "ncsn", sigma_min=float(table["sigma_min"]), sigma_max=float(table["sigma_max"]), num_scales=steps
@@ -100,7 +88,7 @@ def test_score_sdes_chains(golden, precision, rtol):
 
 
 def test_ncsnv2s_levels(golden):
-    (table,) = files(golden, "ncsnv2/sigma_schedules.npz").values()
+    (table,) = tables(golden, "2d/ncsnv2/sigma_schedules.npz").values()
     names = sorted(key.split(".")[0] for key in table if key.endswith(".sigmas"))
     kinds = set()
     for name in names:
@@ -114,19 +102,18 @@ def test_ncsnv2s_levels(golden):
     assert "geometric" in kinds
 
 
-def adm_chain(name):
-    """Build ADM's chain of a name such as `linear.1000`; its linear schedule is scaled to the length."""
+def named_chain(name):
+    """Build ADM's chain of a name such as `linear.1000`."""
     schedule, steps = name.split(".")[:2]
-    scale = 1000 / int(steps)
-    return DiscreteProcess(SCHEDULES[schedule](int(steps), scale * 1e-4, scale * 0.02))
+    return adm_chain(schedule, int(steps))
 
 
 def test_adms_tables(golden):
-    (table,) = files(golden, "guided_diffusion/tables.npz").values()
+    (table,) = tables(golden, "2d/guided_diffusion/tables.npz").values()
     names = {key.rsplit(".", 1)[0] for key in table}
     assert names
     for name in names:
-        process = adm_chain(name)
+        process = named_chain(name)
         t = torch.arange(1, process.num_steps + 1)
         x_weight, x0_weight, posterior, _ = process.kernel(t, t - 1)
         alpha, sigma = process.alpha(t), process.sigma(t)
@@ -149,11 +136,11 @@ def test_adms_tables(golden):
 
 
 def test_adms_shorter_chains(golden):
-    (table,) = files(golden, "guided_diffusion/spaced.npz").values()
+    (table,) = tables(golden, "2d/guided_diffusion/spaced.npz").values()
     names = {key.rsplit(".", 1)[0] for key in table}
     assert len(names) > 2
     for name in names:
-        parent = adm_chain(name)
+        parent = named_chain(name)
         times = spaced_times(parent.num_steps, name.split(".")[2])
         assert times.tolist() == (table[f"{name}.timestep_map"] + 1).tolist()
         process = parent.respaced(times)
@@ -167,8 +154,8 @@ def test_adms_shorter_chains(golden):
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_adms_q(golden, schedule):
-    (table,) = files(golden, f"guided_diffusion/p_q_{schedule}.npz").values()
-    process = adm_chain(f"{schedule}.1000")
+    (table,) = tables(golden, f"2d/guided_diffusion/p_q_{schedule}.npz").values()
+    process = adm_chain(schedule, chain_length(table))
     get = {key: torch.from_numpy(value) for key, value in table.items() if "." not in key}
     x0, t = get["x_start"], get["t"] + 1
     mean, std = process.marginal(x0, t)
@@ -187,7 +174,7 @@ def test_adms_q(golden, schedule):
 def test_dpm_solvers_schedule(golden, precision, rtol):
     """The continuous VP, and the linear chain read between its steps; their lambda is half the log-SNR."""
     for kind in ("linear", "discrete"):
-        (table,) = files(golden, f"extras/dpm_solver_{kind}.npz").values()
+        (table,) = tables(golden, f"2d/extras/dpm_solver_{kind}.npz").values()
         names = ("t", "log_alpha", "std", "lambda", "inverse_lambda")
         get = {name: torch.from_numpy(table[f"table.{name}_{precision}"]) for name in names}
         if kind == "linear":
