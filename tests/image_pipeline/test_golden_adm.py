@@ -5,18 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
+from golden_files import adm_settings, arrays_of, classes_of, found
 from image_runs import command
 
 from image_pipeline.data import to_bytes
 from image_pipeline.interop import adm
 from pcdiff import rng
 from pcdiff.diffusion import ClassifierGuidance, sample
+from pcdiff.errors import InputError
 
 pytestmark = pytest.mark.golden
-
-
-def arrays(path):
-    return {key: torch.from_numpy(value) for key, value in np.load(path).items()}
 
 
 def relative(got, expected):
@@ -24,10 +22,7 @@ def relative(got, expected):
 
 
 def files(golden, *patterns):
-    found = sorted(p for pattern in patterns for p in (golden / "2d/guided_diffusion").glob(pattern))
-    if not found:
-        pytest.skip(f"no {' or '.join(patterns)} under {golden / '2d/guided_diffusion'}")
-    return found
+    return found(golden, *(f"2d/guided_diffusion/{pattern}" for pattern in patterns))
 
 
 def rounded_attention(q, k, v):
@@ -37,49 +32,56 @@ def rounded_attention(q, k, v):
 
 
 def test_unets(golden, monkeypatch):
+    """In float64 the peer's softmax alone is float32, and how that rounds is each CPU's own affair.
+
+    A float32 exp is right to a unit in the last place, not to the bit, so two CPUs differ by as much as float32
+    differs from float64. That is measured here, on this CPU: the file may be no further off than a few times that.
+    """
     for path in files(golden, "guided_*.pt", "improved_*.pt"):
-        io = arrays(path.with_name(f"{path.stem}_io.npz"))
-        model = adm.load(path, path.with_suffix(".json"))
-        net = model.denoiser.net
+        io = arrays_of(path)
+        net, y = adm.load(path, adm_settings(path)).denoiser.net, classes_of(io)
         with torch.no_grad():
-            assert relative(net(io["x"], io["timesteps"], io.get("y")), io["out"]) < 1e-4, path.stem
-            fractional = net(io["x"], io["timesteps_fractional"], io.get("y"))
+            assert relative(net(io["x"], io["timesteps"], y), io["out"]) < 1e-4, path.stem
+            fractional = net(io["x"], io["timesteps_fractional"], y)
             assert relative(fractional, io["out_fractional"]) < 1e-4, path.stem
-            double = io["x"].double(), io["timesteps"], io.get("y")
-            assert relative(net.double()(*double), io["out_f64"]) < 1e-7, path.stem
+            double = io["x"].double(), io["timesteps"], y
+            exact = net.double()(*double)
             with monkeypatch.context() as patch:
                 patch.setattr(torch.nn.functional, "scaled_dot_product_attention", rounded_attention)
-                assert relative(net(*double), io["out_f64"]) < 1e-12, path.stem
+                rounding = relative(net(*double), exact)
+        # weights of a softmax rounded to 2^-24, through a few attentions of a net of condition about 10
+        assert 0 < rounding < 1e-6, path.stem
+        assert relative(exact, io["out_f64"]) < 8 * rounding, path.stem
 
 
 def test_unets_as_denoisers(golden):
     """Step k of ADM, counted from 0, is time k + 1; with a learned variance the net's second half is for it."""
     for path in files(golden, "guided_*.pt", "improved_*.pt"):
-        io = arrays(path.with_name(f"{path.stem}_io.npz"))
-        model = adm.load(path, path.with_suffix(".json"))
-        channels = io["x"].shape[1]
+        io = arrays_of(path)
+        model = adm.load(path, adm_settings(path))
+        channels, y = io["x"].shape[1], classes_of(io)
         with torch.no_grad():
-            eps = model.denoiser.eps(io["x"], io["timesteps"] + 1, io.get("y"))
+            eps = model.denoiser.eps(io["x"], io["timesteps"] + 1, y)
         assert relative(eps, io["out"][:, :channels]) < 1e-4
         learned = io["out"].shape[1] == 2 * channels
         assert model.denoiser.variance == ("learned_range" if learned else "large")
-        assert (model.num_classes is None) == ("y" not in io)
+        assert (model.num_classes is None) == (y is None)
 
 
 def test_classifiers(golden):
     for path in files(golden, "classifier_*.pt"):
-        io = arrays(path.with_name(f"{path.stem}_io.npz"))
-        net = adm.load_classifier(path, path.with_suffix(".json"))
+        io = arrays_of(path)
+        net = adm.load_classifier(path, adm_settings(path))
         with torch.no_grad():
             assert relative(net(io["x"], io["timesteps"]), io["logits"]) < 1e-4, path.stem
 
 
 def test_classifiers_gradients_through_guidance(golden):
     (unet, *_) = files(golden, "guided_*.pt")
-    denoiser = adm.load(unet, unet.with_suffix(".json")).denoiser
+    denoiser = adm.load(unet, adm_settings(unet)).denoiser
     for path in files(golden, "classifier_*.pt"):
-        io = arrays(path.with_name(f"{path.stem}_io.npz"))
-        net = adm.load_classifier(path, path.with_suffix(".json"))
+        io = arrays_of(path)
+        net = adm.load_classifier(path, adm_settings(path))
         guided = ClassifierGuidance(denoiser, adm.classifier_log_prob(net, denoiser))
         gradient = guided.gradient(io["x"], io["timesteps"] + 1, io["y"])
         assert relative(gradient, io["grad_log_prob_y"]) < 1e-4, path.stem
@@ -89,14 +91,15 @@ def test_classifiers_guide_by_command(golden, tmp_path):
     """The command draws what the guided checkpoints themselves do, with a net that is told classes and without."""
     guided = 0
     for path in files(golden, "classifier_*.pt"):
-        config = path.with_suffix(".json")
-        net, classifier = adm.load_classifier(path, config), json.loads(config.read_text())
+        classifier = adm_settings(path)
+        net, config = adm.load_classifier(path, classifier), json.dumps(classifier)
         for unet in files(golden, "guided_*.pt"):
-            model = adm.load(unet, unet.with_suffix(".json"))
+            model = adm.load(unet, adm_settings(unet))
             if model.image_shape != (classifier["in_channels"], *[classifier["image_size"]] * 2):
                 continue
             ours, out = tmp_path / f"{unet.stem}.safetensors", tmp_path / "guided.png"
-            convert = ["convert", "--kind", "adm", "--input", unet, "--config", unet.with_suffix(".json")]
+            convert = ["convert", "--kind", "adm", "--input", unet]
+            convert += ["--config", json.dumps(adm_settings(unet))]
             assert command(*convert, "--output", ours) == 0
             flags = ["--per-class", 2, "--classes", 0, 1, "--sampler", "ddim", "--num-steps", 4, "--seed", 1]
             flags += ["--classifier", path, "--classifier-config", config, "--classifier-scale", 1000]
@@ -121,7 +124,7 @@ def test_classifiers_guide_by_command(golden, tmp_path):
 def test_flags_mean_what_constructor_arguments_mean(golden):
     """The scripts name sizes where the constructors name factors, and widths and classes otherwise."""
     for path in files(golden, "guided_*.pt"):
-        plain = json.loads(path.with_suffix(".json").read_text())
+        plain = adm_settings(path)
         size = plain["image_size"]
         same = "num_res_blocks num_heads num_head_channels num_heads_upsample use_scale_shift_norm resblock_updown \
 use_new_attention_order image_size".split()
@@ -132,4 +135,10 @@ use_new_attention_order image_size".split()
             "class_cond": plain["num_classes"] is not None,
             "learn_sigma": plain["out_channels"] == 2 * plain["in_channels"],
         }
-        assert adm.load(path, flags).denoiser.net.config == adm.load(path, plain).denoiser.net.config
+        # what the scripts fix has no flag: three channels are not in every file, nor resampling by convolution
+        ours = adm.load(path, plain).denoiser.net.config
+        if not plain.get("conv_resample", True):
+            with pytest.raises(InputError, match="unknown settings"):
+                adm.load(path, {**flags, "conv_resample": False})
+            continue
+        assert adm.load(path, {**flags, "in_channels": plain["in_channels"]}).denoiser.net.config == ours

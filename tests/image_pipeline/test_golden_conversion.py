@@ -1,8 +1,8 @@
 """Every golden image checkpoint goes through our own format, and answers as before to the bit."""
 
-import numpy as np
 import pytest
 import torch
+from golden_files import adm_settings, arrays_of, found
 
 from image_pipeline.interop import LOADERS, load, native
 
@@ -20,14 +20,11 @@ PLACES = {
 
 def checkpoints(golden, kind):
     """Yield every checkpoint with its config, if it has one beside it, and the images it was asked with."""
-    found = [path for folder, name in PLACES[kind] for path in sorted((golden / "2d" / folder).glob(name))]
-    found = [path for path in found if path.is_dir() or path.suffix in (".pth", ".pt")]
-    if not found:
-        pytest.skip(f"no checkpoint of {kind} under {golden / '2d'}")
-    for path in found:
-        config = path.with_suffix(".json")
-        with np.load(path.with_name(f"{path.stem}_io.npz")) as arrays:
-            yield path, config if config.is_file() else None, torch.from_numpy(arrays["x"])
+    for path in found(golden, *(f"2d/{folder}/{name}" for folder, name in PLACES[kind])):
+        if path.is_dir() or path.suffix in (".pth", ".pt"):
+            config = path.with_suffix(".json")
+            settings = adm_settings(path) if kind == "adm" else config if config.is_file() else None
+            yield path, settings, arrays_of(path)["x"]
 
 
 @pytest.mark.parametrize("kind", PLACES)

@@ -2,9 +2,10 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
+from golden_files import arrays_of as arrays
+from golden_files import classes_of, found
 from safetensors.torch import load_file
 
 from image_pipeline.interop import diffusers
@@ -17,14 +18,7 @@ def relative(got, expected):
 
 
 def folders(golden):
-    found = sorted(p for p in (golden / "2d/diffusers").glob("unet_*") if p.is_dir())
-    if not found:
-        pytest.skip(f"no unet_* under {golden / '2d/diffusers'}")
-    return found
-
-
-def arrays(folder):
-    return {k: torch.from_numpy(v) for k, v in np.load(folder.with_name(f"{folder.name}_io.npz")).items()}
+    return [path for path in found(golden, "2d/diffusers/unet_*") if path.is_dir()]
 
 
 def parts(folder):
@@ -37,11 +31,11 @@ def test_outputs(golden):
         io = arrays(folder)
         net = diffusers.load(folder).denoiser.net
         with torch.no_grad():
-            out = net(io["x"], io["timesteps"], io.get("class_labels"))
+            out = net(io["x"], io["timesteps"], classes_of(io))
             assert relative(out, io["out"]) < 1e-4, folder.name
             labels = io["timesteps"]
             labels = labels.double() if labels.is_floating_point() else labels
-            out = net.double()(io["x"].double(), labels, io.get("class_labels"))
+            out = net.double()(io["x"].double(), labels, classes_of(io))
         assert relative(out, io["out_f64"]) < 1e-8, folder.name
 
 
@@ -71,7 +65,7 @@ def test_saved_folders_open_again(golden, tmp_path):
         diffusers.save(model, tmp_path / folder.name)
         again = diffusers.load(tmp_path / folder.name)
         assert (again.image_shape, again.data_range) == (model.image_shape, model.data_range)
-        asked = io["x"], io["timesteps"], io.get("class_labels")
+        asked = io["x"], io["timesteps"], classes_of(io)
         with torch.no_grad():
             assert torch.equal(model.denoiser.net(*asked), again.denoiser.net(*asked))
 
@@ -83,5 +77,5 @@ def test_diffusers_itself_opens_what_is_saved(golden, tmp_path):
         diffusers.save(diffusers.load(folder), tmp_path / folder.name)
         net = theirs.UNet2DModel.from_pretrained(tmp_path / folder.name / "unet")
         with torch.no_grad():
-            out = net(io["x"], io["timesteps"], io.get("class_labels")).sample
+            out = net(io["x"], io["timesteps"], classes_of(io)).sample
         assert relative(out, io["out"]) < 1e-4
