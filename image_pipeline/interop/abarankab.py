@@ -15,6 +15,7 @@ PARTS = {
     "norm1": "norm_1",
     "conv1": "conv_1",
     "embed": "time_bias",
+    "class_embed": "class_bias",
     "norm2": "norm_2",
     "conv2": "conv_2.1",
     "skip": "residual_connection",
@@ -35,7 +36,7 @@ DEFAULTS = {
     "activation": "silu",
 }
 NEEDED = ("img_channels", "base_channels", "time_emb_dim")
-FIXED = {"time_emb_scale": 1.0, "num_classes": None, "norm": "gn", "initial_pad": 0, "activation": "silu"}
+FIXED = {"norm": "gn"}
 
 
 def load(path: str | Path, config: Config, ema: bool = True) -> Imported:
@@ -66,7 +67,8 @@ def load(path: str | Path, config: Config, ema: bool = True) -> Imported:
     denoiser = NetDenoiser(net, DiscreteProcess(stored["betas"]), "eps", "step", "large")
     size, channels = settings.get("img_size"), net.config.in_channels
     height, width = size if isinstance(size, list) else (size, size)
-    return Imported(denoiser.eval(), (-1.0, 1.0), (channels, height, width), f"abarankab {path.stem}", ema=ema)
+    shape = channels, height, width
+    return Imported(denoiser.eval(), (-1.0, 1.0), shape, f"abarankab {path.stem}", net.config.num_classes, ema=ema)
 
 
 def _unet_config(unet: Any) -> UNetConfig:
@@ -88,6 +90,11 @@ def _unet_config(unet: Any) -> UNetConfig:
         num_res_blocks=unet["num_res_blocks"],
         attention_factors=tuple(2**level for level in range(levels) if level in unet["attention_resolutions"]),
         scale_shift_norm=False,
+        num_classes=unet["num_classes"],
+        class_bias=unet["num_classes"] is not None,
+        pad=unet["initial_pad"],
+        activation=unet["activation"],
+        time_scale=unet["time_emb_scale"],
         time_embed_dim=unet["time_emb_dim"],
         sin_first=True,
         norm_groups=unet["num_groups"],

@@ -43,7 +43,8 @@ def load(folder: str | Path, scheduler: Config | None = None) -> Imported:
 
     A bare model folder does not say what chain its net was trained on: it is taken to be the one that diffusers'
     schedulers assume, DDPM's thousand linear steps, or the noise levels of `ScoreSdeVeScheduler` for nets told the
-    noise level; `scheduler` says otherwise.
+    noise level; `scheduler` says otherwise. The second half of an output twice as wide as the input is taken to be
+    a learned variance between both bounds, as ADM's (Nichol & Dhariwal, 2021, eq. 15).
 
     Args:
         folder: a pipeline folder or a model folder.
@@ -74,6 +75,8 @@ def load(folder: str | Path, scheduler: Config | None = None) -> Imported:
         scheduler = folder / "scheduler" / "scheduler_config.json"
     elif scheduler is None:
         scheduler = {"_class_name": VE_SCHEDULER if told_sigma else "DDPMScheduler"}
+        if config.out_channels == 2 * config.in_channels:  # no scheduler beside it says so, but its width does
+            scheduler["variance_type"] = "learned_range"
     chain = read_settings(scheduler)
     with blaming(f"scheduler's {called(scheduler)}", TypeError, ArithmeticError):
         if told_sigma != (chain.get("_class_name") == VE_SCHEDULER):

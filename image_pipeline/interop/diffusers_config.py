@@ -40,7 +40,6 @@ DEFAULTS = {
 }
 # the settings that nobody's checkpoints move
 FIXED = {
-    "center_input_sample": (False,),
     "mid_block_type": ("UNetMidBlock2D",),
     "act_fn": ("silu", "swish"),
     "add_attention": (True,),
@@ -124,6 +123,7 @@ def _plain(config: Mapping[str, Any]) -> UNetConfig:
     return UNetConfig(
         in_channels=config["in_channels"],
         out_channels=config["out_channels"],
+        center_input=bool(config["center_input_sample"]),
         model_channels=widths[0],
         channel_mult=tuple(width / widths[0] for width in widths),
         num_res_blocks=config["layers_per_block"],
@@ -172,6 +172,7 @@ def _skip(config: Mapping[str, Any]) -> SongUNetConfig:
         raise InputError(f"time_embedding_dim must be a multiple of {widths[0]}, got {embed_dim}")
     return SongUNetConfig(
         **SKIP_ONLY,
+        center_input=bool(config["center_input_sample"]),
         model_channels=widths[0],
         channel_mult=tuple(width / widths[0] for width in widths),
         embed_mult=embed_mult,
@@ -196,6 +197,10 @@ def plain_json(config: UNetConfig, sample_size: int | None) -> dict[str, Any]:
     used_up = {config.upsample_at(k) for k in levels if config.attention_at(k, up=True) and k > 0}
     refusals = {
         "rank must be 2": config.rank != 2,
+        "activation must be 'silu'": config.activation != "silu",
+        "pad must be 0": config.pad != 0,
+        "time_scale must be 1": config.time_scale != 1,
+        "class_bias must be false": config.class_bias,
         "channel_mult must start with 1": config.channels[0] != config.model_channels,
         "downsample must be 'conv' or 'resblock'": "pool" in map(config.downsample_at, levels),
         "upsample must be 'conv' or 'resblock'": "nearest" in map(config.upsample_at, levels),
@@ -222,6 +227,7 @@ def plain_json(config: UNetConfig, sample_size: int | None) -> dict[str, Any]:
         "sample_size": sample_size,
         "in_channels": config.in_channels,
         "out_channels": config.out_channels,
+        "center_input_sample": config.center_input,
         "time_embedding_dim": config.time_embed_dim,
         "freq_shift": config.freq_shift,
         "flip_sin_to_cos": not config.sin_first,
@@ -279,6 +285,7 @@ def skip_json(config: SongUNetConfig, sample_size: int | None) -> dict[str, Any]
     return {
         **DEFAULTS,
         "sample_size": sample_size,
+        "center_input_sample": config.center_input,
         "time_embedding_type": "fourier",
         "time_embedding_dim": None if config.embed_mult == 4 else config.embed_dim,
         "down_block_types": [SKIP["down"][attention] for attention in attends],

@@ -15,6 +15,7 @@ from image_pipeline.interop.refinenet_names import refinenet_names
 from image_pipeline.interop.settings import Config, blaming, read_settings, setting
 from image_pipeline.interop.weights import built, fill, named_tensors
 from image_pipeline.models import build_model
+from image_pipeline.models.instance_norm import NORMS
 from pcdiff.diffusion import NetDenoiser, NoiseLevels, geometric_sigmas
 from pcdiff.errors import InputError
 from pcdiff.interop.checks import listed
@@ -96,12 +97,25 @@ def _build(weights: Mapping[str, Tensor], settings: Mapping[str, Any] | None) ->
     fields: dict[str, Any] = dict(found)
     if settings is not None:
         fields |= _said(settings, found)
+    names = {key.split(".")[0] for key in weights}
+    fields["variant"] = "deepest" if "res31" in names else "deeper" if "res5" in names else "base"
+    fields["normalization"] = _normalization(weights, stem.shape[0])
+    if settings is not None:
+        said = settings["model"].get("normalization", "InstanceNorm++")
+        if said != fields["normalization"]:
+            got = f"{said!r}, the weights are of {fields['normalization']!r}"
+            raise InputError(f"config does not fit: model.normalization is {got}")
     if embed is None:
-        names = {key.split(".")[0] for key in weights}
-        fields["variant"] = "deepest" if "res31" in names else "deeper" if "res5" in names else "base"
         fields |= {"sigma_max": float(sigmas.max()), "sigma_min": float(sigmas.min())}
     name = "ncsn" if embed is not None else "ncsnv2"
     return built(lambda: build_model(name, **fields))
+
+
+def _normalization(weights: Mapping[str, Tensor], nf: int) -> str:
+    """Return the norm whose parameters these are: VarianceNorm has a factor a channel, InstanceNorm++ two more."""
+    embed = weights.get("normalizer.embed.weight")
+    alone = "normalizer.gamma" not in weights if embed is None else embed.shape[1] == nf
+    return "VarianceNorm" if alone else "InstanceNorm++"
 
 
 def _said(settings: Mapping[str, Any], found: Mapping[str, int]) -> dict[str, Any]:
@@ -114,8 +128,10 @@ def _said(settings: Mapping[str, Any], found: Mapping[str, int]) -> dict[str, An
     data, model = settings["data"], settings["model"]
     if data.get("logit_transform"):
         raise InputError("config: data.logit_transform is not supported: those images have no range")
-    if model.get("normalization", "InstanceNorm++") != "InstanceNorm++":
-        raise InputError(f"config: model.normalization must be 'InstanceNorm++', got {model['normalization']!r}")
+    if model.get("normalization", "InstanceNorm++") not in NORMS:
+        raise InputError(
+            f"config: model.normalization must be one of {sorted(NORMS)}, got {model['normalization']!r}"
+        )
     rescaled = setting(settings, "data", "rescaled", bool) if "rescaled" in data else False
     act = setting(settings, "model", "nonlinearity", str) if "nonlinearity" in model else "elu"
     return {"centered": rescaled, "nonlinearity": act.lower()}

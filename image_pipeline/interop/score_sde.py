@@ -25,14 +25,15 @@ from pcdiff.interop.numpy_scalars import NUMPY_SCALARS
 from pcdiff.interop.torch_files import load_without_code
 from pcdiff.places import is_file
 
+_NORM = {"normalization": "InstanceNorm++"}  # the only one that those nets have there
 # score_sde's name of a net: ours, and fields that follow from the name
 NETS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddpm": ("ddpm", {}),
     "ncsnpp": ("ncsnpp", {}),
-    "ncsn": ("ncsn", {}),
-    "ncsnv2_64": ("ncsnv2", {"variant": "base"}),
-    "ncsnv2_128": ("ncsnv2", {"variant": "deeper"}),
-    "ncsnv2_256": ("ncsnv2", {"variant": "deepest"}),
+    "ncsn": ("ncsn", {"variant": "base", **_NORM}),
+    "ncsnv2_64": ("ncsnv2", {"variant": "base", **_NORM}),
+    "ncsnv2_128": ("ncsnv2", {"variant": "deeper", **_NORM}),
+    "ncsnv2_256": ("ncsnv2", {"variant": "deepest", **_NORM}),
 }
 SDES = ("vesde", "vpsde", "subvpsde")
 

@@ -59,6 +59,52 @@ class ConditionalInstanceNormPlus(nn.Module):
         return gamma * (h + alpha * means) + beta
 
 
+def _of_unit_variance(x: Tensor) -> Tensor:
+    """Return each channel of `x (B, C, H, W)` over its standard deviation (of H W - 1), its mean kept."""
+    return x / (x.var(dim=(2, 3), keepdim=True) + 1e-5).sqrt()
+
+
+class VarianceNorm(nn.Module):
+    """Channels brought to one spread, their means kept: the VarianceNorm of NCSNv2's code (its papers have none).
+
+    Args:
+        channels: C; alpha starts at N(1, 0.02^2).
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.alpha = nn.Parameter(1 + 0.02 * torch.randn(channels))
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        """Return `x (B, C, H, W)` normalised; the label is not asked."""
+        return self.alpha[:, None, None] * _of_unit_variance(x)
+
+
+class ConditionalVarianceNorm(nn.Module):
+    """`VarianceNorm` with a factor for each noise level.
+
+    Args:
+        channels: C.
+        num_scales: L.
+    """
+
+    def __init__(self, channels: int, num_scales: int):
+        super().__init__()
+        self.embed = nn.Embedding(num_scales, channels)
+        nn.init.normal_(self.embed.weight, 1, 0.02)
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        """Return `x (B, C, H, W)` normalised as levels `label (B,)` want it."""
+        return self.embed(label)[:, :, None, None] * _of_unit_variance(x)
+
+
+# by the names of the authors' configs, model.normalization: the same at all levels, and of each level its own
+NORMS = {
+    "InstanceNorm++": (InstanceNormPlus, ConditionalInstanceNormPlus),
+    "VarianceNorm": (VarianceNorm, ConditionalVarianceNorm),
+}
+
+
 class Unnormalised(nn.Module):
     """No normalisation, where a block would have one: NCSNv2's refine blocks.
 

@@ -7,9 +7,10 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from image_pipeline.models.checks import check_fields, check_images, check_levels, check_no_condition
-from image_pipeline.models.instance_norm import ConditionalInstanceNormPlus
+from image_pipeline.models.instance_norm import NORMS
 from image_pipeline.models.layers import activation
-from image_pipeline.models.refinenet import RefineNet, Stage
+from image_pipeline.models.refinenet import VARIANTS, RefineNet
+from pcdiff.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class NCSNConfig:
     """Noise levels, each of which has its own norms (num_classes in the authors' own configs)."""
     nonlinearity: Literal["elu", "relu", "lrelu", "swish"] = "elu"
     """The activation."""
+    variant: Literal["base", "deeper"] = "base"
+    """The paper's net, or `NCSNdeeper` of NCSNv2's code, with one stage more."""
+    normalization: Literal["InstanceNorm++", "VarianceNorm"] = "InstanceNorm++"
+    """The norm, each noise level with its own factors."""
 
 
 class NCSN(nn.Module):
@@ -51,11 +56,16 @@ class NCSN(nn.Module):
         self.config = config = NCSNConfig() if config is None else config
         self.num_levels = config.num_scales
         check_fields(config, {"at least 1": "num_channels num_scales", "at least 2": "nf"})
+        for name, known in (("variant", ("base", "deeper")), ("normalization", NORMS)):
+            if getattr(config, name) not in known:
+                raise InputError(f"{name} must be one of {sorted(known)}, got {getattr(config, name)!r}")
         nf, self.act = config.nf, activation(config.nonlinearity)
-        norm = partial(ConditionalInstanceNormPlus, num_scales=config.num_scales)
-        stages = [Stage(nf), Stage(2 * nf, halved=True), Stage(2 * nf, dilation=2), Stage(2 * nf, dilation=4)]
+        norm = partial(NORMS[config.normalization][1], num_scales=config.num_scales)
+        stages, widths = VARIANTS[config.variant]
+        self.multiple = 2 ** sum(stage.halved for stage in stages)
         self.stem = nn.Conv2d(config.num_channels, nf, 3, padding=1)
-        self.trunk = RefineNet(stages, [2 * nf, 2 * nf, nf, nf], norm, norm, self.act, "avg")
+        stages = [stage._replace(width=nf * stage.width) for stage in stages]
+        self.trunk = RefineNet(stages, [nf * width for width in widths], norm, norm, self.act, "avg")
         self.norm = norm(nf)
         self.head = nn.Conv2d(nf, config.num_channels, 3, padding=1)
 
@@ -63,7 +73,7 @@ class NCSN(nn.Module):
         """Predict the score.
 
         Args:
-            x: images `(B, C, H, W)`; H and W are even, at least 4.
+            x: images `(B, C, H, W)`; H and W are multiples of 2 (deeper: of 4), twice that at least.
             t: indices of noise levels `(B,)`, 0 the largest.
             cond: None.
 
@@ -74,7 +84,7 @@ class NCSN(nn.Module):
             InputError: a shape or label does not fit.
         """
         check_no_condition(cond)
-        check_images(x, t, self.config.num_channels, 2, 4)
+        check_images(x, t, self.config.num_channels, self.multiple, 2 * self.multiple)
         label = check_levels(t, self.config.num_scales)
         h = self.trunk(self.stem(x if self.config.centered else 2 * x - 1), label)
         return self.head(self.act(self.norm(h, label))).to(x.dtype)

@@ -6,25 +6,11 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from image_pipeline.models.checks import check_fields, check_images, check_levels, check_no_condition
-from image_pipeline.models.instance_norm import InstanceNormPlus, Unnormalised
+from image_pipeline.models.instance_norm import NORMS, Unnormalised
 from image_pipeline.models.layers import activation
-from image_pipeline.models.refinenet import RefineNet, Stage
+from image_pipeline.models.refinenet import VARIANTS, RefineNet
 from pcdiff.diffusion import geometric_sigmas
 from pcdiff.errors import InputError
-
-# Widths in units of nf: of the stages from the largest size down, and of the refine blocks on the way back
-# (Song & Ermon, 2020, appendix B.1).
-VARIANTS: dict[str, tuple[list[Stage], list[int]]] = {
-    "base": ([Stage(1), Stage(2, True), Stage(2, dilation=2), Stage(2, dilation=4)], [2, 2, 1, 1]),
-    "deeper": (
-        [Stage(1), Stage(2, True), Stage(2, True), Stage(4, dilation=2), Stage(4, dilation=4)],
-        [4, 2, 2, 1, 1],
-    ),
-    "deepest": (
-        [Stage(1), Stage(2, True), Stage(2, True), Stage(2, True), Stage(4, dilation=2), Stage(4, dilation=4)],
-        [4, 2, 2, 2, 1, 1],
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -47,6 +33,8 @@ class NCSNv2Config:
     """Largest noise level, whose index is 0 (sigma_begin)."""
     num_scales: int = 232
     """Noise levels (num_classes)."""
+    normalization: Literal["InstanceNorm++", "VarianceNorm"] = "InstanceNorm++"
+    """The norm of the residual blocks and of the end."""
 
 
 class NCSNv2(nn.Module):
@@ -72,8 +60,10 @@ class NCSNv2(nn.Module):
         self.config = config = NCSNv2Config() if config is None else config
         ranges = {"at least 1": "num_channels num_scales", "at least 2": "nf", "positive": "sigma_min sigma_max"}
         check_fields(config, ranges)
-        if config.variant not in VARIANTS:
-            raise InputError(f"variant must be one of {sorted(VARIANTS)}, got {config.variant!r}")
+        for name, known in (("variant", VARIANTS), ("normalization", NORMS)):
+            if getattr(config, name) not in known:
+                raise InputError(f"{name} must be one of {sorted(known)}, got {getattr(config, name)!r}")
+        norm, _ = NORMS[config.normalization]
         stages, widths = VARIANTS[config.variant]
         self.multiple = 2 ** sum(stage.halved for stage in stages)
         nf, self.act = config.nf, activation(config.nonlinearity)
@@ -84,12 +74,12 @@ class NCSNv2(nn.Module):
         self.trunk = RefineNet(
             [stage._replace(width=nf * stage.width) for stage in stages],
             [nf * width for width in widths],
-            InstanceNormPlus,
+            norm,
             Unnormalised,
             self.act,
             "max",
         )
-        self.norm = InstanceNormPlus(nf)
+        self.norm = norm(nf)
         self.head = nn.Conv2d(nf, config.num_channels, 3, padding=1)
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:

@@ -23,6 +23,21 @@ class Stage(NamedTuple):
     dilation: int = 1
 
 
+# Widths in units of nf: of the stages from the largest size down, and of the refine blocks on the way back
+# (Song & Ermon, 2020, appendix B.1).
+VARIANTS: dict[str, tuple[list[Stage], list[int]]] = {
+    "base": ([Stage(1), Stage(2, True), Stage(2, dilation=2), Stage(2, dilation=4)], [2, 2, 1, 1]),
+    "deeper": (
+        [Stage(1), Stage(2, True), Stage(2, True), Stage(4, dilation=2), Stage(4, dilation=4)],
+        [4, 2, 2, 1, 1],
+    ),
+    "deepest": (
+        [Stage(1), Stage(2, True), Stage(2, True), Stage(2, True), Stage(4, dilation=2), Stage(4, dilation=4)],
+        [4, 2, 2, 2, 1, 1],
+    ),
+}
+
+
 def _conv3(in_channels: int, out_channels: int, dilation: int = 1, bias: bool = True) -> nn.Conv2d:
     """Build a 3x3 convolution that keeps the size, with PyTorch's own start, as Song & Ermon's nets have it."""
     return nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation, bias=bias)

@@ -139,6 +139,7 @@ class SongUNet(nn.Module):
         factor = 2 ** (len(self.config.channels) - 1)
         check_images(x, t, self.config.in_channels, factor, factor)
         embedding = self.embedding(t, cond)
+        x = 2 * x - 1 if self.config.center_input else x
         outputs, branch = [self.conv_in(x)], x
         for level in self.down:
             new, branch = level(outputs[-1], branch, embedding)

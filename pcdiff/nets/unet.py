@@ -1,10 +1,9 @@
 """The UNet of the diffusion papers, over signals, images or volumes."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcdiff.nets.attention import differentiable_attention
-from pcdiff.nets.unet_blocks import conv
+from pcdiff.nets.unet_blocks import ACTIVATIONS, conv
 from pcdiff.nets.unet_config import UNetConfig
 from pcdiff.nets.unet_encoder import UNetEncoder
 from pcdiff.nets.unet_levels import UpLevel, norm
@@ -57,22 +56,25 @@ class UNet(UNetEncoder):
         Raises:
             InputError: a shape or a class does not fit.
         """
-        skips, h, embedding = self.encode(x, t, cond)
+        skips, h, told = self.encode(x, t, cond)
         for level in self.up:
-            h = level(h, skips, embedding)[-1]
+            h = level(h, skips, *told)[-1]
         return self._out(h, x)
 
     def _out(self, h: Tensor, x: Tensor) -> Tensor:
-        return self.conv_out(F.silu(self.norm_out(h.to(x.dtype))))
+        out = self.conv_out(ACTIVATIONS[self.config.activation](self.norm_out(h.to(x.dtype))))
+        for dim in range(2, x.dim()) if self.config.pad else ():
+            out = out.narrow(dim, self.config.pad, x.shape[dim])
+        return out
 
     def features(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> dict[str, list[Tensor]]:
         """Return what the net thinks on its way, each `(B, C, *dims)`: lists `down`, `middle` and `up`.
 
         `up` lists a level's last block by what goes on, after the size is changed; `down` lists both.
         """
-        skips, h, embedding = self.encode(x, t, cond)
+        skips, h, told = self.encode(x, t, cond)
         found = {"down": list(skips), "middle": [h], "up": []}
         for level in self.up:
-            found["up"] += level(h, skips, embedding)
+            found["up"] += level(h, skips, *told)
             h = found["up"][-1]
         return found

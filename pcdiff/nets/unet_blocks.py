@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from pcdiff.errors import InputError
 
+ACTIVATIONS = {"silu": F.silu, "relu": F.relu, "mish": F.mish}
 CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 POOLS = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
@@ -95,6 +96,8 @@ class ResBlock(nn.Module):
         resample: halves or doubles both branches after the first norm.
         project: put a 1x1 convolution on the skip even where the channels stay.
         divisor: the sum of both branches is divided by it.
+        activation: a key of `ACTIVATIONS`.
+        num_classes: classes of an embedding of its own, added beside the time's; None for no such embedding.
     """
 
     def __init__(
@@ -109,35 +112,43 @@ class ResBlock(nn.Module):
         resample: nn.Module | None = None,
         project: bool = False,
         divisor: float = 1.0,
+        activation: str = "silu",
+        num_classes: int | None = None,
     ):
         super().__init__()
-        self.scale_shift, self.divisor = scale_shift, divisor
+        self.scale_shift, self.divisor, self.act = scale_shift, divisor, ACTIVATIONS[activation]
         self.norm1, self.norm2 = norms
         self.conv1 = conv(rank, in_channels, out_channels)
         self.embed = nn.Linear(embed_dim, out_channels * (2 if scale_shift else 1))
+        self.class_embed = None if num_classes is None else nn.Embedding(num_classes, out_channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = conv(rank, out_channels, out_channels, zero=True)
         self.resample = resample
         same = in_channels == out_channels and not project
         self.skip = nn.Identity() if same else conv(rank, in_channels, out_channels, kernel=1)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, cond: Tensor | None = None) -> Tensor:
         """Return `(B, out_channels, *dims)`.
 
         Args:
             x: `(B, in_channels, *dims)`.
             embedding: of time and class, `(B, E)`.
+            cond: classes `(B,)`, where the block has an embedding of its own.
         """
-        h = F.silu(self.norm1(x))
+        h = self.act(self.norm1(x))
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
         h = self.conv1(h)
-        told = self.embed(F.silu(embedding)).to(h.dtype)
+        told = self.embed(self.act(embedding)).to(h.dtype)
         told = told.view(*told.shape, *[1] * (h.dim() - 2))
+        if not self.scale_shift:
+            h = h + told
+        if self.class_embed is not None:
+            bias = self.class_embed(cond).to(h.dtype)
+            h = h + bias.view(*bias.shape, *[1] * (h.dim() - 2))
+        h = self.norm2(h)
         if self.scale_shift:
             scale, shift = told.chunk(2, dim=1)
-            h = torch.addcmul(shift, self.norm2(h), 1 + scale)
-        else:
-            h = self.norm2(h + told)
-        h = self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+            h = torch.addcmul(shift, h, 1 + scale)
+        h = self.skip(x) + self.conv2(self.dropout(self.act(h)))
         return h if self.divisor == 1 else h / self.divisor

@@ -1,11 +1,13 @@
 """What a UNet is built from."""
 
+import math
 from dataclasses import dataclass, fields
 
 from pcdiff.errors import InputError
 
 DOWNSAMPLES = ("conv", "pool", "resblock")
 UPSAMPLES = ("conv", "nearest", "resblock")
+ACTIVATIONS = ("silu", "relu", "mish")
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,17 @@ class UNetConfig:
     """Strided convolutions pad the far end only, as DDPM's own do."""
     num_classes: int | None = None
     """Number of classes; none by default."""
+    class_bias: bool = False
+    """Every residual block has its own embedding of the class, added after its first convolution, in place of one
+    that joins the time's (abarankab's DDPM)."""
     null_class: bool = False
     """One more class, `num_classes`, stands for none (classifier-free guidance); no condition means it."""
     time_embed_dim: int | None = None
     """Size of the embedding; four times `model_channels` by default."""
     sin_first: bool = False
     """Sines before cosines in the time's embedding, as in DDPM."""
+    time_scale: float = 1.0
+    """The time label is multiplied by it before its sines and cosines."""
     freq_shift: float = 0.0
     """Shift of the embedding's frequencies: 1 in DDPM, 0 in ADM."""
     norm_groups: int = 32
@@ -69,6 +76,12 @@ class UNetConfig:
     """Added to a norm's variance."""
     middle_norm_groups: int | None = None
     """Groups of the norm before the middle's attention; as elsewhere by default, 0 leaves it out."""
+    activation: str = "silu"
+    """`silu`, `relu` or `mish`, after every norm and before the blocks' share of the time's embedding."""
+    center_input: bool = False
+    """Feed the net 2 x - 1 for x."""
+    pad: int = 0
+    """Zeros around the input, on every side; the output is cut back."""
     dropout: float = 0.0
     """Share of a residual block's activations dropped in training."""
     checkpoint: bool = False
@@ -91,8 +104,15 @@ class UNetConfig:
             unknown = sorted(set(getattr(self, name) or ()) - factors)
             if unknown:
                 raise InputError(f"{name} must be among {sorted(factors)} with {levels} levels, got {unknown}")
-        if self.null_class and self.num_classes is None:
-            raise InputError("null_class needs num_classes")
+        for name in ("null_class", "class_bias"):
+            if getattr(self, name) and self.num_classes is None:
+                raise InputError(f"{name} needs num_classes")
+        if self.activation not in ACTIVATIONS:
+            raise InputError(f"activation must be one of {ACTIVATIONS}, got {self.activation!r}")
+        if not isinstance(self.pad, int) or isinstance(self.pad, bool) or self.pad < 0:
+            raise InputError(f"pad must be an integer of at least 0, got {self.pad!r}")
+        if not 0 < self.time_scale < math.inf:
+            raise InputError(f"time_scale must be positive and finite, got {self.time_scale!r}")
 
     def _check_numbers(self) -> None:
         counts = "in_channels out_channels model_channels num_res_blocks num_heads norm_groups norm_min_channels"

@@ -1,6 +1,7 @@
 """The encoding half of a UNet, which the UNet and the classifier share."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcdiff.errors import InputError
@@ -24,7 +25,7 @@ class UNetEncoder(nn.Module):
         self.config = config
         self.time_mlp = time_mlp(config.model_channels, config.embed_dim)
         self.class_embed = None
-        if config.num_classes is not None:
+        if config.num_classes is not None and not config.class_bias:
             self.class_embed = nn.Embedding(config.num_classes + config.null_class, config.embed_dim)
         channels = config.channels[0]
         self.conv_in = conv(config.rank, config.in_channels, channels)
@@ -60,31 +61,35 @@ class UNetEncoder(nn.Module):
         """Return the parts that may run in half precision."""
         return [self.conv_in, self.down, self.middle]
 
-    def embedding(self, t: Tensor, cond: Tensor | None) -> Tensor:
-        """Return the embedding `(B, E)` of labels `t (B,)` and classes `cond (B,)`.
+    def told(self, t: Tensor, cond: Tensor | None) -> tuple[Tensor, ...]:
+        """Return what every block is told of labels `t (B,)` and classes `cond (B,)`.
+
+        That is the embedding `(B, E)` of both, or with `class_bias` the time's and the classes `(B,)` beside it.
 
         Raises:
             InputError: `cond` is not one class index a sample, or is given to a net without classes.
         """
         config = self.config
-        waves = sinusoidal(t, config.model_channels, config.sin_first, config.freq_shift)
+        scaled = t if config.time_scale == 1 else t * config.time_scale
+        waves = sinusoidal(scaled, config.model_channels, config.sin_first, config.freq_shift)
         out = self.time_mlp(waves.to(self.time_mlp[0].weight.dtype))
-        if self.class_embed is None:
+        if config.num_classes is None:
             if cond is not None:
                 raise InputError("cond must be None: this net has no classes")
-            return out
-        return out + self.class_embed(self._classes(cond, t))
+            return (out,)
+        classes = self._classes(cond, t)
+        return (out, classes) if config.class_bias else (out + self.class_embed(classes),)
 
     def _classes(self, cond: Tensor | None, t: Tensor) -> Tensor:
-        count = self.class_embed.num_embeddings
+        count = self.config.num_classes + self.config.null_class
         if cond is None:
             if not self.config.null_class:
                 raise InputError(f"cond must be class indices (B,) in 0..{count - 1}, got None")
             return torch.full(t.shape, self.config.num_classes, dtype=torch.long, device=t.device)
         return check_classes(cond, t, count)
 
-    def encode(self, x: Tensor, t: Tensor, cond: Tensor | None) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Return every output of the way down, the middle's output, and the embedding `(B, E)`.
+    def encode(self, x: Tensor, t: Tensor, cond: Tensor | None) -> tuple[list[Tensor], Tensor, tuple[Tensor, ...]]:
+        """Return every output of the way down, the middle's output, and what the blocks are `told`.
 
         Raises:
             InputError: a shape does not fit.
@@ -93,13 +98,16 @@ class UNetEncoder(nn.Module):
         if x.dim() != config.rank + 2 or x.shape[1] != config.in_channels:
             dims = ("L", "H, W", "D, H, W")[config.rank - 1]
             raise InputError(f"x must be (B, {config.in_channels}, {dims}), got {tuple(x.shape)}")
-        factor = 2 ** (len(config.channels) - 1)
-        if any(size % factor for size in x.shape[2:]):
-            raise InputError(f"x must have sizes divisible by {factor}, got {tuple(x.shape[2:])}")
+        factor, around = 2 ** (len(config.channels) - 1), 2 * config.pad
+        if any((size + around) % factor for size in x.shape[2:]):
+            padded = f" with {config.pad} zeros on every side" if config.pad else ""
+            raise InputError(f"x must have sizes divisible by {factor}{padded}, got {tuple(x.shape[2:])}")
         if t.shape != x.shape[:1]:
             raise InputError(f"t must be (B,) = {tuple(x.shape[:1])}, got {tuple(t.shape)}")
-        embedding = self.embedding(t, cond)
+        told = self.told(t, cond)
+        x = 2 * x - 1 if config.center_input else x
+        x = F.pad(x, (config.pad,) * 2 * config.rank) if config.pad else x
         outputs = [self.conv_in(x.to(self.conv_in.weight.dtype))]
         for level in self.down:
-            outputs += level(outputs[-1], embedding)
-        return outputs, self.middle(outputs[-1], embedding), embedding
+            outputs += level(outputs[-1], *told)
+        return outputs, self.middle(outputs[-1], *told), told
