@@ -74,7 +74,12 @@ def test_score_sdes_probability_flow(golden, kind):
     ends = torch.tensor([process.T, float(table["eps"])], dtype=torch.float64)
     start = torch.from_numpy(table["z"])
     tight = predictor("ode", rtol=1e-10, atol=1e-10, method="dopri8")
-    close(sample(denoiser, x_init=start.double(), step=tight, grid=ends), table["x_tight_f64"], 1e-8)
+    report, exact = SamplingReport(), torch.from_numpy(table["x_tight_f64"])
+    x = sample(denoiser, x_init=start.double(), step=tight, grid=ends, report=report)
+    # early errors are relative to the start, which is larger than the data where noise explodes
+    size = max(start, exact, key=lambda v: float(v.abs().max()))
+    bound = solver_error({"rtol": 1e-10, "atol": 1e-10}, size, report.evaluations, 13)
+    assert (x - exact).abs().max() <= bound
     own = predictor("ode", rtol=float(table["rtol"]), atol=float(table["atol"]))
     report = SamplingReport()
     x, tight = sample(denoiser, x_init=start.double(), step=own, grid=ends, report=report), table["x_tight_f64"]
