@@ -11,8 +11,10 @@ from pcdiff.diffusion.bound import (
 from pcdiff.diffusion.chain import Chain
 from pcdiff.diffusion.constrained import ConstrainedCorrector
 from pcdiff.diffusion.constraint import CONSTRAINTS, Colorize, Inpaint, Linear, average, constraint
+from pcdiff.diffusion.continuous_bound import ContinuousBound, continuous_bound
 from pcdiff.diffusion.correctors import CORRECTORS, corrector
 from pcdiff.diffusion.denoiser import Denoiser, EpsDenoiser, Estimate, NetDenoiser, ReverseKernel
+from pcdiff.diffusion.dequantisation import DEQUANTISATIONS, Dequantised, dequantisation, dequantisation_loss
 from pcdiff.diffusion.discrete import (
     SCHEDULES,
     DiscreteProcess,
@@ -47,6 +49,7 @@ from pcdiff.diffusion.vp import VP
 __all__ = [
     "CONSTRAINTS",
     "CORRECTORS",
+    "DEQUANTISATIONS",
     "GRIDS",
     "OBJECTIVES",
     "PARAMETRIZATIONS",
@@ -65,8 +68,10 @@ __all__ = [
     "Colorize",
     "ConstrainedCorrector",
     "Constraint",
+    "ContinuousBound",
     "Corrector",
     "Denoiser",
+    "Dequantised",
     "DiscreteProcess",
     "EDMProcess",
     "EpsDenoiser",
@@ -100,9 +105,12 @@ __all__ = [
     "check_objective",
     "check_steps",
     "constraint",
+    "continuous_bound",
     "corrector",
     "cosine_betas",
     "default_grid",
+    "dequantisation",
+    "dequantisation_loss",
     "discrete_process",
     "discretized_log_likelihood",
     "draw_times",
