@@ -26,6 +26,7 @@ REGISTRIES = {
     "corrector": diffusion.CORRECTORS,
     "grid": diffusion.GRIDS,
     "constraint": diffusion.CONSTRAINTS,
+    "dequantisation": diffusion.DEQUANTISATIONS,
 }
 
 

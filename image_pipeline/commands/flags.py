@@ -170,7 +170,7 @@ class SDEdit(Given):
 
 @dataclass(frozen=True, kw_only=True)
 class Likelihood(Command):
-    """Score images by the probability flow's likelihood, in bits a dimension of 8-bit data."""
+    """Score images by likelihood, in bits a dimension of 8-bit data: the probability flow's, or a bound."""
 
     ending: ClassVar[str] = ".json"
 
@@ -182,14 +182,22 @@ class Likelihood(Command):
     """The first so many; all by default (images)."""
     repeats: int = 1
     """Draws of the dequantisation noise, averaged."""
-    trace: Literal["rademacher", "gaussian", "exact"] = "rademacher"
-    """How the divergence is estimated; exact is for small images."""
+    method: Literal["flow", "bound"] = "flow"
+    """`flow` integrates the probability flow; `bound` is the variational bound of the chain, or of the SDE."""
+    num_times: int | None = None
+    """Times of the bound in continuous time; 32 by default (network evaluations)."""
+    dequantisation: Literal["uniform", "variational"] = "uniform"
+    """Noise within the 256 values: uniform, or learned on the images first, by the bound in continuous time."""
+    dequantisation_steps: int | None = None
+    """Steps that it is learned in, 32 images each; 300 by default (steps)."""
+    trace: Literal["rademacher", "gaussian", "exact"] | None = None
+    """How the flow's divergence is estimated, rademacher by default; exact is for small images."""
     labelled: bool = False
     """Tell the net the images' classes."""
     label: int | None = None
     """Class of all the images of --input, where the net is told classes."""
-    tolerance: float = 1e-5
-    """Relative and absolute tolerance of the solver."""
+    tolerance: float | None = None
+    """Relative and absolute tolerance of the flow's solver; 1e-5 by default."""
     batch_size: int = 64
     """Images at a time (images)."""
     output: Path | None = None
@@ -286,6 +294,10 @@ class Evaluate:
 
 _TOGETHER = {
     "settle_snr": lambda c: None if c.settle else "--settle",
+    "num_times": lambda c: None if c.method == "bound" else "--method bound",
+    "dequantisation_steps": lambda c: None if c.dequantisation != "uniform" else "--dequantisation variational",
+    "trace": lambda c: None if c.method == "flow" else "--method flow",
+    "tolerance": lambda c: None if c.method == "flow" else "--method flow",
     "factor": lambda c: None if c.problem == "super-resolution" else "--problem super-resolution",
     "measurements": lambda c: None if c.problem == "compressed-sensing" else "--problem compressed-sensing",
 }
@@ -313,7 +325,8 @@ def check(command: object) -> None:
         if getattr(command, name, None) is not None and lacks(command) is not None:
             raise InputError(f"--{name.replace('_', '-')} does nothing without {lacks(command)}")
     counts = (
-        "num_samples per_class num_images repeats batch_size factor measurements max_iters save_every size crop"
+        "num_samples per_class num_images repeats batch_size factor measurements max_iters save_every size crop "
+        "num_times dequantisation_steps"
     )
     ranges = {
         "at least 1": (counts, lambda v: v >= 1),

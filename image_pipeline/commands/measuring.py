@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from image_pipeline.commands.flags import Likelihood
 from image_pipeline.commands.model import Trained
@@ -12,43 +12,49 @@ from image_pipeline.data import RANGES
 from image_pipeline.loading import open_own_data
 from image_pipeline.writing import read_images
 from pcdiff import rng
-from pcdiff.diffusion import bits_per_dim, log_likelihood
+from pcdiff.diffusion import (
+    bits_per_dim,
+    chain_bound,
+    continuous_bound,
+    dequantisation,
+    fit_dequantisation,
+    log_likelihood,
+)
 from pcdiff.errors import InputError
 from pcdiff.finite import check_finite
 from pcdiff.runs import write_json
 
+_TRACE, _TOLERANCE, _NUM_TIMES = "rademacher", 1e-5, 32
+_WIDTH, _STEPS, _FITTING_TIMES = 32, 300, 2  # of the net that is told the pixels around, and of its training
+
 
 def likelihood(command: Likelihood, trained: Trained) -> str:
-    """Return bits a dimension of images, dequantised uniformly (Theis et al., 2016)."""
+    """Return bits a dimension of images, dequantised (Theis et al., 2016; Ho et al., Flow++, 2019)."""
     model = trained.model
     images, labels, what = _images(command, trained)
     values, evaluations = [], 0
+    dequantise = _dequantisation(command, trained, images, labels)
     batches = list(torch.arange(len(images)).split(command.batch_size))
     for k, rows in enumerate(batches):
         cond = model.condition(None if labels is None else labels[rows], len(rows))
         repeated = torch.zeros(len(rows), dtype=torch.float64)
         for r in range(command.repeats):
             generator = rng.generator(command.seed, "likelihood", k, r, device=trained.device)
-            x = _dequantised(images[rows].to(trained.device), model.config.data.data_range, generator)
-            found = log_likelihood(
-                model.denoiser,
-                x,
-                cond,
-                trace=command.trace,
-                generator=generator,
-                rtol=command.tolerance,
-                atol=command.tolerance,
-            )
-            evaluations += found.evaluations
-            bits = bits_per_dim(found.log_likelihood, x.shape[1:], model.data_range)
+            with torch.no_grad():
+                levels, log_q = dequantise(images[rows].to(trained.device), generator)
+            x = _in_range(levels, model.config.data.data_range)
+            log_p, cost = _log_density(command, trained, x, cond, generator)
+            evaluations += cost
+            bits = bits_per_dim(log_p - log_q, x.shape[1:], model.data_range)
             repeated += bits.cpu().double() / command.repeats
             trained.progress(k * command.repeats + r + 1, len(batches) * command.repeats)
         values.append(repeated)
     bits = check_finite(torch.cat(values), "likelihoods")
     error = float(bits.std()) / math.sqrt(len(bits)) if len(bits) > 1 else 0.0
+    bound = "at most " if command.method == "bound" else ""
     line = (
-        f"likelihood: {float(bits.mean()):.4f} bits/dim (standard error {error:.4f}) over {len(bits)} images of "
-        f"{what}, {evaluations} network evaluations"
+        f"likelihood: {bound}{float(bits.mean()):.4f} bits/dim (standard error {error:.4f}) over {len(bits)} "
+        f"images of {what}, {evaluations} network evaluations"
     )
     if command.output is None:
         return line
@@ -57,9 +63,12 @@ def likelihood(command: Likelihood, trained: Trained) -> str:
         "mean": float(bits.mean()),
         "standard_error": error,
         "images": what,
-        "dequantisation": f"uniform, {command.repeats} draws",
-        "trace": command.trace,
-        "tolerance": command.tolerance,
+        "method": command.method,
+        "num_times": command.num_times,
+        "dequantisation": f"{command.dequantisation}, {command.repeats} draws",
+        "dequantisation_steps": command.dequantisation_steps,
+        "trace": command.trace or (_TRACE if command.method == "flow" else None),
+        "tolerance": command.tolerance or (_TOLERANCE if command.method == "flow" else None),
         "labelled": command.labelled,
         "label": command.label,
         "seed": command.seed,
@@ -93,7 +102,53 @@ def _images(command: Likelihood, trained: Trained) -> tuple[Tensor, Tensor | Non
     return images[torch.arange(count)], None if labels is None else labels[:count], what
 
 
-def _dequantised(images: Tensor, data_range: str, generator: torch.Generator) -> Tensor:
+def _log_density(
+    command: Likelihood, trained: Trained, x: Tensor, cond: Any, generator: torch.Generator
+) -> tuple[Tensor, int]:
+    """Return log p(x) `(B,)` in nats, or a bound below it, and the network evaluations it took."""
+    denoiser = trained.model.denoiser
+    if command.method == "flow":
+        tolerance, trace = command.tolerance or _TOLERANCE, command.trace or _TRACE
+        found = log_likelihood(denoiser, x, cond, trace=trace, generator=generator, rtol=tolerance, atol=tolerance)
+        return found.log_likelihood, found.evaluations
+    nats = -math.log(2) * x[0].numel()
+    if (steps := denoiser.process.num_steps) is not None:
+        if command.num_times is not None:
+            raise InputError(f"--num-times is of processes in continuous time; this chain's bound takes {steps}")
+        return nats * chain_bound(denoiser, x, cond, generator=generator).total, steps
+    num_times = command.num_times or _NUM_TIMES
+    with torch.no_grad():
+        bound = continuous_bound(denoiser, x, cond, num_times=num_times, generator=generator)
+    return nats * bound.total, num_times + 1
+
+
+def _dequantisation(command: Likelihood, trained: Trained, images: Tensor, labels: Tensor | None) -> nn.Module:
+    """Return the noise that makes images continuous, learned on them where that is asked for."""
+    if command.dequantisation == "uniform":
+        return dequantisation("uniform")
+    model = trained.model
+    if model.denoiser.process.num_steps is not None:
+        raise InputError("--dequantisation variational needs a process in continuous time, got a chain")
+    channels, nats = model.image_shape[0], -math.log(2) * math.prod(model.image_shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.number(command.seed, "dequantisation"))
+        last = nn.Conv2d(_WIDTH, 2 * channels, 3, padding=1)
+        net = nn.Sequential(nn.Conv2d(channels, _WIDTH, 3, padding=1), nn.SiLU(), last)
+    for parameter in last.parameters():  # it starts from uniform noise
+        nn.init.zeros_(parameter)
+    generator = rng.generator(command.seed, "dequantisation", device=trained.device)
+
+    def log_density(values: Tensor, rows: Tensor) -> Tensor:
+        cond = model.condition(None if labels is None else labels[rows.to(labels.device)], len(rows))
+        x = _in_range(values, model.config.data.data_range)
+        bound = continuous_bound(model.denoiser, x, cond, num_times=_FITTING_TIMES, generator=generator)
+        return nats * bound.total
+
+    noise = dequantisation("variational", net=net).to(trained.device)
+    steps = command.dequantisation_steps or _STEPS
+    return fit_dequantisation(noise, log_density, images.to(trained.device), steps=steps, generator=generator)
+
+
+def _in_range(levels: Tensor, data_range: str) -> Tensor:
     low, high = RANGES[data_range]
-    noise = torch.rand(images.shape, generator=generator, device=images.device)
-    return (images + noise) / 256 * (high - low) + low
+    return levels / 256 * (high - low) + low

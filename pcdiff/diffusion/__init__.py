@@ -14,7 +14,13 @@ from pcdiff.diffusion.constraint import CONSTRAINTS, Colorize, Inpaint, Linear, 
 from pcdiff.diffusion.continuous_bound import ContinuousBound, continuous_bound
 from pcdiff.diffusion.correctors import CORRECTORS, corrector
 from pcdiff.diffusion.denoiser import Denoiser, EpsDenoiser, Estimate, NetDenoiser, ReverseKernel
-from pcdiff.diffusion.dequantisation import DEQUANTISATIONS, Dequantised, dequantisation, dequantisation_loss
+from pcdiff.diffusion.dequantisation import (
+    DEQUANTISATIONS,
+    Dequantised,
+    dequantisation,
+    dequantisation_loss,
+    fit_dequantisation,
+)
 from pcdiff.diffusion.discrete import (
     SCHEDULES,
     DiscreteProcess,
@@ -114,6 +120,7 @@ __all__ = [
     "discrete_process",
     "discretized_log_likelihood",
     "draw_times",
+    "fit_dequantisation",
     "geometric_sigmas",
     "invert",
     "linear_betas",

@@ -7,6 +7,7 @@ new dequantisation is a class and a line in `DEQUANTISATIONS`.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -130,3 +131,47 @@ def dequantisation_loss(
     """
     values, log_q = dequantise(levels, generator)
     return log_q - log_density(values)
+
+
+def fit_dequantisation(
+    dequantise: nn.Module,
+    log_density: Callable[..., Tensor],
+    levels: Tensor,
+    *,
+    steps: int = 300,
+    batch_size: int = 32,
+    lr: float = 0.02,
+    generator: torch.Generator | None = None,
+) -> nn.Module:
+    """Train a dequantisation by Adam, in place, and return it.
+
+    As any q gives a bound, it may be trained on the very numbers that are scored.
+
+    Args:
+        dequantise: what is trained.
+        log_density: maps values k + u `(b, *dims)`, and as `rows` `(b,)` those of `levels` that they stem from, to
+            `(b,)`; see `dequantisation_loss`.
+        levels: whole numbers `(n, *dims)`.
+        steps: of Adam.
+        batch_size: samples a step, drawn with replacement.
+        lr: its learning rate, which falls to 0 in a line.
+        generator: source of every draw.
+
+    Raises:
+        InputError: a loss is not finite.
+    """
+    parameters = list(dequantise.parameters())
+    optimizer = torch.optim.Adam(parameters, lr=lr)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
+        rows = torch.randint(len(levels), (batch_size,), generator=generator, device=levels.device)
+        with torch.enable_grad():
+            density = partial(log_density, rows=rows)
+            loss = dequantisation_loss(dequantise, density, levels[rows], generator).mean()
+            gradients = torch.autograd.grad(loss / levels[0].numel(), parameters)
+        if not loss.isfinite():
+            raise InputError(f"the density must be finite where it is learned from, got {loss:g} at step {step}")
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+    return dequantise

@@ -13,7 +13,7 @@ from pcdiff.diffusion import (
     build_process,
     continuous_bound,
     dequantisation,
-    dequantisation_loss,
+    fit_dequantisation,
     log_likelihood,
 )
 from pcdiff.errors import InputError
@@ -46,14 +46,10 @@ def expected_loss(dequantise, level):
 
 
 def fitted(steps=200):
-    dequantise, draw = dequantisation("variational", num_levels=LEVELS), seeded()
-    optimizer = torch.optim.Adam(dequantise.parameters(), lr=0.05)
-    for _ in range(steps):
-        levels = torch.arange(LEVELS).repeat(32)[:, None]
-        loss = dequantisation_loss(dequantise, density, levels, draw).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    levels = torch.arange(LEVELS)[:, None]
+    options = {"steps": steps, "batch_size": 256, "lr": 0.1, "generator": seeded()}
+    dequantise = dequantisation("variational", num_levels=LEVELS)
+    fit_dequantisation(dequantise, lambda values, rows: density(values), levels, **options)
     return dequantise.double()
 
 
@@ -106,6 +102,8 @@ def test_a_net_sees_the_numbers_around():
         dequantisation("variational", num_levels=8)(images)
     with pytest.raises(InputError, match="num_levels must be at least 2, got 1"):
         dequantisation("variational", num_levels=1)
+    with pytest.raises(InputError, match="the density must be finite where it is learned from, got nan at step 0"):
+        fit_dequantisation(dequantise, lambda x, rows: x.flatten(1).sum(dim=1) * math.nan, images)
     with pytest.raises(InputError, match="dequantisation must be one of") as caught:
         dequantisation("normal")
     assert all(name in str(caught.value) for name in DEQUANTISATIONS)
@@ -119,17 +117,13 @@ def test_learned_by_a_diffusions_bound_it_tightens_the_diffusions_likelihood():
     model = ExactMixture(build_process("vp"), one, mean, std)
     images = torch.randint(3, 5, (64, *dims), generator=seeded(), dtype=torch.uint8)
 
-    def of_bound(values):
+    def of_bound(values, rows):
+        assert values.shape == (len(rows), *dims)
         found = continuous_bound(model, values / half - 1, num_times=4, generator=draw)
         return -found.total * math.log(2) * values[0].numel()
 
     dequantise, draw = dequantisation("variational", num_levels=LEVELS), seeded(1)
-    optimizer = torch.optim.Adam(dequantise.parameters(), lr=0.1)
-    for _ in range(100):
-        loss = dequantisation_loss(dequantise, of_bound, images, draw).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    fit_dequantisation(dequantise, of_bound, images, steps=100, batch_size=64, lr=0.2, generator=draw)
     bits = {}
     for name, q in (("uniform", dequantisation("uniform")), ("learned", dequantise)):
         with torch.no_grad():

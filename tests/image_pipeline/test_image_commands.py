@@ -244,6 +244,23 @@ def test_likelihood(run, digits, tmp_path, capsys):
     assert done(capsys, "likelihood", "--run", run, "--input", digits, "--label", 3, *loose) != plain
 
 
+def test_likelihood_by_the_bound_and_with_learned_noise(run, digits, tmp_path, capsys):
+    out, common = tmp_path / "l.json", ["likelihood", "--run", run, "--input", digits, "--num-images", 2]
+    done(capsys, *common, "--tolerance", 0.01, "--output", out)
+    flow = json.loads(out.read_text())
+    line = done(capsys, *common, "--method", "bound", "--num-times", 60, "--output", out)
+    assert "at most" in line
+    assert "61 network evaluations" in line
+    bound = json.loads(out.read_text())
+    assert (bound["method"], bound["trace"], bound["tolerance"], bound["num_times"]) == ("bound", None, None, 60)
+    assert bound["mean"] > flow["mean"] - 1  # of two models, the SDE's and the flow's
+    learned = ["--dequantisation", "variational", "--dequantisation-steps"]
+    few = done(capsys, *common, "--method", "bound", *learned, 1)
+    assert done(capsys, *common, "--method", "bound", *learned, 1) == few
+    done(capsys, *common, "--tolerance", 0.01, *learned, 3, "--output", out)
+    assert json.loads(out.read_text())["dequantisation"] == "variational, 1 draws"
+
+
 def test_what_is_asked_takes_the_place_of_the_runs_own():
     own = SamplingConfig(sampler="reverse_diffusion", corrector="langevin", snr=0.1, num_steps=9, guidance=2.0)
     assert merged(own, SamplingConfig(num_steps=5)) == replace(own, num_steps=5)
@@ -292,6 +309,9 @@ def test_guidance_needs_a_model_that_is_told_classes(colour_run, tmp_path, capsy
         ("inpaint --input {digits} --output {over}", "would write over --input"),
         ("interpolate --a {digits} --b {digits} --guidance 0", "leave out --guidance"),
         ("likelihood --label 3", "--label goes with --input"),
+        ("likelihood --num-times 3", "--num-times does nothing without --method bound"),
+        ("likelihood --dequantisation-steps 3", "does nothing without --dequantisation variational"),
+        ("likelihood --method bound --trace exact", "--trace does nothing without --method flow"),
         ("likelihood --input {digits} --labelled", "--labelled goes with the run's own data"),
     ],
 )
