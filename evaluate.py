@@ -38,7 +38,7 @@ def main() -> None:
         elif config.reconstructions:
             scoring.score_reconstructions(config, stop)
         else:
-            scoring.compare_results(config.compare)
+            scoring.compare_results(config.compare, config.format)
 
 
 def score_run(config: EvaluateConfig, run: RunConfig, stop: Stop) -> None:

@@ -212,6 +212,8 @@ class EvaluateConfig:
     reference's own points are halved."""
     compare: tuple[Path, ...] = ()
     """Print these results (JSON files) in one table; refused where they do not compare."""
+    format: Literal["markdown", "latex", "csv"] = "markdown"
+    """Format of --compare's table: `latex` and `csv` go to the output, to be kept in a file."""
     output: Path | None = None
     """Write the scores to this JSON file, and a table (.md) and a picture (.png) beside it."""
     out: Path | None = None
@@ -360,6 +362,8 @@ def check_evaluation(config: EvaluateConfig) -> None:
     ):
         if value and not there:
             raise InputError(f"{flag} goes with {goes_with} only")
+    if config.format != "markdown" and not config.compare:
+        raise InputError(f"--format {config.format} goes with --compare only")
     if jobs["--run"] is None and config.resume is None:
         for name in ("sampler", "num_steps", "grid", "flexibility", "precision", "truncate_std"):
             if getattr(config, name) is not None:

@@ -18,8 +18,9 @@ from pcdiff.errors import Lines
 from pcdiff.metrics import evaluate, reconstruction_scores, reconstruction_table, table
 from pcdiff.metrics.bootstrap import RESAMPLES, jsd_interval
 from pcdiff.metrics.generation import pairs_compared
+from pcdiff.metrics.tables import fitted
 from pcdiff.models import LatentPriorModel, PointCloudModel
-from pcdiff.progress import bar
+from pcdiff.progress import bar, terminal_width
 from pcdiff.runs import log
 from pcdiff.sampling import reconstruct_all, sample_all, seconds_to_decode
 from pcdiff.sessions import keep_clouds, keep_results
@@ -91,7 +92,7 @@ class GeneratorEnding:
             if distributed.rank() == 0:
                 keep_results(folder, results or {}, self.dataset, config, outcome)
                 if results is not None:
-                    log.info("%s\n%s", Lines(table(results)), scores)
+                    log.info("%s\n%s", Lines(fitted(table(results), terminal_width())), scores)
 
     @property
     def _wanted(self) -> tuple[int, int]:
@@ -185,7 +186,7 @@ class AutoencoderEnding:
                 keep_clouds(folder, "samples", drawn, title, pictured=pairs)
             keep_results(folder, results, self.dataset, config, outcome)
             if results:
-                log.info("%s\n%s", Lines(reconstruction_table(results)), scores)
+                log.info("%s\n%s", Lines(fitted(reconstruction_table(results), terminal_width())), scores)
 
     def _scored(self, model: PointCloudModel, made: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         if made is None:

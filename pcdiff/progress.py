@@ -1,6 +1,7 @@
 """How far long work is: a bar on a terminal, now and then a line in a log; and how long it will take."""
 
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -56,6 +57,11 @@ def part_of(progress: Progress | None, part: int, parts: int) -> Progress | None
     if progress is None:
         return None
     return lambda done, total: progress(part * total + done, parts * total)
+
+
+def terminal_width() -> int | None:
+    """Return how many characters a line of the terminal holds; None where the log goes to no terminal."""
+    return shutil.get_terminal_size().columns if sys.stderr.isatty() else None
 
 
 def in_words(seconds: float) -> str:

@@ -187,6 +187,12 @@ def test_results_stand_side_by_side_or_are_refused(tmp_path, capsys):
     text = capsys.readouterr().err
     assert "| r0 " in text
     assert "| r1 " in text
+    pair = [tmp_path / "r0.json", tmp_path / "r1.json"]
+    for form, begins in (("csv", "row,score,value,low,high,verdict\nr0,MMD-CD,"), ("latex", "% Protocol `dpm`: ")):
+        assert script("evaluate.py", "--compare", *pair, "--format", form) == 0
+        assert capsys.readouterr().out.startswith(begins)
+    assert script("evaluate.py", "--run", tmp_path, "--format", "csv") == 2
+    assert "--format csv goes with --compare only" in capsys.readouterr().err
     assert script("evaluate.py", "--compare", tmp_path / "r0.json", tmp_path / "r2.json") == 2
     assert "protocol name differs, 'dpm' and 'raw'" in capsys.readouterr().err
 

@@ -65,13 +65,13 @@ def pooled_interval(
     if not groups:
         raise InputError("groups must hold at least one group of terms, got none")
     groups = [as_numbers(group, f"groups[{i}]" if len(groups) > 1 else "terms") for i, group in enumerate(groups)]
-    draws = _draws(seed, name)
+    draws = draws_of(seed, name)
     sums = np.zeros(resamples)
     for group in groups:
-        for part in _parts(resamples, len(group)):
+        for part in parts_of(resamples, len(group)):
             chosen = draws.integers(len(group), size=(part.stop - part.start, len(group)))
             sums[part] += group[chosen].sum(axis=1)
-    return _quantiles(sums / sum(map(len, groups)), level)
+    return quantiles(sums / sum(map(len, groups)), level)
 
 
 def jsd_interval(
@@ -115,12 +115,12 @@ def jsd_interval(
     held = np.flatnonzero(sum(np.asarray(part.sum(axis=0)).ravel() for part in counts))
     counts = [part[:, held] for part in counts]
     score = divergence(*(np.asarray(part.sum(axis=0)).ravel() for part in counts))
-    draws = _draws(seed, name)
+    draws = draws_of(seed, name)
     resampled = np.empty(resamples)
-    for part in _parts(resamples, len(held)):
+    for part in parts_of(resamples, len(held)):
         rows = zip(*(_resampled(set_counts, part.stop - part.start, draws) for set_counts in counts), strict=True)
         resampled[part] = [divergence(*pair) for pair in rows]
-    low, high = _quantiles(score + resampled - resampled.mean(), level)
+    low, high = quantiles(score + resampled - resampled.mean(), level)
     return max(0.0, low), min(1.0, high)
 
 
@@ -131,18 +131,20 @@ def _resampled(counts: csr_matrix, times: int, draws: np.random.Generator) -> np
     return (counts.T @ copies.T).T
 
 
-def _draws(seed: int, name: str) -> np.random.Generator:
+def draws_of(seed: int, name: str) -> np.random.Generator:
+    """Return the source of a score's draws; those of different names are independent."""
     return np.random.default_rng(generator(seed, "bootstrap", name).initial_seed())
 
 
-def _parts(resamples: int, width: int) -> Iterator[slice]:
+def parts_of(resamples: int, width: int) -> Iterator[slice]:
     """Yield slices of the resamples, so that a part of rows of `width` numbers stays small."""
     step = max(1, _NUMBERS_AT_ONCE // width)
     for first in range(0, resamples, step):
         yield slice(first, min(first + step, resamples))
 
 
-def _quantiles(values: np.ndarray, level: float) -> tuple[float, float]:
+def quantiles(values: np.ndarray, level: float) -> tuple[float, float]:
+    """Return the ends of the percentile interval of resampled values."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

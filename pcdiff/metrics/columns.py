@@ -1,6 +1,6 @@
 """The columns of a table of scores: names, scales in print, and which way is better. One home for all tables."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,7 +65,13 @@ COLUMNS = (
 )
 
 
-def markdown(rows: Sequence[Row], highlight: bool = True, *, floors: Sequence[Row] = ()) -> str:
+def markdown(
+    rows: Sequence[Row],
+    highlight: bool = True,
+    *,
+    floors: Sequence[Row] = (),
+    bold: Mapping[str, Collection[int]] | None = None,
+) -> str:
     """Return scores as a Markdown table, padded so that it reads well as plain text too; no final newline.
 
     Columns are those of `COLUMNS` that any row has a score for, in that order; a dash stands for a missing score.
@@ -76,6 +82,7 @@ def markdown(rows: Sequence[Row], highlight: bool = True, *, floors: Sequence[Ro
         rows: (label, scores, intervals) each.
         highlight: make the best score of each column bold, where there is a worse one.
         floors: rows in italics below the others, which take no part in what is best.
+        bold: by score, the rows that are bold, in place of the best in print.
 
     Example:
         >>> print(markdown([("ours", {"JSD": 0.0012}, {"JSD": (0.001, 0.002)}), ("theirs", {"JSD": 0.01}, None)]))
@@ -84,17 +91,15 @@ def markdown(rows: Sequence[Row], highlight: bool = True, *, floors: Sequence[Ro
         | ours   | **1.200** [1.000, 2.000] |
         | theirs |                   10.000 |
     """
-    columns = [c for c in COLUMNS if any(c.name in scores for _, scores, _ in (*rows, *floors))]
-    best = {}
-    for column in columns:
-        found = [column.badness(scores[column.name]) for _, scores, _ in rows if column.name in scores]
-        if highlight and len(set(found)) > 1:
-            best[column.name] = min(found)
+    columns = columns_of(*rows, *floors)
+    bold = bold if bold is not None else _best_in_print(rows, columns) if highlight else {}
     lines = [["", *(column.title for column in columns)]]
-    for row in rows:
-        lines.append([_escaped(row[0]), *(_cell(column, row, best.get(column.name)) for column in columns)])
+    for i, row in enumerate(rows):
+        lines.append(
+            [_escaped(row[0]), *(_cell(column, row, i in bold.get(column.name, ())) for column in columns)]
+        )
     for row in floors:
-        cells = [_escaped(row[0]), *(_cell(column, row, None) for column in columns)]
+        cells = [_escaped(row[0]), *(_cell(column, row, False) for column in columns)]
         lines.append([f"*{cell}*" if cell else "" for cell in cells])
     labelled = any(label for label, _, _ in (*rows, *floors))
     lines = lines if labelled else [line[1:] for line in lines]
@@ -104,13 +109,28 @@ def markdown(rows: Sequence[Row], highlight: bool = True, *, floors: Sequence[Ro
     return "\n".join(_line(line, widths, left) for line in (lines[0], rule, *lines[1:]))
 
 
-def _cell(column: Column, row: Row, best: float | None) -> str:
+def columns_of(*rows: Row) -> list[Column]:
+    """Return the columns that any of the rows has a score for, in the order of print."""
+    return [column for column in COLUMNS if any(column.name in scores for _, scores, _ in rows)]
+
+
+def _best_in_print(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, list[int]]:
+    """Return the rows of the best score as printed, by score, where there is a worse one."""
+    best = {}
+    for column in columns:
+        found = {i: column.badness(row[1][column.name]) for i, row in enumerate(rows) if column.name in row[1]}
+        if len(set(found.values())) > 1:
+            best[column.name] = [i for i, badness in found.items() if badness == min(found.values())]
+    return best
+
+
+def _cell(column: Column, row: Row, bold: bool) -> str:
     _, scores, intervals = row
     if column.name not in scores:
         return "–"
     score = scores[column.name]
     text = column.text(score)
-    if best is not None and column.badness(score) == best:
+    if bold:
         text = f"**{text}**"
     if intervals and column.name in intervals:
         low, high = intervals[column.name]

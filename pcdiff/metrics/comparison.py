@@ -2,13 +2,15 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pcdiff.errors import InputError, printable
-from pcdiff.metrics.columns import Row, markdown
+from pcdiff.metrics.columns import Row, columns_of, markdown
+from pcdiff.metrics.paired import Verdict, verdict
 from pcdiff.metrics.result_shape import check_result
+from pcdiff.metrics.tables import FORMATS, comma_separated, latex
 from pcdiff.plain_json import read_json
 
 _WHY = {
@@ -48,8 +50,13 @@ def label_files(paths: Iterable[str | os.PathLike]) -> list[str]:
     return labels if parts else []
 
 
-def compare(results: Sequence[tuple[str, dict]]) -> str:
-    """Return results as one Markdown table with notes: a row each, the best of each column bold.
+def compare(results: Sequence[tuple[str, dict]], form: str = "markdown") -> str:
+    """Return results as one table with notes: a row each, what is best in each column bold.
+
+    A score is worse than the best one where a paired bootstrap over the reference clouds says so (95 %), and a tie
+    where it does not; bold are the best and its ties, where anything is worse. Results without the terms that this
+    takes, as older ones and of the JSD, are told apart only by intervals that do not touch; else the difference is
+    undecided, and nothing is bold.
 
     Intervals stand in brackets. What `evaluate.py` found for training clouds (`floor`) or for the best possible
     reconstruction (`oracle`) belongs to the reference set and stands below in italics, once.
@@ -57,6 +64,7 @@ def compare(results: Sequence[tuple[str, dict]]) -> str:
 
     Args:
         results: (label, result) each; the results as `read_result` returns them.
+        form: `markdown`; `latex`, a tabular with its notes as comments; or `csv`, unrounded, a line for each score.
 
     Raises:
         InputError: for no results or what is no result, or where two of them do not belong in one table, which are
@@ -64,6 +72,8 @@ def compare(results: Sequence[tuple[str, dict]]) -> str:
             threshold, reference set.
     """
     results = list(results)
+    if form not in FORMATS:
+        raise InputError(f"format must be one of {', '.join(FORMATS)}, got {form!r}")
     if not results:
         raise InputError("results must hold at least one result, got none")
     for label, result in results:
@@ -72,8 +82,41 @@ def compare(results: Sequence[tuple[str, dict]]) -> str:
     for one, other in itertools.combinations(facts, 2):
         _refuse_mix(one, other)
     rows = [(label, result["scores"], result.get("intervals")) for label, result in results]
-    table = markdown(rows, highlight=True, floors=_floors([result for _, result in results]))
-    return "\n".join([table, "", *map(printable, _notes(results, facts))]) + "\n"
+    floors = _floors([result for _, result in results])
+    # of one reference set, whose clouds stand in one order; that two are alike has been seen to above
+    paired = all(isinstance(each.get(("reference", "reference set")), str) for _, each in facts)
+    verdicts = {c.name: verdict([result for _, result in results], c, paired) for c in columns_of(*rows)}
+    bold = {name: each.best for name, each in verdicts.items()}
+    if form == "csv":
+        words = {name: each.words() for name, each in verdicts.items()}
+        return comma_separated(rows, floors=floors, verdicts=words)
+    notes = [*_notes(results, facts), *_decisions([label for label, _ in results], verdicts)]
+    if form == "latex":
+        return latex(rows, floors=floors, bold=bold, notes=list(map(printable, notes)))
+    return "\n".join([markdown(rows, floors=floors, bold=bold), "", *map(printable, notes)]) + "\n"
+
+
+def _decisions(labels: Sequence[str], verdicts: Mapping[str, Verdict]) -> list[str]:
+    """Return lines on what is bold, what ties, and what cannot be decided."""
+    lines = []
+    if any(each.best for each in verdicts.values()):
+        lines.append(
+            "Bold: the best score and its ties, where a paired bootstrap (95 %) tells that another is worse."
+        )
+    ties = [f"{name} ({', '.join(labels[i] for i in each.ties)})" for name, each in verdicts.items() if each.ties]
+    if ties:
+        lines.append(f"Ties with the best score: {', '.join(ties)}.")
+    open_ = [
+        f"{name} ({', '.join(labels[i] for i in each.undecided)})"
+        for name, each in verdicts.items()
+        if each.undecided
+    ]
+    if open_:
+        lines.append(
+            f"Cannot be decided: {', '.join(open_)}; a paired bootstrap needs each cloud's terms, which results on "
+            "record lack for the JSD, and older ones for all scores (score those anew), and the intervals touch."
+        )
+    return lines
 
 
 def _facts(result: dict) -> dict[tuple[str, str], Any]:

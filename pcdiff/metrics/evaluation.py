@@ -63,9 +63,10 @@ def evaluate(
 
     Returns:
         A dict ready for JSON, the same to the bit whoever does the work: `protocol`, `counts`, `scores` (MMD and
-        JSD raw, COV and 1-NNA in percent), `intervals`, `floor`, `memorisation`, `nearest` (of each sample: index
-        of and distance to its nearest reference, by each distance), `dataset` with the sets' hashes, `seed` and
-        `details`. Where the EMD is left out, `details["EMD"]["left_out"]` says why.
+        JSD raw, COV and 1-NNA in percent), `intervals`, `floor`, `memorisation`, `terms` (what MMD, COV and
+        1-NNA are means of, by each distance, for paired comparisons), `nearest` (of each sample: index of and
+        distance to its nearest reference, by each distance), `dataset` with the sets' hashes, `seed` and `details`.
+        Where the EMD is left out, `details["EMD"]["left_out"]` says why.
 
     Raises:
         InputError: for bad clouds (argument and index are named), unequal set sizes, too few points, an unknown
@@ -113,6 +114,7 @@ def evaluate(
             sample_index=to_train.index,
             reference_distance=held_out.distance,
         )
+    result["terms"] = {name: each.record() for name, each in found.items()}
     result["nearest"] = {
         name: {"reference_index": each.nearest_reference.tolist(), "distance": each.sample_distance.tolist()}
         for name, each in found.items()

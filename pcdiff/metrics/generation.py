@@ -83,6 +83,15 @@ class Scores:
             "1-NNA": (100 * self.sample_votes, 100 * self.reference_votes),
         }
 
+    def record(self) -> dict[str, list[float]]:
+        """Return the terms of each cloud, ready for JSON; votes and coverage as 0, one half or 1."""
+        return {
+            "reference_distance": self.reference_distance.tolist(),
+            "covered": self.covered.astype(int).tolist(),
+            "sample_votes": self.sample_votes.tolist(),
+            "reference_votes": self.reference_votes.tolist(),
+        }
+
 
 def scores_of(neighbours: Neighbours) -> Scores:
     """Compute MMD, coverage and 1-NNA from the nearest neighbours."""

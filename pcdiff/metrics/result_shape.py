@@ -40,6 +40,7 @@ def check_result(result: Any, file: str) -> None:
         raise InputError(f"{expected} no score it knows among {short(sorted(result['scores']))}")
     if (result.get("intervals") or {}) and not is_number(result["intervals"].get("level")):
         raise InputError(f"{expected} 'intervals' without a 'level'")
+    _check_terms(result, expected)
     for part in (result, result.get("floor") or {}, result.get("oracle") or {}):
         _check_scores(part, expected)
     for what, value, fits in _facts(result):
@@ -62,6 +63,29 @@ def _check_scores(part: dict, expected: str) -> None:
         interval = intervals.get(name, [0.0, 0.0])
         if not (isinstance(interval, list | tuple) and len(interval) == 2 and all(map(is_number, interval))):
             raise InputError(f"{expected} {short(interval)} as the interval of {name}")
+
+
+def _check_terms(result: dict, expected: str) -> None:
+    """Refuse terms that no score is the mean of: of another kind, or not as many as there are clouds."""
+    counts, groups = result["counts"], {}
+    for distance, held in _part(result, "terms", expected).items():
+        if not isinstance(held, dict):
+            raise InputError(f"{expected} {short(held)} as terms of {short(distance)}")
+        for key in ("reference_distance", "covered", "reference_votes"):
+            groups[f"terms.{distance}.{key}"] = held.get(key), counts.get("reference")
+        groups[f"terms.{distance}.sample_votes"] = held.get("sample_votes"), counts.get("samples")
+    for name, values in _part(result, "per_cloud", expected).items():
+        groups[f"per_cloud.{name}"] = values, counts.get("pairs")
+    for name, (values, count) in groups.items():
+        if not (isinstance(values, list) and values and len(values) == count and all(map(is_number, values))):
+            raise InputError(f"{expected} {short(values)} as {short(name)}, where {short(count)} numbers belong")
+
+
+def _part(result: dict, key: str, expected: str) -> dict:
+    part = result.get(key, {})
+    if not isinstance(part, dict):
+        raise InputError(f"{expected} {short(part)} as {key!r}")
+    return part
 
 
 def _facts(result: dict) -> list[tuple[str, Any, Callable[[Any], bool]]]:

@@ -12,8 +12,10 @@ from pcdiff import distributed
 from pcdiff.errors import Lines
 from pcdiff.metrics import compare, label_files, prepared, read_result, reconstruction_table, table
 from pcdiff.metrics.protocols import get_protocol
+from pcdiff.metrics.tables import fitted
 from pcdiff.places import is_file
 from pcdiff.plain_json import read_json
+from pcdiff.progress import terminal_width
 from pcdiff.runs import log, write_json, write_text
 from pcdiff.scoring.job import Places
 from pcdiff.viz import save_neighbours
@@ -21,14 +23,19 @@ from pcdiff.viz import save_neighbours
 _PICTURED = 8
 
 
-def compare_results(files: Sequence[Path]) -> str:
+def compare_results(files: Sequence[Path], form: str = "markdown") -> str:
     """Print results side by side and return the table.
+
+    Markdown goes to the log, cut to the terminal's width; other formats go to the output, to be kept in a file.
 
     Raises:
         InputError: a file is no result, or they do not belong in one table.
     """
-    text = compare(list(zip(label_files(files), map(read_result, files), strict=True)))
-    log.info("%s", Lines(text))
+    text = compare(list(zip(label_files(files), map(read_result, files), strict=True)), form)
+    if form == "markdown":
+        log.info("%s", Lines(fitted(text, terminal_width())))
+    elif distributed.rank() == 0:
+        print(text, end="")
     return text
 
 
@@ -40,7 +47,7 @@ def report(result: dict[str, Any], places: Places) -> None:
     text = table(result) if "protocol" in result else reconstruction_table(result)
     if result["dataset"].get("stand_in"):
         text += "\nThese are scores on built-in STAND-IN shapes; they compare with nothing published.\n"
-    log.info("%s", Lines(text))
+    log.info("%s", Lines(fitted(text, terminal_width())))
     if places.results is None:
         return
     if is_file(places.results):  # what a training script said of the training stays

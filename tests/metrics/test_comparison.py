@@ -63,26 +63,28 @@ def _row(table, label):
 
 
 def test_the_better_of_two_is_bold_and_the_floor_stands_once_below():
-    better = _with(scores__JSD=0.01, protocol__description="said in other words")
+    better = _with(scores__JSD=0.01, protocol__description="said in other words", intervals__JSD=[0.009, 0.011])
     better["scores"]["1-NNA-CD"] = 45.0
-    table = compare([("base", RESULT), ("better", better)])
+    table = compare([("base", _with(intervals__JSD=[0.08, 0.1])), ("better", better)])
     assert _row(table, "base")[1] == "29.600 [28.000, 31.000]"  # both the same: none is better
     assert _row(table, "base")[3] == "83.00"
-    assert _row(table, "better")[3] == "**45.00**"
-    assert _row(table, "better")[5] == "**10.000**"
+    assert _row(table, "better")[3] == "45.00"  # neither terms nor intervals on record
+    assert _row(table, "better")[5] == "**10.000** [9.000, 11.000]"  # the intervals do not touch
+    assert "Cannot be decided: 1-NNA-CD (base); " in table
+    assert "Ties with the best score: MMD-CD (better), COV-CD (better), MMD-EMD (better)." in table
     assert table.count("*training clouds*") == 1
     assert _row(table, "*training clouds*")[1] == "*27.000*"
     assert "Protocol `dpm`: 100 samples against 100 reference clouds, 512 points each." in table
     assert "(95 %)" in table
     assert table.count("EMD is slow") == 1
-    assert "on record" not in table
+    assert "taken to be as in the others" not in table
     assert "JSD's interval" not in table
 
 
 def test_what_evaluate_writes_is_accepted():
     table = compare([("one", _scored()), ("two", _scored(n=5, seed=1))])
-    assert "on record" not in table
-    assert "**" in table
+    assert "taken to be as in the others" not in table
+    assert "Ties with the best score: " in table  # of five clouds each
     assert "MMD-CD" in compare([("alone", _scored())])
 
 
