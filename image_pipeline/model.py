@@ -42,6 +42,8 @@ _SAMPLER_OPTIONS = {
     "churn_noise": "noise_scale",
     "rtol": "rtol",
     "atol": "atol",
+    "flow": "flow",
+    "variable": "variable",
 }
 
 

@@ -79,7 +79,12 @@ def interpolate(command: Interpolate, trained: Trained) -> str:
     # straight there and back again: no guidance, which has no inverse, and nothing drawn
     # the image stands in for the last noisy x: the way back ends there too, undenoised
     settings = SamplingConfig(
-        sampler=own.sampler, num_steps=own.num_steps, grid=own.grid or "log_snr", order=own.order, denoise=False
+        sampler=own.sampler,
+        num_steps=own.num_steps,
+        grid=own.grid or "log_snr",
+        order=own.order,
+        variable=own.variable,
+        denoise=False,
     )
     model, label = trained.model, command.label
     # back by the sampler that it comes by

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from image_pipeline.commands.adapting import other_process
 from image_pipeline.commands.flags import (
     ClassConditional,
     Colorize,
@@ -84,6 +85,7 @@ def _training_default(argv: list[str]) -> ImageRunConfig:
     if resume is not None:
         return resumed(Path(resume))
     default = preset(value_of("--preset", argv) or "digits/quick")
+    default = other_process(default, value_of("--process.name", argv), value_of("--process.predicts", argv))
     if net in (None, default.net):
         return default
     if net not in MODELS:

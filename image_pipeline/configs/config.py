@@ -140,6 +140,10 @@ class SamplingConfig:
     """Relative tolerance of ode and adaptive_sde."""
     atol: float | None = None
     """Absolute tolerance of ode and adaptive_sde."""
+    flow: bool | None = None
+    """Follow the probability flow, not the SDE, with euler_maruyama and reverse_diffusion: nothing is drawn."""
+    variable: Literal["sigma", "t"] | None = None
+    """What heun and edm step in: the noise level, or the process's own time (straight needs t)."""
     corrector: str | None = None
     """Corrector at every time: langevin, ald, ncsn, ncsnv2, or none."""
     corrector_steps: int | None = None

@@ -142,7 +142,8 @@ class NetDenoiser(Denoiser):
         check_variance(variance)
         self.parametrization = parametrization(predicts) if isinstance(predicts, str) else predicts
         if not self.parametrization.fits(process):
-            raise InputError(f"predicts {predicts!r} does not fit the process {type(process).__name__}")
+            name = predicts if isinstance(predicts, str) else type(predicts).__name__.lower()
+            raise InputError(f"predicts {name!r} does not fit the process {type(process).__name__}")
         self.net = net
         self.time_input = time_input
         self.variance = variance

@@ -1,7 +1,10 @@
 """Processes by name."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
+
+import torch
 
 from pcdiff.diffusion.discrete import discrete_process
 from pcdiff.diffusion.edm import EDMProcess
@@ -12,6 +15,10 @@ from pcdiff.diffusion.straight import StraightPath
 from pcdiff.diffusion.subvp import SubVP
 from pcdiff.diffusion.ve import VE
 from pcdiff.diffusion.vp import VP
+
+log = logging.getLogger("pcdiff")
+_MOST_SIGNAL = 0.1  # alpha at the end: a hundredth of the variance
+_TOLD: set[tuple[str, float]] = set()
 
 
 def noise_levels(sigma_min: float = 0.01, sigma_max: float = 50.0, num_scales: int = 232) -> NoiseLevels:
@@ -48,4 +55,20 @@ def build_process(name: str, **options: Any) -> Process:
     Example:
         >>> build_process("ve", sigma_min=0.01, sigma_max=50.0)
     """
-    return build("process", PROCESSES, name, options)
+    process = build("process", PROCESSES, name, options)
+    _tell_signal_left(name, process)
+    return process
+
+
+def _tell_signal_left(name: str, process: Process) -> None:
+    """Say once of each process whose end is not noise what is left: its prior, pure noise, is not where it ends."""
+    if process.T is None or process.exploding:
+        return
+    left = float(process.alpha(torch.tensor([process.T], dtype=torch.float64)))
+    if left > _MOST_SIGNAL and (told := (name, round(left, 2))) not in _TOLD:
+        _TOLD.add(told)
+        log.warning(
+            "process %r ends with alpha(T) = %.2f of the signal left, not in noise, from which samples start; "
+            "give it more steps or larger rates",
+            *told,
+        )

@@ -17,6 +17,7 @@ from pcdiff.diffusion import (
     cosine_betas,
     geometric_sigmas,
     linear_betas,
+    processes,
     spaced_times,
 )
 from pcdiff.errors import InputError
@@ -409,3 +410,19 @@ def test_a_bare_process_asks_for_its_parts():
     for form in ("alpha", "sigma", "drift_rate", "diffusion", "t_of_log_snr"):
         with pytest.raises(NotImplementedError):
             getattr(Process(), form)(torch.tensor([0.5]))
+
+
+def test_a_chain_that_does_not_end_in_noise_is_told_once(caplog, monkeypatch):
+    """DDPM's rates in a tenth of its steps: alpha(T)^2 is the product of 1 - beta, alpha 0.60 by hand."""
+    monkeypatch.setattr(processes, "_TOLD", set())
+    by_hand = math.sqrt(math.prod(1 - (1e-4 + k / 99 * (0.02 - 1e-4)) for k in range(100)))
+    assert round(by_hand, 2) == 0.60
+    for _ in range(2):
+        build_process("ddpm", num_steps=100)
+    (said,) = caplog.messages
+    assert "process 'ddpm' ends with alpha(T) = 0.60 of the signal left" in said
+    assert "\n" not in said
+    caplog.clear()
+    for name in PROCESSES:
+        build_process(name)  # by default all end in noise
+    assert not caplog.messages

@@ -18,6 +18,7 @@ from image_pipeline.loading import hold_out, load_model
 from image_pipeline.model import ImageModel
 from pcdiff import checkpoint
 from pcdiff.config import to_json
+from pcdiff.diffusion import PROCESSES
 from pcdiff.errors import InputError
 from pcdiff.models import ModelConfig
 from pcdiff.models import build_model as build_cloud_model
@@ -135,6 +136,29 @@ def test_flags_override_a_preset():
     assert config.objective.objectives == ("dsm",)
 
 
+@pytest.mark.parametrize("predicts", [None, "eps"])
+@pytest.mark.parametrize("name", sorted(PROCESSES))
+def test_another_process_or_prediction_drops_what_does_not_belong(name, predicts):
+    """As --net does: neither the old one's options nor a sampler that does not fit are in the way."""
+    asked = [] if predicts is None else ["--process.predicts", predicts]
+    config = parse(["train", *TINY[:4], "--process.name", name, *asked])
+    ImageModel(config, (1, 8, 8)).check_sampling()
+    own = preset("digits/quick")
+    assert config.process.predicts == (predicts or "edm")
+    assert config.process.sigma_data == (None if predicts else own.process.sigma_data)
+    assert config.process.sigma_max == (own.process.sigma_max if name == own.process.name else None)
+    assert config.sampling.guidance == own.sampling.guidance
+    assert config.sampling.sampler == (
+        None if name == "straight" else "heun"
+    )  # without variable="t" it has no start
+
+
+def test_what_a_refusal_asks_for_has_a_flag():
+    straight = ["train", *TINY[:4], "--process.name", "straight", "--num-steps", "4"]
+    for flags in (["--sampler", "heun", "--variable", "t"], ["--sampler", "euler_maruyama", "--flow", "True"]):
+        ImageModel(parse([*straight, *flags]), (1, 8, 8)).check_sampling()
+
+
 def test_a_net_told_of_augmentations_draws_without_them(tmp_path):
     out = tmp_path / "run"
     narrow = "--net song --model.model-channels 8 --model.channel-mult 1 1 --model.num-blocks 1".split()
@@ -181,7 +205,10 @@ def test_labels_are_dropped_for_the_share_asked_for():
         (["--objectives", "hinge"], "objective must be one of ["),
         (["--weights", "1", "2"], "weights must be one for each of the objectives ['regression']"),
         (["--process.beta-min", "0.1"], "process 'edm' takes ['sigma_min', "),
-        (["--process.name", "ddpm"], "process 'ddpm' takes ['schedule', "),
+        (["--process.name", "ddpm", "--process.sigma-max", "9"], "process 'ddpm' takes ['schedule', "),
+        (["--process.predicts", "previous"], "predicts 'previous' does not fit the process EDMProcess"),
+        (["--process.name", "straight", "--sampler", "heun"], "take variable='t', without churn"),
+        (["--process.name", "straight", "--sampler", "euler_maruyama"], "needs flow=True here"),
         (
             ["--model.num-classes", "7"],
             "the net is told 7 classes, the images have 10; take --model.num-classes 10",
