@@ -12,6 +12,7 @@ from pcdiff.arguments import fill
 from pcdiff.config import EvaluateConfig, RunConfig, check, check_evaluation
 from pcdiff.distributed import PeerLost
 from pcdiff.errors import InputError, printable
+from pcdiff.imports import files_of, import_parts
 from pcdiff.metrics import get_protocol
 from pcdiff.places import check_paths, is_file
 from pcdiff.presets import preset
@@ -41,9 +42,11 @@ def parse(
         prog: how the program is called, for `--help`; the script's name by default.
 
     Raises:
-        InputError: see `pcdiff.arguments.fill`; or a path that cannot be one (see `pcdiff.places.look`).
+        InputError: see `pcdiff.arguments.fill`; a file to import that fails; or a path that cannot be one (see
+            `pcdiff.places.look`).
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    import_parts(files_of(argv))
     # None would be a command of its own beside a union's
     start = {} if default is None else {"default": default}
     config = fill(cls, argv, prog, description=description, config=_STYLE, **start)

@@ -239,6 +239,8 @@ class EvaluateConfig:
     """Score training clouds in the samples' place too, where there are enough."""
     resamples: int = 1000
     """Resamples of the bootstrap intervals; 0 leaves the intervals out."""
+    imports: Annotated[tuple[Path, ...], tyro.conf.arg(name="import")] = ()
+    """Python files that are run first, for samplers of your own by name (docs/diffusion.md)."""
     sampler: str | None = None
     """How a run's clouds are drawn: ancestral (the whole chain, the default), ddim, dpmpp, unipc, heun, ode, ..."""
     num_steps: int | None = None

@@ -30,6 +30,7 @@ FLOORS = [
         "pcdiff.stopping",
     },
     {
+        "pcdiff.imports",
         "pcdiff.work",
         "pcdiff.progress",
         "pcdiff.devices",

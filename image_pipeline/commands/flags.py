@@ -27,6 +27,8 @@ class Command:
     """`auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """Matrix-product precision: fp32, bf16, or auto: bf16 where it is native."""
+    imports: Annotated[tuple[Path, ...], tyro.conf.arg(name="import")] = ()
+    """Python files that are run first, for parts of your own by name (docs/diffusion.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +269,8 @@ class Evaluate:
     checkpoints: str | None = None
     """Score all checkpoints in the run's folder (all), or those from one step to another (FIRST:LAST), each in a
     folder of its own under --out."""
+    imports: Annotated[tuple[Path, ...], tyro.conf.arg(name="import")] = ()
+    """Python files that are run first, for parts of your own by name (docs/diffusion.md)."""
     sampling: Annotated[SamplingConfig, _PLAIN] = field(default_factory=SamplingConfig)
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """Matrix-product precision of the sampling."""

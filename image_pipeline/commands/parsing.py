@@ -31,6 +31,7 @@ from pcdiff.arguments import fill
 from pcdiff.cli import value_of
 from pcdiff.config import from_dict
 from pcdiff.errors import InputError
+from pcdiff.imports import files_of, import_parts
 from pcdiff.places import check_paths, is_file
 from pcdiff.plain_json import read_json
 
@@ -61,10 +62,11 @@ def parse(argv: Sequence[str] | None = None, description: str = "") -> Any:
     """Return the command that the arguments ask for, its flags filled in.
 
     Raises:
-        InputError: an unknown preset or net, `--resume` that names nothing, a damaged stopped evaluation, or a path
-            that cannot be one.
+        InputError: an unknown preset or net, `--resume` that names nothing, a damaged stopped evaluation, a path
+            that cannot be one, or a file to import that fails.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    import_parts(files_of(argv))
     starts = {
         "train": _training_default,
         "train-classifier": _classifier_default,

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from image_pipeline.configs.parts import check_parts
 from image_pipeline.models import MODELS
 from pcdiff.config import TrainConfig, from_dict
 from pcdiff.errors import InputError
@@ -196,6 +197,9 @@ class ImageRunConfig:
     """CPU threads of the training; all by default. One is quickest for tiny images where other programs run."""
     num_samples: int = 64
     """Images drawn into samples.npz at the end (images)."""
+    imports: Annotated[tuple[Path, ...], tyro.conf.arg(name="import")] = ()
+    """Python files that are run first, for parts of your own by name (docs/diffusion.md); the run remembers their
+    names, and its other commands take the same flag."""
     net: str = "unet"
     """The net, by name; another than the preset's starts from that net's own defaults."""
     model: Any = field(default_factory=_digits_net)
@@ -211,11 +215,12 @@ def from_json(values: dict[str, Any], source: str) -> ImageRunConfig:
     """Rebuild a run's config from its JSON dict.
 
     Raises:
-        InputError: a field or the net is unknown, or a value is of another type.
+        InputError: a field or the net is unknown, a value is of another type, or imported parts are missing.
     """
     if not isinstance(values, dict) or "net" not in values or "model" not in values:
         raise InputError(f"{source}: expected an image run's config with net and model; point clouds' are others")
     values = dict(values)
+    check_parts(values, source)
     net, model = values["net"], values.pop("model")
     if net not in MODELS:
         raise InputError(f"{source}: net must be one of {sorted(MODELS)}, got {net!r}")

@@ -49,6 +49,8 @@ class Making(Command):
     """Write the clouds to this .npy file, and a picture (.png) beside it."""
     num_points: int | None = None
     """Points of each cloud made; any number, the run's own (or that of the input) by default (points)."""
+    imports: Annotated[tuple[Path, ...], tyro.conf.arg(name="import")] = ()
+    """Python files that are run first, for samplers of your own by name (docs/diffusion.md)."""
     sampler: str | None = None
     """Sampler: ancestral (the default), ddim, dpmpp, unipc, heun, ode, ..."""
     num_steps: int | None = None
