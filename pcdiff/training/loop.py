@@ -49,9 +49,10 @@ class Trainer:
         batches: `batches(step, rows) -> batch`, the slice `rows` of the step's batch, on `device`.
         config: how to train; `batch_size` is that of the whole batch.
         folder: the run's folder.
-        metadata: JSON-ready facts that every checkpoint carries (config, data set).
+        metadata: JSON-ready facts that every checkpoint carries (config, data set); none by default. A data set's
+            identity under `dataset`, with the key `fingerprint`, is compared when a run goes on.
         seed: the run's seed.
-        device: where to train.
+        device: where to train; the CPU by default.
         validate: scores the model now and then; the score decides which checkpoint is `best`.
     """
 
@@ -59,9 +60,9 @@ class Trainer:
     batches: Callable[[int, slice], Any]
     config: TrainConfig
     folder: Path
-    metadata: dict[str, Any]
-    seed: int
-    device: torch.device
+    metadata: dict[str, Any] = field(default_factory=dict)
+    seed: int = 2020
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - immutable
     validate: Validation | None = None
     step: int = field(default=0, init=False)
     best: dict[str, float] | None = field(default=None, init=False)
@@ -115,8 +116,8 @@ class Trainer:
         path, tensors, metadata = self.keeper.newest()
         if metadata["step"] > self.config.max_iters:
             raise InputError(f"max_iters {self.config.max_iters}: {path} is at step {metadata['step']} already")
-        was, now = metadata["dataset"], self.metadata["dataset"]
-        if was["fingerprint"] != now["fingerprint"]:
+        was, now = metadata.get("dataset"), self.metadata.get("dataset")
+        if was and now and was.get("fingerprint") != now.get("fingerprint"):
             raise InputError(f"{path}: was trained on {was}, got {now}; give the run its own data set")
         checkpoint.load_weights(self.model, tensors, "model.", str(path))
         if self.ema is not None:

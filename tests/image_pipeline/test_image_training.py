@@ -208,7 +208,7 @@ def test_labels_are_dropped_for_the_share_asked_for():
         (["--process.name", "ddpm", "--process.sigma-max", "9"], "process 'ddpm' takes ['schedule', "),
         (["--process.predicts", "previous"], "predicts 'previous' does not fit the process EDMProcess"),
         (["--process.name", "straight", "--sampler", "heun"], "take variable='t', without churn"),
-        (["--process.name", "straight", "--sampler", "euler_maruyama"], "needs flow=True here"),
+        (["--process.name", "straight", "--sampler", "euler_maruyama"], "take flow=True"),
         (
             ["--model.num-classes", "7"],
             "the net is told 7 classes, the images have 10; take --model.num-classes 10",

@@ -1,16 +1,18 @@
 """The training loop: averages, limits, validation, divergence, and what it refuses to go on from."""
 
+import dataclasses
 import os
 import signal
 
 import pytest
 import torch
 from script_tools import logged
-from small_training import Line, Scores, batches, last, trainer
+from small_training import BATCH, Line, Scores, batches, last, trainer
 
 from pcdiff import checkpoint, devices
+from pcdiff.config import TrainConfig
 from pcdiff.errors import InputError
-from pcdiff.training import ExponentialMovingAverage, TrainingDiverged, interruptible
+from pcdiff.training import ExponentialMovingAverage, Trainer, TrainingDiverged, interruptible
 
 
 def test_it_learns_and_reports(tmp_path):
@@ -265,3 +267,21 @@ def test_without_a_compiler_training_goes_on_and_says_so(tmp_path, monkeypatch, 
 def test_devices_that_are_not_there(name):
     with pytest.raises(InputError, match=f"--device {name}: not available here"):
         devices.resolve_device(name)
+
+
+def test_a_trainer_goes_on_without_any_metadata(tmp_path):
+    """What a user's own trainer need not know: the keys of the scripts' checkpoints."""
+    settings = TrainConfig(max_iters=2, batch_size=BATCH, lr=0.1, val_every=0)
+    Trainer(Line(), batches, settings, tmp_path).fit()
+    again = Trainer(Line(), batches, dataclasses.replace(settings, max_iters=4), tmp_path)
+    again.restore()
+    assert again.step == 2
+    assert again.fit().reason == "finished"
+    whole = Trainer(Line(), batches, dataclasses.replace(settings, max_iters=4), tmp_path / "whole")
+    whole.fit()
+    assert torch.equal(again.model.slope, whole.model.slope)
+    named = Trainer(
+        Line(), batches, dataclasses.replace(settings, max_iters=6), tmp_path, {"dataset": {"name": "a"}}
+    )
+    named.restore()  # a data set without a fingerprint, where none was known
+    assert named.step == 4
