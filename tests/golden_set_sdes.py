@@ -184,7 +184,7 @@ def flow_of(sde, exact, shape, probe=None):
 
 def write_flow(folder, kind):
     """Write `ode_<kind>.npz`: the flow by scipy at its tolerances, and by a method of high order."""
-    sde, shape, eps, tolerance = SDE(kind, 60), (3, 2, 2, 2), 2e-3, 2e-5
+    sde, shape, eps, tolerance = SDE(kind, 60), (3, 2, 2, 2), 2e-3, 1e-3
     exact, z = Mixture(41, shape[1:]), normal(42, shape, sde.prior_std)
     velocity = flow_of(sde, exact, shape)
     own = solve_ivp(velocity, (1, eps), z.ravel(), method="RK45", rtol=tolerance, atol=tolerance)
@@ -196,7 +196,7 @@ def write_flow(folder, kind):
 
 def write_likelihood(folder, kind, model, place):
     """Write `likelihood_<kind>_<model>_<place>.npz`, of one Gaussian (gauss) or several (gmm)."""
-    sde, shape, eps, tolerance = SDE(kind, 60), (2, 2, 2, 2), 1e-4, 2e-5
+    sde, shape, eps, tolerance = SDE(kind, 60), (2, 2, 2, 2), 1e-4, 1e-3
     exact, size = Mixture(51, shape[1:], 1 if model == "gauss" else 2), 8
     data, probe = normal(52, shape, 0.4), np.sign(normal(53, shape))
     state = np.append(data.ravel(), np.zeros(len(data)))

@@ -33,6 +33,9 @@ def make(folder: Path) -> None:
             sdes.write_likelihood(two / "samplers", kind, model, place)
     sdes.write_edm(two / "edm")
     nets.write_adm(guided)
+    bare = {"num_classes": None, "num_head_channels": 8, "use_scale_shift_norm": True, "out_channels": 1}
+    new = {"use_new_attention_order": True, "resblock_updown": True, "_note": {"conv_resample": True}}
+    nets.write_adm(guided, "guided_new", **bare, **new)
     nets.write_abarankab(two / "extras")
     nets.write_diffusers(two / "diffusers")
     nets.write_refinenet(two / "ncsnv2", "ncsn_deeper", "ncsn", "deeper")

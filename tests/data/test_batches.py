@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from golden_files import found
 
 from data.batches import Batches, rotations_about_y
 from pcdiff.errors import InputError
@@ -123,9 +124,7 @@ def test_negative_step():
 
 @pytest.mark.golden
 def test_rotation_turns_the_way_dpm_does(golden):
-    files = sorted(golden.glob("**/random_rotate.npz"))
-    assert files
-    for file in files:
+    for file in found(golden, "3d/*/misc/random_rotate.npz"):
         stored = np.load(file)
         cases = [key[len("degrees") :] for key in stored.files if key.startswith("degrees")]
         assert cases

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from golden_files import found
 
 from data import shapenet
 from data.shapenet import load_clouds
@@ -18,8 +19,7 @@ MODES = ("None", "global_unit", "shape_unit", "shape_bbox", "shape_half", "shape
 
 @pytest.mark.golden
 def test_normalisation_agrees_with_dpm(golden):
-    records = sorted(golden.glob("**/dataset/loader_golden.json"))
-    assert records
+    records = found(golden, "3d/*/dataset/loader_golden.json")
     compared = 0
     for record in records:
         orders, stored = json.loads(record.read_text()), np.load(record.with_suffix(".npz"))
@@ -53,8 +53,7 @@ def test_normalisation_agrees_with_dpm(golden):
 
 @pytest.mark.golden
 def test_pc15k_points_and_statistics_agree_with_pointflow(golden):
-    records = sorted(golden.glob("**/pc15k/loader_golden.json"))
-    assert records
+    records = found(golden, "3d/pc15k/loader_golden.json")
     compared = 0
     for record in records:
         info, stored = json.loads(record.read_text()), np.load(record.with_suffix(".npz"))
@@ -87,8 +86,7 @@ def test_pc15k_points_and_statistics_agree_with_pointflow(golden):
 
 @pytest.mark.golden
 def test_global_and_the_reference_points_agree_with_pointflow_pvd_and_lion(golden):
-    records = sorted(golden.glob("**/pc15k/loader_golden.json"))
-    assert records
+    records = found(golden, "3d/pc15k/loader_golden.json")
     peers, chosen_by = set(), set()
     for record in records:
         info, stored = json.loads(record.read_text()), np.load(record.with_suffix(".npz"))

@@ -1,5 +1,6 @@
 """Scores of images against the peers' own numbers, closed forms, and torchmetrics."""
 
+import golden_files
 import numpy as np
 import pytest
 import torch
@@ -19,9 +20,8 @@ from pcdiff.errors import InputError
 
 @pytest.fixture
 def tables(golden):
-    found = sorted((golden / "2d").glob("metrics/metrics*.npz"))
-    assert found, "no golden file"
-    return [{k: torch.from_numpy(np.asarray(v)) for k, v in np.load(path).items()} for path in found]
+    read = golden_files.tables(golden, "2d/metrics/metrics*.npz").values()
+    return [{key: torch.from_numpy(np.asarray(value)) for key, value in table.items()} for table in read]
 
 
 def moments_of(features):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from golden_files import tables
 from scipy.special import gammainc, gammaincinv, ndtr
 
 from image_pipeline.data import ImageDataset, ImageIdentity, load_images, noise_scales
@@ -16,9 +17,7 @@ IDENTITY = ImageIdentity("made", (1, 2, 2), "none", "none", "0")
 
 @pytest.fixture
 def techniques(golden):
-    found = sorted((golden / "2d").glob("ncsnv2/techniques*.npz"))
-    assert found, "no golden file"
-    return [dict(np.load(path)) for path in found]
+    return list(tables(golden, "2d/ncsnv2/techniques*.npz").values())
 
 
 @pytest.mark.golden
