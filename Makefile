@@ -8,13 +8,14 @@ WORKERS ?= 2
 CHAIRS ?= ../shared/data/modelnet10/chair_1024.hdf5
 SOURCES := setup.py pyproject.toml $(wildcard pcdiff/ops/csrc/*.* pcdiff/ops/csrc/cuda/*.*)
 
-.PHONY: help setup demo chairs paper test test-all test-isa lint bench sanitize clean
+.PHONY: help setup demo chairs paper test test-all test-isa test-golden lint bench sanitize clean
 
 help:
 	@echo "make demo    train, sample and score airplanes on this machine, within 7 minutes on two slow cores"
 	@echo "make test    the test suite in WORKERS=2 processes, linters first, 7 minutes on two slow cores"
 	@echo "make test-all  those that take minutes too: every CUDA kernel compiled, ten kills, trainings compiled"
 	@echo "make test-isa  golden, op and metric tests once more for each instruction set this machine has"
+	@echo "make test-golden  the golden tests on a second set of other settings, made on the spot"
 	@echo "make chairs  train 40 minutes on real chairs (CHAIRS=file.hdf5), score on the test split"
 	@echo "make paper   the paper's generator from data to test scores, unattended (PAPER_DATA=file.hdf5 PAPER_CATEGORY=airplane GPUS=1)"
 	@echo "make bench   time the ops, the scores, the sampling and the training step against their baselines"
@@ -81,6 +82,12 @@ test-all: lint
 # Golden, op and metric tests under every instruction set that the machine has, whatever it would choose itself.
 test-isa: $(DEV_STAMP)
 	PYTHONPATH=. $(BIN)/python tests/isa.py --workers $(WORKERS)
+
+# The golden tests on a set of other settings: one that knows a setting instead of reading it fails.
+test-golden: $(DEV_STAMP)
+	rm -rf build/golden
+	PYTHONPATH=. $(BIN)/python tests/golden_sets.py build/golden
+	PCDIFF_GOLDEN=$(abspath build/golden) $(PYTEST) -m golden
 
 bench: $(DEV_STAMP)
 	$(BIN)/python benchmarks/ops.py
