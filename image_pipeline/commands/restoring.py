@@ -93,7 +93,7 @@ def _restored(trained: Trained, constraint: Constraint, count: int) -> Tensor:
     stirs = settings.sampler in (None, *_STIRRING) or settings.eta or settings.churn
     if command.sampling.sampler is None and not stirs:
         # in the place of a deterministic one; a chain takes all its steps
-        spread = {} if model.denoiser.process.num_steps is not None else {"num_steps": 100, "grid": "log_snr"}
+        spread = {} if model.denoiser.process.num_steps is not None else {"num_steps": 100}
         settings = merged(SamplingConfig(sampler="ancestral", **spread), command.sampling)
     options = sampler_options(settings)
     if command.settle:

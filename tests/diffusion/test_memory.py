@@ -103,7 +103,7 @@ def test_no_predictor_remembers_the_run(name, dims):
 @pytest.mark.parametrize("name", sorted(CORRECTORS))
 def test_no_corrector_remembers_the_run(name, dims):
     chosen = corrector(name, **OPTIONS.get(name, {}))
-    check(*(run(build_process("vp", beta_max=5.0), dims, steps, corrector=chosen) for steps in (FEW, MANY)))
+    check(*(run(build_process("ve"), dims, steps, corrector=chosen) for steps in (FEW, MANY)))
 
 
 def test_a_mended_constraint_remembers_nothing(dims):

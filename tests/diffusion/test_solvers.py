@@ -210,7 +210,7 @@ def test_a_partial_start_ends_at_the_target(kind, name, dims):
         decimals=0 if kind == "ddpm" else 3
     )
     x_t = process.perturb(data, level.expand(400), torch.randn(data.shape, generator=draw))
-    x = sample(denoiser, x_init=x_t, step=name, t_start=float(level), num_steps=25, generator=draw)
+    x = sample(denoiser, x_init=x_t, step=name, t_start=float(level), num_steps=20, generator=draw)
     distance = (x.flatten(1).mean(dim=1) - centres.flatten()).abs()
     assert distance.max() < 5 * STD / math.sqrt(data[0].numel()) + 0.05
     assert (x - centres).std().item() == pytest.approx(STD, rel=0.15)
