@@ -15,6 +15,7 @@ from image_pipeline.model import ImageModel
 from pcdiff import distributed, rng, runs
 from pcdiff.checkpoint import locate
 from pcdiff.devices import prepare, resolve_device
+from pcdiff.errors import escaped
 from pcdiff.progress import bar
 from pcdiff.scoring.job import Places, finish
 from pcdiff.work import Work
@@ -69,22 +70,22 @@ def _loss(command: Loss) -> dict[str, Any] | None:
                     rows.append(values)
                     progress(k * len(blocks) + index + 1, len(files) * len(blocks))
                 found[str(model.file)] = _summed(model, np.array(rows), blocks)
+        if command.output is not None and distributed.rank() == 0:
+            facts = {"dataset": dataset.identity.to_dict(), "split": command.split, "images": count}
+            facts |= {"repeats": command.repeats, "seed": command.seed}
+            runs.write_json(command.output, {"losses": found, **facts})
         return found
 
-    places = Places(command.output)
-    found = finish(command, places, settings, job)
+    found = finish(command, Places(command.output), settings, job)
     if found is None or distributed.rank() > 0:
         return found
     for file, values in found.items():
         terms = ", ".join(f"{name} {value:.5g}" for name, value in values["terms"].items())
         error = values["standard_error"]
         spread = "" if error is None else f" (standard error {error:.2g})"
-        print(f"loss: step {values['step']}, {terms}{spread} over {count} images, split {command.split}: {file}")
-    if command.output is not None:
-        facts = {"dataset": dataset.identity.to_dict(), "split": command.split, "images": count}
-        facts |= {"repeats": command.repeats, "seed": command.seed}
-        runs.write_json(command.output, {"losses": found, **facts})
-        print(f"loss: -> {command.output}")
+        where = file if command.output is None else f"{file} -> {command.output}"
+        told = f"loss: step {values['step']}, {terms}{spread} over {count} images of split {command.split}: {where}"
+        print(escaped(told))
     return found
 
 
