@@ -26,6 +26,7 @@ REGISTRIES = {
     "corrector": diffusion.CORRECTORS,
     "grid": diffusion.GRIDS,
     "constraint": diffusion.CONSTRAINTS,
+    "guidance": diffusion.GUIDANCE,
     "dequantisation": diffusion.DEQUANTISATIONS,
 }
 

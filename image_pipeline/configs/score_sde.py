@@ -1,7 +1,8 @@
 """The configs of yang-song/score_sde_pytorch (Song et al., ICLR 2021) as facts: their names, their numbers.
 
-Adam's eps of 1e-8 is torch's too, and its `noise_removal` is what every sampler here does: the last step returns
-its mean.
+Adam's eps of 1e-8 is torch's too. Its `noise_removal` returns the last step's mean, and so do the predictors here,
+but for `none`, which leaves the last word to a corrector, and `adaptive_sde`. Where noise is left then, the
+estimate of x_0 follows by default (`denoise`).
 """
 
 from dataclasses import dataclass, replace

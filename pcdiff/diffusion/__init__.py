@@ -36,6 +36,7 @@ from pcdiff.diffusion.grids import GRIDS, default_grid, time_grid
 from pcdiff.diffusion.guidance import ClassifierFreeGuidance, ClassifierGuidance
 from pcdiff.diffusion.levels import NoiseLevels, geometric_sigmas
 from pcdiff.diffusion.likelihood import Likelihood, bits_per_dim, log_likelihood, nats_per_dim
+from pcdiff.diffusion.measurement import GUIDANCE, MeasurementGuidance, guidance
 from pcdiff.diffusion.objective import OBJECTIVES, check_objective, objective
 from pcdiff.diffusion.parametrization import PARAMETRIZATIONS, Parametrization, parametrization
 from pcdiff.diffusion.plain import build_plain_denoiser, build_plain_process, plain_denoiser, plain_process
@@ -57,6 +58,7 @@ __all__ = [
     "CORRECTORS",
     "DEQUANTISATIONS",
     "GRIDS",
+    "GUIDANCE",
     "OBJECTIVES",
     "PARAMETRIZATIONS",
     "PREDICTORS",
@@ -85,6 +87,7 @@ __all__ = [
     "Inpaint",
     "Likelihood",
     "Linear",
+    "MeasurementGuidance",
     "NetDenoiser",
     "Noise",
     "NoiseLevels",
@@ -122,6 +125,7 @@ __all__ = [
     "draw_times",
     "fit_dequantisation",
     "geometric_sigmas",
+    "guidance",
     "invert",
     "linear_betas",
     "log_likelihood",

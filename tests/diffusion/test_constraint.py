@@ -272,6 +272,55 @@ def test_what_does_not_fit_is_refused(dims):
     assert isinstance(constraint("inpaint", process=process, known=known, mask=mask), Inpaint)
 
 
+def short_of_the_truth(kind, step, num_steps, known, settle, grid=None):
+    """Return by which share the rest's mean stops short, of 30 numbers that correlate by 0.7.
+
+    Everything is linear and no step's size depends on x, so what comes without noise is the mean itself.
+    """
+    dims = (30, 1)
+    model = gaussian(build_process(kind), dims)
+    mask = torch.arange(30)[:, None] < known
+    x = model.mean + normal(16, 30) @ torch.linalg.cholesky(model.covariance).T
+    rows = torch.eye(30, dtype=torch.float64)[:known]
+    shift = torch.stack([model.given(rows, v[:known])[0] for v in x])[:, known:] - model.mean[known:]
+    keep = Inpaint(model.process, x.view(16, *dims), mask)
+    mend = ConstrainedCorrector(corrector("ald", snr=0.5), keep, settle) if settle else None
+    out = sample(
+        model,
+        x_init=torch.zeros(16, *dims, dtype=torch.float64),
+        step=step,
+        num_steps=num_steps,
+        grid=grid,
+        constraint=keep,
+        corrector=mend,
+        noise=torch.zeros_like,
+    )
+    reached = out.flatten(1)[:, known:] - model.mean[known:]
+    return 1 - float((reached * shift).sum() / shift.square().sum())
+
+
+@pytest.mark.parametrize(
+    ("kind", "step", "num_steps", "low", "high", "left"),
+    [
+        ("vp", "ancestral", 100, 0.10, 0.52, 0.035),
+        ("edm", "ancestral", 100, 0.10, 0.53, 0.035),
+        ("edm", "heun", 50, 0.26, 0.71, 0.065),
+    ],
+)
+def test_replacement_stops_as_short_as_the_guide_says(kind, step, num_steps, low, high, left):
+    """By more the fewer numbers are known; settling takes nearly all of it away."""
+    short = [short_of_the_truth(kind, step, num_steps, known, 0) for known in (24, 6)]
+    assert short[0] == pytest.approx(low, abs=0.03)
+    assert short[1] == pytest.approx(high, abs=0.03)
+    assert 0 < short_of_the_truth(kind, step, num_steps, 6, 8) < left
+
+
+def test_even_steps_in_sigma_are_worse_and_settle_worse():
+    short, settled = (short_of_the_truth("edm", "ancestral", 100, 6, s, "uniform") for s in (0, 8))
+    assert short == pytest.approx(0.63, abs=0.03)
+    assert 0.1 < settled < 0.35
+
+
 @pytest.mark.parametrize("name", sorted(CONSTRAINTS))
 def test_samples_of_another_shape_are_refused(name, dims):
     keep = cases(chain(), dims, 2, torch.float64)[name][0]
