@@ -20,6 +20,7 @@ from timing import interleaved
 from torch import Tensor, nn
 
 from image_pipeline.interop import load
+from pcdiff import cli
 from pcdiff.devices import keep_freed_memory
 from pcdiff.precision import autocast, native_bf16
 
@@ -126,4 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

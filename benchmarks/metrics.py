@@ -18,7 +18,7 @@ from ops import bmm_matrix, by_scipy_assignment, where
 from torch import Tensor
 
 from data import procedural
-from pcdiff import ops, rng
+from pcdiff import cli, ops, rng
 from pcdiff.metrics import normalise_bbox
 from pcdiff.metrics.generation import named, pairs_compared, score_by, scores_of
 from pcdiff.metrics.neighbours import neighbours_in_matrices
@@ -172,4 +172,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

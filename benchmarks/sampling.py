@@ -16,6 +16,7 @@ import torch
 from plain import PlainModel
 from timing import interleaved
 
+from pcdiff import cli
 from pcdiff.config import ModelConfig
 from pcdiff.devices import keep_freed_memory
 from pcdiff.models import FlowVAE
@@ -66,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

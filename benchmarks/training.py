@@ -18,6 +18,7 @@ from plain import PlainModel
 from timing import interleaved
 from torch import Tensor, nn
 
+from pcdiff import cli
 from pcdiff.config import ModelConfig, TrainConfig
 from pcdiff.devices import keep_freed_memory
 from pcdiff.models import FlowVAE
@@ -71,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

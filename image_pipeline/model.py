@@ -83,6 +83,11 @@ class ImageModel(nn.Module):
                 f"the net {config.net} is for {channels} channels, the images have {self.image_shape[0]}; "
                 "change the net's channels, or --channels of the data"
             )
+        if hasattr(self.denoiser.net, "check_sizes"):  # which one's own net need not have
+            try:
+                self.denoiser.net.check_sizes(self.image_shape[1:])
+            except InputError as error:
+                raise InputError(f"the images do not fit the net {config.net}: {error}; take --size N") from None
         if config.data.augment is not None and getattr(config.model, "augment_dim", 0) != NUM_LABELS:
             raise InputError(
                 f"--augment needs a net that is told of it: --net song with --model.augment-dim {NUM_LABELS}"

@@ -135,9 +135,9 @@ def _parts(config: ImageRunConfig, stop: Stop) -> tuple[ImageDataset, int, tuple
         augment=data.augment,
     )
     if config.train.val_every and not len(kept):
-        raise InputError(
-            f"{len(whole)} training images leave none for the validation; take --val-every 0, or more images"
-        )
+        few = f"one in ten of {len(whole)} training images is none: give 10 or more"
+        why = "--held-out 0 leaves none" if data.held_out == 0 else few
+        raise InputError(f"no image is held out for the validation: {why}, or take --val-every 0")
     validation = ImageValidation(kept, config.seed, device, stop=stop)
     return used, len(kept), (make_model(config, used), batches, used, device, validation)
 

@@ -1,5 +1,6 @@
 """What the scripts share: flags from dataclasses, and a user's mistake as one line and exit status 2."""
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +22,8 @@ from pcdiff.stopping import Stopped
 from pcdiff.training import TrainingDiverged
 
 T = TypeVar("T")
+
+_READER_LEFT = 128 + 13  # SIGPIPE, which Windows has no name for
 
 _STYLE = (tyro.conf.OmitArgPrefixes,)
 
@@ -112,13 +115,28 @@ def run(main: Callable[[], None]) -> None:
 
     So does what the system refuses of a file that a reader or writer did not expect to be refused; and with exit
     status 1 a divergence and a lost peer. A script that was told to stop before there was anything to save says so,
-    and its status is 0 as that of every stop.
+    and its status is 0 as that of every stop. Where whoever reads the output has left, as `| head` does, the script
+    ends without a word, with the status that a shell gives such an end.
     """
+    try:
+        try:
+            _told(main)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):  # else the interpreter complains once more as it ends
+            os.dup2(nowhere, stream.fileno())
+        sys.exit(_READER_LEFT)
+
+
+def _told(main: Callable[[], None]) -> None:
     try:
         main()
     except Stopped:
         print("stopped before anything was begun", file=sys.stderr)
-    except BrokenPipeError:  # nobody reads the output any more
+    except BrokenPipeError:
         raise
     except (InputError, TrainingDiverged, PeerLost) as error:
         print(f"error: {printable(error)}", file=sys.stderr)

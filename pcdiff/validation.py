@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from pcdiff.errors import InputError
 from pcdiff.metrics import generation_scores, get_protocol
 from pcdiff.metrics.generation import pairs_compared
 from pcdiff.ops import chamfer
@@ -32,6 +33,9 @@ class GeneratorValidation:
         protocol: the protocol whose normalisation is used.
         flexibility: of the sampling chain.
         stop: asked after every step of the sampler; by default a validation is never given up.
+
+    Raises:
+        InputError: there are fewer than two clouds.
     """
 
     clouds: Tensor
@@ -41,6 +45,14 @@ class GeneratorValidation:
     flexibility: float = 0.0
     stop: Stop | None = None
     made: Tensor | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if len(self.clouds) < 2:
+            raise InputError(
+                f"the validation has {len(self.clouds)} cloud, and a generator's scores need 2 or more (1-NNA "
+                "leaves one out): give a val split of more clouds, or --val-clouds of 2 or more; train_ae.py "
+                "takes one"
+            )
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Return MMD-CD, COV-CD, 1-NNA-CD and `score` of `model`.

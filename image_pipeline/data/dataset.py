@@ -128,7 +128,10 @@ def seeded_split(count: int, split: str) -> Tensor:
         return torch.arange(count)
     held_out = count // TEST_SHARE
     if not held_out:
-        raise InputError(f"split {split}: {count} images are too few to hold some out; load split all")
+        raise InputError(
+            f"split {split}: one image in {TEST_SHARE} is held out for the test split, which {count} images are "
+            f"too few for; give {TEST_SHARE} or more, put them into a folder named train, or take --split all"
+        )
     order = torch.randperm(count, generator=torch.Generator().manual_seed(_SPLIT_SEED))
     return (order[:held_out] if split == "test" else order[held_out:]).sort().values
 

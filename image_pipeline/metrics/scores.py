@@ -265,7 +265,9 @@ def try_net(net: FeatureNet, shape: Sequence[int], count: int, metrics: list[str
         _logits(found, net)
     least = max(_LEAST[name] for name in metrics)
     if count < least:
-        raise InputError(f"{', '.join(metrics)}: at least {least} images are needed, got {count}")
+        raise InputError(
+            f"--metrics {' '.join(metrics)}: at least {least} images are needed, got {count} (--num-samples)"
+        )
 
 
 def _about(dataset: ImageDataset) -> dict:

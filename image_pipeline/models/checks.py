@@ -1,6 +1,6 @@
 """What every image net refuses, in one place: bad configurations and inputs that do not fit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -53,11 +53,20 @@ def check_images(x: Tensor, t: Tensor, channels: int, multiple: int, smallest: i
     """
     if x.dim() != 4 or x.shape[1] != channels:
         raise InputError(f"x must be (B, {channels}, H, W), got {tuple(x.shape)}")
-    if any(size % multiple or size < smallest for size in x.shape[2:]):
-        expected = f"multiples of {multiple}, at least {smallest}"
-        raise InputError(f"x must have H and W that are {expected}, got {tuple(x.shape)}")
+    check_sizes(x.shape[2:], multiple, smallest)
     if t.shape != x.shape[:1]:
         raise InputError(f"t must be ({len(x)},), one label for each image, got {tuple(t.shape)}")
+
+
+def check_sizes(sizes: Sequence[int], multiple: int, smallest: int) -> None:
+    """Refuse images whose sides a net cannot halve as often as it does.
+
+    Raises:
+        InputError: a side is no multiple of `multiple`, or below `smallest`.
+    """
+    if any(size % multiple or size < smallest for size in sizes):
+        expected = f"multiples of {multiple}, at least {smallest}"
+        raise InputError(f"x must have H and W that are {expected}, got {tuple(sizes)}")
 
 
 def check_no_condition(cond: Any) -> None:

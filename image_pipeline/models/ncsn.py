@@ -1,12 +1,13 @@
 """NCSN (Song & Ermon, "Generative Modeling by Estimating Gradients of the Data Distribution", NeurIPS 2019)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from image_pipeline.models.checks import check_fields, check_images, check_levels, check_no_condition
+from image_pipeline.models.checks import check_fields, check_images, check_levels, check_no_condition, check_sizes
 from image_pipeline.models.instance_norm import NORMS
 from image_pipeline.models.layers import activation
 from image_pipeline.models.refinenet import VARIANTS, RefineNet
@@ -68,6 +69,10 @@ class NCSN(nn.Module):
         self.trunk = RefineNet(stages, [nf * width for width in widths], norm, norm, self.act, "avg")
         self.norm = norm(nf)
         self.head = nn.Conv2d(nf, config.num_channels, 3, padding=1)
+
+    def check_sizes(self, sizes: Sequence[int]) -> None:
+        """Raise InputError unless the net can halve images of these sides (H, W)."""
+        check_sizes(sizes, self.multiple, 2 * self.multiple)
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """Predict the score.

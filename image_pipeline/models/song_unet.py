@@ -1,13 +1,14 @@
 """DDPM++ and NCSN++ as Karras et al. and diffusers build them."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from image_pipeline.models.checks import check_images
+from image_pipeline.models.checks import check_images, check_sizes
 from image_pipeline.models.embeddings import FourierFeatures
 from image_pipeline.models.layers import start_attention, variance_scaling_
 from image_pipeline.models.song_config import SongUNetConfig
@@ -50,7 +51,7 @@ class SongUNet(nn.Module):
 
     def __init__(self, config: SongUNetConfig):
         super().__init__()
-        self.config = config
+        self.config, self.multiple = config, 2 ** (len(config.channels) - 1)
         noise_dim = config.noise_mult * config.model_channels
         if config.embedding == "fourier":
             self.features = FourierFeatures(noise_dim // 2)
@@ -123,6 +124,10 @@ class SongUNet(nn.Module):
         # of variance 1, as Karras et al. scale it
         return F.one_hot(check_classes(cond, t, classes + 1), classes + 1)[:, :classes] * math.sqrt(classes)
 
+    def check_sizes(self, sizes: Sequence[int]) -> None:
+        """Raise InputError unless the net can halve images of these sides (H, W)."""
+        check_sizes(sizes, self.multiple, self.multiple)
+
     @differentiable_attention
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | Augmented | None = None) -> Tensor:
         """Return the prediction `(B, out_channels, H, W)`.
@@ -136,8 +141,7 @@ class SongUNet(nn.Module):
         Raises:
             InputError: a shape or a class does not fit.
         """
-        factor = 2 ** (len(self.config.channels) - 1)
-        check_images(x, t, self.config.in_channels, factor, factor)
+        check_images(x, t, self.config.in_channels, self.multiple, self.multiple)
         embedding = self.embedding(t, cond)
         x = 2 * x - 1 if self.config.center_input else x
         outputs, branch = [self.conv_in(x)], x

@@ -1,12 +1,13 @@
 """The score U-Net of which DDPM's, DDPM++'s and NCSN++'s nets are settings (Song et al., 2021, appendix H)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from image_pipeline.models.blocks import ResBlock, attention_block
-from image_pipeline.models.checks import check_fields, check_images, check_levels, check_no_condition
+from image_pipeline.models.checks import check_fields, check_images, check_levels, check_no_condition, check_sizes
 from image_pipeline.models.embeddings import FourierFeatures, TimeMLP, sinusoidal
 from image_pipeline.models.layers import activation, conv, group_norm
 from image_pipeline.models.levels import (
@@ -120,6 +121,11 @@ class ScoreUNet(nn.Module):
             return "positive"
         return "levels" if self.scale_by_sigma else "numbers"
 
+    def check_sizes(self, sizes: Sequence[int]) -> None:
+        """Raise InputError unless the net can halve images of these sides (H, W)."""
+        check_sizes(sizes, self.multiple, self.multiple)
+
+    @differentiable_attention
     @differentiable_attention
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """Predict what the denoiser makes of it: noise, or with `scale_by_sigma` the score.

@@ -1,5 +1,7 @@
 """The encoding half of a UNet, which the UNet and the classifier share."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -88,6 +90,14 @@ class UNetEncoder(nn.Module):
             return torch.full(t.shape, self.config.num_classes, dtype=torch.long, device=t.device)
         return check_classes(cond, t, count)
 
+    def check_sizes(self, sizes: Sequence[int]) -> None:
+        """Raise InputError unless the net can halve what has these sizes (H, W) as often as it does."""
+        config = self.config
+        factor, around = 2 ** (len(config.channels) - 1), 2 * config.pad
+        if any((size + around) % factor for size in sizes):
+            padded = f" with {config.pad} zeros on every side" if config.pad else ""
+            raise InputError(f"x must have sizes divisible by {factor}{padded}, got {tuple(sizes)}")
+
     def encode(self, x: Tensor, t: Tensor, cond: Tensor | None) -> tuple[list[Tensor], Tensor, tuple[Tensor, ...]]:
         """Return every output of the way down, the middle's output, and what the blocks are `told`.
 
@@ -98,10 +108,7 @@ class UNetEncoder(nn.Module):
         if x.dim() != config.rank + 2 or x.shape[1] != config.in_channels:
             dims = ("L", "H, W", "D, H, W")[config.rank - 1]
             raise InputError(f"x must be (B, {config.in_channels}, {dims}), got {tuple(x.shape)}")
-        factor, around = 2 ** (len(config.channels) - 1), 2 * config.pad
-        if any((size + around) % factor for size in x.shape[2:]):
-            padded = f" with {config.pad} zeros on every side" if config.pad else ""
-            raise InputError(f"x must have sizes divisible by {factor}{padded}, got {tuple(x.shape[2:])}")
+        self.check_sizes(x.shape[2:])
         if t.shape != x.shape[:1]:
             raise InputError(f"t must be (B,) = {tuple(x.shape[:1])}, got {tuple(t.shape)}")
         told = self.told(t, cond)

@@ -96,6 +96,11 @@ def score_run(
     facts |= {"step": model.metadata["step"], "seed": config.seed, "settings": settings_of(config)}
     reference = reference[: limit(config)]
     if isinstance(model, LatentPriorModel):
+        if len(reference) < 2:
+            raise InputError(
+                f"{dataset['name']}: a generator's scores need 2 clouds or more (1-NNA leaves one out), got "
+                f"{len(reference)} of the split {config.split} (--split, --num-samples)"
+            )
         if protocol.data_unit:
             split.denormalise_generated(torch.zeros(1, 1, 3))  # a normalisation that does not fit is told first
             if trained_on["fingerprint"] != dataset["fingerprint"] and run.data.normalisation != "none":

@@ -224,7 +224,10 @@ def test_labels_are_dropped_for_the_share_asked_for():
             "take --model.num-classes None, and --model.no-null-class",
         ),
         (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
-        (["--held-out", "0", "--val-every", "5"], "leave none for the validation"),
+        (
+            ["--held-out", "0", "--val-every", "5"],
+            "no image is held out for the validation: --held-out 0 leaves none",
+        ),
         (["--dataset-path", "{tmp}/none"], "none does not exist; give a folder, a zip, or one of: digits"),
         (["--dataset-path", "{tmp}/mixed"], "is 9 x 8 where"),
         (["--resume", "{tmp}/none"], "none: not a run's folder (no config.json)"),

@@ -230,7 +230,7 @@ def test_bad_places_and_arguments(tmp_path):
     refused("size must be at least 1, got 0", "digits", size=0)
     refused("channels must be 1 or 3, got 4", "digits", channels=4)
     png(tmp_path / "a.png", pictures(1, side=8)[0])
-    refused("1 images are too few to hold some out; load split all", tmp_path)
+    refused("which 1 images are too few for; give 6 or more", tmp_path)
     refused("smaller than the crop of 9", tmp_path, "all", crop=9)
     refused("unknown labels rule 'guess'", tmp_path, "all", labels="guess")
     refused("labels by names need class_index.png", tmp_path, "all", labels="names")
