@@ -246,6 +246,22 @@ class ImageModel(nn.Module):
         if self.num_classes is not None and settings.guidance is not None:
             self.guided(settings.guidance)
         check_steps(self.denoiser.process, **options)
+        check_signal(self.config.process.predicts, self.denoiser)
+
+
+def check_signal(predicts: str, denoiser: NetDenoiser) -> None:
+    """Refuse a net whose output says nothing of the image where sampling starts, before it is trained.
+
+    Raises:
+        InputError: it is so: the process ends without any signal; the message says what to predict instead.
+    """
+    process = denoiser.process
+    start = torch.tensor([process.last_time()], dtype=torch.float64, device=process.device)
+    if denoiser.parametrization.needs_signal and float(process.alpha(start)) == 0:
+        raise InputError(
+            f"predicts {predicts!r} says nothing of the image at the start of {type(process).__name__}, where no "
+            "signal is left; take --process.predicts velocity, v, x0 or edm"
+        )
 
 
 def build_denoiser(net: nn.Module, config: ProcessConfig) -> NetDenoiser:

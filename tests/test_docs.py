@@ -86,6 +86,23 @@ def test_objectives_and_correctors_refuse_what_the_tables_say_does_not_fit(proce
         assert (line is None) == fits(table("corrector"), name, process), name
 
 
+@pytest.mark.parametrize("process", sorted(diffusion.PROCESSES))
+def test_predictors_refuse_what_the_table_says_does_not_fit(process):
+    built = diffusion.build_process(process)
+    for row in table("predictor"):
+        cell, _, beside = row[-1].partition(";")  # behind it: the process that needs an option, or is left out
+        if cell.startswith("all but"):
+            fit = f"`{process}`" not in cell
+        else:
+            fit = cell.startswith(("all", "even grids")) or f"`{process}`" in cell
+        fit = fit and f"`{process}`" not in beside
+        for name in re.findall(r"`([^`]+)`", row[0]):
+            line = refusal(diffusion.check_steps, built, diffusion.predictor(name))
+            assert (line is None) == fit, name
+    for name, options in (("euler_maruyama", {"flow": True}), ("heun", {"variable": "t"})):
+        assert refusal(diffusion.check_steps, built, diffusion.predictor(name, **options)) is None
+
+
 def test_a_learned_variance_and_a_net_are_needed_where_the_table_says_so():
     chain = diffusion.build_process("ncsn", num_scales=3)
     plain = diffusion.NetDenoiser(torch.nn.Identity(), chain)

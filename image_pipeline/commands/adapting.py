@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import torch
+
 from image_pipeline.configs import ImageRunConfig, ProcessConfig, SamplingConfig
 from image_pipeline.model import sampler_options
 from pcdiff.diffusion import PROCESSES, TIME_INPUTS, build_process, check_steps, parametrization
@@ -41,8 +43,11 @@ def _with_process(config: ImageRunConfig, name: str) -> ImageRunConfig:
         return config
     if not TIME_INPUTS[was.time_input].fits(process):
         new = replace(new, time_input=ProcessConfig.time_input)
-    if not parametrization(was.predicts).fits(process):
+    says, start = parametrization(was.predicts), torch.tensor([process.last_time()], dtype=torch.float64)
+    if not says.fits(process):
         new = replace(new, predicts=ProcessConfig.predicts)
+    elif says.needs_signal and float(process.alpha(start)) == 0:
+        new = replace(new, predicts="velocity")
     try:
         check_steps(process, **sampler_options(config.sampling))
     except InputError:

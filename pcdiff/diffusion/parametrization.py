@@ -16,6 +16,9 @@ from pcdiff.errors import InputError
 class Parametrization:
     """Base: a subclass gives `x0` and `target`; the rest follows, and is overridden where it is nearer."""
 
+    needs_signal = False
+    """Whether the output says nothing of x_0 where no signal is left, alpha = 0."""
+
     def fits(self, process: Process) -> bool:
         """Say whether the process has what this parametrisation needs."""
         return process.T is not None
@@ -48,6 +51,8 @@ class Parametrization:
 
 class Eps(Parametrization):
     """The noise (Ho et al., 2020, eq. 11)."""
+
+    needs_signal = True
 
     def fits(self, process: Process) -> bool:
         """Any process has noise."""
@@ -85,6 +90,8 @@ class X0(Parametrization):
 
 class Score(Parametrization):
     """The score `-eps / sigma` (Song & Ermon, 2019, eq. 5)."""
+
+    needs_signal = True
 
     def x0(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Return `(x + sigma^2 score) / alpha`, Tweedie's formula.

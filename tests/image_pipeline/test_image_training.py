@@ -142,7 +142,12 @@ def test_another_process_or_prediction_drops_what_does_not_belong(name, predicts
     """As --net does: neither the old one's options nor a sampler that does not fit are in the way."""
     asked = [] if predicts is None else ["--process.predicts", predicts]
     config = parse(["train", *TINY[:4], "--process.name", name, *asked])
-    ImageModel(config, (1, 8, 8)).check_sampling()
+    model = ImageModel(config, (1, 8, 8))
+    if (name, predicts) == ("straight", "eps"):  # it would train, and never give an image
+        with pytest.raises(InputError, match="says nothing of the image at the start of StraightPath"):
+            model.check_sampling()
+    else:
+        model.check_sampling()
     own = preset("digits/quick")
     assert config.process.predicts == (predicts or "edm")
     assert config.process.sigma_data == (None if predicts else own.process.sigma_data)
@@ -151,6 +156,11 @@ def test_another_process_or_prediction_drops_what_does_not_belong(name, predicts
     assert config.sampling.sampler == (
         None if name == "straight" else "heun"
     )  # without variable="t" it has no start
+
+
+def test_a_prediction_that_cannot_start_is_replaced_with_the_process():
+    config = parse(["train", "--preset", "vp/cifar10_ddpmpp_continuous", "--process.name", "straight"])
+    assert (config.process.predicts, config.process.time_input) == ("velocity", "999t")
 
 
 def test_what_a_refusal_asks_for_has_a_flag():
