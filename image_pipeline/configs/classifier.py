@@ -87,6 +87,8 @@ class ClassifierRunConfig:
     """`auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
     threads: int | None = None
     """CPU threads of the training; all by default."""
+    imports: Annotated[tuple[Path, ...], tyro.conf.arg(name="import")] = ()
+    """Python files that are run first, for a run that was made with parts of your own (docs/diffusion.md)."""
     model: ClassifierNetConfig = field(default_factory=ClassifierNetConfig)
     data: Annotated[DataConfig, _PLAIN] = field(default_factory=DataConfig)
     objective: Annotated[ClassifierObjectiveConfig, _PLAIN] = field(default_factory=ClassifierObjectiveConfig)

@@ -7,6 +7,7 @@ import pytest
 from image_runs import TINY, command
 from script_tools import script
 
+from image_pipeline.commands import parse
 from pcdiff import diffusion
 from pcdiff.errors import InputError
 from pcdiff.imports import files_of, import_parts
@@ -84,6 +85,7 @@ def test_a_run_with_parts_of_ones_own(parts, tmp_path, capsys):
     sample = ["sample", "--run", run, "--output", out, "--num-samples", 1, "--device", "cpu"]
     assert command(*sample, f"--import={parts}") == 0
     assert np.load(out.with_suffix(".npz"))["arr_0"].shape == (1, 8, 8, 1)
+    assert parse(["train-classifier", "--run", str(run), "--import", str(parts)]).imports == (parts,)
     forget()
     capsys.readouterr()
     evaluation = ["evaluate", "--run", run, "--features", "pixels", "--num-samples", 2, "--device", "cpu"]
