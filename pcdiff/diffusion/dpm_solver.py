@@ -67,6 +67,10 @@ class DPMSolver(Multistep):
     `x_s = sigma_s / sigma_t exp(-eta h) x - alpha_s phi_1 x_0 + (terms in the differences of x_0) + noise` of
     variance `sigma_s^2 (1 - exp(-2 eta h))` (algorithm 2 is 2M).
 
+    The first step has no estimate to compare with and is DDIM's. From noise that costs nothing, as x_0 hardly
+    depends on x there; from a partial start near sigma = alpha it leaves an error of second order, at order 3 too.
+    `UniPC` corrects that step.
+
     Args:
         order: 1 (DDIM), 2 or 3.
         eta: 0 follows the probability flow, 1 the reverse SDE.

@@ -293,6 +293,20 @@ def test_ddim_has_no_more_noise_than_x(kind, processes):
         sample(denoiser, (2, 2), step=predictor("ddim", eta=most * 1.001), num_steps=10, generator=seeded())
 
 
+@pytest.mark.parametrize("name", ["heun", "edm"])
+def test_the_last_step_is_stirred_too(name, dims):
+    """EDM's algorithm 2 raises the level of every step whose level is in range, the last one as well."""
+    denoiser, gamma = target(build_process("edm"), dims, torch.float64), math.sqrt(2) - 1
+    x, z = torch.randn(2, 2, *dims, generator=seeded(), dtype=torch.float64)
+    times = torch.tensor([2.0, 0.0], dtype=torch.float64)
+    options = {"churn": 40.0, "noise_scale": 1.5, "churn_min": 0.0}
+    ours = sample(denoiser, x_init=x, step=predictor(name, **options), grid=times, noise=lambda _: z)
+    raised = torch.full((2,), 2 * (1 + gamma), dtype=torch.float64)
+    torch.testing.assert_close(ours, denoiser(x + 1.5 * 2 * z, raised))  # sqrt((1 + gamma)^2 - 1) is 1
+    kept = sample(denoiser, x_init=x, step=predictor(name, **{**options, "churn_min": 2.1}), grid=times)
+    torch.testing.assert_close(kept, denoiser(x, torch.full((2,), 2.0)))
+
+
 def test_the_start_is_the_prior_of_the_process(dims):
     trajectory = Trajectory()
     denoiser = target(build_process("ve", sigma_max=40.0), dims)

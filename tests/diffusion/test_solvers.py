@@ -167,6 +167,19 @@ def test_orders_of_convergence(case, dims):
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.3)
 
 
+@pytest.mark.parametrize(("name", "options", "order"), [("dpmpp", {}, 2), ("unipc", {"lower_final": False}, 3)])
+def test_third_order_from_where_x_0_depends_on_x(name, options, order):
+    """A first step of first order costs DPM-Solver++ an order there; UniPC corrects it."""
+    denoiser, errors = gaussian(MAKERS["vp"](), (2,)), []
+    process, start = denoiser.process, torch.tensor([[0.7, -1.1]], dtype=torch.float64)
+    for num_steps in (60, 120):
+        times = process.t_of_log_snr(torch.linspace(0.0, 5.0, num_steps + 1, dtype=torch.float64))
+        x = sample(denoiser, x_init=start, step=predictor(name, order=3, **options), grid=times)
+        errors.append(float((x - gaussian_flow(denoiser, start, times)).abs().max()))
+    assert errors[1] > 1e-10
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.3)
+
+
 @pytest.mark.parametrize("kind", ["vp", "subvp", "ve", "edm", "straight"])
 def test_adaptive_solver_keeps_its_tolerance(kind, dims):
     denoiser, reports = gaussian(MAKERS[kind](), dims), []
