@@ -43,7 +43,7 @@ def arrays_of(path):
 
 def classes_of(io):
     """Return the classes `(B,)` that a net was asked with, or None."""
-    return next((io[key] for key in ("y", "class_labels", "labels") if key in io), None)
+    return next((io[key] for key in ("y", "class_labels", "classes", "labels") if key in io), None)
 
 
 def adm_settings(path):

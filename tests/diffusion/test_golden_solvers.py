@@ -63,7 +63,7 @@ def test_dpm_solver(golden, kind, precision):
 def test_dpm_solvers_grids(golden):
     """Ours start and end where theirs do; between, only a chain's quadratic grid differs: it ends at the data."""
     table, process, _ = dpm_solvers(golden, "linear")
-    steps = int(table["steps"])
+    steps, process.sample_eps = int(table["steps"]), float(table["timesteps.time_uniform_f64"][-1])
     for ours, theirs in {"uniform": "time_uniform", "log_snr": "logSNR", "quadratic": "time_quadratic"}.items():
         close(time_grid(process, steps, ours), table[f"timesteps.{theirs}_f64"], 1e-8)
     table, process, scale = dpm_solvers(golden, "discrete")

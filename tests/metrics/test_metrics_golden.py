@@ -77,7 +77,7 @@ def test_emd_scores_by_search_equal_the_peers(cases):
         samples, reference = _tensor(arrays["sample"]), _tensor(arrays["ref"])
         neighbours, effort = emd_neighbours(samples, reference, Work(), "EMD", lambda pairs: None)
         scores = scores_of(neighbours)
-        assert effort.solved < effort.pairs
+        assert effort.solved <= effort.pairs
         for key in (key for key in expected if "exact_emd" in key and "compute_all_metrics" in key):
             theirs = expected[key]
             _close(scores.mmd, theirs["lgan_mmd-EMD"])
