@@ -144,6 +144,9 @@ class Inverse(Restoring):
     """Random projections of each image, of compressed sensing; 32 by default (numbers)."""
     strength: float = 1.0
     """How closely measurements are kept, in (0, 1]; less than 1 where they are noisy."""
+    noise: float | None = None
+    """Follow the measurements by their gradient, not by replacement; this is their error's standard deviation, in
+    the model's range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,7 +339,7 @@ def check(command: object) -> None:
         "at least 1": (counts, lambda v: v >= 1),
         "at least 2": ("steps kid_subset_size", lambda v: v >= 2),
         "not negative": ("settle", lambda v: v >= 0),
-        "positive": ("settle_snr tolerance max_minutes", lambda v: v > 0),
+        "positive": ("settle_snr tolerance max_minutes noise", lambda v: v > 0),
         "in (0, 1]": ("strength", lambda v: 0 < v <= 1),
         "in 0..2^63 - 1": ("seed", lambda v: 0 <= v < 2**63),
     }

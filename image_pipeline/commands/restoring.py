@@ -1,5 +1,6 @@
 """What the commands do that keep what is known of images: inpainting, colours, super-resolution, sensing."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,16 @@ from image_pipeline.configs import SamplingConfig
 from image_pipeline.data.transforms import read_image
 from image_pipeline.model import sampler_options
 from pcdiff import diffusion, rng
-from pcdiff.diffusion import ConstrainedCorrector, Constraint, Linear, average, corrector, sample
+from pcdiff.diffusion import (
+    ConstrainedCorrector,
+    Constraint,
+    Denoiser,
+    Linear,
+    MeasurementGuidance,
+    average,
+    corrector,
+    sample,
+)
 from pcdiff.errors import InputError
 from pcdiff.places import is_file
 from pcdiff.precision import autocast
@@ -43,6 +53,8 @@ def colorize(command: Colorize, trained: Trained) -> str:
 
 def inverse(command: Inverse, trained: Trained) -> str:
     """Keep block averages, or random projections."""
+    if command.noise is not None and (command.settle or command.strength != 1):
+        raise InputError("--settle and --strength are of replacement; --noise follows the gradient, leave them out")
     solve = {"super-resolution": _enlarge, "compressed-sensing": _sense}
     return solve[command.problem](command, trained)
 
@@ -62,8 +74,11 @@ def _enlarge(command: Inverse, trained: Trained) -> str:
         except InputError:
             raise refused from None
         full = None
-    process = trained.model.denoiser.process
-    made = _restored(trained, average(process, low, factor, (2, 3), command.strength), len(low))
+    if command.noise is None:
+        process = trained.model.denoiser.process
+        made = _restored(trained, average(process, low, factor, (2, 3), command.strength), len(low))
+    else:
+        made = _followed(trained, low, lambda x: torch.nn.functional.avg_pool2d(x, factor))
     shown = low.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
     return trained.write(made, pictured=(shown, made) if full is None else (full, shown, made))
 
@@ -78,16 +93,36 @@ def _sense(command: Inverse, trained: Trained) -> str:
     # orthonormal: each measurement has the noise of one number
     matrix = torch.linalg.qr(rows.T)[0].T.float().to(trained.device)
     known = full.flatten(1) @ matrix.T
-    constraint = Linear(trained.model.denoiser.process, known, matrix, command.strength)
-    made = _restored(trained, constraint, len(full))
+    if command.noise is None:
+        constraint = Linear(trained.model.denoiser.process, known, matrix, command.strength)
+        made = _restored(trained, constraint, len(full))
+    else:
+        made = _followed(trained, known, matrix)
     blurred = (known @ matrix).view_as(full)  # what the measurements say by themselves
     error = float((made - full).square().mean().sqrt())
     line = trained.write(made, pictured=(full, blurred, made))
     return f"{line}; {measurements} of {size} numbers known, RMS error {error:.3f}"
 
 
-def _restored(trained: Trained, constraint: Constraint, count: int) -> Tensor:
-    """Draw images that keep to a constraint."""
+def _followed(trained: Trained, known: Tensor, operator: Tensor | Callable[[Tensor], Tensor]) -> Tensor:
+    """Draw images by the gradient of measurements."""
+    command, model = trained.command, trained.model
+    low, high = model.data_range
+    data_std = model.config.process.sigma_data or (high - low) / 4
+
+    def guide(denoiser: Denoiser) -> Denoiser:
+        return MeasurementGuidance(denoiser, known, operator, command.noise, data_std=data_std)
+
+    return _restored(trained, None, len(known), guide)
+
+
+def _restored(
+    trained: Trained,
+    constraint: Constraint | None,
+    count: int,
+    guide: Callable[[Denoiser], Denoiser] | None = None,
+) -> Tensor:
+    """Draw images that keep to a constraint, or are guided."""
     command: Restoring = trained.command
     model, settings = trained.model, trained.settings
     stirs = settings.sampler in (None, *_STIRRING) or settings.eta or settings.churn
@@ -105,6 +140,7 @@ def _restored(trained: Trained, constraint: Constraint, count: int) -> Tensor:
         step = step or corrector("langevin", snr=command.settle_snr or _SETTLE_SNR)
         options["corrector"] = ConstrainedCorrector(step, constraint, command.settle)
     cond, denoiser = trained.told(command.label, count)
+    denoiser = denoiser if guide is None else guide(denoiser)
     with autocast(command.precision, trained.device):
         return sample(
             denoiser,

@@ -199,6 +199,20 @@ def test_compressed_sensing(run, digits, tmp_path, capsys):
     assert command(*common, *sense, 65) == 2
 
 
+def test_measurements_are_followed_by_their_gradient(run, digits, tmp_path, capsys):
+    """All numbers measured with little error: the images come back, closer than a model of a few steps draws."""
+    out = tmp_path / "g.png"
+    common = ["inverse", "--run", run, "--input", digits, "--output", out, "--sampler", "dpmpp", "--num-steps", 12]
+    done(capsys, *common, "--problem", "compressed-sensing", "--measurements", 64, "--noise", 0.02)
+    assert np.abs(made(out).astype(int) - read(digits)).mean() < 20
+    done(capsys, *common, "--factor", 2, "--noise", 0.02)
+    pooled = [v.reshape(-1, 4, 2, 4, 2).mean(axis=(2, 4)) for v in (made(out).astype(float), read(digits))]
+    assert np.abs(pooled[0] - pooled[1]).mean() < 20
+    for flags in (["--settle", 1], ["--strength", 0.5]):
+        assert command(*common, "--noise", 0.1, *flags) == 2
+        assert "--settle and --strength are of replacement" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("sampler", "steps", "grey_levels"), [("ddim", 60, 12), ("heun", 20, 2), ("dpmpp", 20, 2), ("unipc", 20, 2)]
 )
