@@ -24,6 +24,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from pcdiff import cli, ops
+from pcdiff.ops import _native, reference
 
 Run = Callable[[], object]
 
@@ -240,6 +241,16 @@ def bench_others(args: argparse.Namespace) -> None:
         a, b = x[0].numpy(), y[0].numpy()
         runs = {"SciPy k-d tree": lambda: cKDTree(b).query(a, k=8, workers=args.threads)} | runs
     compare("8 nearest neighbours", runs, args.repeats, args.device)
+    for k in (args.points // 8, args.points // 4, args.points // 2):  # about where sorting begins to be less work
+        ways: dict[str, Run] = {
+            "cdist and topk": lambda k=k: torch.cdist(x, y).topk(k, largest=False),
+            "sorted list": lambda k=k: _native.call("knn", k, None, None, x=x, y=y),
+            "stable sort": lambda k=k: reference.knn(x, y, k),
+            "pcdiff": lambda k=k: ops.knn(x, y, k),
+        }
+        if not _native.has_kernels(x.device):
+            del ways["sorted list"]
+        compare(f"{k} nearest neighbours", ways, args.repeats, args.device)
     single: dict[str, Run] = {
         "512 farthest points": lambda: ops.farthest_point_sample(x, min(512, args.points)),
         "approxmatch-pointflow": lambda: ops.emd(x, y, method="approxmatch-pointflow"),

@@ -105,7 +105,12 @@ def prepare_reference(**tensors: torch.Tensor) -> None:
     # Inside a compiled graph neither is possible: a warning is Python, and asking for a value breaks the graph.
     if not torch.compiler.is_compiling():
         _warn_once(next(iter(tensors.values())).device)
-        _check.finite(**{name: debug_unwrap(tensor) for name, tensor in tensors.items()})
+        check_finite(**tensors)
+
+
+def check_finite(**tensors: torch.Tensor) -> None:
+    """Refuse NaN and infinity, as the native kernels do of theirs."""
+    _check.finite(**{name: debug_unwrap(tensor) for name, tensor in tensors.items()})
 
 
 def _without_padding(op, arguments: tuple, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

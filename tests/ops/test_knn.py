@@ -12,6 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.library import opcheck
 
 from pcdiff import ops
+from pcdiff.errors import InputError
 from pcdiff.ops import reference
 
 
@@ -244,3 +245,22 @@ def test_compiles_to_one_graph_with_gradient():
     want = torch.autograd.grad(ops.knn(x, y, 3).squared_distance.sum(), (x, y))
     for a, b in zip(torch.autograd.grad(compiled(x, y), (x, y)), want, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("dim", [2, 5])
+def test_where_sorting_is_less_work_it_gives_the_same_bits(dim, monkeypatch):
+    """256 of 256 points: 65,536 moves by list, 20 x 256 x 8 = 40,960 by the count of a sort; 200 are 40,000."""
+    x, y = tied(1, 4, dim, 0), tied(1, 256, dim, 1)
+    sorted_, called = reference.knn, []
+    monkeypatch.setattr(reference, "knn", lambda *args: called.append(args[2]) or sorted_(*args))
+    lengths = torch.tensor([250])
+    found = [ops.knn(x, y, k, y_lengths=lengths) for k in (200, 256)]
+    assert 256 in called
+    monkeypatch.setattr("pcdiff.ops._nearest.sorting_is_less", lambda k, points: False)
+    kept = [ops.knn(x, y, k, y_lengths=lengths) for k in (200, 256)]
+    for one, other in zip(found, kept, strict=True):
+        assert torch.equal(one.index, other.index)
+        assert torch.equal(one.squared_distance, other.squared_distance)
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="y"):
+        ops.knn(x, y * math.inf, 256)
