@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pcdiff import diffusion, rng
+from pcdiff.calls import checked
 from pcdiff.diffusion import Inpaint, SamplingReport, nats_per_dim, predictor
 from pcdiff.diffusion.sampler import Progress
 from pcdiff.errors import InputError
@@ -34,6 +35,7 @@ def encode(model: PointCloudModel, x: Tensor) -> Tensor:
     return torch.cat([model.encode(chunk.to(model.denoiser.process.device)) for chunk in x.split(CHUNK)])
 
 
+@checked
 def decode(model: PointCloudModel, z: Tensor, num_points: int, seed: int, **options: Any) -> Tensor:
     """Decode any number of codes.
 
@@ -51,6 +53,7 @@ def decode(model: PointCloudModel, z: Tensor, num_points: int, seed: int, **opti
     return torch.cat([decode_chunk(model, part, num_points, draws, **options) for draws, part in parts])
 
 
+@checked
 def interpolate(
     model: PointCloudModel,
     a: Tensor,
@@ -105,6 +108,7 @@ def interpolate(
     return torch.cat([torch.cat(frames) for frames in rows.values()], dim=1).transpose(0, 1)
 
 
+@checked
 def arithmetic(
     model: PointCloudModel, a: Tensor, b: Tensor, c: Tensor, num_points: int, seed: int, **options: Any
 ) -> Tensor:
@@ -146,6 +150,7 @@ class Inversion(NamedTuple):
     clouds: Tensor
 
 
+@checked
 def invert(
     model: PointCloudModel,
     x: Tensor,
@@ -199,6 +204,7 @@ def invert(
     return found
 
 
+@checked
 def complete(model: PointCloudModel, known: Tensor, num_points: int, seed: int, **options: Any) -> Tensor:
     """Keep given points of clouds and draw the rest, by the code of the given ones.
 
@@ -250,6 +256,7 @@ class CloudLikelihood(NamedTuple):
     evaluations: int
 
 
+@checked
 def log_likelihood(
     model: PointCloudModel,
     x: Tensor,

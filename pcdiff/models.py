@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pcdiff.calls import checked
 from pcdiff.config import ModelConfig, ObjectiveConfig
 from pcdiff.diffusion import EpsDenoiser, discrete_process, draw_times, objective, predictor, sample
 from pcdiff.diffusion.sampler import Callback, Progress, SamplingReport
@@ -112,6 +113,7 @@ class PointCloudModel(nn.Module):
         """Return the code of clouds `(B, N, 3)`: the latent's mean `(B, F)`."""
         return self.encoder(x)[0]
 
+    @checked
     @torch.no_grad()
     def decode(
         self,
@@ -292,6 +294,7 @@ class LatentPriorModel(PointCloudModel):
             w = torch.special.ndtri(uniform).float()
         return self.base_to_latent(w)
 
+    @checked
     def sample(
         self,
         num_samples: int,

@@ -19,6 +19,7 @@ FLOORS = [
     {
         "pcdiff.arguments",
         "pcdiff.atomic",
+        "pcdiff.calls",
         "pcdiff.distributed",
         "pcdiff.divergence",
         "pcdiff.finite",

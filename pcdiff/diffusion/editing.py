@@ -5,12 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcdiff.calls import checked
 from pcdiff.diffusion.denoiser import Denoiser
 from pcdiff.diffusion.sampler import sample
 from pcdiff.diffusion.steps import Noise
 from pcdiff.errors import InputError
 
 
+@checked
 def redenoise(
     denoiser: Denoiser,
     x: Tensor,
@@ -49,6 +51,7 @@ def redenoise(
     return sample(denoiser, x_init=start, t_start=t_start, generator=generator, noise=noise, **options)
 
 
+@checked
 def slerp(a: Tensor, b: Tensor, weights: float | Tensor) -> Tensor:
     """Interpolate on the great circle, each sample by itself: `sin((1 - w) A) / sin A a + sin(w A) / sin A b`.
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcdiff.calls import checked
 from pcdiff.diffusion.chain import whole_times
 from pcdiff.diffusion.process import Process
 from pcdiff.diffusion.steps import Solver
@@ -59,6 +60,7 @@ GRIDS: dict[str, Callable[[Process, float, float, int, float], Tensor]] = {
 }
 
 
+@checked
 def time_grid(
     process: Process,
     num_steps: int | None = None,

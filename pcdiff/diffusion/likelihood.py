@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
+from pcdiff.calls import checked
 from pcdiff.diffusion.denoiser import Denoiser
 from pcdiff.diffusion.ode import METHODS
 from pcdiff.diffusion.process import Process
@@ -29,6 +30,7 @@ class Likelihood(NamedTuple):
     evaluations: int
 
 
+@checked
 @torch.no_grad()
 def log_likelihood(
     denoiser: Denoiser,
@@ -181,6 +183,7 @@ def nats_per_dim(log_likelihood: Tensor, dims: Sequence[int]) -> Tensor:
     return -log_likelihood / math.prod(dims)
 
 
+@checked
 def bits_per_dim(
     log_likelihood: Tensor, dims: Sequence[int], data_range: tuple[float, float] = (-1.0, 1.0)
 ) -> Tensor:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pcdiff.calls import check_kinds
 from pcdiff.errors import InputError
 
 
@@ -20,13 +21,15 @@ def check_options(
         given: parameters that are no options: the caller gives them later.
 
     Raises:
-        InputError: the name or an option is unknown; the message lists the known ones.
+        InputError: the name or an option is unknown (the message lists the known ones), or an option is of another
+            kind than its annotation says.
     """
     if name not in known:
         raise InputError(f"{kind} must be one of {sorted(known)}, got {name!r}")
     takes = [key for key in inspect.signature(known[name]).parameters if key not in given]
     if unknown := sorted(set(options) - set(takes)):
         raise InputError(f"{kind} {name!r} takes {takes}, got {unknown}")
+    check_kinds(known[name], options)
 
 
 def build(kind: str, known: dict[str, Callable[..., Any]], name: str, options: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcdiff.calls import checked
 from pcdiff.diffusion.correctors import corrector as corrector_by_name
 from pcdiff.diffusion.denoiser import Denoiser
 from pcdiff.diffusion.grids import default_grid, time_grid
@@ -36,6 +37,7 @@ class SamplingReport:
     evaluations: int = 0
 
 
+@checked
 @torch.no_grad()
 def sample(
     denoiser: Denoiser,
@@ -97,6 +99,9 @@ def sample(
         >>> sample(denoiser, (4, 2048, 3), cond=z, step="dpmpp", num_steps=10)
         >>> sample(denoiser, (4, 3, 32, 32), step="reverse_diffusion", corrector="langevin")
     """
+    if not isinstance(getattr(denoiser, "process", None), Process):
+        came = type(denoiser).__name__
+        raise InputError(f"denoiser must be a Denoiser, as NetDenoiser makes of net and process, got {came}")
     if (shape is None) == (x_init is None):
         raise InputError("give exactly one of shape and x_init to sample()")
     if t_start is not None and x_init is None:
@@ -140,6 +145,7 @@ def sample(
     return x if constraint is None else constraint(x, times[-1].expand(len(x)), None)
 
 
+@checked
 def invert(
     denoiser: Denoiser,
     x: Tensor,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pcdiff.calls import checked
 from pcdiff.diffusion.names import check_options
 from pcdiff.diffusion.process import Process
 from pcdiff.errors import InputError
@@ -20,6 +21,7 @@ class Times(NamedTuple):
     weight: Tensor
 
 
+@checked
 def draw_times(
     process: Process,
     batch: int,
@@ -58,6 +60,7 @@ def draw_times(
     return (u * (process.T - eps) + eps).clamp(max=_largest(process))
 
 
+@checked
 def draw_uniform_times(
     process: Process,
     batch: int,
@@ -70,6 +73,7 @@ def draw_uniform_times(
     return Times(t, torch.ones(batch, device=t.device))
 
 
+@checked
 def draw_importance_times(
     process: Process,
     batch: int,
@@ -117,6 +121,7 @@ def draw_importance_times(
     return Times(t.float().clamp(max=_largest(process)), (1 / ((ends[1] - ends[0]) * density)).float())
 
 
+@checked
 def draw_log_normal_times(
     process: Process,
     batch: int,

@@ -66,7 +66,10 @@ def as_matrix(matrix, name: str) -> np.ndarray:
     """
     if isinstance(matrix, torch.Tensor):
         matrix = matrix.detach().cpu().numpy()
-    matrix = np.asarray(matrix, dtype=np.float64)
+    try:
+        matrix = np.asarray(matrix, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must be a matrix of distances, got {type(matrix).__name__}") from None
     if matrix.ndim != 2 or matrix.size == 0:
         raise InputError(f"{name} must be a matrix of distances, not empty, got shape {matrix.shape}")
     if np.isnan(matrix).any():

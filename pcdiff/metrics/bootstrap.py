@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from pcdiff.calls import checked
 from pcdiff.errors import InputError
 from pcdiff.metrics._inputs import as_clouds, as_numbers
 from pcdiff.metrics.jsd import RESOLUTION, counts_by_cloud, divergence, into_sphere
@@ -21,6 +22,7 @@ RESAMPLES, LEVEL, SEED = 1000, 0.95, 2020
 _NUMBERS_AT_ONCE = 1 << 20  # held in memory while resampling
 
 
+@checked
 def mean_interval(
     terms, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = SEED, name: str = ""
 ) -> tuple[float, float]:
@@ -44,6 +46,7 @@ def mean_interval(
     return pooled_interval(terms, resamples=resamples, level=level, seed=seed, name=name)
 
 
+@checked
 def pooled_interval(
     *groups, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = SEED, name: str = ""
 ) -> tuple[float, float]:
@@ -74,6 +77,7 @@ def pooled_interval(
     return quantiles(sums / sum(map(len, groups)), level)
 
 
+@checked
 def jsd_interval(
     samples,
     reference,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pcdiff.errors import InputError, printable
+from pcdiff.errors import InputError, printable, short
 from pcdiff.metrics.columns import Row, columns_of, markdown
 from pcdiff.metrics.paired import Verdict, verdict
 from pcdiff.metrics.result_shape import check_result
@@ -72,6 +72,9 @@ def compare(results: Sequence[tuple[str, dict]], form: str = "markdown") -> str:
             threshold, reference set.
     """
     results = list(results)
+    for pair in results:
+        if not (isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise InputError(f"results must be pairs (label, result of evaluate), got {short(pair)}")
     if form not in FORMATS:
         raise InputError(f"format must be one of {', '.join(FORMATS)}, got {form!r}")
     if not results:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pcdiff import rng
+from pcdiff.calls import checked
 from pcdiff.errors import InputError
 from pcdiff.metrics._inputs import as_clouds
 from pcdiff.metrics.bootstrap import LEVEL, RESAMPLES, jsd_interval, pooled_interval
@@ -30,6 +31,7 @@ _NOMINAL_THREADS = 2
 _FLOOR = "training clouds in the samples' place"
 
 
+@checked
 def evaluate(
     *,
     samples,

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from pcdiff.calls import checked
 from pcdiff.errors import InputError
 from pcdiff.metrics._inputs import as_clouds, as_matrix
 from pcdiff.metrics.emd_search import emd_neighbours
@@ -160,6 +161,7 @@ def one_nna(sample_reference, reference_reference, sample_sample) -> OneNNA:
     return scores_of(neighbours_in_matrices(sample_reference, reference_reference, sample_sample)).one_nna
 
 
+@checked
 def generation_scores(
     *,
     samples,

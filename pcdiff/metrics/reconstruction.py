@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pcdiff.errors import InputError
+from pcdiff.calls import checked
+from pcdiff.errors import InputError, short
 from pcdiff.metrics._inputs import as_clouds
 from pcdiff.metrics.columns import markdown
 from pcdiff.ops import emd as earth_mover
@@ -39,6 +40,7 @@ def f_score(squared_a, squared_b, threshold: float = F_SCORE_THRESHOLD) -> tuple
     return (2 * precision * recall / both if both > 0 else 0.0), precision, recall
 
 
+@checked
 def reconstruction_scores(
     *,
     reconstructions,
@@ -69,6 +71,7 @@ def reconstruction_scores(
     return _score_pair(*pair, threshold, thresholds, emd, progress)
 
 
+@checked
 def oracle_scores(
     first,
     second,
@@ -131,6 +134,7 @@ def split_samplings(clouds, num_points: int) -> tuple[torch.Tensor, torch.Tensor
     return clouds[:, :num_points], clouds[:, num_points : 2 * num_points]
 
 
+@checked
 def reconstruction_report(
     *,
     reconstructions,
@@ -241,9 +245,10 @@ def _check_pair(sets: dict, emd: bool) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _score_pair(ours, theirs, threshold, thresholds, emd, progress, work=None, name="pairs") -> dict:
     """Do what `reconstruction_scores` promises, with checked clouds, block by block."""
-    if isinstance(thresholds, int | float):
-        raise InputError(f"thresholds must be several, got {thresholds}; a single one is threshold={thresholds}")
-    at = [threshold, *map(float, thresholds)]
+    try:
+        at = [threshold, *map(float, thresholds)]
+    except (TypeError, ValueError):
+        raise InputError(f"thresholds must be numbers, got {short(thresholds)}") from None
 
     def compute(first: int) -> tuple[np.ndarray, ...]:
         # float64: a distance close to the F-score's threshold must fall on the right side of it.

@@ -67,7 +67,7 @@ def test_errors():
     for bad in (0.0, -1.0, float("nan")):
         with pytest.raises(InputError, match=f"threshold must be positive .a squared distance., got {bad}"):
             reconstruction_scores(reconstructions=_clouds(), reference=_clouds(), thresholds=(1.0, bad))
-    with pytest.raises(InputError, match=r"thresholds must be several, got 0.1; a single one is threshold=0.1"):
+    with pytest.raises(InputError, match=r"thresholds must be a sequence, got 0.1"):
         reconstruction_scores(reconstructions=_clouds(), reference=_clouds(), thresholds=0.1)
     with pytest.raises(InputError, match="threshold must be positive"):
         reconstruction_scores(reconstructions=_clouds(), reference=_clouds(), threshold=0.0, emd=False)
