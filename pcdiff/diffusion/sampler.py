@@ -112,6 +112,9 @@ def sample(
     step = predictor("ancestral") if step is None else predictor(step) if isinstance(step, str) else step
     if isinstance(corrector, str):
         corrector = corrector_by_name(corrector)
+    named = default_grid(process, step) if grid is None else grid
+    if constraint is not None and isinstance(named, str) and named == "ends":
+        raise InputError("a constraint needs times to hold at, got grid 'ends'; give another grid and num_steps")
     times = _times(process, step, num_steps, grid, t_start)
     if denoise is None and isinstance(grid, Tensor):
         denoise = False

@@ -6,7 +6,7 @@ import pytest
 import torch
 from exact_models import Mixture
 
-from pcdiff.diffusion import Denoiser, SamplingReport, build_process, predictor, sample
+from pcdiff.diffusion import Denoiser, Inpaint, SamplingReport, build_process, predictor, sample
 from pcdiff.diffusion.brownian import BrownianPath
 from pcdiff.diffusion.steps import Planned
 from pcdiff.errors import InputError
@@ -134,6 +134,18 @@ def test_between_the_times_of_a_grid_it_stops_at_each():
     step = predictor("adaptive_sde", rtol=0.05)
     sample(denoiser, (5, 4, 3), step=step, grid="uniform", num_steps=7, callback=lambda k, t, x: seen.append(t))
     assert seen == pytest.approx(torch.linspace(1, 1e-3, 8).tolist())
+
+
+@pytest.mark.parametrize("name", ["ode", "adaptive_sde"])
+def test_a_constraint_needs_times_to_hold_at(name):
+    """Steps of the solver's own choice would leave the known alone from the first time to the last."""
+    denoiser = gaussian("vp", (4, 3))
+    keep = Inpaint(denoiser.process, torch.zeros(2, 4, 3), torch.ones(4, 1, dtype=torch.bool))
+    with pytest.raises(InputError, match="a constraint needs times to hold at, got grid 'ends'"):
+        sample(denoiser, (2, 4, 3), step=name, constraint=keep)
+    loose = predictor(name, rtol=0.1, atol=0.1)
+    x = sample(denoiser, (2, 4, 3), step=loose, constraint=keep, grid="log_snr", num_steps=3, generator=seeded())
+    assert (x == 0).all()
 
 
 class Rough(Denoiser):
