@@ -55,13 +55,13 @@ KNOWING = {
         "diffusion/test_golden_objectives.py",
         "atol=PRIOR_ATOL",
         "atol=5e-9",
-        "test_adms_losses",
+        "test_adms_losses[FIXED_SMALL-EPSILON-cosine]",
     ),
     "adaptive_solvers": (
         "diffusion/test_golden_samplers.py",
         "solver_error(table, torch.from_numpy(tight), evaluations)",
         "1e-4 * abs(tight).max()",
-        "test_score_sdes_probability_flow",
+        "test_score_sdes_probability_flow[vp]",
     ),
     "num_train_timesteps": (
         "diffusion/test_golden_solvers.py",
