@@ -257,3 +257,10 @@ def test_a_limit_of_time_leaves_a_call_its_first_block():
     with pytest.raises(Stopped):
         list(work.map("blocks", range(3), compute))
     assert done == [0]
+
+
+def test_an_autoencoder_ends_in_a_table(whole):
+    log = (whole["train_ae.py"] / "log.txt").read_text()
+    assert "| CD ×10⁴ ↓ |" in log
+    assert "| reconstructions, 64 points |" in log
+    assert "{'CD'" not in log
