@@ -10,10 +10,12 @@ from image_pipeline.configs import DataConfig, ImageRunConfig, SamplingConfig, f
 from image_pipeline.data import RANGES, ImageDataset, load_images
 from image_pipeline.data.dataset import Images
 from image_pipeline.interop import Imported, native
+from image_pipeline.interop.imported import is_shape
 from image_pipeline.model import ImageModel
 from image_pipeline.models import plain_config
 from image_pipeline.models.sigma_label import SigmaLabel
 from pcdiff import checkpoint
+from pcdiff.building import built_for
 from pcdiff.diffusion import EDMProcess, Process
 from pcdiff.errors import InputError
 
@@ -114,11 +116,12 @@ def load_model(path: Path, which: str = "auto", ema: bool = True) -> ImageModel:
         raise InputError(f"{file}: is a classifier of train-classifier; it guides a model by --classifier")
     prefix = "ema." if ema and any(name.startswith("ema.") for name in tensors) else "model."
     config = from_json(metadata.get("config"), str(file))
-    shape = metadata.get("dataset", {}).get("shape")
-    if not isinstance(shape, list) or len(shape) != 3:
+    checkpoint.check_facts(metadata, str(file))
+    shape = metadata["dataset"].get("shape")
+    if not isinstance(shape, list) or len(shape) != 3 or not is_shape(tuple(shape)):
         raise InputError(f"{file}: damaged: it does not say its images' shape; use another checkpoint")
     try:
-        model = ImageModel(config, shape)
+        model = built_for(checkpoint.of_prefix(tensors, prefix), lambda: ImageModel(config, shape))
     except InputError as error:
         raise InputError(f"{file}: its config is damaged: {error}") from None
     checkpoint.load_weights(model, tensors, prefix, str(file))

@@ -13,6 +13,7 @@ from image_pipeline.configs.classifier import ClassifierNetConfig, ClassifierObj
 from image_pipeline.data import ImageBatch
 from image_pipeline.model import ImageModel
 from pcdiff import checkpoint
+from pcdiff.building import built_for
 from pcdiff.config import from_dict
 from pcdiff.diffusion import Process, time_draw
 from pcdiff.diffusion.plain import build_plain_process, plain_process
@@ -178,11 +179,12 @@ def load_classifier(path: Path) -> NoisyClassifier:
     if not isinstance(names, list) or not names:
         raise InputError(f"{file}: damaged: it does not name its classes; use another checkpoint")
     guided = Guided.from_dict(metadata.get("guides"), str(file))
+    prefix = "ema." if any(name.startswith("ema.") for name in tensors) else "model."
+    net = from_dict(ClassifierNetConfig, model, str(file))
     try:
-        found = NoisyClassifier(from_dict(ClassifierNetConfig, model, str(file)), guided, len(names))
+        found = built_for(checkpoint.of_prefix(tensors, prefix), lambda: NoisyClassifier(net, guided, len(names)))
     except InputError as error:
         raise InputError(f"{file}: its config is damaged: {error}") from None
-    prefix = "ema." if any(name.startswith("ema.") for name in tensors) else "model."
     checkpoint.load_weights(found, tensors, prefix, str(file))
     return found.eval()
 

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pcdiff.atomic import replacing
+from pcdiff.building import built_for
 from pcdiff.config import RunConfig, check, from_dict
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, short
 from pcdiff.models import PointCloudModel, build_model
 from pcdiff.places import is_file
 from pcdiff.plain_json import parse_json, shown
@@ -134,12 +135,34 @@ def load(path: str | Path, which: str = "auto", ema: bool = True) -> PointCloudM
     config = from_dict(RunConfig, metadata.get("config"), str(file))
     try:
         check(config)
-        model = build_model(config.model, config.objective)
+        model = built_for(of_prefix(tensors, prefix), lambda: build_model(config.model, config.objective))
     except InputError as error:
         raise InputError(f"{file}: its config is damaged: {error}") from None
     load_weights(model, tensors, prefix, str(file))
+    check_facts(metadata, str(file))
     model.metadata = metadata
     return model.eval()
+
+
+def check_facts(metadata: Mapping[str, Any], source: str) -> None:
+    """Refuse metadata that lack what is told of a trained model: its step, its data set, its unit.
+
+    Raises:
+        InputError: one of them is missing or of another kind.
+    """
+    dataset, statistics = metadata.get("dataset"), metadata.get("statistics", {})
+    known = isinstance(dataset, dict) and all(isinstance(dataset.get(k), str) for k in ("name", "fingerprint"))
+    if type(metadata.get("step")) is not int:
+        raise InputError(f"{source}: damaged: step must be a count, got {short(metadata.get('step'))}")
+    if not known or not all(isinstance(name, str) for name in dataset.get("categories", [])):
+        raise InputError(f"{source}: damaged: dataset must be a data set's identity, got {short(dataset)}")
+    if not isinstance(statistics, dict):
+        raise InputError(f"{source}: damaged: statistics must be named facts, got {short(statistics)}")
+
+
+def of_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names start with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def load_weights(model: torch.nn.Module, tensors: Mapping[str, Tensor], prefix: str, source: str) -> None:
@@ -148,7 +171,7 @@ def load_weights(model: torch.nn.Module, tensors: Mapping[str, Tensor], prefix: 
     Raises:
         InputError: keys left over or missing, or a shape that does not fit; the message lists them.
     """
-    weights = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    weights = of_prefix(tensors, prefix)
     own = model.state_dict()
     left_over, missing = sorted(set(weights) - set(own)), sorted(set(own) - set(weights))
     shapes = [

@@ -293,6 +293,7 @@ def check(config: RunConfig) -> None:
         "not negative": ("kl_weight frequencies", lambda v: v >= 0),
         "in 0..2^63 - 1": ("seed", lambda v: 0 <= v < 2**63),
         "positive": ("cnf_time cnf_tolerance", lambda v: v > 0),
+        "at most 1,000,000": ("num_steps", lambda v: v <= 1_000_000),
         "in (0, 1)": ("beta_1 beta_T", lambda v: 0 < v < 1),
         "in [0, 1]": ("flexibility", lambda v: 0 <= v <= 1),
     }

@@ -19,6 +19,8 @@ FLOORS = [
     {
         "pcdiff.arguments",
         "pcdiff.atomic",
+        "pcdiff.building",
+        "pcdiff.claims",
         "pcdiff.calls",
         "pcdiff.distributed",
         "pcdiff.divergence",

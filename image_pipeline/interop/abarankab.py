@@ -6,7 +6,8 @@ from typing import Any
 
 from image_pipeline.interop.imported import Imported
 from image_pipeline.interop.settings import Config, blaming, called, read_settings
-from image_pipeline.interop.weights import built, fill, names_of, read_state_dict
+from image_pipeline.interop.weights import fill, names_of, read_state_dict
+from pcdiff.building import built_for
 from pcdiff.diffusion import DiscreteProcess, NetDenoiser
 from pcdiff.errors import InputError
 from pcdiff.nets import UNet, UNetConfig
@@ -56,7 +57,7 @@ def load(path: str | Path, config: Config, ema: bool = True) -> Imported:
     settings = read_settings(config)
     stored = read_state_dict(path)
     with blaming(called(config)):
-        net = built(lambda: UNet(_unet_config(settings.get("unet"))))
+        net = built_for(stored, lambda: UNet(_unet_config(settings.get("unet"))))
     if "betas" not in stored:
         raise InputError(f"{path}: expected the state of a GaussianDiffusion, with its betas")
     prefix = "ema_model." if ema else "model."
@@ -66,9 +67,10 @@ def load(path: str | Path, config: Config, ema: bool = True) -> Imported:
     # its chain adds noise of variance beta
     denoiser = NetDenoiser(net, DiscreteProcess(stored["betas"]), "eps", "step", "large")
     size, channels = settings.get("img_size"), net.config.in_channels
-    height, width = size if isinstance(size, list) else (size, size)
-    shape = channels, height, width
-    return Imported(denoiser.eval(), (-1.0, 1.0), shape, f"abarankab {path.stem}", net.config.num_classes, ema=ema)
+    height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
+    shape, name = (channels, height, width), f"abarankab {path.stem}"
+    with blaming(called(config)):
+        return Imported(denoiser.eval(), (-1.0, 1.0), shape, name, net.config.num_classes, ema=ema)
 
 
 def _unet_config(unet: Any) -> UNetConfig:

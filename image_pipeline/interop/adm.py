@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from image_pipeline.interop import adm_config
 from image_pipeline.interop.imported import Imported
 from image_pipeline.interop.settings import Config, blaming, called, read_settings
-from image_pipeline.interop.weights import built, by_head, fill, names_of, read_state_dict
+from image_pipeline.interop.weights import by_head, fill, names_of, read_state_dict
+from pcdiff.building import budget_for, built_for
 from pcdiff.diffusion import NetDenoiser
 from pcdiff.diffusion.guidance import LogProb
 from pcdiff.nets import EncoderClassifier, UNet
@@ -53,8 +54,9 @@ def load(path: str | Path, config: Config) -> Imported:
     settings = read_settings(config)
     weights = read_state_dict(path)
     labels = weights.get("label_emb.weight")
-    with blaming(called(config), TypeError, ArithmeticError):
-        net = built(lambda: UNet(adm_config.unet_config(settings, None if labels is None else len(labels))))
+    with blaming(called(config), TypeError, ArithmeticError, RuntimeError), budget_for(weights):
+        classes = None if labels is None else len(labels)
+        net = built_for(weights, lambda: UNet(adm_config.unet_config(settings, classes)))
         learned = net.config.out_channels == 2 * net.config.in_channels
         denoiser = NetDenoiser(
             net,
@@ -65,14 +67,15 @@ def load(path: str | Path, config: Config) -> Imported:
         )
     _fill(net, weights, _unet_modules(net), settings, path)
     size = settings.get("image_size", 64 if adm_config.is_script(settings) else None)
-    return Imported(
-        denoiser.eval(),
-        (-1.0, 1.0),
-        (net.config.in_channels, size, size) if net.config.rank == 2 else None,
-        f"ADM {path.stem}",
-        net.config.num_classes,
-        ema=path.name.startswith("ema_"),  # the file says so nowhere else
-    )
+    with blaming(called(config)):
+        return Imported(
+            denoiser.eval(),
+            (-1.0, 1.0),
+            (net.config.in_channels, size, size) if net.config.rank == 2 else None,
+            f"ADM {path.stem}",
+            net.config.num_classes,
+            ema=path.name.startswith("ema_"),  # the file says so nowhere else
+        )
 
 
 def load_classifier(path: str | Path, config: Config) -> EncoderClassifier:
@@ -90,7 +93,7 @@ def load_classifier(path: str | Path, config: Config) -> EncoderClassifier:
     settings = read_settings(config)
     weights = read_state_dict(path)
     with blaming(called(config)):
-        net = built(lambda: EncoderClassifier(adm_config.classifier_config(settings)))
+        net = built_for(weights, lambda: EncoderClassifier(adm_config.classifier_config(settings)))
     _fill(net, weights, _classifier_modules(net), settings, path)
     return net.eval()
 

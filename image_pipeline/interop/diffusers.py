@@ -15,11 +15,12 @@ from image_pipeline.interop.diffusers_config import net_config, plain_json, skip
 from image_pipeline.interop.diffusers_scheduler import VE_SCHEDULER, denoiser, scheduler_json
 from image_pipeline.interop.imported import Imported
 from image_pipeline.interop.settings import Config, blaming, called, read_settings
-from image_pipeline.interop.weights import Names, built, fill, names_of, read_state_dict
+from image_pipeline.interop.weights import Names, fill, names_of, read_state_dict
 from image_pipeline.models import build_model
 from image_pipeline.models.sigma_label import SigmaLabel
 from image_pipeline.models.song_unet import SongUNet
 from pcdiff.atomic import replacing
+from pcdiff.building import budget_for, built_for
 from pcdiff.errors import InputError
 from pcdiff.nets import UNet
 from pcdiff.places import is_file
@@ -65,10 +66,10 @@ def load(folder: str | Path, scheduler: Config | None = None) -> Imported:
     if not is_file(config_path):
         raise InputError(f"{config_path}: no such file; expected a diffusers folder")
     settings = read_settings(config_path)
-    with blaming(config_path):
-        net = built(lambda: build_model(net_config(settings)))
-    config, told_sigma = net.config, isinstance(net, SongUNet)
     path, weights = _read_weights(model)
+    with blaming(config_path):
+        net = built_for(weights, lambda: build_model(net_config(settings)))
+    config, told_sigma = net.config, isinstance(net, SongUNet)
     with blaming(path):
         fill(net, _names(net), weights)
     if scheduler is None and pipeline:
@@ -78,18 +79,19 @@ def load(folder: str | Path, scheduler: Config | None = None) -> Imported:
         if config.out_channels == 2 * config.in_channels:  # no scheduler beside it says so, but its width does
             scheduler["variance_type"] = "learned_range"
     chain = read_settings(scheduler)
-    with blaming(f"scheduler's {called(scheduler)}", TypeError, ArithmeticError):
+    with blaming(f"scheduler's {called(scheduler)}", TypeError, ArithmeticError, RuntimeError), budget_for(weights):
         if told_sigma != (chain.get("_class_name") == VE_SCHEDULER):
             told = "the noise level" if told_sigma else "the step"
             raise InputError(f"{chain.get('_class_name')} does not fit a net told {told}")
         model = denoiser(SigmaLabel(net) if told_sigma else net, chain)
-    return Imported(
-        model.eval(),
-        (0.0, 1.0) if told_sigma else (-1.0, 1.0),
-        _image_shape(settings.get("sample_size"), config.in_channels),
-        f"diffusers {folder.name}",
-        config.num_classes,
-    )
+    with blaming(config_path):
+        return Imported(
+            model.eval(),
+            (0.0, 1.0) if told_sigma else (-1.0, 1.0),
+            _image_shape(settings.get("sample_size"), config.in_channels),
+            f"diffusers {folder.name}",
+            config.num_classes,
+        )
 
 
 def save(model: Imported, folder: str | Path) -> None:
@@ -153,7 +155,7 @@ def _check_groups(net: UNet) -> None:
 
 
 def _image_shape(size: int | list[int] | None, channels: int) -> tuple[int, int | None, int | None]:
-    height, width = size if isinstance(size, list) else (size, size)
+    height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
     return channels, height, width
 
 

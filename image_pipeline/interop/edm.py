@@ -14,11 +14,12 @@ from torch import nn
 from image_pipeline.interop.imported import Imported
 from image_pipeline.interop.persistence import Record, read
 from image_pipeline.interop.settings import blaming
-from image_pipeline.interop.weights import built, by_channel, fill, names_of
+from image_pipeline.interop.weights import by_channel, fill, names_of
 from image_pipeline.models import build_model
 from image_pipeline.models.sigma_label import SigmaLabel
 from image_pipeline.models.song_config import SongUNetConfig
 from image_pipeline.models.song_unet import SongUNet
+from pcdiff.building import budget_for, built_for
 from pcdiff.diffusion import VE, VP, DiscreteProcess, EDMProcess, NetDenoiser, cosine_betas, parametrization
 from pcdiff.errors import InputError
 from pcdiff.nets import UNet, UNetConfig
@@ -57,7 +58,9 @@ def load(path: str | Path) -> Imported:
     if not isinstance(wrapped, Record) or wrapped.class_name not in PRECONDITIONINGS:
         got = wrapped.class_name if isinstance(wrapped, Record) else type(wrapped).__name__
         raise InputError(f"{path}: expected a network of {sorted(PRECONDITIONINGS)} under 'ema', got {got}")
-    with blaming(path, KeyError, TypeError, ValueError, AttributeError, RecursionError):
+    with blaming(
+        path, KeyError, TypeError, ValueError, AttributeError, RecursionError, RuntimeError, ArithmeticError
+    ):
         return _rebuild(wrapped, f"EDM {path.stem}", ema=wrapped is not content)
 
 
@@ -70,19 +73,22 @@ def _rebuild(wrapped: Record, name: str, ema: bool) -> Imported:
     unknown = sorted(set(arguments) - used)
     if unknown:
         raise InputError(f"{inner.class_name} has unknown arguments {unknown}")
-    net, size = built(lambda: build_model(config)), arguments["img_resolution"]
+    stored, size = inner.tensors(), arguments["img_resolution"]
+    net = built_for(stored, lambda: build_model(config))
     modules = _dhariwal_modules(net, size) if isinstance(net, UNet) else _song_modules(net, size)
     # without what follows from the config, and what our UNet is never told
     unused = ("resample_filter", "map_augment.weight") if isinstance(net, UNet) else ("resample_filter",)
-    weights = {key: value for key, value in inner.tensors().items() if not key.endswith(unused)}
+    weights = {key: value for key, value in stored.items() if not key.endswith(unused)}
     if isinstance(net, UNet) and "map_label.weight" in weights:
         # one column a class, of one-hot labels, and zeros for none
         rows = weights["map_label.weight"].t()
         weights["map_label.weight"] = torch.cat([rows, torch.zeros_like(rows[:1])])
     fill(net, names_of(net, modules, PARTS), weights, by_channel)
     channels = arguments["in_channels"]
+    with budget_for(stored):
+        denoiser = PRECONDITIONINGS[wrapped.class_name](net, wrapped.state)
     return Imported(
-        PRECONDITIONINGS[wrapped.class_name](net, wrapped.state).eval(),
+        denoiser.eval(),
         (-1.0, 1.0),
         (channels, size, size),
         name,

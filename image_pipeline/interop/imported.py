@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
+from pcdiff.building import check_steps
 from pcdiff.diffusion import NetDenoiser
+from pcdiff.errors import InputError, short
+
+_LARGEST = 1 << 14  # side of an image, in pixels
 
 
 @dataclass(frozen=True)
@@ -30,3 +34,31 @@ class Imported:
     name: str
     num_classes: int | None = None
     ema: bool = False
+
+    def __post_init__(self):
+        """Refuse what no image model has, whatever the file says."""
+        process = self.denoiser.process
+        for name in ("num_scales", "num_steps"):
+            check_steps(name, getattr(process, name, None))
+        if self.image_shape is not None and not is_shape(self.image_shape):
+            raise InputError(f"image_shape must be (C, H, W) of at most {_LARGEST}, got {short(self.image_shape)}")
+        low_high = self.data_range
+        if not (isinstance(low_high, tuple) and len(low_high) == 2 and all(map(_is_number, low_high))):
+            raise InputError(f"data_range must be two numbers, got {short(low_high)}")
+        if self.num_classes is not None and (type(self.num_classes) is not int or self.num_classes < 1):
+            raise InputError(f"num_classes must be a count or None, got {short(self.num_classes)}")
+        if not isinstance(self.name, str) or not isinstance(self.ema, bool):
+            raise InputError(
+                f"name must be a text and ema true or false, got {short(self.name)}, {short(self.ema)}"
+            )
+
+
+def is_shape(shape: object) -> bool:
+    """Tell whether a value is a shape (C, H, W) of images, of which H and W may be None: unknown."""
+    if not isinstance(shape, tuple) or len(shape) != 3 or shape[0] is None:
+        return False
+    return all(size is None or (type(size) is int and 1 <= size <= _LARGEST) for size in shape)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -12,10 +12,10 @@ from torch import nn
 
 from image_pipeline.interop.imported import Imported
 from image_pipeline.interop.settings import blaming
-from image_pipeline.interop.weights import built
 from image_pipeline.models import build_model, plain_config
 from image_pipeline.models.sigma_label import SigmaLabel
 from pcdiff import checkpoint
+from pcdiff.building import budget_for, built_for
 from pcdiff.diffusion import build_plain_denoiser, plain_denoiser
 from pcdiff.errors import InputError
 
@@ -66,15 +66,16 @@ def load(path: str | Path) -> Imported:
     if set(metadata) != _KEYS:
         unknown, missing = sorted(set(metadata) - _KEYS), sorted(_KEYS - set(metadata))
         raise InputError(f"{path}: damaged: its metadata has unknown {unknown}, and lacks {missing}")
-    with blaming(path, TypeError, ValueError, RuntimeError):
-        net = built(lambda: _net(metadata["net"], metadata["sigma_label"]))
+    with blaming(path, TypeError, ValueError, RuntimeError, ArithmeticError), budget_for(tensors):
+        net = built_for(tensors, lambda: _net(metadata["net"], metadata["sigma_label"]))
         for name, tensor in net.state_dict(keep_vars=True).items():  # a part of a net may be in half precision
             if f"model.{name}" in tensors:
                 tensor.data = tensor.data.to(tensors[f"model.{name}"].dtype)
         denoiser = build_plain_denoiser(net, metadata["denoiser"]).eval()
     checkpoint.load_weights(net, tensors, "model.", str(path))
     facts = {name: _tuple(metadata[name]) for name in _FACTS}
-    return Imported(denoiser, **facts)
+    with blaming(path):
+        return Imported(denoiser, **facts)
 
 
 def _net(config: dict[str, Any], sigma_label: float | None) -> nn.Module:

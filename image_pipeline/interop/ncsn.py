@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from image_pipeline.interop.imported import Imported
 from image_pipeline.interop.refinenet_names import refinenet_names
 from image_pipeline.interop.settings import Config, blaming, read_settings, setting
-from image_pipeline.interop.weights import built, fill, named_tensors
+from image_pipeline.interop.weights import fill, named_tensors
 from image_pipeline.models import build_model
 from image_pipeline.models.instance_norm import NORMS
+from pcdiff.building import budget_for, built_for
 from pcdiff.diffusion import NetDenoiser, NoiseLevels, geometric_sigmas
 from pcdiff.errors import InputError
 from pcdiff.interop.checks import listed
@@ -50,7 +51,7 @@ def load(path: str | Path, config: Config | None = None, ema: bool = True) -> Im
     if not is_file(path):
         raise InputError(f"{path}: no such file; expected {_WHAT}")
     checkpoint = load_without_code(path, *NUMPY_SCALARS)
-    with blaming(path):
+    with blaming(path, TypeError, ArithmeticError, RuntimeError, ValueError):
         return _rebuild(checkpoint, settings, ema)
 
 
@@ -67,7 +68,8 @@ def _rebuild(checkpoint: Any, settings: Mapping[str, Any] | None, ema: bool) -> 
             raise InputError(f"the moving average lacks tensors of the weights: {listed(lacking)}")
         weights |= average
     net = _build(weights, settings)
-    sigmas = weights["sigmas"].double() if "sigmas" in weights else _levels(settings, net.config.num_scales)
+    with budget_for(weights):
+        sigmas = weights["sigmas"].double() if "sigmas" in weights else _levels(settings, net.config.num_scales)
     if "sigmas" in weights and settings is not None:
         expected = _levels(settings, len(sigmas))
         if not torch.allclose(sigmas, expected, rtol=1e-4, atol=0):
@@ -108,7 +110,7 @@ def _build(weights: Mapping[str, Tensor], settings: Mapping[str, Any] | None) ->
     if embed is None:
         fields |= {"sigma_max": float(sigmas.max()), "sigma_min": float(sigmas.min())}
     name = "ncsn" if embed is not None else "ncsnv2"
-    return built(lambda: build_model(name, **fields))
+    return built_for(weights, lambda: build_model(name, **fields))
 
 
 def _normalization(weights: Mapping[str, Tensor], nf: int) -> str:

@@ -16,9 +16,10 @@ from image_pipeline.interop.imported import Imported
 from image_pipeline.interop.refinenet_names import refinenet_names
 from image_pipeline.interop.settings import Config, blaming, read_settings, setting
 from image_pipeline.interop.unet_names import unet_names
-from image_pipeline.interop.weights import built, fill, named_tensors
+from image_pipeline.interop.weights import fill, named_tensors
 from image_pipeline.models import MODELS, build_model
 from image_pipeline.models.unet import ScoreUNet
+from pcdiff.building import budget_for, built_for
 from pcdiff.diffusion import VE, VP, DiscreteProcess, NetDenoiser, Process, SubVP, linear_betas
 from pcdiff.errors import InputError
 from pcdiff.interop.numpy_scalars import NUMPY_SCALARS
@@ -61,7 +62,7 @@ def load(path: str | Path, config: Config, ema: bool = True) -> Imported:
     if not is_file(path):
         raise InputError(f"{path}: no such file; expected a checkpoint of score_sde (.pth)")
     checkpoint = load_without_code(path, *NUMPY_SCALARS)
-    with blaming(path):
+    with blaming(path, TypeError, ArithmeticError, RuntimeError, ValueError):
         return _rebuild(checkpoint, settings, ema)
 
 
@@ -77,8 +78,8 @@ def _rebuild(checkpoint: Any, settings: Mapping[str, Any], ema: bool) -> Importe
     continuous = setting(settings, "training", "continuous", bool)
     _check_labels(settings, name, sde, continuous)
 
-    net = _build(settings, name)
     weights = named_tensors(checkpoint["model"], "model")
+    net = _build(settings, name, weights)
     if ema:
         weights |= _averages(checkpoint["ema"], weights)
     if "sigmas" in weights:
@@ -93,7 +94,8 @@ def _rebuild(checkpoint: Any, settings: Mapping[str, Any], ema: bool) -> Importe
     else:
         fill(net, refinenet_names(net), weights)
 
-    process, label = _process(settings, sde, continuous)
+    with budget_for(weights):
+        process, label = _process(settings, sde, continuous)
     denoiser = NetDenoiser(net, process, "score" if sde == "vesde" else "eps", label).eval()
     size = setting(settings, "data", "image_size", int)
     centered = setting(settings, "data", "centered", bool)
@@ -123,7 +125,7 @@ def _check_labels(settings: Mapping[str, Any], name: str, sde: str, continuous: 
         raise InputError(f"config: model.normalization must be 'InstanceNorm++' here, got {norm!r}")
 
 
-def _build(settings: Mapping[str, Any], name: str) -> nn.Module:
+def _build(settings: Mapping[str, Any], name: str, weights: Mapping[str, Tensor]) -> nn.Module:
     """Build the net from the fields that our config and theirs both have."""
     ours, fields = NETS[name]
     fields = dict(fields)
@@ -134,7 +136,7 @@ def _build(settings: Mapping[str, Any], name: str) -> nn.Module:
         section = "data" if isinstance(data, Mapping) and field.name in data else "model"
         value = setting(settings, section, field.name)
         fields[field.name] = value.lower() if isinstance(value, str) else value
-    return built(lambda: build_model(ours, **fields))
+    return built_for(weights, lambda: build_model(ours, **fields))
 
 
 def _averages(ema: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

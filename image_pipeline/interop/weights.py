@@ -59,23 +59,6 @@ def names_of(net: nn.Module, modules: Iterable[tuple[str, str]], parts: Mapping[
     return names
 
 
-def built(make: Callable[[], nn.Module]) -> nn.Module:
-    """Build the net that weights go into; its own start, soon overwritten, costs the caller no random number.
-
-    Args:
-        make: reads the settings and builds.
-
-    Raises:
-        InputError: the settings are refused, or the net does not fit into memory.
-    """
-    try:
-        with torch.random.fork_rng(devices=[]):
-            return make()
-    except (RuntimeError, TypeError, KeyError, ArithmeticError, MemoryError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"no net can be built of the config: {reason}") from None
-
-
 def fill(
     net: nn.Module,
     names: Names,

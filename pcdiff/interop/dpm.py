@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcdiff.building import built_for
 from pcdiff.config import ModelConfig, ObjectiveConfig, RunConfig, check, from_dict
 from pcdiff.errors import InputError
 from pcdiff.interop.torch_files import check_named_tensors, load_without_code
@@ -56,8 +57,8 @@ def _read(path: Path) -> dict:
 
 def _rebuild(args: dict[str, Any], weights: dict[str, Tensor]) -> PointCloudModel:
     config, objective = _configs(args)
+    model = built_for(weights, lambda: build_model(config, objective))
     try:
-        model = build_model(config, objective)
         translated = _translate(weights, variational=model.variational)
         expected = set(model.state_dict())
         left_over, missing = sorted(set(translated) - expected), sorted(expected - set(translated))

@@ -14,6 +14,7 @@ from pcdiff import checkpoint
 from pcdiff.atomic import replacing
 from pcdiff.errors import InputError
 from pcdiff.places import exists
+from pcdiff.training.resuming import progress_of
 
 log = logging.getLogger("pcdiff")
 
@@ -85,6 +86,7 @@ class Keeper:
         for path in candidates:
             try:
                 tensors, metadata = checkpoint.read(path)
+                progress_of(metadata, path)
             except InputError as error:
                 refused = refused or error
                 continue

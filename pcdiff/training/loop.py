@@ -28,6 +28,7 @@ from pcdiff.training.keeper import Keeper
 from pcdiff.training.limits import Limits
 from pcdiff.training.parts import Parts
 from pcdiff.training.rates import learning_rate
+from pcdiff.training.resuming import optimizer_state, progress_of
 from pcdiff.training.scalars import Scalars
 
 log = logging.getLogger("pcdiff")
@@ -114,29 +115,26 @@ class Trainer:
             InputError: there is none, it does not fit the model or the data set, or it lies behind the last step.
         """
         path, tensors, metadata = self.keeper.newest()
-        if metadata["step"] > self.config.max_iters:
-            raise InputError(f"max_iters {self.config.max_iters}: {path} is at step {metadata['step']} already")
-        was, now = metadata.get("dataset"), self.metadata.get("dataset")
+        there = progress_of(metadata, path)
+        if there.step > self.config.max_iters:
+            raise InputError(f"max_iters {self.config.max_iters}: {path} is at step {there.step} already")
+        was, now = there.dataset, self.metadata.get("dataset")
         if was and now and was.get("fingerprint") != now.get("fingerprint"):
             raise InputError(f"{path}: was trained on {was}, got {now}; give the run its own data set")
         checkpoint.load_weights(self.model, tensors, "model.", str(path))
         if self.ema is not None:
             checkpoint.load_weights(self.ema.model, tensors, "ema.", str(path))
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".")
-                state.setdefault(int(index), {})[key] = tensor
-        if metadata["step"] > 0 and len(state) != len(list(self.model.parameters())):
+        parameters = list(self.model.parameters())
+        state = optimizer_state(tensors, parameters, path)
+        if there.step > 0 and len(state) != len(parameters):
             raise InputError(f"{path}: has no optimiser state (a copy of `best`?), so the run cannot go on from it")
         self.optimizer.load_state_dict(
             {"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]}
         )
-        self.step, self.best = metadata["step"], metadata["best"]
-        self.stale = metadata.get("stale", 0)
-        self.validated = metadata.get("validated", self.step)
-        if metadata.get("scaler"):
-            self.scaler.load_state_dict(metadata["scaler"])
+        self.step, self.best = there.step, there.best
+        self.stale, self.validated = there.stale, there.validated
+        if there.scaler:
+            self.scaler.load_state_dict(there.scaler)
 
     def train_step(self) -> dict[str, Tensor]:
         """Make one optimiser step; return the loss terms, gradient norm and learning rate.

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from image_pipeline.interop.weights import built, fill, named_tensors
+from image_pipeline.interop.weights import fill, named_tensors
+from pcdiff.building import built_for
 from pcdiff.errors import InputError
 
 
@@ -62,10 +63,10 @@ def test_every_key_left_over_or_missing_is_told(net):
 
 def test_a_net_that_cannot_be_built_is_told_and_building_draws_nothing():
     before = torch.get_rng_state()
-    built(lambda: nn.Linear(2, 2))
+    built_for({}, lambda: nn.Linear(2, 2))
     assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(InputError, match=r"no net can be built of the config: .*negative"):
-        built(lambda: nn.Linear(-2, 2))
+        built_for({}, lambda: nn.Linear(-2, 2))
 
 
 def test_the_wrapper_of_several_devices_leaves_no_trace():

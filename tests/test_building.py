@@ -1,0 +1,142 @@
+"""Settings that ask for more than a file's tensors fill are refused before memory or time is spent on them."""
+
+import json
+import time
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+import pcdiff
+from pcdiff import checkpoint
+from pcdiff.building import Budget, budget_for, built_for, check_steps, within
+from pcdiff.config import ModelConfig, RunConfig, to_json
+from pcdiff.diffusion import cosine_betas, linear_betas
+from pcdiff.errors import InputError
+from pcdiff.models import build_model
+
+BILLION = 10**9
+GREEDY = {
+    "a wide layer": lambda: nn.Linear(BILLION, BILLION),
+    "wider than any index": lambda: nn.Linear(10**30, 4),
+    "a billion layers": lambda: nn.ModuleList(nn.Linear(1, 1) for _ in range(BILLION)),
+    "a convolution": lambda: nn.Conv2d(10**5, 10**5, 3),
+    "a table of classes": lambda: nn.Embedding(BILLION, 8),
+    "a norm": lambda: nn.GroupNorm(1, BILLION),
+    "betas": lambda: linear_betas(BILLION),
+    "cosine betas": lambda: cosine_betas(BILLION),
+    "arange": lambda: torch.arange(BILLION),
+    "arange from one": lambda: torch.arange(1, BILLION, dtype=torch.float64),
+    "random numbers": lambda: torch.randn(10**5, 10**5),
+    "like another": lambda: torch.zeros(1).new_zeros(10**5, 10**5),
+    "by keyword": lambda: torch.empty(size=(BILLION,)),
+    "full": lambda: torch.full((10**5, 10**5), 1.0),
+    "identity": lambda: torch.eye(10**5),
+}
+
+
+@pytest.mark.parametrize("make", GREEDY.values(), ids=GREEDY)
+def test_what_is_too_much_is_refused_before_it_is_made(make):
+    started = torch.get_rng_state(), time.monotonic()
+    with pytest.raises(InputError, match=r"^asks for a net of .* or more; the file holds 12 numbers in 1 tensors$"):
+        built_for([torch.zeros(3, 4)], make)
+    assert torch.equal(torch.get_rng_state(), started[0])
+
+
+def test_what_fits_is_built_and_costs_no_random_number():
+    before = torch.get_rng_state()
+    net = built_for({"a": torch.zeros(4, 4)}, lambda: nn.Sequential(nn.Linear(4, 4), nn.Conv2d(4, 4, 3)))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len(list(net.parameters())) == 4
+    with budget_for([torch.zeros(10)]):
+        assert len(torch.arange(2, 8, 2)) == 3
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("a\nb"), IndexError(), OverflowError("too large"), RecursionError("deep")]
+)
+def test_what_building_raises_becomes_one_line(error):
+    def make():
+        raise error
+
+    with pytest.raises(InputError, match=r"^no net can be built of the config: "):
+        within(Budget.of_machine(), make)
+
+
+def test_numbers_of_steps():
+    for value in (1, 1000, 10**6, None):
+        check_steps("num_scales", value)
+    for value in (0, -1, 10**6 + 1, 1.0, True, "9", [1]):
+        with pytest.raises(InputError, match=r"num_scales must be an integer in 1\.\.1000000, got"):
+            check_steps("num_scales", value)
+
+
+SMALL = ModelConfig(
+    latent_dim=4,
+    encoder_widths=(4, 8),
+    encoder_head_widths=(4,),
+    flow_depth=1,
+    flow_hidden_dim=4,
+    net_widths=(4, 8),
+    num_steps=4,
+)
+FACTS = {
+    "config": json.loads(to_json(RunConfig(model=SMALL))),
+    "dataset": {"name": "made", "categories": ["chair"], "fingerprint": "ab"},
+    "step": 3,
+}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "small.safetensors"
+    checkpoint.save(path, {f"model.{k}": v for k, v in build_model(SMALL).state_dict().items()}, FACTS)
+    assert pcdiff.load(path).metadata["step"] == 3
+
+    def write(facts):
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+        text = facts if isinstance(facts, str) else json.dumps(facts)
+        save_file(tensors, path, {"format": checkpoint.FORMAT, "json": text})
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [(name, BILLION) for name in "latent_dim flow_depth flow_hidden_dim num_steps frequencies".split()]
+    + [(name, 10**30) for name in "latent_dim flow_depth flow_hidden_dim num_steps frequencies".split()]
+    + [(name, [BILLION] * 4) for name in ("encoder_widths", "encoder_head_widths", "net_widths")]
+    + [("net_widths", [4] * 10**5)],
+)  # fmt: skip
+def test_a_checkpoint_that_asks_for_too_much(saved, field, value):
+    model = FACTS["config"]["model"] | {field: value}
+    path = saved(FACTS | {"config": FACTS["config"] | {"model": model}})
+    with pytest.raises(InputError, match=r"small\.safetensors: its config is damaged: ") as caught:
+        pcdiff.load(path)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ("[" * 10**5, "nested deeper than 64 levels"),
+        ('{"step": ' + "9" * 5000 + "}", "an integer of 5000 digits"),
+        ("[1]", r"its metadata is \[1\], not named facts"),
+        ({**FACTS, "step": "3"}, "step must be a count, got '3'"),
+        ({**FACTS, "dataset": "chairs"}, "dataset must be a data set's identity, got 'chairs'"),
+        ({**FACTS, "dataset": {"name": "x", "fingerprint": [1]}}, "dataset must be a data set's identity"),
+        ({**FACTS, "statistics": [1]}, "statistics must be named facts"),
+        (
+            {**FACTS, "config": {**FACTS["config"], "model": "x" * 10**5}},
+            "expected the fields of ModelConfig, got 'xx",
+        ),
+    ],
+)
+def test_a_checkpoint_whose_facts_are_of_another_kind(saved, facts, message):
+    with pytest.raises(InputError, match=rf"small\.safetensors: .*{message}") as caught:
+        pcdiff.load(saved(facts))
+    assert len(str(caught.value)) < 1000
