@@ -51,7 +51,7 @@ def train(config: RunConfig, stop: Stop) -> None:
             rehearse(config, preset(AUTOENCODER_PRESETS, config.preset), found, *parts)
             return
     config, folder = runs.open_run(config, "ae")
-    with runs.logging_to(folder):
+    with runs.logging_to(folder), runs.alone_in(folder):
         runs.log.info(announce(clouds.identity))
         config = planned(config, folder, started, ending.seconds, *parts)
         trainer = sessions.make_trainer(config, folder, *parts)

@@ -90,7 +90,7 @@ def _train(config: ImageRunConfig, stop: Stop) -> None:
             try_out(config, preset(config.preset), found, make_trainer(config, NOWHERE, *parts), "images")
             return
     config, folder = runs.open_run(config, "images", read_config)
-    with runs.logging_to(folder):
+    with runs.logging_to(folder), runs.alone_in(folder):
         identity = used.identity
         runs.log.info(
             "data: %s, %d images %s, %d held out (%s)", identity.name, len(used), identity.shape, held_out,

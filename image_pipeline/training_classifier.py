@@ -125,7 +125,7 @@ def _train(config: ClassifierRunConfig, stop: Stop) -> None:
     with stop.at_once():  # there is nothing to save yet
         model, batches, validation, used, device = _parts(config, stop)
     config, folder = runs.open_run(config, "classifier", read_classifier_config)
-    with runs.logging_to(folder):
+    with runs.logging_to(folder), runs.alone_in(folder):
         identity = used.identity
         runs.log.info(
             "data: %s, %d images %s, %d classes, %d held out (%s)", identity.name, len(used), identity.shape,

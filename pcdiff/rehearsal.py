@@ -10,6 +10,7 @@ import torch
 
 from pcdiff import distributed
 from pcdiff.config import RunConfig, differences, to_json
+from pcdiff.errors import Lines, escaped
 from pcdiff.progress import in_words
 from pcdiff.runs import NOWHERE
 from pcdiff.sessions import make_trainer
@@ -94,7 +95,7 @@ def try_out(config: Any, default: Any, found: str, trainer: Trainer, unit: str) 
         "dry run: nothing was written",
     ]
     if distributed.rank() == 0:
-        print("\n".join(lines))
+        print(escaped(Lines("\n".join(lines))))
 
 
 def peak_memory(device: torch.device) -> int:

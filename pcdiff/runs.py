@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pcdiff import distributed
 from pcdiff.atomic import replacing
+from pcdiff.claims import sole_writer
 from pcdiff.config import EvaluateConfig, RunConfig, TrainConfig, from_dict, to_json
 from pcdiff.errors import InputError, OneLineArguments
 from pcdiff.finite import not_finite
@@ -211,6 +212,20 @@ class _LateFile(logging.FileHandler):
     def _open(self) -> TextIOWrapper:
         Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
         return super()._open()
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep a run's folder for this training, as long as this lasts: of a job's processes the first one claims it.
+
+    Raises:
+        InputError: another training, of the same run, writes there; on all processes.
+    """
+    with ExitStack() as claims:
+        with distributed.refused_together():
+            if distributed.rank() == 0:
+                claims.enter_context(sole_writer(folder / "checkpoints"))
+        yield
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from image_pipeline.pictures import save_grid
 from image_pipeline.stored import StoredImages, generated
 from image_pipeline.writing import check_shape, read_images
 from pcdiff import distributed, runs
+from pcdiff.claims import sole_writer
 from pcdiff.devices import prepare, resolve_device
 from pcdiff.errors import InputError, Lines
 from pcdiff.progress import Progress, bar
@@ -96,10 +97,11 @@ def _evaluate(config: Evaluate, stop: Stop) -> dict[str, Any] | None:
         if config.save_statistics is not None:
             if not isinstance(reference, ImageDataset):
                 raise InputError("--save-statistics needs a reference of images")
-            statistics = dataset_statistics(reference, net, config.batch_size)
-            if distributed.rank() == 0:
-                save_statistics(config.save_statistics, statistics)
-                runs.log.info("statistics: %s", config.save_statistics)
+            with sole_writer(config.save_statistics if distributed.rank() == 0 else None):
+                statistics = dataset_statistics(reference, net, config.batch_size)
+                if distributed.rank() == 0:
+                    save_statistics(config.save_statistics, statistics)
+                    runs.log.info("statistics: %s", config.save_statistics)
     places = Places.asked_for(config, config.run)
     settings = _settings(config, net, reference)
     if model is None:

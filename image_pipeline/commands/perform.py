@@ -29,6 +29,7 @@ from image_pipeline.configs import ImageRunConfig
 from image_pipeline.configs.classifier import ClassifierRunConfig
 from image_pipeline.training import train
 from image_pipeline.training_classifier import train_classifier
+from pcdiff.claims import sole_writer
 from pcdiff.errors import escaped
 from pcdiff.progress import bar
 
@@ -64,12 +65,16 @@ def perform(command: Any) -> None:
         train_classifier(command)
         return
     check(command)
-    if isinstance(command, Evaluate | Loss):
-        (loss if isinstance(command, Loss) else evaluate)(command)
+    if isinstance(command, Evaluate):
+        evaluate(command)
         return
-    if type(command) in _WITHOUT_MODEL:
-        print(escaped(_WITHOUT_MODEL[type(command)](command)))
+    if isinstance(command, Loss):
+        loss(command)
         return
-    with bar(type(command).__name__.lower(), "step") as progress:
-        done = _WITH_MODEL[type(command)](command, Trained.open(command, progress))
+    with sole_writer(getattr(command, "output", None)):
+        if type(command) in _WITHOUT_MODEL:
+            done = _WITHOUT_MODEL[type(command)](command)
+        else:
+            with bar(type(command).__name__.lower(), "step") as progress:
+                done = _WITH_MODEL[type(command)](command, Trained.open(command, progress))
     print(escaped(done))

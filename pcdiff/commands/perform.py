@@ -12,6 +12,7 @@ from torch import Tensor
 from pcdiff import generation
 from pcdiff.atomic import replacing
 from pcdiff.checkpoint import load, locate
+from pcdiff.claims import sole_writer
 from pcdiff.commands.flags import (
     Arithmetic,
     Command,
@@ -79,14 +80,18 @@ def perform(command: Command) -> None:
         InputError: a flag, a file or the run does not fit.
     """
     check(command)
+    with sole_writer(command.output):
+        print(escaped(_performed(command)))
+
+
+def _performed(command: Command) -> str:
     device = prepare(resolve_device(command.device))
     file = locate(command.run, command.checkpoint)
     model = load(file).to(device)
     run = from_dict(RunConfig, model.metadata["config"], str(file))
     command = with_statistics(command, run.data.normalisation, model.metadata.get("statistics", {}))
     with bar(type(command).__name__.lower(), "step") as progress:
-        done = _WORK[type(command)](command, Trained(model, run, progress))
-    print(escaped(done))
+        return _WORK[type(command)](command, Trained(model, run, progress))
 
 
 def _sample(command: Sample, trained: Trained) -> str:
