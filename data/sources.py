@@ -16,6 +16,7 @@ from torch import Tensor
 
 from data.categories import SYNSET_TO_NAME
 from pcdiff.errors import InputError
+from pcdiff.interop.hdf5 import opened
 from pcdiff.places import entries, is_folder
 
 SPLITS = ("train", "val", "test")
@@ -123,7 +124,7 @@ class Hdf5Source:
     @contextmanager
     def _open(self) -> Iterator[h5py.File]:
         try:
-            with h5py.File(self.path, "r") as file:
+            with opened(self.path) as file:
                 yield file
         except InputError:
             raise

@@ -11,6 +11,7 @@ import torch
 
 from pcdiff.errors import InputError
 from pcdiff.interop.checks import check_form, listed, unreadable
+from pcdiff.interop.hdf5 import opened
 from pcdiff.interop.torch_files import load_without_code
 
 # DEFLATE stores at best about a thousandth. A file that promises more than this many times its size lies.
@@ -99,7 +100,7 @@ def read_hdf5(path: Path, key: str | None) -> np.ndarray:
         if isinstance(entry, h5py.Dataset):
             shapes[name] = entry.shape
 
-    with unreadable(str(path), "an HDF5 file"), h5py.File(path, "r") as file:
+    with unreadable(str(path), "an HDF5 file"), opened(path) as file:
         file.visititems(visit)
         if key is None:
             fitting = [name for name, shape in shapes.items() if shape and len(shape) == 3 and shape[2] == 3]

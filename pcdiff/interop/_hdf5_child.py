@@ -1,0 +1,77 @@
+"""What the child process of `pcdiff.interop.hdf5` runs: it walks through files that may crash the HDF5 library.
+
+A file's path comes as a line of JSON, and a line of JSON goes back: what is wrong, as [whether h5py says so, text],
+or null. It ends with its parent, or when it was asked nothing for a minute.
+"""
+
+import sys
+
+sys.path.pop(0)  # this folder, whose modules are none of the libraries'
+
+import json
+import math
+import select
+
+import h5py
+
+_IDLE = 60.0  # seconds
+_WHOLE = 64 << 20  # bytes of a data set that is read to its end; of a larger one the first and the last row
+_MOST_COMPRESSED = 1100
+_FILTERS = {
+    h5py.h5z.FILTER_DEFLATE: "gzip",
+    h5py.h5z.FILTER_SHUFFLE: "shuffle",
+    h5py.h5z.FILTER_FLETCHER32: "fletcher32",
+    h5py.h5z.FILTER_LZF: "lzf",
+}
+
+
+def looked_at(path: str) -> tuple[bool, str] | None:
+    """Go through a file as its reader will; return what is wrong, and whether h5py says so, or None."""
+    try:
+        with h5py.File(path, "r") as file:
+            found: list[h5py.Dataset] = []
+            file.visititems(lambda name, entry: found.append(entry) if isinstance(entry, h5py.Dataset) else None)
+            for entry in found:
+                wrong = _wrong(entry)
+                if wrong is not None:
+                    return False, wrong
+    except Exception as error:  # of damaged files h5py raises anything
+        text = str(error).strip() or type(error).__name__
+        return True, text.splitlines()[0]
+    return None
+
+
+def _wrong(entry: h5py.Dataset) -> str | None:
+    settings = entry.id.get_create_plist()
+    for k in range(settings.get_nfilters()):
+        number, _, _, name = settings.get_filter(k)
+        if number not in _FILTERS:
+            known = ", ".join(_FILTERS.values())
+            return f"{entry.name}: packed by the filter {name!r} ({number}); pack it by one of {known}, or by none"
+    if entry.shape is None or entry.dtype.kind != "f":
+        return None
+    stored, promised = entry.id.get_storage_size(), math.prod(entry.shape) * entry.dtype.itemsize
+    if promised > stored * _MOST_COMPRESSED:
+        return None  # its reader refuses it without reading
+    if entry.chunks is not None:
+        chunks = entry.id.get_num_chunks()
+        for k in range(min(chunks, 1000)):
+            entry.id.get_chunk_info(k)
+    if promised <= _WHOLE:
+        entry[()]
+    elif entry.shape:
+        entry[0], entry[-1]
+    return None
+
+
+def main() -> None:
+    """Answer until the parent is gone."""
+    while select.select([sys.stdin], [], [], _IDLE)[0]:
+        line = sys.stdin.readline()
+        if not line:
+            return
+        print(json.dumps(looked_at(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Open HDF5 files that may come from elsewhere: a child process looks at them first.
+
+A damaged file can crash the HDF5 library itself, and no `except` catches that. So another process, which nothing
+hangs on, goes through a file before this one does: all entries, and the numbers up to 64 MiB of a data set, of a
+larger one the first and the last row. One child serves all files of a process; it takes about half a second to
+start, and a look at a file little more than reading it. A file that did not change is not looked at again.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pcdiff.errors import InputError
+from pcdiff.places import look
+
+if TYPE_CHECKING:
+    import h5py
+
+_CHILD = Path(__file__).with_name("_hdf5_child.py")
+_PATIENCE = 120.0  # seconds that a look may take
+
+
+@contextmanager
+def opened(path: Path) -> Iterator["h5py.File"]:
+    """Open an HDF5 file for reading, after a child process has been through it.
+
+    Raises:
+        InputError: it crashes the HDF5 library or holds it up, or uses a filter that is not read.
+        OSError: it is damaged, as h5py told the child, or as `h5py.File` tells.
+    """
+    import h5py  # here, because it is slow to import and few need it
+
+    _LOOKER.look_at(path)
+    with h5py.File(path, "r") as file:
+        yield file
+
+
+class _Looker:
+    """The child process, started with the first file and again after its death."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen | None = None
+        self._process = -1
+        self._seen: dict[tuple[int, ...], tuple[bool, str] | None] = {}
+
+    def look_at(self, path: Path) -> None:
+        status = look(path)
+        if status is None:
+            return  # its reader says so
+        file = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        with self._lock:
+            if file not in self._seen:
+                self._seen[file] = self._asked(os.path.abspath(path))
+            wrong = self._seen[file]
+        if wrong is not None:
+            told_by_h5py, text = wrong
+            raise OSError(text) if told_by_h5py else InputError(f"{path}: {text}")
+
+    def _asked(self, path: str) -> tuple[bool, str] | None:
+        """Return what is wrong with a file, and whether h5py says so, or None."""
+        for _ in range(2):  # a child that had nothing to do for long may have just left
+            child = self._started()
+            try:
+                child.stdin.write(json.dumps(path).encode() + b"\n")
+                child.stdin.flush()
+            except BrokenPipeError:
+                self.end()
+                continue
+            if not select.select([child.stdout], [], [], _PATIENCE)[0]:
+                self.end()
+                text = f"holds up the HDF5 library for more than {_PATIENCE:.0f} seconds: damaged; fetch it again"
+                return False, text
+            if answer := child.stdout.readline():
+                wrong = json.loads(answer)
+                return None if wrong is None else tuple(wrong)
+            status = child.wait()
+            self.end()
+            if status != 0:
+                return False, f"crashes the HDF5 library (status {status}): damaged; fetch it again"
+        raise RuntimeError(f"no process for looking at {path}")
+
+    def _started(self) -> subprocess.Popen:
+        if self._process != os.getpid():  # a forked worker shares its parent's pipes
+            self._child, self._process = None, os.getpid()
+        if self._child is None:
+            self._child = subprocess.Popen(
+                [sys.executable, str(_CHILD)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+            atexit.register(self.end)
+        return self._child
+
+    def end(self) -> None:
+        """End the child."""
+        child, self._child = self._child, None
+        if child is None or self._process != os.getpid():
+            return
+        child.kill()
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()
+        child.stdout.close()
+        child.wait()
+
+
+_LOOKER = _Looker()
