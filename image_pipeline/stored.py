@@ -84,17 +84,15 @@ def generated(
     if distributed.rank() == 0:
         _make(draft, (count, *shape[2:], shape[1]))
     distributed.gather(None)  # the file is there
-    array = np.load(draft, mmap_mode="r+")
+    array = np.load(draft, mmap_mode="r")
 
     blocks = range(-(-count // size))
 
     def put(k: int, progress: Progress) -> int:
-        images = (
-            draw(k, watched(part_of(progress, k, len(blocks)), work.check)).permute(0, 2, 3, 1).contiguous().numpy()
-        )
-        array[k * size : k * size + len(images)] = images
-        array.flush()
-        return zlib.crc32(images.tobytes())
+        images = draw(k, watched(part_of(progress, k, len(blocks)), work.check))
+        pixels = images.permute(0, 2, 3, 1).contiguous().numpy().tobytes()
+        _write(draft, array.offset + k * size * array[0].nbytes, pixels)
+        return zlib.crc32(pixels)
 
     with bar("generating", "step") as progress:
         sums = work.map("generating", blocks, lambda k: (np.array([put(k, progress)]),))
@@ -113,14 +111,32 @@ def generated(
 
 
 def _make(draft: Path, shape: tuple[int, ...]) -> None:
-    """Make the file of all images, unless it is there in this shape already."""
+    """Make the file of all images, unless it is there in this shape already, and reserve its room on the disk."""
     try:
-        if np.load(draft, mmap_mode="r").shape == shape:
-            return
+        there = np.load(draft, mmap_mode="r")
+        made = there.shape == shape and there.dtype == np.uint8 and not np.isfortran(there)
     except (OSError, ValueError, EOFError):
-        pass
+        made = False
     try:
         draft.parent.mkdir(parents=True, exist_ok=True)
-        np.lib.format.open_memmap(draft, mode="w+", dtype=np.uint8, shape=shape).flush()
+        if not made:
+            np.lib.format.open_memmap(draft, mode="w+", dtype=np.uint8, shape=shape).flush()
+        if hasattr(os, "posix_fallocate"):  # hours before the disk is found to be full
+            with draft.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     except OSError as error:
+        if not made:
+            draft.unlink(missing_ok=True)
         raise InputError(f"{draft}: cannot write ({error.strerror or error}); make room") from None
+
+
+def _write(draft: Path, place: int, pixels: bytes) -> None:
+    """Write by the system's own call: on a full disk it says so, where a mapped page would end the process."""
+    try:
+        with draft.open("r+b") as file:
+            file.seek(place)
+            file.write(pixels)
+    except OSError as error:
+        raise InputError(
+            f"{draft}: cannot write ({error.strerror or error}); what is in it stays, make room and go on"
+        ) from None

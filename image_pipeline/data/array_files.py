@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from image_pipeline.data.arrays import Arrays
+from image_pipeline.data.arrays import MOST_CLASSES, Arrays
 from pcdiff.errors import InputError
 
 ENDINGS = (".npz", ".npy")
@@ -19,12 +19,14 @@ def open_arrays(path: Path) -> np.ndarray:
         InputError: it cannot be read, or holds something else.
     """
     try:
-        loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
-        array = loaded["arr_0"] if path.suffix == ".npz" else loaded
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read as images ({str(error).splitlines()[0]})") from None
-    except Exception as error:  # a damaged zip raises anything
-        raise InputError(f"{path}: truncated or no array file ({type(error).__name__})") from None
+        if path.suffix == ".npz":
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:  # np.load leaves it open
+                array = stored["arr_0"]
+        else:
+            array = np.load(path, allow_pickle=False, mmap_mode="r")
+    except Exception as error:  # a damaged zip, or a header that is no Python text, raises anything
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{path}: cannot be read as images ({reason})") from None
     if array.ndim != 4 or array.dtype != np.uint8 or array.shape[-1] not in (1, 3) or not len(array):
         raise InputError(f"{path}: must hold uint8 (n, H, W, 1 or 3), got {array.dtype} {array.shape}")
     return array
@@ -46,13 +48,17 @@ def read_array_file(path: Path) -> Arrays:
 
 
 def _labels(path: Path, count: int) -> np.ndarray | None:
-    with np.load(path, allow_pickle=False) as content:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
         if "arr_1" not in content.files:
             return None
         try:
             labels = content["arr_1"]
         except Exception as error:  # a damaged member raises anything
             raise InputError(f"{path}: arr_1 cannot be read as classes ({type(error).__name__})") from None
-    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise InputError(f"{path}: arr_1 must be classes ({count},) from 0, got {labels.dtype} {labels.shape}")
+    whole = labels.shape == (count,) and labels.dtype.kind in "iu"
+    if not whole or labels.min() < 0 or labels.max() >= MOST_CLASSES:
+        raise InputError(
+            f"{path}: arr_1 must be classes ({count},) from 0, below {MOST_CLASSES:,}; got {labels.dtype} "
+            f"{labels.shape}" + (f", {labels.min()} to {labels.max()}" if whole else "")
+        )
     return labels.astype(np.int64)

@@ -16,6 +16,9 @@ from image_pipeline.data.unpickling import load_arrays
 from pcdiff.errors import InputError
 from pcdiff.places import is_file
 
+MOST_CLASSES = 1_000_000
+"""More classes than a data set has; each gets a name."""
+
 _Reader = Callable[[Path], tuple[np.ndarray, np.ndarray]]
 _CIFAR_SHAPE = (3, 32, 32)
 _IDX_HEADERS = {1: 2049, 3: 2051}  # number of axes -> the magic number of unsigned bytes

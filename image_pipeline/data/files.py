@@ -14,6 +14,7 @@ from pcdiff.places import is_file, look
 
 IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
 _PROBES = 16
+_LARGEST = 1 << 30  # bytes of a member: a few kilobytes of zip may promise more than there is memory
 
 
 class Files(Protocol):
@@ -113,7 +114,10 @@ class ZipFiles:
     def __init__(self, path: Path) -> None:
         self.path, self.where = path, str(path)
         self._process, self._archive = -1, None
-        self._members = {info.filename: info for info in self._open().infolist() if not info.is_dir()}
+        # by the name, not `is_dir`, which stumbles over a member without one
+        self._members = {
+            info.filename: info for info in self._open().infolist() if info.filename[-1:] not in ("", "/")
+        }
         self.names = sorted(filter(is_image, self._members))
 
     def _open(self) -> zipfile.ZipFile:
@@ -131,6 +135,9 @@ class ZipFiles:
 
     def read(self, name: str) -> bytes:
         """Return a member's bytes, checked by its CRC."""
+        size = self._members[name].file_size if name in self._members else 0
+        if size > _LARGEST:
+            raise InputError(f"{self.path}: {name}: unpacks to {size} bytes, more than an image has")
         try:
             return self._open().read(name)
         except Exception as error:  # as above

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from image_pipeline.data.arrays import MOST_CLASSES
 from image_pipeline.data.files import Files
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, short
 from pcdiff.plain_json import parse_json
 
 LABEL_RULES = ("auto", "json", "folders", "names", "none")
@@ -104,8 +105,8 @@ def _from_json(files: Files, names: Sequence[str]) -> tuple[list[int] | None, tu
         return None, ()
     labels = [table.get(name) for name in names]
     for name, label in zip(names, labels, strict=True):
-        if type(label) is not int or label < 0:
-            raise InputError(f"{where}: must give {name} a class number, got {label!r}")
+        if type(label) is not int or not 0 <= label < MOST_CLASSES:
+            raise InputError(f"{where}: must give {name} a class number below {MOST_CLASSES:,}, got {short(label)}")
     class_names = content.get("class_names") or [str(i) for i in range(max(labels) + 1)]
     if not isinstance(class_names, list) or len(class_names) <= max(labels):
         raise InputError(f"{where}: class_names must name all {max(labels) + 1} classes")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +13,8 @@ from torch import Tensor
 from image_pipeline.metrics.features import FeatureNetIdentity
 from image_pipeline.metrics.frechet import FeatureMoments
 from pcdiff.atomic import replacing
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, short
+from pcdiff.interop.checks import unreadable
 from pcdiff.places import is_file
 from pcdiff.plain_json import parse_json
 
@@ -81,18 +80,15 @@ def load_statistics(path: Path | str) -> FeatureStatistics:
     path = Path(path)
     if not is_file(path):
         raise InputError(f"{path}: no statistics file there")
-    try:
+    with unreadable(str(path), "statistics with mu and sigma"):
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             mean, covariance = (np.asarray(stored[key], dtype=np.float64) for key in ("mu", "sigma"))
-            about = parse_json(str(stored["about"]), path) if "about" in stored else {}
-            net = about.get("feature_net")
-            identity = None if net is None else FeatureNetIdentity(net["name"], net["sha256"])
-    except KeyError as error:
-        raise InputError(f"{path}: must hold mu and sigma; {error}") from None
-    except (ValueError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: truncated or no statistics ({reason})") from None
+            about = parse_json(str(stored["about"]), f"{path}: about") if "about" in stored else {}
+        net, count, dataset = (about.get(key) for key in ("feature_net", "count", "dataset"))
+        identity = None if net is None else FeatureNetIdentity(str(net["name"]), str(net["sha256"]))
+        if not (count is None or (type(count) is int and count > 0)) or not isinstance(dataset, dict | None):
+            raise ValueError(f"about says {short(count)} images of {short(dataset)}")
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not np.isfinite(covariance).all():
         raise InputError(f"{path}: mu must be (D,) and sigma (D, D), finite, got {mean.shape}, {covariance.shape}")
     tensors = torch.from_numpy(mean), torch.from_numpy(covariance)
-    return FeatureStatistics(*tensors, about.get("count"), identity, about.get("dataset"))
+    return FeatureStatistics(*tensors, count, identity, dataset)

@@ -237,7 +237,7 @@ def test_bad_places_and_arguments(tmp_path):
     refused("labels by folders need every image in the folder", tmp_path, "all", labels="folders")
     refused("dataset.json is absent", tmp_path, "all", labels="json")
     (tmp_path / "dataset.json").write_text('{"labels": [["a.png", 1.5]]}')
-    refused("must give a.png a class number, got 1.5", tmp_path, "all")
+    refused("must give a.png a class number below 1,000,000, got 1.5", tmp_path, "all")
     (tmp_path / "dataset.json").write_text("[")
     refused("dataset.json: not JSON", tmp_path, "all")
 

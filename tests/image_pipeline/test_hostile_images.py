@@ -1,0 +1,144 @@
+"""Image files and folders that nobody's program wrote, and disks that are full: one line, and nothing dies."""
+
+import errno
+import json
+import os
+import struct
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from image_files import pictures, png, stylegan_zip
+
+from image_pipeline import stored
+from image_pipeline.data import files as image_files_module
+from image_pipeline.data import load_images
+from pcdiff.errors import InputError
+from pcdiff.work import Work
+
+
+def read(place, **options):
+    dataset = load_images(place, "all", **options)
+    return dataset.images[torch.arange(len(dataset))]
+
+
+def refused(place, message, **options):
+    with pytest.raises(InputError, match=message) as caught:
+        read(place, **options)
+    assert str(caught.value).isprintable()
+
+
+def test_a_zip_member_without_a_name(tmp_path):
+    path = tmp_path / "a.zip"
+    stylegan_zip(path, with_labels=False)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(zipfile.ZipInfo(""), b"nameless")
+    assert len(load_images(path, "all")) == 9
+
+
+def test_a_damaged_directory_of_a_zip(tmp_path):
+    path = tmp_path / "a.zip"
+    stylegan_zip(path, with_labels=False)
+    whole = path.read_bytes()
+    start = whole.index(b"PK\x01\x02")
+    for place in range(start, len(whole), 7):  # every field of the directory meets a zero
+        path.write_bytes(whole[:place] + b"\0\0" + whole[place + 2 :])
+        try:
+            read(path)
+        except InputError as error:
+            text = str(error)
+            assert text.isprintable(), text
+
+
+def test_a_member_that_unpacks_to_more_than_an_image_has(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(5000))
+    monkeypatch.setattr(image_files_module, "_LARGEST", 4096)
+    refused(tmp_path / "a.zip", r"a\.zip: a\.png: unpacks to 5000 bytes, more than an image has")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"labels": [["a.png", "one\ntwo\x1b[2J"]]},
+        {"labels": [["a.png"]]},
+        {"labels": {"a\nb": 1}},
+        {"labels": [["a.png", 0]], "class_names": {"a\nb": 1}},
+        {"labels": [["a.png", 10**12]]},
+        {"labels": 5},
+        [1],
+    ],
+)
+def test_labels_of_another_kind(tmp_path, content):
+    png(tmp_path / "a.png", pictures(1, side=8)[0])
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    refused(tmp_path, r"dataset\.json: ")
+    for text, message in (("[" * 9999, "nested deeper"), ('{"labels": ' + "9" * 5000 + "}", "an integer of 5000")):
+        (tmp_path / "dataset.json").write_text(text)
+        refused(tmp_path, message)
+
+
+def test_a_name_of_several_lines_stays_in_one(tmp_path):
+    png(tmp_path / "a\nb\x1b[2J.png", pictures(1, side=8)[0])
+    (tmp_path / "dataset.json").write_text('{"labels": []}')
+    refused(tmp_path, r"must give a\\nb\\x1b\[2J\.png a class number")
+
+
+def test_names_that_are_no_utf_8_are_read(tmp_path):
+    for k in range(2):
+        png(tmp_path / "plain" / f"{k}.png", pictures(1, side=8)[0])
+    os.rename(tmp_path / "plain" / "0.png", os.fsencode(tmp_path / "plain") + b"/\xff0.png")
+    assert len(load_images(tmp_path / "plain", "all")) == 2
+
+
+def test_a_link_that_leads_nowhere(tmp_path):
+    png(tmp_path / "a.png", pictures(1, side=8)[0])
+    (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
+    refused(tmp_path, r"b\.png: (leads nowhere|cannot be read)")
+
+
+LIMITS = SimpleNamespace(batch_size=2, max_iters=None)
+
+
+def drawn(k, progress=None):
+    return torch.full((2, 1, 4, 4), k, dtype=torch.uint8)
+
+
+def test_what_was_drawn_comes_back(tmp_path):
+    images = stored.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, Work())
+    assert images[torch.arange(6)].flatten(1)[:, 0].tolist() == [0, 0, 1, 1, 2, 2]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+
+
+def test_a_disk_without_room_is_noticed_before_the_first_image(tmp_path, monkeypatch):
+    def full(handle, start, size):
+        assert (start, size) == (0, 128 + 96)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(InputError, match=r"a\.partial\.npy: cannot write \(No space left on device\); make room"):
+        stored.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, Work())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_disk_that_fills_up_later_is_one_line_and_no_signal():
+    with pytest.raises(
+        InputError, match=r"/dev/full: cannot write \(No space left on device\); what is in it stays"
+    ):
+        stored._write(Path("/dev/full"), 0, bytes(10_000))
+
+
+def test_a_draft_of_another_kind_is_made_anew(tmp_path):
+    for other in (
+        np.zeros((6, 4, 4, 1)),
+        np.zeros((5, 4, 4, 1), np.uint8),
+        np.asfortranarray(np.zeros((6, 4, 4, 1), np.uint8)),
+    ):
+        np.save(tmp_path / "a.partial.npy", other)
+        assert len(stored.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, Work())) == 6
+    (tmp_path / "a.partial.npy").write_bytes(b"\x93NUMPY" + struct.pack("<BBH", 1, 0, 9) + b"nonsense\n")
+    assert len(stored.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, Work())) == 6
