@@ -8,7 +8,7 @@ WORKERS ?= 2
 CHAIRS ?= ../shared/data/modelnet10/chair_1024.hdf5
 SOURCES := setup.py pyproject.toml $(wildcard pcdiff/ops/csrc/*.* pcdiff/ops/csrc/cuda/*.*)
 
-.PHONY: help setup demo chairs paper test test-all test-isa test-golden lint bench sanitize clean
+.PHONY: help setup demo chairs paper test test-all test-isa test-golden lint bench sanitize fuzz clean
 
 help:
 	@echo "make demo    train, sample and score airplanes on this machine, within 7 minutes on two slow cores"
@@ -20,6 +20,7 @@ help:
 	@echo "make paper   the paper's generator from data to test scores, unattended (PAPER_DATA=file.hdf5 PAPER_CATEGORY=airplane GPUS=1)"
 	@echo "make bench   time the ops, the scores, the sampling and the training step against their baselines"
 	@echo "make sanitize  the CPU ops under the address and undefined-behaviour sanitizers, seven minutes"
+	@echo "make fuzz    mutated files through every reader (FUZZ=1000 each, SEED=2020); only clean errors may come"
 	@echo "make clean   remove build outputs and the virtual environment"
 
 setup: $(DEV_STAMP)
@@ -94,6 +95,12 @@ bench: $(DEV_STAMP)
 	PYTHONPATH=. $(BIN)/python benchmarks/metrics.py --only cd emd emd-large
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/training.py
+
+# 20,000 files a reader take hours; a finding's file: python tests/fuzz --readers NAME --case NUMBER --seed SEED
+FUZZ ?= 1000
+SEED ?= 2020
+fuzz: $(DEV_STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz --per-reader $(FUZZ) --seed $(SEED)
 
 clean:
 	rm -rf $(VENV) build *.egg-info pcdiff/ops/*.so
