@@ -13,6 +13,7 @@ from image_pipeline.data import RANGES, ImageBatch
 from image_pipeline.data.augmentation import NUM_LABELS
 from image_pipeline.models import build_model
 from image_pipeline.models.song_unet import Augmented
+from pcdiff.building import check_count
 from pcdiff.diffusion import (
     OBJECTIVES,
     PARAMETRIZATIONS,
@@ -270,6 +271,8 @@ def build_denoiser(net: nn.Module, config: ProcessConfig) -> NetDenoiser:
     Raises:
         InputError: a name is unknown, an option is not the process's, or net and process do not go together.
     """
+    for name in ("num_scales", "num_steps"):
+        check_count(name, getattr(config, name))
     options = {k: v for k, v in vars(config).items() if v is not None and k not in ("name", *_PARAMETERS)}
     process = build_process(config.name, **options)
     takes = _takes_sigma_data(PARAMETRIZATIONS.get(config.predicts))

@@ -21,6 +21,7 @@ from image_pipeline.pictures import save_grid
 from image_pipeline.validation import ImageValidation
 from image_pipeline.writing import save_images
 from pcdiff import distributed, runs, sessions
+from pcdiff.building import within
 from pcdiff.closing import Closing, told_how_to_go_on
 from pcdiff.config import TrainConfig, check_train, to_json
 from pcdiff.devices import resolve_device
@@ -31,7 +32,7 @@ from pcdiff.progress import bar
 from pcdiff.rehearsal import try_out
 from pcdiff.runs import NOWHERE
 from pcdiff.stopping import Stop, interruptible
-from pcdiff.training import Outcome, Trainer
+from pcdiff.training import Keeper, Outcome, Trainer
 
 
 def train(config: ImageRunConfig) -> None:
@@ -169,7 +170,8 @@ def make_model(config: ImageRunConfig, dataset: ImageDataset) -> ImageModel:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = ImageModel(config, dataset.images.shape[1:])
+        budget = Keeper((config.resume or config.out or NOWHERE) / "checkpoints").budget()
+        model = within(budget, lambda: ImageModel(config, dataset.images.shape[1:]))
     if model.num_classes is not None and dataset.num_classes != model.num_classes:
         raise InputError(
             f"the net is told {model.num_classes} classes, the images have {dataset.num_classes or 'none'}; "

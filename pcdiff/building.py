@@ -20,6 +20,7 @@ T = TypeVar("T")
 MOST_STEPS = 1_000_000
 """Longest chain, or finest discretisation, that a file's settings may ask for; published ones have 4,000."""
 
+_MOST_LEVELS = 32
 # Tables of times and noise levels are built beside the weights, and are not stored.
 _NUMBERS_BESIDE = 10_000_000
 _TENSORS_BESIDE = 5_000
@@ -107,7 +108,7 @@ def within(budget: Budget, make: Callable[[], T]) -> T:
         raise InputError(f"no net can be built of the config: {reason}") from None
 
 
-def check_steps(name: str, value: Any) -> None:
+def check_count(name: str, value: Any) -> None:
     """Refuse a number of steps or levels that no process has; None passes.
 
     Raises:
@@ -115,6 +116,16 @@ def check_steps(name: str, value: Any) -> None:
     """
     if value is not None and (type(value) is not int or not 1 <= value <= MOST_STEPS):
         raise InputError(f"{name} must be an integer in 1..{MOST_STEPS}, got {value!r}")
+
+
+def check_depth(name: str, value: Any) -> None:
+    """Refuse a list with an entry for each level of a net that is longer than any net is deep.
+
+    Raises:
+        InputError: it has more than 32 entries: one number in the deepest would stand for 2^31 in the first.
+    """
+    if isinstance(value, list | tuple) and len(value) > _MOST_LEVELS:
+        raise InputError(f"{name} must name at most {_MOST_LEVELS} levels, got {len(value)}")
 
 
 def _in_digits(count: int) -> str:

@@ -16,13 +16,14 @@ from torch.utils.tensorboard.summary import hparams
 
 import pcdiff
 from pcdiff import distributed
+from pcdiff.building import within
 from pcdiff.config import RunConfig, to_json
 from pcdiff.interop.files import write_clouds
 from pcdiff.models import build_model
 from pcdiff.progress import in_words
 from pcdiff.runs import log, tell_changes, write_config, write_json
 from pcdiff.stopping import Stop
-from pcdiff.training import Outcome, Remainder, Scalars, Trainer, Validation
+from pcdiff.training import Keeper, Outcome, Remainder, Scalars, Trainer, Validation
 from pcdiff.viz import save_grid
 
 _ELEVATION = 38.0  # degrees: from well above, wings and seats show their outline
@@ -81,7 +82,7 @@ def fresh_trainer(
     """Build the model from the run's seed and its trainer, at step 0; arguments as for `make_trainer`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = build_model(config.model, config.objective)
+        model = within(Keeper(folder / "checkpoints").budget(), lambda: build_model(config.model, config.objective))
     metadata = {
         "config": json.loads(to_json(config)),
         "dataset": dataset,

@@ -1,7 +1,7 @@
 """Settings that ask for more than a file's tensors fill are refused before memory or time is spent on them."""
 
 import json
-import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,11 +11,13 @@ from torch import nn
 
 import pcdiff
 from pcdiff import checkpoint
-from pcdiff.building import Budget, budget_for, built_for, check_steps, within
+from pcdiff.building import Budget, budget_for, built_for, check_count, check_depth, within
 from pcdiff.config import ModelConfig, RunConfig, to_json
 from pcdiff.diffusion import cosine_betas, linear_betas
 from pcdiff.errors import InputError
 from pcdiff.models import build_model
+from pcdiff.nets import UNetConfig
+from pcdiff.training import Keeper
 
 BILLION = 10**9
 GREEDY = {
@@ -39,10 +41,10 @@ GREEDY = {
 
 @pytest.mark.parametrize("make", GREEDY.values(), ids=GREEDY)
 def test_what_is_too_much_is_refused_before_it_is_made(make):
-    started = torch.get_rng_state(), time.monotonic()
+    before = torch.get_rng_state()
     with pytest.raises(InputError, match=r"^asks for a net of .* or more; the file holds 12 numbers in 1 tensors$"):
         built_for([torch.zeros(3, 4)], make)
-    assert torch.equal(torch.get_rng_state(), started[0])
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_what_fits_is_built_and_costs_no_random_number():
@@ -67,10 +69,10 @@ def test_what_building_raises_becomes_one_line(error):
 
 def test_numbers_of_steps():
     for value in (1, 1000, 10**6, None):
-        check_steps("num_scales", value)
+        check_count("num_scales", value)
     for value in (0, -1, 10**6 + 1, 1.0, True, "9", [1]):
         with pytest.raises(InputError, match=r"num_scales must be an integer in 1\.\.1000000, got"):
-            check_steps("num_scales", value)
+            check_count("num_scales", value)
 
 
 SMALL = ModelConfig(
@@ -140,3 +142,21 @@ def test_a_checkpoint_whose_facts_are_of_another_kind(saved, facts, message):
     with pytest.raises(InputError, match=rf"small\.safetensors: .*{message}") as caught:
         pcdiff.load(saved(facts))
     assert len(str(caught.value)) < 1000
+
+
+def test_lists_of_levels():
+    check_depth("channel_mult", [1] * 32)
+    check_depth("channel_mult", None)
+    with pytest.raises(InputError, match=r"channel_mult must name at most 32 levels, got 100000"):
+        UNetConfig(channel_mult=(1,) * 100_000)
+
+
+def test_a_run_that_goes_on_is_bounded_by_its_checkpoint_and_a_new_one_by_the_machine(tmp_path):
+    machine, keeper = Budget.of_machine(), Keeper(tmp_path / "checkpoints")
+    assert keeper.budget().numbers == machine.numbers
+    checkpoint.save(keeper.path("last"), {"model.a": torch.zeros(1000)}, {"step": 0})
+    assert 10**7 < keeper.budget().numbers < 10**7 + 20_000 < machine.numbers
+    with pytest.raises(InputError, match=r"asks for a net of .* or more; the file holds"):
+        within(keeper.budget(), lambda: build_model(replace(SMALL, latent_dim=BILLION)))
+    with pytest.raises(InputError, match=r"asks for a net of .* or more; this machine has .* GiB of memory"):
+        within(machine, lambda: build_model(replace(SMALL, latent_dim=BILLION)))

@@ -9,7 +9,7 @@ import tyro
 from image_pipeline.configs.parts import check_parts
 from image_pipeline.models import MODELS
 from pcdiff.config import TrainConfig, from_dict
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, short
 from pcdiff.nets import UNetConfig
 from pcdiff.places import is_file
 from pcdiff.plain_json import read_json
@@ -222,8 +222,8 @@ def from_json(values: dict[str, Any], source: str) -> ImageRunConfig:
     values = dict(values)
     check_parts(values, source)
     net, model = values["net"], values.pop("model")
-    if net not in MODELS:
-        raise InputError(f"{source}: net must be one of {sorted(MODELS)}, got {net!r}")
+    if not isinstance(net, str) or net not in MODELS:  # a list or a dict is no key of anything
+        raise InputError(f"{source}: net must be one of {sorted(MODELS)}, got {short(net)}")
     built = from_dict(MODELS[net].Config, model, source)
     return replace(from_dict(ImageRunConfig, values, source), model=built)
 

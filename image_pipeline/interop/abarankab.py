@@ -7,7 +7,7 @@ from typing import Any
 from image_pipeline.interop.imported import Imported
 from image_pipeline.interop.settings import Config, blaming, called, read_settings
 from image_pipeline.interop.weights import fill, names_of, read_state_dict
-from pcdiff.building import built_for
+from pcdiff.building import built_for, check_depth
 from pcdiff.diffusion import DiscreteProcess, NetDenoiser
 from pcdiff.errors import InputError
 from pcdiff.nets import UNet, UNetConfig
@@ -83,6 +83,7 @@ def _unet_config(unet: Any) -> UNetConfig:
     for key, value in FIXED.items():
         if unet[key] != value:
             raise InputError(f"{key} must be {value!r}, got {unet[key]!r}")
+    check_depth("channel_mults", unet["channel_mults"])
     levels = len(unet["channel_mults"])
     return UNetConfig(
         in_channels=unet["img_channels"],

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pcdiff.building import check_depth
 from pcdiff.diffusion import DiscreteProcess, cosine_betas, linear_betas, spaced_times
 from pcdiff.errors import InputError
 from pcdiff.nets import ClassifierConfig, UNetConfig
@@ -136,6 +137,7 @@ def _shared(config: Mapping[str, Any], size: int | None, as_sizes: bool) -> dict
     mult = config.get("channel_mult") or (CHANNEL_MULTS.get(size) if as_sizes else (1, 2, 4, 8))
     if mult is None:
         raise InputError(f"channel_mult is needed for image_size {size}; known sizes are {sorted(CHANNEL_MULTS)}")
+    check_depth("channel_mult", mult)
     mult = _numbers(mult, "channel_mult", float)
     attention = _numbers(_needed(config, "attention_resolutions"), "attention_resolutions", int)
     factors = {size // resolution if as_sizes and resolution else resolution for resolution in attention}

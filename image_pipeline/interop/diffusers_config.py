@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from image_pipeline.models.song_config import SongUNetConfig
+from pcdiff.building import check_depth
 from pcdiff.errors import InputError
 from pcdiff.nets import UNetConfig
 
@@ -83,6 +84,7 @@ def net_config(config: Mapping[str, Any]) -> UNetConfig | SongUNetConfig:
         if config[key] not in known:
             raise InputError(f"{key} must be {known[0]!r}, got {config[key]!r}")
     widths, down, up = (tuple(config[key]) for key in ("block_out_channels", "down_block_types", "up_block_types"))
+    check_depth("block_out_channels", widths)
     if not len(widths) == len(down) == len(up) or not widths:
         raise InputError(f"block_out_channels, down_block_types and up_block_types differ: {widths}, {down}, {up}")
     for family, build in ((PLAIN, _plain), (SKIP, _skip)):

@@ -19,7 +19,7 @@ from image_pipeline.models import build_model
 from image_pipeline.models.sigma_label import SigmaLabel
 from image_pipeline.models.song_config import SongUNetConfig
 from image_pipeline.models.song_unet import SongUNet
-from pcdiff.building import budget_for, built_for
+from pcdiff.building import budget_for, built_for, check_depth
 from pcdiff.diffusion import VE, VP, DiscreteProcess, EDMProcess, NetDenoiser, cosine_betas, parametrization
 from pcdiff.errors import InputError
 from pcdiff.nets import UNet, UNetConfig
@@ -98,6 +98,7 @@ def _rebuild(wrapped: Record, name: str, ema: bool) -> Imported:
 
 
 def _factors(arguments: dict[str, Any], default: list[int], levels: int) -> tuple[int, ...]:
+    check_depth("channel_mult", arguments.get("channel_mult"))
     size, wanted = arguments["img_resolution"], arguments.get("attn_resolutions", default)
     return tuple(2**level for level in range(levels) if size >> level in wanted)
 

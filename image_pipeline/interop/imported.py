@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pcdiff.building import check_steps
+from pcdiff.building import check_count
 from pcdiff.diffusion import NetDenoiser
 from pcdiff.errors import InputError, short
 
@@ -39,7 +39,7 @@ class Imported:
         """Refuse what no image model has, whatever the file says."""
         process = self.denoiser.process
         for name in ("num_scales", "num_steps"):
-            check_steps(name, getattr(process, name, None))
+            check_count(name, getattr(process, name, None))
         if self.image_shape is not None and not is_shape(self.image_shape):
             raise InputError(f"image_shape must be (C, H, W) of at most {_LARGEST}, got {short(self.image_shape)}")
         low_high = self.data_range

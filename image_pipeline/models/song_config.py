@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, fields
 
+from pcdiff.building import check_depth
 from pcdiff.errors import InputError
 
 EMBEDDINGS = ("positional", "fourier")
@@ -69,6 +70,7 @@ class SongUNetConfig:
             value = getattr(self, field.name)
             if isinstance(value, list):
                 object.__setattr__(self, field.name, tuple(value))
+        check_depth("channel_mult", self.channel_mult)
         for name in ("in_channels", "out_channels", "model_channels", "embed_mult", "noise_mult", "num_blocks"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise InputError(f"{name} must be a positive integer, got {getattr(self, name)!r}")

@@ -21,6 +21,7 @@ from image_pipeline.models.levels import (
     UpLevel,
 )
 from image_pipeline.models.resampling import Downsample, Upsample
+from pcdiff.building import check_depth
 from pcdiff.diffusion import geometric_sigmas
 from pcdiff.errors import InputError
 from pcdiff.nets.attention import SelfAttention, differentiable_attention
@@ -248,6 +249,7 @@ def _check(config: NCSNppConfig) -> None:
         "positive": "sigma_min sigma_max fourier_scale",
     }
     check_fields(config, ranges)
+    check_depth("ch_mult", config.ch_mult)
     if not config.ch_mult:
         raise InputError("ch_mult must name at least one size, got none")
     if not config.sigma_min < config.sigma_max:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, fields
 
+from pcdiff.building import check_depth
 from pcdiff.errors import InputError
 
 DOWNSAMPLES = ("conv", "pool", "resblock")
@@ -93,6 +94,7 @@ class UNetConfig:
             value = getattr(self, field.name)
             if isinstance(value, list):
                 object.__setattr__(self, field.name, tuple(value))
+        check_depth("channel_mult", self.channel_mult)
         self._check_numbers()
         levels = len(self.channel_mult)
         for name, known in (("downsample", DOWNSAMPLES), ("upsample", UPSAMPLES)):

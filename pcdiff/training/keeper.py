@@ -12,12 +12,14 @@ from torch import Tensor
 
 from pcdiff import checkpoint
 from pcdiff.atomic import replacing
+from pcdiff.building import Budget
 from pcdiff.errors import InputError
-from pcdiff.places import exists
+from pcdiff.places import exists, look
 from pcdiff.training.resuming import progress_of
 
 log = logging.getLogger("pcdiff")
 
+_MOST_TENSORS = 10_000  # of any net here
 _STEP = re.compile(r"step-(\d+)\.safetensors")
 
 
@@ -40,6 +42,15 @@ class Keeper:
     def exists(self) -> bool:
         """Tell whether there is a checkpoint to go on from."""
         return bool(self._candidates())
+
+    def budget(self) -> Budget:
+        """Return what a net that goes on from here may ask for: by the largest checkpoint, else by the machine.
+
+        Raises:
+            InputError: the folder may not be entered.
+        """
+        sizes = [found.st_size for path in self._candidates() if (found := look(path)) is not None]
+        return Budget.of_tensors(max(sizes) // 2, _MOST_TENSORS) if sizes else Budget.of_machine()
 
     def save(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
         """Write `last`; what was `last` moves to `step-<N>`, and the oldest goes.
