@@ -55,7 +55,7 @@ class Budget(TorchFunctionMode):
     def of_machine(cls) -> "Budget":
         """Return the budget of a net that is trained from its start: this machine's memory, for float32."""
         size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1 << 40
-        return cls(size // 4, 40 * _TENSORS_BESIDE, f"this machine has {size / 2**30:.0f} GiB of memory")
+        return cls(size // 4, 4 * _TENSORS_BESIDE, f"this machine has {size / 2**30:.0f} GiB of memory")
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Count what a call makes, and refuse it where that is too much."""

@@ -51,6 +51,7 @@ from image_pipeline.metrics.statistics import FeatureStatistics, load_statistics
 from image_pipeline.model import ImageModel
 from image_pipeline.writing import read_images, save_images
 from pcdiff import checkpoint, runs
+from pcdiff.building import Budget, within
 from pcdiff.config import EvaluateConfig, ModelConfig, RunConfig, TrainConfig, check, to_json
 from pcdiff.diffusion import discrete_process
 from pcdiff.interop import dpm, read_cloud_set
@@ -167,7 +168,7 @@ def _config(folder: Path) -> list[Path]:
 def _read_config(path: Path) -> None:
     config = runs.read_config(path.parent)
     check(config)
-    pcdiff.models.build_model(config.model, config.objective)
+    within(Budget.of_machine(), lambda: build_model(config.model, config.objective))
 
 
 def _image_config(folder: Path) -> list[Path]:
