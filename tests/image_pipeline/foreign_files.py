@@ -87,7 +87,7 @@ def net_of(config):
     ours, fields = score_sde.NETS[model["name"]]
     keys = {field.name for field in dataclasses.fields(MODELS[ours].Config)}
     fields = {**fields, **{k: v for k, v in {**model, **config["data"]}.items() if k in keys}}
-    fields |= {k: v.lower() for k, v in fields.items() if isinstance(v, str)}
+    fields |= {k: v.lower() for k, v in fields.items() if isinstance(v, str) and k != "normalization"}
     torch.manual_seed(0)
     net = build_model(ours, **fields)
     with torch.no_grad():
