@@ -95,7 +95,12 @@ def test_lists_that_are_not_whole(listed, change, message):
         ("model", "sigma_begin", 1, "the file's levels, 2 to 0.01, are not what"),
         ("model", "sigma_dist", "uniform", "config does not fit: the file's levels"),
         ("model", "sigma_dist", "cosine", "sigma_dist must be 'geometric' or 'uniform', got 'cosine'"),
-        ("model", "normalization", "VarianceNorm", r"normalization must be 'InstanceNorm\+\+', got 'VarianceNorm'"),
+        (
+            "model",
+            "normalization",
+            "VarianceNorm",
+            r"normalization is .VarianceNorm., the weights are of .InstanceNorm\+\+",
+        ),
         ("model", "nonlinearity", "tanh", "nonlinearity must be"),
         ("data", "logit_transform", True, "logit_transform is not supported"),
         ("data", "rescaled", "no", r"data\.rescaled must be bool"),
