@@ -16,7 +16,7 @@ from torch import Tensor
 
 from data.categories import SYNSET_TO_NAME
 from pcdiff.errors import InputError
-from pcdiff.interop.hdf5 import opened
+from pcdiff.interop.looking import opened
 from pcdiff.places import entries, is_folder
 
 SPLITS = ("train", "val", "test")

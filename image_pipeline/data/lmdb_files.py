@@ -11,6 +11,7 @@ from pathlib import Path
 from image_pipeline.data.dataset import digest
 from image_pipeline.data.files import spread
 from pcdiff.errors import InputError
+from pcdiff.interop.looking import look_at_lmdb
 
 
 class _Environment:
@@ -26,6 +27,10 @@ class _Environment:
         except ImportError:
             raise InputError(f"{path}: reading it needs lmdb: pip install 'pcdiff[lmdb]'") from None
         self.path, self._error = path, lmdb.Error
+        try:
+            look_at_lmdb(Path(path))
+        except OSError as error:
+            raise InputError(f"{path}: truncated or no lmdb ({error}); fetch it again") from None
         with self._damage_told():
             self._handle = lmdb.open(path, readonly=True, lock=False, readahead=False, max_readers=256)
         weakref.finalize(self, self._handle.close)

@@ -1,7 +1,7 @@
-"""What the child process of `pcdiff.interop.hdf5` runs: it walks through files that may crash the HDF5 library.
+"""What the child process of `pcdiff.interop.looking` runs: it walks through files that may crash their library.
 
-A file's path comes as a line of JSON, and a line of JSON goes back: what is wrong, as [whether h5py says so, text],
-or null. It ends with its parent, or when it was asked nothing for a minute.
+What a file is and its path come as a line of JSON, and a line of JSON goes back: what is wrong, as [whether the
+library says so, text], or null. It ends with its parent, or when it was asked nothing for a minute.
 """
 
 import sys
@@ -10,23 +10,20 @@ sys.path.pop(0)  # this folder, whose modules are none of the libraries'
 
 import json
 import math
+import os
 import select
-
-import h5py
 
 _IDLE = 60.0  # seconds
 _WHOLE = 64 << 20  # bytes of a data set that is read to its end; of a larger one the first and the last row
 _MOST_COMPRESSED = 1100
-_FILTERS = {
-    h5py.h5z.FILTER_DEFLATE: "gzip",
-    h5py.h5z.FILTER_SHUFFLE: "shuffle",
-    h5py.h5z.FILTER_FLETCHER32: "fletcher32",
-    h5py.h5z.FILTER_LZF: "lzf",
-}
+_FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}  # by HDF5's registered numbers
+_VALUES = 10_000  # of an lmdb that are touched, spread evenly
 
 
-def looked_at(path: str) -> tuple[bool, str] | None:
-    """Go through a file as its reader will; return what is wrong, and whether h5py says so, or None."""
+def hdf5(path: str) -> tuple[bool, str] | None:
+    """Go through an HDF5 file as its reader will; return what is wrong, and whether h5py says so, or None."""
+    import h5py
+
     try:
         with h5py.File(path, "r") as file:
             found: list[h5py.Dataset] = []
@@ -41,7 +38,7 @@ def looked_at(path: str) -> tuple[bool, str] | None:
     return None
 
 
-def _wrong(entry: h5py.Dataset) -> str | None:
+def _wrong(entry) -> str | None:
     settings = entry.id.get_create_plist()
     for k in range(settings.get_nfilters()):
         number, _, _, name = settings.get_filter(k)
@@ -64,13 +61,37 @@ def _wrong(entry: h5py.Dataset) -> str | None:
     return None
 
 
+def lmdb(path: str) -> tuple[bool, str] | None:
+    """Go through an lmdb environment: all keys, and the ends of some values; return what is wrong, or None."""
+    import lmdb as library
+
+    try:
+        environment = library.open(path, readonly=True, lock=False, readahead=False)
+        promised = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        if os.path.getsize(os.path.join(path, "data.mdb")) < promised:
+            return None  # its reader refuses it without reading
+        with environment, environment.begin(buffers=True) as transaction:
+            keys = [bytes(key) for key in transaction.cursor().iternext(keys=True, values=False)]
+            for key in keys[:: max(1, len(keys) // _VALUES)]:
+                value = transaction.get(key)
+                if value:
+                    value[0], value[-1]
+    except Exception as error:  # its reader tells what it is told itself
+        return True, (str(error).strip() or type(error).__name__).splitlines()[0]
+    return None
+
+
+_LOOKS = {"hdf5": hdf5, "lmdb": lmdb}
+
+
 def main() -> None:
     """Answer until the parent is gone."""
     while select.select([sys.stdin], [], [], _IDLE)[0]:
         line = sys.stdin.readline()
         if not line:
             return
-        print(json.dumps(looked_at(json.loads(line))), flush=True)
+        kind, path = json.loads(line)
+        print(json.dumps(_LOOKS[kind](path)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Open HDF5 files that may come from elsewhere: a child process looks at them first.
+"""Files that may crash the library that reads them: a child process looks at them first.
 
-A damaged file can crash the HDF5 library itself, and no `except` catches that. So another process, which nothing
-hangs on, goes through a file before this one does: all entries, and the numbers up to 64 MiB of a data set, of a
-larger one the first and the last row. One child serves all files of a process; it takes about half a second to
-start, and a look at a file little more than reading it. A file that did not change is not looked at again.
+A damaged file can crash the HDF5 library, or lmdb, itself, and no `except` catches that. So another process, which
+nothing hangs on, goes through a file before this one does: of HDF5 all entries, and the numbers up to 64 MiB of a
+data set, of a larger one the first and the last row; of an lmdb all keys, and up to ten thousand values. One child
+serves all files of a process; it takes about half a second to start, and a look little more than reading. A file
+that did not change is not looked at again.
 """
 
 import atexit
@@ -25,7 +26,7 @@ from pcdiff.places import look
 if TYPE_CHECKING:
     import h5py
 
-_CHILD = Path(__file__).with_name("_hdf5_child.py")
+_CHILD = Path(__file__).with_name("_look_child.py")
 _PATIENCE = 120.0  # seconds that a look may take
 
 
@@ -39,9 +40,19 @@ def opened(path: Path) -> Iterator["h5py.File"]:
     """
     import h5py  # here, because it is slow to import and few need it
 
-    _LOOKER.look_at(path)
+    _LOOKER.look_at("hdf5", path)
     with h5py.File(path, "r") as file:
         yield file
+
+
+def look_at_lmdb(folder: Path) -> None:
+    """Let the child process go through an lmdb environment.
+
+    Raises:
+        InputError: it crashes lmdb, or holds it up.
+        OSError: it is damaged, as lmdb told the child.
+    """
+    _LOOKER.look_at("lmdb", folder, folder / "data.mdb")
 
 
 class _Looker:
@@ -53,32 +64,33 @@ class _Looker:
         self._process = -1
         self._seen: dict[tuple[int, ...], tuple[bool, str] | None] = {}
 
-    def look_at(self, path: Path) -> None:
-        status = look(path)
+    def look_at(self, kind: str, path: Path, file: Path | None = None) -> None:
+        """Have a look at what lies at `path`, once as long as `file` (by default the same) stays as it is."""
+        status = look(file or path)
         if status is None:
             return  # its reader says so
-        file = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         with self._lock:
-            if file not in self._seen:
-                self._seen[file] = self._asked(os.path.abspath(path))
-            wrong = self._seen[file]
+            if identity not in self._seen:
+                self._seen[identity] = self._asked(kind, os.path.abspath(path))
+            wrong = self._seen[identity]
         if wrong is not None:
-            told_by_h5py, text = wrong
-            raise OSError(text) if told_by_h5py else InputError(f"{path}: {text}")
+            told_by_library, text = wrong
+            raise OSError(text) if told_by_library else InputError(f"{path}: {text}")
 
-    def _asked(self, path: str) -> tuple[bool, str] | None:
-        """Return what is wrong with a file, and whether h5py says so, or None."""
+    def _asked(self, kind: str, path: str) -> tuple[bool, str] | None:
+        """Return what is wrong with a file, and whether the library says so, or None."""
         for _ in range(2):  # a child that had nothing to do for long may have just left
             child = self._started()
             try:
-                child.stdin.write(json.dumps(path).encode() + b"\n")
+                child.stdin.write(json.dumps([kind, path]).encode() + b"\n")
                 child.stdin.flush()
             except BrokenPipeError:
                 self.end()
                 continue
             if not select.select([child.stdout], [], [], _PATIENCE)[0]:
                 self.end()
-                text = f"holds up the HDF5 library for more than {_PATIENCE:.0f} seconds: damaged; fetch it again"
+                text = f"holds up the {kind} library for more than {_PATIENCE:.0f} seconds: damaged; fetch it again"
                 return False, text
             if answer := child.stdout.readline():
                 wrong = json.loads(answer)
@@ -86,7 +98,7 @@ class _Looker:
             status = child.wait()
             self.end()
             if status != 0:
-                return False, f"crashes the HDF5 library (status {status}): damaged; fetch it again"
+                return False, f"crashes the {kind} library (status {status}): damaged; fetch it again"
         raise RuntimeError(f"no process for looking at {path}")
 
     def _started(self) -> subprocess.Popen:
