@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from image_files import pictures, png, stylegan_zip
+from image_files import lsun_lmdb, pictures, png, stylegan_zip
 
 from image_pipeline import stored
 from image_pipeline.data import files as image_files_module
@@ -142,3 +142,22 @@ def test_a_draft_of_another_kind_is_made_anew(tmp_path):
         assert len(stored.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, Work())) == 6
     (tmp_path / "a.partial.npy").write_bytes(b"\x93NUMPY" + struct.pack("<BBH", 1, 0, 9) + b"nonsense\n")
     assert len(stored.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, Work())) == 6
+
+
+def test_a_class_that_asks_for_a_name_for_every_number_below_it(tmp_path):
+    np.savez(tmp_path / "a.npz", np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 10**12]))
+    refused(tmp_path / "a.npz", r"arr_1 must be classes below 1,000,000, got up to 1000000000000")
+
+
+def test_a_damaged_lmdb_is_one_line(tmp_path):
+    pytest.importorskip("lmdb")
+    lsun_lmdb(tmp_path / "a")
+    path = tmp_path / "a" / "data.mdb"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 401):  # page numbers among them: what they lead to may be nowhere
+        path.write_bytes(whole[:place] + b"\xff" * 8 + whole[place + 8 :])
+        try:
+            read(tmp_path / "a")
+        except InputError as error:
+            text = str(error)
+            assert text.isprintable(), text
