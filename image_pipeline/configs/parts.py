@@ -20,8 +20,11 @@ def check_parts(values: dict[str, Any], source: str) -> None:
     Raises:
         InputError: names the file to import, and the parts that are missing.
     """
-    files = values.get("imports") or []
-    missing = [f"{kind} {name!r}" for kind, name, known in _named(values) if name is not None and name not in known]
+    files = values.get("imports")
+    files = files if isinstance(files, list) else []
+    # what is no name at all is told by the reading of the config
+    named = [(kind, name, known) for kind, name, known in _named(values) if isinstance(name, str)]
+    missing = [f"{kind} {name!r}" for kind, name, known in named if name not in known]
     if files and missing:
         names = " ".join(str(Path(str(file))) for file in files)
         raise InputError(f"{source}: made with parts of its own ({', '.join(missing)}); give {FLAG} {names}")

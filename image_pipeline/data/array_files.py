@@ -27,6 +27,8 @@ def open_arrays(path: Path) -> np.ndarray:
     except Exception as error:  # a damaged zip, or a header that is no Python text, raises anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{path}: cannot be read as images ({reason})") from None
+    if not isinstance(array, np.ndarray):  # of a zip's member that is no array, its bytes
+        raise InputError(f"{path}: cannot be read as images (arr_0 is no array)")
     if array.ndim != 4 or array.dtype != np.uint8 or array.shape[-1] not in (1, 3) or not len(array):
         raise InputError(f"{path}: must hold uint8 (n, H, W, 1 or 3), got {array.dtype} {array.shape}")
     return array
@@ -55,6 +57,8 @@ def _labels(path: Path, count: int) -> np.ndarray | None:
             labels = content["arr_1"]
         except Exception as error:  # a damaged member raises anything
             raise InputError(f"{path}: arr_1 cannot be read as classes ({type(error).__name__})") from None
+    if not isinstance(labels, np.ndarray):
+        raise InputError(f"{path}: arr_1 cannot be read as classes (it is no array)")
     if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise InputError(f"{path}: arr_1 must be classes ({count},) from 0, got {labels.dtype} {labels.shape}")
     if labels.max() >= MOST_CLASSES:

@@ -19,16 +19,23 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _frombuffer(buffer: bytes | bytearray, dtype: np.dtype, shape: tuple, order: str) -> np.ndarray:
+    """Stand in for numpy's own, of protocol 5, whose array shares memory that the rest of the pickle may change."""
+    if not isinstance(buffer, bytes | bytearray) or not isinstance(dtype, np.dtype):
+        raise pickle.UnpicklingError("an array of something else than bytes")
+    return np.frombuffer(bytes(buffer), dtype).reshape(shape, order=order).copy()
+
+
 # All that the pickle of an array names, in the modules of numpy 1 and 2. `_reconstruct` makes an empty array, whose
-# `__setstate__` checks the bytes it is given; `_frombuffer`, of protocol 5, refuses objects.
-_RECONSTRUCT, _FROMBUFFER = np.empty(0).__reduce__()[0], np.empty(1).__reduce_ex__(5)[0]
+# `__setstate__` checks the bytes it is given.
+_RECONSTRUCT = np.empty(0).__reduce__()[0]
 _ALLOWED = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy.core.numeric", "_frombuffer"): _FROMBUFFER,
-    ("numpy._core.numeric", "_frombuffer"): _FROMBUFFER,
+    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
+    ("numpy._core.numeric", "_frombuffer"): _frombuffer,
     ("_codecs", "encode"): _latin1,
 }
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, short
 
 _RANGES: dict[str, Callable[[float], bool]] = {
     "at least 1": lambda v: v >= 1,
@@ -35,7 +35,7 @@ def check_fields(config: Any, ranges: dict[str, str]) -> None:
             value = getattr(config, name)
             values = value if isinstance(value, tuple) else (value,)
             if not all(_RANGES[expected](v) for v in values):
-                raise InputError(f"{name} must be {expected}, got {value!r}")
+                raise InputError(f"{name} must be {expected}, got {short(value)}")
 
 
 def check_images(x: Tensor, t: Tensor, channels: int, multiple: int, smallest: int) -> None:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, fields
 
 from pcdiff.building import check_depth
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, short
 
 EMBEDDINGS = ("positional", "fourier")
 ENCODERS = ("standard", "skip", "residual")
@@ -73,17 +73,19 @@ class SongUNetConfig:
         check_depth("channel_mult", self.channel_mult)
         for name in ("in_channels", "out_channels", "model_channels", "embed_mult", "noise_mult", "num_blocks"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise InputError(f"{name} must be a positive integer, got {getattr(self, name)!r}")
+                raise InputError(f"{name} must be a positive integer, got {short(getattr(self, name))}")
         if not isinstance(self.augment_dim, int) or self.augment_dim < 0:
-            raise InputError(f"augment_dim must not be negative, got {self.augment_dim!r}")
+            raise InputError(f"augment_dim must not be negative, got {short(self.augment_dim)}")
         for name, known in (("embedding", EMBEDDINGS), ("encoder", ENCODERS), ("decoder", DECODERS)):
             if getattr(self, name) not in known:
-                raise InputError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+                raise InputError(f"{name} must be one of {known}, got {short(getattr(self, name))}")
         factors = {2**level for level in range(len(self.channel_mult))}
         if not set(self.attention_factors) <= factors:
-            raise InputError(f"attention_factors must be among {sorted(factors)}, got {self.attention_factors}")
+            raise InputError(
+                f"attention_factors must be among {sorted(factors)}, got {short(self.attention_factors)}"
+            )
         if not self.channel_mult or min(self.channels) < 4:
-            raise InputError(f"channel_mult must give each level at least 4 channels, got {self.channels}")
+            raise InputError(f"channel_mult must give each level at least 4 channels, got {short(self.channels)}")
 
     @property
     def channels(self) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, fields
 
 from pcdiff.building import check_depth
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, short
 
 DOWNSAMPLES = ("conv", "pool", "resblock")
 UPSAMPLES = ("conv", "nearest", "resblock")
@@ -100,12 +100,16 @@ class UNetConfig:
         for name, known in (("downsample", DOWNSAMPLES), ("upsample", UPSAMPLES)):
             kinds = self._per_level(name)
             if len(kinds) != levels or not set(kinds) <= set(known):
-                raise InputError(f"{name} must be one of {known}, or {levels} of them, got {getattr(self, name)!r}")
+                raise InputError(
+                    f"{name} must be one of {known}, or {levels} of them, got {short(getattr(self, name))}"
+                )
         factors = {2**level for level in range(levels)}
         for name in ("attention_factors", "up_attention_factors"):
             unknown = sorted(set(getattr(self, name) or ()) - factors)
             if unknown:
-                raise InputError(f"{name} must be among {sorted(factors)} with {levels} levels, got {unknown}")
+                raise InputError(
+                    f"{name} must be among {sorted(factors)} with {levels} levels, got {short(unknown)}"
+                )
         for name in ("null_class", "class_bias"):
             if getattr(self, name) and self.num_classes is None:
                 raise InputError(f"{name} needs num_classes")
@@ -124,13 +128,13 @@ class UNetConfig:
             if name in optional.split() and value is None:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(f"{name} must be a positive integer, got {value!r}")
+                raise InputError(f"{name} must be a positive integer, got {short(value)}")
         if self.rank not in (1, 2, 3):
-            raise InputError(f"rank must be 1, 2 or 3, got {self.rank!r}")
+            raise InputError(f"rank must be 1, 2 or 3, got {short(self.rank)}")
         if self.model_channels % 2:
             raise InputError(f"model_channels must be even, got {self.model_channels}")
         if not self.channel_mult or min(self.channels) < 1:
-            raise InputError(f"channel_mult must give each level channels, got {self.channel_mult}")
+            raise InputError(f"channel_mult must give each level channels, got {short(self.channel_mult)}")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout must be in [0, 1), got {self.dropout}")
 

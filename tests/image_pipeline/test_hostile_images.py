@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pickle
 import struct
 import zipfile
 from pathlib import Path
@@ -14,8 +15,11 @@ import torch
 from image_files import lsun_lmdb, pictures, png, stylegan_zip
 
 from image_pipeline import stored
+from image_pipeline.configs import ImageRunConfig, read_config
 from image_pipeline.data import files as image_files_module
 from image_pipeline.data import load_images
+from image_pipeline.data.unpickling import load_arrays
+from pcdiff.config import to_json
 from pcdiff.errors import InputError
 from pcdiff.work import Work
 
@@ -161,3 +165,31 @@ def test_a_damaged_lmdb_is_one_line(tmp_path):
         except InputError as error:
             text = str(error)
             assert text.isprintable(), text
+
+
+def test_a_member_that_is_no_array(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("arr_0.npy", b"just bytes")
+    refused(tmp_path / "a.npz", r"a\.npz: cannot be read as images \(arr_0 is no array\)")
+
+
+@pytest.mark.parametrize("value", [{}, [1], 5, True])
+@pytest.mark.parametrize(
+    "place", ["net", "process.name", "process.predicts", "sampling.grid", "objective.objectives"]
+)
+def test_a_config_that_names_no_names(tmp_path, place, value):
+    values = json.loads(to_json(ImageRunConfig()))
+    part, _, name = place.rpartition(".")
+    (values[part] if part else values)[name] = [value] if name == "objectives" else value
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=r"config\.json: "):
+        read_config(tmp_path)
+
+
+def test_arrays_of_protocol_5_own_their_numbers(tmp_path):
+    array = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    for order in ("C", "F"):
+        (tmp_path / "a").write_bytes(pickle.dumps(np.asarray(array, order=order), protocol=5))
+        found = load_arrays(tmp_path / "a")
+        assert found.flags.owndata or found.base is None or isinstance(found.base, np.ndarray)
+        assert np.array_equal(found, array)
