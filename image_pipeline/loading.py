@@ -67,7 +67,7 @@ def open_own_data(model: ImageModel, split: str, instead: str) -> ImageDataset:
     Raises:
         InputError: the data are unknown, or others lie in their place.
     """
-    known = model.metadata["dataset"]["fingerprint"]
+    known = model.metadata["dataset"].get("fingerprint")
     if known is None:
         raise InputError(f"{model.file}: does not say what it was trained on; give {instead}")
     dataset = open_data(model.config.data, split)
@@ -117,7 +117,7 @@ def load_model(path: Path, which: str = "auto", ema: bool = True) -> ImageModel:
     prefix = "ema." if ema and any(name.startswith("ema.") for name in tensors) else "model."
     config = from_json(metadata.get("config"), str(file))
     checkpoint.check_facts(metadata, str(file))
-    shape = metadata["dataset"].get("shape")
+    shape = (metadata.get("dataset") or {}).get("shape")
     if not isinstance(shape, list) or len(shape) != 3 or not is_shape(tuple(shape)):
         raise InputError(f"{file}: damaged: it does not say its images' shape; use another checkpoint")
     try:

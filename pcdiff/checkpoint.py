@@ -6,7 +6,7 @@ optimiser's state. The file's metadata carries JSON: the resolved config, the st
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,19 +144,28 @@ def load(path: str | Path, which: str = "auto", ema: bool = True) -> PointCloudM
     return model.eval()
 
 
-def check_facts(metadata: Mapping[str, Any], source: str) -> None:
-    """Refuse metadata that lack what is told of a trained model: its step, its data set, its unit.
+def check_facts(metadata: Mapping[str, Any], source: str, needed: Sequence[str] = ()) -> None:
+    """Refuse metadata whose step, data set or statistics are of another kind, or lack what is needed of a data set.
+
+    Args:
+        metadata: of a checkpoint.
+        source: for messages.
+        needed: facts of the data set that must be there, such as `fingerprint`; and with any of them the step.
 
     Raises:
-        InputError: one of them is missing or of another kind.
+        InputError: names what is wrong or missing.
     """
-    dataset, statistics = metadata.get("dataset"), metadata.get("statistics", {})
-    known = isinstance(dataset, dict) and all(isinstance(dataset.get(k), str) for k in ("name", "fingerprint"))
-    if type(metadata.get("step")) is not int:
-        raise InputError(f"{source}: damaged: step must be a count, got {short(metadata.get('step'))}")
-    if not known or not all(isinstance(name, str) for name in dataset.get("categories", [])):
+    step, dataset, statistics = (metadata.get(key) for key in ("step", "dataset", "statistics"))
+    if type(step) is not int and (step is not None or needed):
+        raise InputError(f"{source}: damaged: step must be a count, got {short(step)}")
+    facts = dataset if isinstance(dataset, dict) else {}
+    known = isinstance(dataset, dict | None) and isinstance(facts.get("categories", []), list)
+    known = known and all(isinstance(facts[key], str | None) for key in ("name", "fingerprint") if key in facts)
+    if not known or not all(isinstance(name, str) for name in facts.get("categories", [])):
         raise InputError(f"{source}: damaged: dataset must be a data set's identity, got {short(dataset)}")
-    if not isinstance(statistics, dict):
+    if missing := [key for key in needed if facts.get(key) is None]:
+        raise InputError(f"{source}: does not say what it was trained on: its dataset lacks {', '.join(missing)}")
+    if not isinstance(statistics, dict | None):
         raise InputError(f"{source}: damaged: statistics must be named facts, got {short(statistics)}")
 
 

@@ -132,6 +132,8 @@ def test_a_checkpoint_that_asks_for_too_much(saved, field, value):
         ({**FACTS, "dataset": "chairs"}, "dataset must be a data set's identity, got 'chairs'"),
         ({**FACTS, "dataset": {"name": "x", "fingerprint": [1]}}, "dataset must be a data set's identity"),
         ({**FACTS, "statistics": [1]}, "statistics must be named facts"),
+        ({**FACTS, "dataset": {"categories": "chair"}}, "dataset must be a data set's identity"),
+        ({**FACTS, "dataset": {"categories": [1]}}, "dataset must be a data set's identity"),
         (
             {**FACTS, "config": {**FACTS["config"], "model": "x" * 10**5}},
             "expected the fields of ModelConfig, got 'xx",
@@ -160,3 +162,13 @@ def test_a_run_that_goes_on_is_bounded_by_its_checkpoint_and_a_new_one_by_the_ma
         within(keeper.budget(), lambda: build_model(replace(SMALL, latent_dim=BILLION)))
     with pytest.raises(InputError, match=r"asks for a net of .* or more; this machine has .* GiB of memory"):
         within(machine, lambda: build_model(replace(SMALL, latent_dim=BILLION)))
+
+
+def test_facts_that_are_needed_of_a_data_set():
+    checkpoint.check_facts({}, "x")
+    checkpoint.check_facts({"dataset": {}, "step": None}, "x")
+    checkpoint.check_facts(FACTS, "x", ("name", "fingerprint"))
+    with pytest.raises(InputError, match=r"x: does not say what it was trained on: its dataset lacks fingerprint"):
+        checkpoint.check_facts({"step": 3, "dataset": {"name": "made"}}, "x", ("name", "fingerprint"))
+    with pytest.raises(InputError, match=r"x: damaged: step must be a count, got None"):
+        checkpoint.check_facts({"dataset": FACTS["dataset"]}, "x", ("name",))

@@ -144,7 +144,7 @@ def _evaluate(config: Evaluate, stop: Stop) -> dict[str, Any] | None:
         facts = {
             "trained_on": model.metadata["dataset"],
             "checkpoint": model.file.name,
-            "step": model.metadata["step"],
+            "step": model.metadata.get("step"),
             "sampling": vars(drawn),
         }
         return _scored(config, net, samples, reference, places, facts, work)

@@ -101,7 +101,7 @@ def _summed(model: ImageModel, rows: np.ndarray, blocks: list[torch.Tensor]) -> 
         variance = (sizes * (rows[:, 0] - means[0]) ** 2).sum() / sizes.sum() / (len(blocks) - 1)
         error = math.sqrt(variance)
     return {
-        "step": model.metadata["step"],
+        "step": model.metadata.get("step"),
         "terms": dict(zip(names, means.tolist(), strict=True)),
         "standard_error": error,
     }

@@ -73,7 +73,7 @@ def likelihood(command: Likelihood, trained: Trained) -> str:
         "label": command.label,
         "seed": command.seed,
         "checkpoint": str(model.file),
-        "step": model.metadata["step"],
+        "step": model.metadata.get("step"),
     }
     write_json(command.output, result)
     return f"{line} -> {command.output}"

@@ -89,7 +89,7 @@ def _performed(command: Command) -> str:
     file = locate(command.run, command.checkpoint)
     model = load(file).to(device)
     run = from_dict(RunConfig, model.metadata["config"], str(file))
-    command = with_statistics(command, run.data.normalisation, model.metadata.get("statistics", {}))
+    command = with_statistics(command, run.data.normalisation, model.metadata.get("statistics") or {})
     with bar(type(command).__name__.lower(), "step") as progress:
         return _WORK[type(command)](command, Trained(model, run, progress))
 

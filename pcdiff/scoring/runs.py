@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pcdiff import distributed, metrics
-from pcdiff.checkpoint import load, locate
+from pcdiff.checkpoint import check_facts, load, locate
 from pcdiff.config import EvaluateConfig, RunConfig
 from pcdiff.devices import prepare, resolve_device
 from pcdiff.errors import InputError
@@ -72,6 +72,7 @@ def score_run(
     model = load(file).to(prepare(resolve_device(config.device)))
     if model.config != run.model:
         raise InputError(f"{file}: holds another model than {folder / 'config.json'}; put the run's own back")
+    check_facts(model.metadata, str(file), ("name", "categories", "fingerprint"))
     trained_on = model.metadata["dataset"]
     if trained_on["fingerprint"] != dataset["fingerprint"] and not config.allow_other_dataset:
         raise InputError(
