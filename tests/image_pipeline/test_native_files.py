@@ -130,7 +130,10 @@ def rewritten(path, change):
         (lambda tensors, facts: facts["net"].update(name="vit"), "name must be one of .*, got 'vit'"),
         (lambda tensors, facts: facts["net"].update(channel_mult="12"), "channel_mult must be tuple"),
         (lambda tensors, facts: facts["denoiser"]["process"].update(name="no"), "process must be one of"),
-        (lambda tensors, facts: facts["denoiser"]["process"].update(betas="no"), "its settings do not fit"),
+        (
+            lambda tensors, facts: facts["denoiser"]["process"].update(betas="no"),
+            "betas must be a sequence|its settings do not fit",
+        ),
         (lambda tensors, facts: facts["denoiser"].update(variance="no"), "variance must be one of"),
         (lambda tensors, facts: facts.update(kind="classifier"), "expected an image denoiser, got classifier"),
         (lambda tensors, facts: facts.pop("kind"), "expected an image denoiser, got another kind of checkpoint"),
