@@ -5,8 +5,6 @@ import logging
 import sys
 
 import torch
-from torch._inductor.cpp_builder import get_cpp_compiler
-from torch._inductor.exc import InvalidCxxCompiler
 
 from pcdiff import distributed
 from pcdiff.errors import InputError
@@ -60,6 +58,10 @@ def prepare(device: torch.device) -> torch.device:
 def can_compile(device: torch.device) -> bool:
     """Tell whether torch.compile can work for `device`; say so where it cannot for want of a C++ compiler."""
     if device.type == "cpu":
+        # here, since torch's compiler takes more than a second of a program's start
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
+
         try:
             get_cpp_compiler()
         except InvalidCxxCompiler:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import ndtr
-from scipy.stats import chi
 from torch import Tensor
 
 from image_pipeline.data.batches import RANGES
@@ -153,6 +152,8 @@ def level_ratio(dims: int, share: float = 0.5) -> float:
     if not 0 < share < overlap(1.0, dims):
         raise InputError(f"share must lie between 0 and {overlap(1.0, dims):.4g} for dims {dims}, got {share}")
     if math.sqrt(2 * dims) <= 3:
+        from scipy.stats import chi  # here, since it takes half a second of every program's start
+
         return float(chi.isf(share, dims) / chi.ppf(ndtr(-3.0), dims))
     # the overlap falls to 0 in the end
     upper = 2.0

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torchdiffeq import odeint
 
 from pcdiff.calls import checked
 from pcdiff.diffusion.denoiser import Denoiser
@@ -114,6 +113,9 @@ def log_likelihood(
     start = torch.cat([x.flatten(1).double(), x.new_zeros(len(x), 1, dtype=torch.float64)], dim=1)
     # without step_t the solver would step past T and interpolate
     options = {"norm": norm, "step_t": clock.span[1:], "max_num_steps": max_steps}
+    # here, since it brings SciPy's integrators along, which take half a second of every program's start
+    from torchdiffeq import odeint
+
     try:
         end = odeint(slope, start, clock.span, rtol=rtol, atol=atol, method=method, options=options)[-1]
     except AssertionError as error:

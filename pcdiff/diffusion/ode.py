@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchdiffeq import odeint
 
 from pcdiff.diffusion.denoiser import Denoiser
 from pcdiff.diffusion.process import Process
@@ -70,6 +69,8 @@ class AdaptiveODE(Solver):
         ends = torch.stack([start, end])
         # left to itself a step may overshoot the end by far
         options = {"step_t": ends[1:], "max_num_steps": self.max_steps}
+        from torchdiffeq import odeint  # here, since it takes half a second of every program's start
+
         try:
             return odeint(velocity, x, ends, rtol=self.rtol, atol=self.atol, method=self.method, options=options)[
                 -1

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchdiffeq import odeint_adjoint
 
 from pcdiff.divergence import Probes, check_trace, divergence, trace_probes
 from pcdiff.errors import InputError
@@ -143,6 +142,8 @@ class ContinuousFlow(Flow):
                 return self.net(t, state)
             velocity, spread = divergence(lambda z: self.net(t, z), state[:, : self.dim], probes)
             return torch.cat([velocity, spread[:, None]], dim=1)
+
+        from torchdiffeq import odeint_adjoint  # here, since it takes half a second of every program's start
 
         try:
             end = odeint_adjoint(

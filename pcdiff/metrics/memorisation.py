@@ -5,7 +5,6 @@ samples that copy lie nearer to the training clouds than held-out clouds of the 
 """
 
 import numpy as np
-from scipy.stats import mannwhitneyu, rankdata
 
 from pcdiff.errors import InputError
 from pcdiff.metrics._inputs import as_numbers
@@ -84,6 +83,8 @@ def data_copying_test(sample_distance: np.ndarray, reference_distance: np.ndarra
     _, tied = np.unique(both, return_counts=True)
     if len(tied) == 1:
         return 0.0, 1.0
+    from scipy.stats import mannwhitneyu, rankdata  # here, since it takes half a second of every program's start
+
     s, r, n = len(sample_distance), len(reference_distance), len(both)
     wins = rankdata(both)[:s].sum() - s * (s + 1) / 2
     variance = s * r / 12 * (n + 1 - (tied.astype(np.float64) ** 3 - tied).sum() / (n * (n - 1)))

@@ -10,7 +10,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pcdiff import distributed
 from pcdiff.errors import InputError
-from pcdiff.synced_norm import synchronise
 
 # Buffers are alike on all processes already. torch 2.13 renamed the option that says so.
 _NAMES = inspect.signature(DistributedDataParallel).parameters
@@ -62,6 +61,9 @@ class Parts:
         self._batch_size = batch_size
         self._loss: nn.Module = _Loss(model)
         if size > 1:
+            # here, since it brings torch's compiler along, which takes more than a second of a program's start
+            from pcdiff.synced_norm import synchronise
+
             synchronise(model, device)
             devices = [device.index] if device.type == "cuda" else None
             self._loss = DistributedDataParallel(

@@ -150,7 +150,6 @@ def test_old_attention_names_and_pickled_weights(tmp_path):
         ({"_class_name": "UNet2DConditionModel"}, "_class_name must be 'UNet2DModel'"),
         ({"cross_attention_dim": 3}, r"unknown settings \['cross_attention_dim'\]"),
         ({"act_fn": "mish"}, "act_fn must be 'silu', got 'mish'"),
-        ({"center_input_sample": True}, "center_input_sample must be False, got True"),
         ({"down_block_types": ["DownBlock2D"]}, "down_block_types and up_block_types differ"),
         ({"down_block_types": ["DownBlock2D", "SkipDownBlock2D"]}, "block types must be all of"),
         ({"time_embedding_type": "learned"}, "time_embedding_type must be 'positional' with these block types"),

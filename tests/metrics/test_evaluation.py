@@ -21,7 +21,7 @@ def _sets(n=5, points=40):
 def test_result_is_json_and_complete():
     samples, reference = _sets()
     result = json.loads(json.dumps(evaluate(samples=samples, reference=reference), allow_nan=False))
-    expected = {"protocol", "dataset", "counts", "scores", "intervals", "nearest", "details", "seed"}
+    expected = {"protocol", "dataset", "counts", "scores", "intervals", "nearest", "details", "seed", "terms"}
     assert set(result) == expected
     assert result["protocol"] == get_protocol("dpm").to_dict()
     assert result["counts"] == {"samples": 5, "reference": 5, "points": 40}

@@ -105,7 +105,7 @@ def build(folder):
     if compiler is None:
         return None
     library = Path(folder) / "libhost_kernels.so"
-    options = ["-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared", f"-I{BODIES}"]
+    options = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-shared", f"-I{BODIES}"]
     options += os.environ.get("PCDIFF_HOST_FLAGS", "").split()
     subprocess.run([compiler, *options, str(SOURCE), "-o", str(library)], check=True)
     return ctypes.CDLL(str(library))

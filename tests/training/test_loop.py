@@ -8,6 +8,7 @@ import pytest
 import torch
 from script_tools import logged
 from small_training import BATCH, Line, Scores, batches, last, trainer
+from torch._inductor.exc import InvalidCxxCompiler
 
 from pcdiff import checkpoint, devices
 from pcdiff.config import TrainConfig
@@ -256,9 +257,9 @@ def test_a_second_interrupt_interrupts():
 
 def test_without_a_compiler_training_goes_on_and_says_so(tmp_path, monkeypatch, caplog):
     def none():
-        raise devices.InvalidCxxCompiler
+        raise InvalidCxxCompiler
 
-    monkeypatch.setattr(devices, "get_cpp_compiler", none)
+    monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", none)
     assert trainer(tmp_path, max_iters=2, compile=True).fit().step == 2
     assert "no C++ compiler found" in caplog.text
 
