@@ -1,11 +1,12 @@
 """What the scripts share: flags from dataclasses, and a user's mistake as one line and exit status 2."""
 
 import os
+import select
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 import tyro
 
@@ -125,10 +126,19 @@ def run(main: Callable[[], None]) -> None:
             if sys.stdout is not None:
                 sys.stdout.flush()
     except BrokenPipeError:
+        if not any(_reader_left(stream) for stream in (sys.stdout, sys.stderr)):  # a pipe of another kind broke
+            raise
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):  # else the interpreter complains once more as it ends
             os.dup2(nowhere, stream.fileno())
         sys.exit(_READER_LEFT)
+
+
+def _reader_left(stream: TextIO) -> bool:
+    """Tell whether nobody reads any more what a stream's pipe takes."""
+    poller = select.poll()
+    poller.register(stream.fileno(), 0)  # of errors it tells always
+    return any(event & select.POLLERR for _, event in poller.poll(0))
 
 
 def _told(main: Callable[[], None]) -> None:

@@ -88,6 +88,13 @@ def test_a_reader_that_leaves_gets_no_traceback(lines):
     program.stderr.close()
 
 
+def test_another_pipe_that_breaks_is_told():
+    code = "from pcdiff import cli; import os; r, w = os.pipe(); os.close(r); cli.run(lambda: os.write(w, b'x'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, text=True, check=False)
+    assert done.returncode == 1
+    assert "BrokenPipeError" in done.stderr
+
+
 def test_every_script_runs_under_cli():
     scripts = ["train_gen.py", "train_ae.py", "evaluate.py", "pcdiff/__main__.py", "image_pipeline/__main__.py"]
     scripts += [f"benchmarks/{name}.py" for name in ("images", "metrics", "ops", "sampling", "training")]

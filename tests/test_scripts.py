@@ -54,9 +54,9 @@ def test_a_run_leaves_what_it_promises(kind, request):
 
 @pytest.mark.parametrize("name", ["train_gen.py", "train_ae.py"])
 def test_resumed_equals_uninterrupted(name, dataset, tmp_path):
-    whole = train(name, dataset, tmp_path / "whole", "--max-iters", 200)
-    first = train(name, dataset, tmp_path / "halves", "--max-iters", 100)
-    assert script(name, "--resume", first, "--max-iters", 200) == 0
+    whole = train(name, dataset, tmp_path / "whole", "--max-iters", 60)
+    first = train(name, dataset, tmp_path / "halves", "--max-iters", 30)
+    assert script(name, "--resume", first, "--max-iters", 60) == 0
     assert_same(tensors(first), tensors(whole))
     assert np.array_equal(np.load(first / "samples.npy"), np.load(whole / "samples.npy"))
 

@@ -118,7 +118,7 @@ def score_run(
             result |= facts | {"dataset": dataset | result["dataset"]}
             result["details"]["notes"] += _deviations(config, protocol, trained_on, dataset)
             if distributed.rank() == 0:
-                keep_clouds(places.folder, "samples", made, f"samples: {title}")
+                keep_clouds(places.folder, "samples", made, f"samples: {title}", beside=train[:, :num_points])
             report(result, places)
             picture(result, places, f"nearest clouds: {title}", num_points=num_points, **sets)
             return result

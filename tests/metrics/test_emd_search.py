@@ -76,6 +76,7 @@ def test_random_sets(seed):
     assert_same(found, brute_force(samples, reference))
 
 
+@pytest.mark.slow
 def test_real_chairs_need_few_pairs(shared_data):
     h5py = pytest.importorskip("h5py")
     (path,) = shared_data.glob("modelnet10/chair*.hdf5")
