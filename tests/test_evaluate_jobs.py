@@ -87,7 +87,8 @@ def test_killed_again_and_again_it_still_gives_the_same_result(kills, flags, exp
     assert not journal.exists()
 
 
-@pytest.mark.parametrize("what", [pytest.param("files", marks=pytest.mark.slow), "run"])
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["files", "run"])
 def test_two_processes_give_the_result_of_one(what, flags, generator_run, tmp_path):
     if what == "run":
         flags = ["--run", str(generator_run), "--device", "cpu", "--emd", "yes", "--resamples", "50"]
@@ -109,7 +110,7 @@ def test_two_processes_give_the_result_of_one(what, flags, generator_run, tmp_pa
         np.testing.assert_array_equal(*clouds)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(number, flags, expected, tmp_path):
     command = [sys.executable, ROOT / "evaluate.py", *flags, "--out", tmp_path]
     process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -126,6 +127,7 @@ def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(number, flags, expect
     assert (tmp_path / "results.json").read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_a_time_limit_stops_and_the_same_command_goes_on(flags, expected, tmp_path, capsys):
     output = tmp_path / "scores.json"
     for _ in range(1000):

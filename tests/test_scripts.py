@@ -80,7 +80,7 @@ def test_a_seed_repeats_and_another_differs(dataset, tmp_path):
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_saves_and_says_how_to_go_on(number, dataset, tmp_path):
     out = tmp_path / "run"
     flags = [*TINY, "--categories", "chair", "--dataset-path", dataset, "--out", out, "--max-iters", 1_000_000]

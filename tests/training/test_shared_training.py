@@ -46,7 +46,7 @@ def wait_for(path, process, seconds=200):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("script", ["train_gen.py", "train_ae.py"])
+@pytest.mark.parametrize("script", ["train_gen.py", pytest.param("train_ae.py", marks=pytest.mark.slow)])
 def test_two_processes_give_the_curve_of_one(script, dataset, tmp_path):
     flags = ["--max-iters", 12, "--val-every", 6, "--ema-decay", 0.9]
     jobs = [job(dataset, tmp_path / str(n), *flags, processes=n, script=script) for n in (1, 2)]
