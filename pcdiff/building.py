@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, short
 
 T = TypeVar("T")
 
@@ -119,13 +119,16 @@ def check_count(name: str, value: Any) -> None:
 
 
 def check_depth(name: str, value: Any) -> None:
-    """Refuse a list with an entry for each level of a net that is longer than any net is deep.
+    """Refuse a list with an entry for each level of a net that is longer than any net is deep, or not finite.
 
     Raises:
-        InputError: it has more than 32 entries: one number in the deepest would stand for 2^31 in the first.
+        InputError: it has more than 32 entries: one number in the deepest would stand for 2^31 in the first; or an
+            entry is infinite or NaN, which no width follows from.
     """
     if isinstance(value, list | tuple) and len(value) > _MOST_LEVELS:
         raise InputError(f"{name} must name at most {_MOST_LEVELS} levels, got {len(value)}")
+    if isinstance(value, list | tuple) and any(isinstance(v, float) and not math.isfinite(v) for v in value):
+        raise InputError(f"{name} must be finite numbers, got {short(value)}")
 
 
 def _in_digits(count: int) -> str:

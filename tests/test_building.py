@@ -1,6 +1,7 @@
 """Settings that ask for more than a file's tensors fill are refused before memory or time is spent on them."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -149,6 +150,9 @@ def test_a_checkpoint_whose_facts_are_of_another_kind(saved, facts, message):
 def test_lists_of_levels():
     check_depth("channel_mult", [1] * 32)
     check_depth("channel_mult", None)
+    for odd in (math.inf, -math.inf, math.nan):
+        with pytest.raises(InputError, match=r"channel_mult must be finite numbers, got \[1, (inf|-inf|nan)\]"):
+            check_depth("channel_mult", [1, odd])
     with pytest.raises(InputError, match=r"channel_mult must name at most 32 levels, got 100000"):
         UNetConfig(channel_mult=(1,) * 100_000)
 
