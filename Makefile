@@ -12,7 +12,7 @@ SOURCES := setup.py pyproject.toml $(wildcard pcdiff/ops/csrc/*.* pcdiff/ops/csr
 
 help:
 	@echo "make demo    train, sample and score airplanes on this machine, within 7 minutes on two slow cores"
-	@echo "make test    the test suite in WORKERS=2 processes, linters first, 7 minutes on two slow cores"
+	@echo "make test    the test suite in WORKERS=2 processes, linters first"
 	@echo "make test-all  those that take minutes too: every CUDA kernel compiled, ten kills, trainings compiled"
 	@echo "make test-isa  golden, op and metric tests once more for each instruction set this machine has"
 	@echo "make test-golden  the golden tests on a second set of other settings, made on the spot"
