@@ -8,11 +8,11 @@ from torch import Tensor
 from pcdiff.diffusion.brownian import BrownianPath
 from pcdiff.diffusion.denoiser import Denoiser
 from pcdiff.diffusion.process import Process, append_dims
-from pcdiff.diffusion.steps import Noise, Solver, check_falling, check_reverse_sde
+from pcdiff.diffusion.steps import DataEndingSolver, Noise, check_falling, check_reverse_sde
 from pcdiff.errors import InputError
 
 
-class AdaptiveSDE(Solver):
+class AdaptiveSDE(DataEndingSolver):
     r"""Improved Euler steps on the reverse SDE, as long as the error allows (Jolicoeur-Martineau et al., 2021).
 
     "Gotta Go Fast When Generating Data with Score-Based Models", arXiv 2105.14080, algorithm 1. Euler-Maruyama's
@@ -72,15 +72,13 @@ class AdaptiveSDE(Solver):
         """
         check_falling(times, "predictor 'adaptive_sde'", "'ode'")
         check_reverse_sde(process, times, "predictor 'adaptive_sde'")
-        self.noisy = (process.sigma(times[1:]) > 0).tolist()
-        self.step = 0
+        super().plan(process, times)
 
     def __call__(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None
     ) -> Tensor:
         """Return x_s."""
-        noisy, self.step = self.noisy[self.step], self.step + 1
-        if not noisy:
+        if self.reaches_data():
             return denoiser(x, t, cond)
         end, now = s.double(), t.double()
         h = (now - end) * self.h_init

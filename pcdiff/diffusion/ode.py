@@ -6,14 +6,13 @@ import torch
 from torch import Tensor
 
 from pcdiff.diffusion.denoiser import Denoiser
-from pcdiff.diffusion.process import Process
-from pcdiff.diffusion.steps import Noise, Solver
+from pcdiff.diffusion.steps import DataEndingSolver, Noise
 from pcdiff.errors import InputError
 
 METHODS = ("adaptive_heun", "bosh3", "dopri5", "dopri8", "fehlberg2")
 
 
-class AdaptiveODE(Solver):
+class AdaptiveODE(DataEndingSolver):
     """Runge-Kutta with steps of its own choice between the times of the grid (Song et al., 2021, section 4.3).
 
     The error that sets the steps is a mean over the batch. A step to a time without noise, where the velocity may
@@ -39,17 +38,11 @@ class AdaptiveODE(Solver):
             raise InputError(f"method must be one of {sorted(METHODS)}, got {method!r}")
         self.rtol, self.atol, self.method, self.max_steps = rtol, atol, method, max_steps
 
-    def plan(self, process: Process, times: Tensor) -> None:
-        """Find which steps end at the data."""
-        self.noisy = (process.sigma(times[1:]) > 0).tolist()
-        self.step = 0
-
     def __call__(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None
     ) -> Tensor:
         """Return x_s."""
-        noisy, self.step = self.noisy[self.step], self.step + 1
-        if not noisy:
+        if self.reaches_data():
             return denoiser(x, t, cond)
 
         (start, end), low, high = (

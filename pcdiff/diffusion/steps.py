@@ -69,6 +69,20 @@ class Solver(Planned):
         raise NotImplementedError
 
 
+class DataEndingSolver(Solver):
+    """A solver whose step to a time without noise, where the score is infinite, is the estimate of x_0."""
+
+    def plan(self, process: Process, times: Tensor) -> None:
+        """Find which steps end at the data."""
+        self.noisy = (process.sigma(times[1:]) > 0).tolist()
+        self.step = 0
+
+    def reaches_data(self) -> bool:
+        """Tell whether the step at hand ends at the data; the next call tells it of the next step."""
+        noisy, self.step = self.noisy[self.step], self.step + 1
+        return not noisy
+
+
 class ChainSolver(Solver):
     """Base of the predictors that reverse the chain that a process is cut into, step by step.
 

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from pcdiff.diffusion.denoiser import Denoiser
 from pcdiff.diffusion.process import Process, append_dims
-from pcdiff.diffusion.steps import Noise, Solver, check_falling, check_reverse_sde
+from pcdiff.diffusion.steps import DataEndingSolver, Noise, check_falling, check_reverse_sde
 
 
-class StochasticRungeKutta(Solver):
+class StochasticRungeKutta(DataEndingSolver):
     r"""Roessler's SRA1 on the reverse SDE (Song et al., 2021, eq. 6 and section 4.1): two evaluations a step.
 
     "Runge-Kutta methods for the strong approximation of solutions of stochastic differential equations", SIAM J.
@@ -32,15 +32,13 @@ class StochasticRungeKutta(Solver):
         """
         check_falling(times, "predictor 'srk'", "'ddim' or 'ode'")
         check_reverse_sde(process, times, "predictor 'srk'")
-        self.noisy = (process.sigma(times[1:]) > 0).tolist()
-        self.step = 0
+        super().plan(process, times)
 
     def __call__(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None
     ) -> Tensor:
         """Return x_s."""
-        noisy, self.step = self.noisy[self.step], self.step + 1
-        if not noisy:
+        if self.reaches_data():
             return denoiser(x, t, cond)
         process, h = denoiser.process, (t - s).double()
         first, g_t = process.reverse(x, t, denoiser.score(x, t, cond))
