@@ -30,6 +30,7 @@ import test_diffusers_folders
 import test_edm_pickles
 import test_files_fuzz
 import test_native_files
+from dpm_files import dpm_checkpoints
 from fuzz_mutations import (
     Mutation,
     gzip_inside,
@@ -382,19 +383,6 @@ def _statistics(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def _dpm(folder: Path) -> list[Path]:
-    import argparse
-
-    for k, (name, value) in enumerate((("latent_dim", 2), ("num_steps", 10**9), ("latent_dim", 10**9))):
-        args = argparse.Namespace(**{
-            "latent_dim": 2, "num_steps": 4, "sched_mode": "linear", "beta_1": 1e-4, "beta_T": 0.05,
-            "residual": True, name: value,
-        })  # fmt: skip
-        state = {f"encoder.conv{i}.bias": torch.arange(5.0) for i in range(1, 4)}
-        torch.save({"args": args, "state_dict": state, "others": {"step": 3}}, folder / f"{k}.pt")
-    return sorted(folder.iterdir())
-
-
 READERS: dict[str, Reader] = {
     "npy": _clouds(".npy"),
     "npz": _clouds(".npz"),
@@ -436,5 +424,5 @@ READERS: dict[str, Reader] = {
     "native": Reader(_native, native.load, (safetensors_facts,) * 3),
     "image checkpoint": Reader(_image_run, load_model, (safetensors_facts,) * 3),
     "statistics": Reader(_statistics, load_statistics, (zip_member,)),
-    "DPM checkpoint": Reader(_dpm, dpm.load, (zip_member,)),
+    "DPM checkpoint": Reader(dpm_checkpoints, dpm.load, (zip_member,)),
 }
