@@ -15,30 +15,32 @@ torchrun --nproc-per-node K -- evaluate.py ... # share the work; the result is t
 
 from dataclasses import replace
 
-from data import announce, load_clouds, load_raw
-from pcdiff import cli, distributed, runs, scoring
+from pcdiff import evaluation
+from pcdiff.commands import cli
 from pcdiff.config import EvaluateConfig, RunConfig
+from pcdiff.data import announce, load_clouds, load_raw
 from pcdiff.metrics import get_protocol
-from pcdiff.stopping import Stop, interruptible
+from pcdiff.runtime import distributed, run_folder
+from pcdiff.runtime.stopping import Stop, interruptible
 
 
 def main() -> None:
     """Score files, or load a run's data and score the run."""
     config = cli.parse_evaluation(description=__doc__)
-    run = runs.read_config(config.run) if config.run else None
+    run = run_folder.read_config(config.run) if config.run else None
     with (
         distributed.joined(),
         interruptible(config.max_minutes) as stop,
-        runs.logging_to(config.out or config.run),
+        run_folder.logging_to(config.out or config.run),
     ):
         if run is not None:
             score_run(config, run, stop)
         elif config.samples:
-            scoring.score_files(config, stop)
+            evaluation.score_files(config, stop)
         elif config.reconstructions:
-            scoring.score_reconstructions(config, stop)
+            evaluation.score_reconstructions(config, stop)
         else:
-            scoring.compare_results(config.compare, config.format)
+            evaluation.compare_results(config.compare, config.format)
 
 
 def score_run(config: EvaluateConfig, run: RunConfig, stop: Stop) -> None:
@@ -48,8 +50,8 @@ def score_run(config: EvaluateConfig, run: RunConfig, stop: Stop) -> None:
     with stop.at_once():  # there is nothing to save yet
         normalised = load_clouds(path, names, split, run.data.normalisation)
         raw = {part: load_raw(path, names, part) for part in (split, "train")}
-    runs.log.info(announce(normalised.identity))
-    scoring.score_run(
+    run_folder.log.info(announce(normalised.identity))
+    evaluation.score_run(
         replace(config, split=split),
         run,
         normalised,

@@ -9,18 +9,20 @@ python train_ae.py --resume runs/NAME # go on exactly where a run stopped
 
 import time
 
-from data import Batches, announce, count_clouds, load_clouds
-from pcdiff import cli, distributed, runs, sessions
+from pcdiff.commands import cli
 from pcdiff.config import RunConfig
-from pcdiff.devices import resolve_device
-from pcdiff.endings import AutoencoderEnding
+from pcdiff.config.presets import AUTOENCODER_PRESETS, preset
+from pcdiff.data import Batches, announce, count_clouds, load_clouds
 from pcdiff.errors import InputError
-from pcdiff.planning import planned
-from pcdiff.presets import AUTOENCODER_PRESETS, preset
-from pcdiff.rehearsal import rehearse, tally
-from pcdiff.runs import NOWHERE
-from pcdiff.stopping import Stop, interruptible
-from pcdiff.validation import AutoencoderValidation
+from pcdiff.runtime import distributed, run_folder
+from pcdiff.runtime.devices import resolve_device
+from pcdiff.runtime.run_folder import NOWHERE
+from pcdiff.runtime.stopping import Stop, interruptible
+from pcdiff.training import job
+from pcdiff.training.after_training import AutoencoderEnding
+from pcdiff.training.budget_plan import planned
+from pcdiff.training.dry_run import rehearse, tally
+from pcdiff.training.validation import AutoencoderValidation
 
 
 def main() -> None:
@@ -50,12 +52,12 @@ def train(config: RunConfig, stop: Stop) -> None:
             found = tally(count_clouds(data.dataset_path, data.categories))
             rehearse(config, preset(AUTOENCODER_PRESETS, config.preset), found, *parts)
             return
-    config, folder = runs.open_run(config, "ae")
-    with runs.logging_to(folder), runs.alone_in(folder):
-        runs.log.info(announce(clouds.identity))
+    config, folder = run_folder.open_run(config, "ae")
+    with run_folder.logging_to(folder), run_folder.alone_in(folder):
+        run_folder.log.info(announce(clouds.identity))
         config = planned(config, folder, started, ending.seconds, *parts)
-        trainer = sessions.make_trainer(config, folder, *parts)
-        outcome = sessions.fit(config, trainer, stop=stop, closing=ending.seconds)
+        trainer = job.make_trainer(config, folder, *parts)
+        outcome = job.fit(config, trainer, stop=stop, closing=ending.seconds)
         if outcome.reason != "interrupted":
             made = validation.made if trainer.validated == outcome.step else None
             ending(config, folder, trainer.sampling_model, outcome, made)

@@ -20,9 +20,9 @@ from timing import interleaved
 from torch import Tensor, nn
 
 from image_pipeline.interop import load
-from pcdiff import cli
-from pcdiff.devices import keep_freed_memory
-from pcdiff.precision import autocast, native_bf16
+from pcdiff.commands import cli
+from pcdiff.runtime.devices import keep_freed_memory
+from pcdiff.runtime.precision import autocast, native_bf16
 
 
 def theirs() -> nn.Module:

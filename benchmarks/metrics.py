@@ -17,12 +17,14 @@ import torch
 from ops import bmm_matrix, by_scipy_assignment, where
 from torch import Tensor
 
-from data import procedural
-from pcdiff import cli, ops, rng
+from pcdiff import ops
+from pcdiff.commands import cli
+from pcdiff.data import procedural
 from pcdiff.metrics import normalise_bbox
 from pcdiff.metrics.generation import named, pairs_compared, score_by, scores_of
 from pcdiff.metrics.neighbours import neighbours_in_matrices
-from pcdiff.work import Work
+from pcdiff.runtime import rng
+from pcdiff.runtime.resumable import Work
 
 ROOT = Path(__file__).resolve().parent.parent
 

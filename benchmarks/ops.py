@@ -23,7 +23,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
-from pcdiff import cli, ops
+from pcdiff import ops
+from pcdiff.commands import cli
 from pcdiff.ops import _native, reference
 
 Run = Callable[[], object]

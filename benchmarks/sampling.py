@@ -16,11 +16,11 @@ import torch
 from plain import PlainModel
 from timing import interleaved
 
-from pcdiff import cli
+from pcdiff.commands import cli
 from pcdiff.config import ModelConfig
-from pcdiff.devices import keep_freed_memory
 from pcdiff.models import FlowVAE
-from pcdiff.precision import native_bf16
+from pcdiff.runtime.devices import keep_freed_memory
+from pcdiff.runtime.precision import native_bf16
 
 
 def speed(clouds: int, num_points: int, repeats: int) -> None:

@@ -18,11 +18,11 @@ from plain import PlainModel
 from timing import interleaved
 from torch import Tensor, nn
 
-from pcdiff import cli
+from pcdiff.commands import cli
 from pcdiff.config import ModelConfig, TrainConfig
-from pcdiff.devices import keep_freed_memory
 from pcdiff.models import FlowVAE
-from pcdiff.precision import native_bf16
+from pcdiff.runtime.devices import keep_freed_memory
+from pcdiff.runtime.precision import native_bf16
 from pcdiff.training import Trainer
 
 

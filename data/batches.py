@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pcdiff.errors import InputError
-from pcdiff.orders import POINTS, ShuffledEpochs, stream
+from pcdiff.runtime.epoch_sampler import POINTS, ShuffledEpochs, stream
 
 
 class Batches:

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pcdiff.errors import InputError
-from pcdiff.normalisation import GLOBAL_MODES, SHARED_MODES
-from pcdiff.origins import placed
+from pcdiff.ops.far_origin import placed
+from pcdiff.ops.normalization import GLOBAL_MODES, SHARED_MODES
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-from data import procedural
-from data.categories import NAME_TO_SYNSET, SYNSET_TO_NAME, category_tokens, closest
-from data.clouds import CloudDataset, DatasetIdentity, StreamingMoments
-from data.sources import SPLITS, FolderSource, Hdf5Source, Source, find_root, fingerprint
+from pcdiff.data import procedural
+from pcdiff.data.categories import NAME_TO_SYNSET, SYNSET_TO_NAME, category_tokens, closest
+from pcdiff.data.clouds import CloudDataset, DatasetIdentity, StreamingMoments
+from pcdiff.data.sources import SPLITS, FolderSource, Hdf5Source, Source, find_root, fingerprint
 from pcdiff.errors import InputError
-from pcdiff.normalisation import GLOBAL_MODES, check_mode, normalise, warn_where_it_bites
-from pcdiff.places import exists, is_folder
+from pcdiff.ops.normalization import GLOBAL_MODES, check_mode, normalise, warn_where_it_bites
+from pcdiff.runtime.paths import exists, is_folder
 
 __all__ = ["DEFAULT_PLACES", "SPLITS", "announce", "count_clouds", "load_clouds", "load_raw"]
 
@@ -38,7 +38,7 @@ def load_clouds(
             package's folder and, where neither is, makes the built-in shapes (`identity.stand_in` is true).
         categories: `"airplane,chair"`, `"all"` (all that the data set holds), or a list of names or ids.
         split: train, val or test.
-        normalisation: see `pcdiff.normalisation.normalise`.
+        normalisation: see `pcdiff.ops.normalization.normalise`.
 
     Raises:
         InputError: unknown or absent category, empty split, unreadable file, clouds of the wrong shape or

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.categories import SYNSET_TO_NAME
+from pcdiff.data.categories import SYNSET_TO_NAME
 from pcdiff.errors import InputError
 from pcdiff.interop.looking import opened
-from pcdiff.places import entries, is_folder
+from pcdiff.runtime.paths import entries, is_folder
 
 SPLITS = ("train", "val", "test")
 _PROBES = 16  # clouds hashed per category and split: all of a small set, a spread of a large one

@@ -8,7 +8,7 @@ python -m image_pipeline COMMAND --help # the flags of one command
 """
 
 from image_pipeline.commands import parse, perform
-from pcdiff import cli
+from pcdiff.commands import cli
 
 
 def main() -> None:

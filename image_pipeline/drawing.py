@@ -9,12 +9,12 @@ from torch import Tensor
 
 from image_pipeline.configs import SamplingConfig
 from image_pipeline.model import ImageModel
-from pcdiff import distributed, rng
 from pcdiff.diffusion import SamplingReport
-from pcdiff.precision import autocast
-from pcdiff.progress import Progress, estimated_seconds, part_of
-from pcdiff.stopping import Stop, watched
-from pcdiff.work import Work
+from pcdiff.runtime import distributed, rng
+from pcdiff.runtime.precision import autocast
+from pcdiff.runtime.progress import Progress, estimated_seconds, part_of
+from pcdiff.runtime.resumable import Work
+from pcdiff.runtime.stopping import Stop, watched
 
 CHUNK = 64
 """Images drawn at once by default; each chunk has its own random stream, so a stopped job goes on with the next."""
@@ -46,7 +46,7 @@ def draw_chunk(
         count: images wanted, the first ones.
         labels: classes `(count,)`; a model that is told classes draws them evenly where none are given.
         settings: how; the run's own by default.
-        precision: of matrix products, a key of `pcdiff.precision.PRECISIONS` or `auto`.
+        precision: of matrix products, a key of `pcdiff.runtime.precision.PRECISIONS` or `auto`.
         report: the run's evaluations are added to it.
         progress: called after every step.
         **options: see `ImageModel.sample`.

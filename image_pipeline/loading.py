@@ -14,10 +14,10 @@ from image_pipeline.interop.imported import is_shape
 from image_pipeline.model import ImageModel
 from image_pipeline.models import plain_config
 from image_pipeline.models.sigma_label import SigmaLabel
-from pcdiff import checkpoint
-from pcdiff.building import built_for
 from pcdiff.diffusion import EDMProcess, Process
 from pcdiff.errors import InputError
+from pcdiff.runtime.bounded_build import built_for
+from pcdiff.training import checkpoint
 
 _HELD_OUT_SEED = 1  # one choice for all runs, so that their validations compare
 

@@ -13,7 +13,6 @@ from image_pipeline.data import RANGES, ImageBatch
 from image_pipeline.data.augmentation import NUM_LABELS
 from image_pipeline.models import build_model
 from image_pipeline.models.song_unet import Augmented
-from pcdiff.building import check_count
 from pcdiff.diffusion import (
     OBJECTIVES,
     PARAMETRIZATIONS,
@@ -31,6 +30,7 @@ from pcdiff.diffusion import (
     time_draw,
 )
 from pcdiff.errors import InputError
+from pcdiff.runtime.bounded_build import check_count
 
 _PARAMETERS = ("predicts", "time_input", "sigma_data")  # of ProcessConfig, the rest is the process's
 _CORRECTOR_OPTIONS = {"corrector_steps": "num_steps", "snr": "snr", "step_size": "step_size"}

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from image_pipeline.configs.classifier import ClassifierNetConfig, ClassifierObjectiveConfig
 from image_pipeline.data import ImageBatch
 from image_pipeline.model import ImageModel
-from pcdiff import checkpoint
-from pcdiff.building import built_for
 from pcdiff.config import from_dict
 from pcdiff.diffusion import Process, time_draw
-from pcdiff.diffusion.plain import build_plain_process, plain_process
-from pcdiff.diffusion.process import append_dims
-from pcdiff.diffusion.time_inputs import TIME_INPUTS, check_time_input
+from pcdiff.diffusion.denoisers.time_inputs import TIME_INPUTS, check_time_input
+from pcdiff.diffusion.processes.base import append_dims
+from pcdiff.diffusion.serialization import build_plain_process, plain_process
 from pcdiff.errors import InputError
 from pcdiff.nets import EncoderClassifier
+from pcdiff.runtime.bounded_build import built_for
+from pcdiff.training import checkpoint
 
 KIND = "image classifier"
 
@@ -30,7 +30,7 @@ class Guided:
     """What a classifier shares with the model that it guides, in plain values.
 
     Attributes:
-        process: see `pcdiff.diffusion.plain.plain_process`.
+        process: see `pcdiff.diffusion.serialization.plain_process`.
         time_input: the label of time, a key of `TIME_INPUTS`.
         data_range: of the images.
         image_shape: (C, H, W).

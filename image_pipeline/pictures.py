@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pcdiff.atomic import replacing
 from pcdiff.errors import InputError
+from pcdiff.runtime.atomic_write import replacing
 
 _SIDE = 64  # pixels that a small image is enlarged to, without blur
 _PICTURED = 100  # more images than this do not fit a picture

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from image_pipeline.data.array_files import open_arrays
 from image_pipeline.writing import check_shape
-from pcdiff import distributed
 from pcdiff.errors import InputError
-from pcdiff.progress import Progress, bar, part_of
-from pcdiff.stopping import Stopped, watched
-from pcdiff.work import Work
+from pcdiff.runtime import distributed
+from pcdiff.runtime.progress import Progress, bar, part_of
+from pcdiff.runtime.resumable import Work
+from pcdiff.runtime.stopping import Stopped, watched
 
 
 class GenerationLimits(Protocol):

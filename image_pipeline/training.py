@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import pcdiff
 from image_pipeline.configs import ImageRunConfig, preset, read_config
 from image_pipeline.data import ImageBatches, ImageDataset, to_bytes
 from image_pipeline.drawing import draw_images, seconds_to_draw
@@ -20,19 +19,20 @@ from image_pipeline.model import ImageModel
 from image_pipeline.pictures import save_grid
 from image_pipeline.validation import ImageValidation
 from image_pipeline.writing import save_images
-from pcdiff import distributed, runs, sessions
-from pcdiff.building import within
-from pcdiff.closing import Closing, told_how_to_go_on
 from pcdiff.config import TrainConfig, check_train, to_json
-from pcdiff.devices import resolve_device
 from pcdiff.diffusion import OBJECTIVES
 from pcdiff.errors import InputError
-from pcdiff.planning import with_plan
-from pcdiff.progress import bar
-from pcdiff.rehearsal import try_out
-from pcdiff.runs import NOWHERE
-from pcdiff.stopping import Stop, interruptible
-from pcdiff.training import Keeper, Outcome, Trainer
+from pcdiff.runtime import distributed, run_folder
+from pcdiff.runtime.bounded_build import within
+from pcdiff.runtime.devices import resolve_device
+from pcdiff.runtime.progress import bar
+from pcdiff.runtime.run_folder import NOWHERE
+from pcdiff.runtime.stopping import Stop, interruptible
+from pcdiff.training import Keeper, Outcome, Trainer, job
+from pcdiff.training.budget_plan import with_plan
+from pcdiff.training.closing import Closing, told_how_to_go_on
+from pcdiff.training.dry_run import try_out
+from pcdiff.version import __version__
 
 
 def train(config: ImageRunConfig) -> None:
@@ -90,23 +90,23 @@ def _train(config: ImageRunConfig, stop: Stop) -> None:
             found = f"{len(used)} to train on, {held_out} held out ({used.identity.name}, {used.identity.splits})"
             try_out(config, preset(config.preset), found, make_trainer(config, NOWHERE, *parts), "images")
             return
-    config, folder = runs.open_run(config, "images", read_config)
-    with runs.logging_to(folder), runs.alone_in(folder):
+    config, folder = run_folder.open_run(config, "images", read_config)
+    with run_folder.logging_to(folder), run_folder.alone_in(folder):
         identity = used.identity
-        runs.log.info(
+        run_folder.log.info(
             "data: %s, %d images %s, %d held out (%s)", identity.name, len(used), identity.shape, held_out,
             identity.splits,
         )  # fmt: skip
         if used.enlarged is not None:
-            runs.log.warning("%s", used.enlarged)
+            run_folder.log.warning("%s", used.enlarged)
         config = _planned(config, folder, started, closing.seconds, *parts[1:])
         trainer = make_trainer(config, folder, *parts)
         parameters = sum(p.numel() for p in trainer.model.parameters())
-        runs.log.info("model: %s, %s parameters, on %s", config.net, f"{parameters:,}", parts[3])
+        run_folder.log.info("model: %s, %s parameters, on %s", config.net, f"{parameters:,}", parts[3])
         if trainer.keeper.exists():
             trainer.restore()
-            runs.log.info("resumed at step %d", trainer.step)
-        outcome = sessions.fit(config, trainer, "images", stop, closing.seconds)
+            run_folder.log.info("resumed at step %d", trainer.step)
+        outcome = job.fit(config, trainer, "images", stop, closing.seconds)
         if outcome.reason == "interrupted":
             return
         with told_how_to_go_on(folder):
@@ -198,7 +198,7 @@ def make_trainer(
     metadata: dict[str, Any] = {
         "config": json.loads(to_json(config)),
         "dataset": {**dataset.identity.to_dict(), "class_names": list(dataset.class_names)},
-        "version": pcdiff.__version__,
+        "version": __version__,
     }
     return Trainer(model, batches, config.train, folder, metadata, config.seed, device, validate)
 
@@ -213,16 +213,16 @@ def _keep(
     config: ImageRunConfig, folder: Path, images: Tensor | None, outcome: Outcome, dataset: ImageDataset
 ) -> None:
     """Write samples, if there are any, and what the training was."""
-    training = sessions.training_facts(config, outcome)
+    training = job.training_facts(config, outcome)
     if images is not None:
         save_images(folder / "samples.npz", images)
         save_grid(folder / "samples.png", images)
-        runs.log.info("samples: %s", folder / "samples.png")
-    runs.write_json(
+        run_folder.log.info("samples: %s", folder / "samples.png")
+    run_folder.write_json(
         folder / "training.json",
-        {"dataset": dataset.identity.to_dict(), "training": training, "version": pcdiff.__version__},
+        {"dataset": dataset.identity.to_dict(), "training": training, "version": __version__},
     )
-    runs.log.info("score the run with: python -m image_pipeline evaluate --run %s", folder)
+    run_folder.log.info("score the run with: python -m image_pipeline evaluate --run %s", folder)
 
 
 def resumed(folder: Path) -> ImageRunConfig:

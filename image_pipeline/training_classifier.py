@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-import pcdiff
 from image_pipeline.configs.classifier import (
     ClassifierObjectiveConfig,
     ClassifierRunConfig,
@@ -22,14 +21,15 @@ from image_pipeline.loading import hold_out, load_model, open_data
 from image_pipeline.noisy_classifier import KIND, Guided, NoisyClassifier
 from image_pipeline.training import cpu_threads
 from image_pipeline.writing import check_shape
-from pcdiff import checkpoint, distributed, rng, runs, sessions
 from pcdiff.config import check_train, to_json
-from pcdiff.devices import resolve_device
 from pcdiff.errors import InputError
-from pcdiff.places import is_file
-from pcdiff.progress import bar
-from pcdiff.stopping import Stop, Stopped, interruptible
-from pcdiff.training import Trainer
+from pcdiff.runtime import distributed, rng, run_folder
+from pcdiff.runtime.devices import resolve_device
+from pcdiff.runtime.paths import is_file
+from pcdiff.runtime.progress import bar
+from pcdiff.runtime.stopping import Stop, Stopped, interruptible
+from pcdiff.training import Trainer, checkpoint, job
+from pcdiff.version import __version__
 
 _CHUNK = 64
 _DRAWS = 4  # times and noises of each held-out image
@@ -124,32 +124,32 @@ def _check(config: ClassifierRunConfig) -> None:
 def _train(config: ClassifierRunConfig, stop: Stop) -> None:
     with stop.at_once():  # there is nothing to save yet
         model, batches, validation, used, device = _parts(config, stop)
-    config, folder = runs.open_run(config, "classifier", read_classifier_config)
-    with runs.logging_to(folder), runs.alone_in(folder):
+    config, folder = run_folder.open_run(config, "classifier", read_classifier_config)
+    with run_folder.logging_to(folder), run_folder.alone_in(folder):
         identity = used.identity
-        runs.log.info(
+        run_folder.log.info(
             "data: %s, %d images %s, %d classes, %d held out (%s)", identity.name, len(used), identity.shape,
             model.num_classes, len(validation.dataset), identity.splits,
         )  # fmt: skip
         if used.enlarged is not None:
-            runs.log.warning("%s", used.enlarged)
+            run_folder.log.warning("%s", used.enlarged)
         parameters = sum(p.numel() for p in model.parameters())
-        runs.log.info("classifier: %s parameters, on %s, for %s", f"{parameters:,}", device, config.run)
+        run_folder.log.info("classifier: %s parameters, on %s, for %s", f"{parameters:,}", device, config.run)
         metadata = {
             "kind": KIND,
             "config": json.loads(to_json(config)),
             "dataset": identity.to_dict(),
             "class_names": list(used.class_names),
             "guides": model.guided.to_dict(),
-            "version": pcdiff.__version__,
+            "version": __version__,
         }
         trainer = Trainer(model, batches, config.train, folder, metadata, config.seed, device, validation)
         if trainer.keeper.exists():
             trainer.restore()
-            runs.log.info("resumed at step %d", trainer.step)
-        outcome = sessions.fit(config, trainer, "images", stop)
+            run_folder.log.info("resumed at step %d", trainer.step)
+        outcome = job.fit(config, trainer, "images", stop)
         if outcome.reason != "interrupted" and distributed.rank() == 0:
-            runs.log.info(
+            run_folder.log.info(
                 "guide by it with: python -m image_pipeline class-conditional --run %s --classifier %s "
                 "--output classes.png", config.run, folder,
             )  # fmt: skip

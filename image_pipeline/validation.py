@@ -12,9 +12,9 @@ from image_pipeline.data import ImageBatch, ImageDataset, to_bytes, to_range
 from image_pipeline.drawing import draw_images, seconds_to_draw
 from image_pipeline.model import ImageModel
 from image_pipeline.pictures import grid
-from pcdiff import distributed, rng
-from pcdiff.progress import bar
-from pcdiff.stopping import Stop, Stopped
+from pcdiff.runtime import distributed, rng
+from pcdiff.runtime.progress import bar
+from pcdiff.runtime.stopping import Stop, Stopped
 
 log = logging.getLogger("pcdiff")
 _CHUNK = 64

@@ -10,9 +10,9 @@ from torch import Tensor
 from image_pipeline.data import load_images
 from image_pipeline.data.array_files import ENDINGS, open_arrays
 from image_pipeline.data.transforms import read_image
-from pcdiff.atomic import replacing
 from pcdiff.errors import InputError
-from pcdiff.places import is_file
+from pcdiff.runtime.atomic_write import replacing
+from pcdiff.runtime.paths import is_file
 
 
 def save_images(path: Path, images: Tensor) -> None:

@@ -7,12 +7,11 @@
 """
 
 from pcdiff import interop
-from pcdiff.checkpoint import load
 from pcdiff.errors import InputError
 from pcdiff.models import AutoEncoder, FlowVAE, GaussianVAE
 from pcdiff.ops import chamfer, emd
-
-__version__ = "0.1.0"
+from pcdiff.training.checkpoint import load
+from pcdiff.version import __version__
 
 __all__ = [
     "AutoEncoder",

@@ -5,8 +5,7 @@ python -m pcdiff COMMAND --help # the flags of one command
 python -m pcdiff sample --run runs/NAME --output new.npy --sampler dpmpp --num-steps 10
 """
 
-from pcdiff import cli
-from pcdiff.commands import AnyCommand, perform
+from pcdiff.commands import AnyCommand, cli, perform
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from script_tools import train
 
-from data import load_clouds
+from pcdiff.data import load_clouds
 
 ROOT = Path(__file__).resolve().parent.parent
 

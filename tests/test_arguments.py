@@ -7,10 +7,9 @@ import pytest
 from script_tools import script
 
 from image_pipeline.commands import parse
-from pcdiff import cli
-from pcdiff.commands import AnyCommand
+from pcdiff.commands import AnyCommand, cli
+from pcdiff.config.presets import GENERATOR_PRESETS
 from pcdiff.errors import InputError
-from pcdiff.presets import GENERATOR_PRESETS
 
 CLOUDS = "python -m pcdiff"
 PARSERS = {

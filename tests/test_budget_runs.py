@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from script_tools import TINY, assert_same, script, tensors
 
-from pcdiff.runs import read_config
+from pcdiff.runtime.run_folder import read_config
 from pcdiff.training.budget import scaled
 
 BUDGET = ["--budget-minutes", "0.5", "--val-every", "500", "--val-clouds", "2", "--val-points", "32"]
@@ -27,7 +27,7 @@ def short(monkeypatch):
         made.append(float(trainer.train_step()["loss"]))
         return replace(scaled(train, 6), precision="fp32", compile=False, plan="six steps")
 
-    monkeypatch.setattr("pcdiff.planning.plan", plan)
+    monkeypatch.setattr("pcdiff.training.budget_plan.plan", plan)
     return made
 
 

@@ -11,14 +11,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 import pcdiff
-from pcdiff import checkpoint
-from pcdiff.building import Budget, budget_for, built_for, check_count, check_depth, within
 from pcdiff.config import ModelConfig, RunConfig, to_json
 from pcdiff.diffusion import cosine_betas, linear_betas
 from pcdiff.errors import InputError
 from pcdiff.models import build_model
 from pcdiff.nets import UNetConfig
-from pcdiff.training import Keeper
+from pcdiff.runtime.bounded_build import Budget, budget_for, built_for, check_count, check_depth, within
+from pcdiff.training import Keeper, checkpoint
 
 BILLION = 10**9
 GREEDY = {

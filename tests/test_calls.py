@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from pcdiff import diffusion, generation, metrics
-from pcdiff.calls import checked
+from pcdiff import diffusion, metrics
 from pcdiff.config import ModelConfig
 from pcdiff.errors import InputError
-from pcdiff.models import build_model
+from pcdiff.models import build_model, editing
+from pcdiff.runtime.call_checks import checked
 
 SIZES = {
     "latent_dim": 6,
@@ -40,7 +40,7 @@ MISTAKES = {
         "log_likelihood(): got an unexpected keyword argument 'tol'; did you mean",
     ),
     "an option that a likelihood hands on": (
-        lambda model: generation.log_likelihood(model, X, 0, traces="exact"),
+        lambda model: editing.log_likelihood(model, X, 0, traces="exact"),
         "got an unexpected keyword argument 'traces'; did you mean trace?",
     ),
     "a tolerance in letters": (
@@ -52,7 +52,7 @@ MISTAKES = {
         "num_probes must be an integer, got '3'",
     ),
     "an array for a tensor": (
-        lambda model: generation.log_likelihood(model, X.numpy(), 0),
+        lambda model: editing.log_likelihood(model, X.numpy(), 0),
         "x must be a tensor, got array(",
     ),
     "a seed for a generator": (
@@ -81,11 +81,11 @@ MISTAKES = {
     ),
     "an option of a time draw": (lambda model: diffusion.time_draw("log_normal", std="1"), "std must be a number"),
     "frames in letters": (
-        lambda model: generation.interpolate(model, X, X, "3", 5, 0),
+        lambda model: editing.interpolate(model, X, X, "3", 5, 0),
         "num_frames must be an integer, got '3'",
     ),
     "an option that decoding does not take": (
-        lambda model: generation.interpolate(model, X, X, 3, 5, 0, samplers="ddim"),
+        lambda model: editing.interpolate(model, X, X, 3, 5, 0, samplers="ddim"),
         "decode(): got an unexpected keyword argument 'samplers'; did you mean sampler?",
     ),
     "points in letters": (lambda model: model.decode(Z, "5"), "num_points must be an integer, got '5'"),

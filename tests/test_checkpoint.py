@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 import pcdiff
-from pcdiff import checkpoint
-from pcdiff.atomic import replacing
 from pcdiff.config import ModelConfig, RunConfig, to_json
 from pcdiff.errors import InputError
 from pcdiff.models import MODELS, build_model
+from pcdiff.runtime.atomic_write import replacing
+from pcdiff.training import checkpoint
 
 SMALL = ModelConfig(
     latent_dim=6,
@@ -277,12 +277,15 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 @pytest.mark.parametrize(
     ("target", "error"),
     [
-        ("pcdiff.atomic.os.replace", OSError(errno.EIO, os.strerror(errno.EIO))),
-        ("pcdiff.atomic.os.fsync", OSError(errno.EIO, os.strerror(errno.EIO))),
-        ("pcdiff.atomic.tempfile.mkstemp", OSError(errno.EROFS, os.strerror(errno.EROFS))),
-        ("pcdiff.atomic.tempfile.mkstemp", PermissionError(errno.EACCES, os.strerror(errno.EACCES))),
-        ("pcdiff.checkpoint.save_file", FULL),
-        ("pcdiff.checkpoint.save_file", SafetensorError("I/O error: No space left on device (os error 28)")),
+        ("pcdiff.runtime.atomic_write.os.replace", OSError(errno.EIO, os.strerror(errno.EIO))),
+        ("pcdiff.runtime.atomic_write.os.fsync", OSError(errno.EIO, os.strerror(errno.EIO))),
+        ("pcdiff.runtime.atomic_write.tempfile.mkstemp", OSError(errno.EROFS, os.strerror(errno.EROFS))),
+        ("pcdiff.runtime.atomic_write.tempfile.mkstemp", PermissionError(errno.EACCES, os.strerror(errno.EACCES))),
+        ("pcdiff.training.checkpoint.save_file", FULL),
+        (
+            "pcdiff.training.checkpoint.save_file",
+            SafetensorError("I/O error: No space left on device (os error 28)"),
+        ),
     ],
 )
 def test_a_failed_write_leaves_the_old_file_and_no_other(target, error, saved, monkeypatch):
@@ -301,7 +304,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(target, error, saved, m
 
 
 def test_a_failed_first_write_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("pcdiff.checkpoint.save_file", failing(FULL, written=b"half"))
+    monkeypatch.setattr("pcdiff.training.checkpoint.save_file", failing(FULL, written=b"half"))
     with pytest.raises(InputError, match="No space left"):
         checkpoint.save(tmp_path / "a.safetensors", {"a": torch.zeros(1)}, {})
     assert folder_is(tmp_path)
@@ -343,7 +346,7 @@ def test_a_read_only_folder(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")  # what a read-only folder says to anyone but root
 
-    monkeypatch.setattr("pcdiff.atomic.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("pcdiff.runtime.atomic_write.tempfile.mkstemp", refuse)
     with pytest.raises(InputError, match=r"a\.safetensors: cannot write \(Permission denied\)"):
         checkpoint.save(tmp_path / "a.safetensors", {"a": torch.zeros(1)}, {})
 

@@ -7,13 +7,13 @@ import sys
 import pytest
 from script_tools import ROOT, script
 
-from pcdiff import runs
-from pcdiff.claims import sole_writer
 from pcdiff.errors import InputError
+from pcdiff.runtime import run_folder
+from pcdiff.runtime.file_lock import sole_writer
 
 HOLDS = """
 import sys
-from pcdiff.claims import sole_writer
+from pcdiff.runtime.file_lock import sole_writer
 with sole_writer(sys.argv[1]):
     print("mine", flush=True)
     sys.stdin.readline()
@@ -102,9 +102,9 @@ def test_every_command_that_writes_refuses(name, flags, output, tmp_path, capsys
 def test_a_run_is_trained_by_one(tmp_path):
     folder = tmp_path / "run"
     with (
-        runs.alone_in(folder),
+        run_folder.alone_in(folder),
         pytest.raises(InputError, match="another process writes there"),
-        runs.alone_in(folder),
+        run_folder.alone_in(folder),
     ):
         raise AssertionError
     assert not list(tmp_path.iterdir())

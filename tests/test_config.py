@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pcdiff import cli
+from pcdiff.commands import cli
 from pcdiff.config import (
     DataConfig,
     EvaluateConfig,
@@ -20,9 +20,9 @@ from pcdiff.config import (
     from_dict,
     to_json,
 )
+from pcdiff.config.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS, preset
 from pcdiff.errors import InputError
-from pcdiff.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS, preset
-from pcdiff.runs import read_config, write_text
+from pcdiff.runtime.run_folder import read_config, write_text
 from pcdiff.training import learning_rate
 
 ALL_PRESETS = {

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from pcdiff import divergence as module
-from pcdiff.divergence import EXACT_LIMIT, TRACES, Probes, check_trace, divergence, trace_probes
+from pcdiff.diffusion import divergence as module
+from pcdiff.diffusion.divergence import EXACT_LIMIT, TRACES, Probes, check_trace, divergence, trace_probes
 from pcdiff.errors import InputError
 
 DRAWN = ["gaussian", "rademacher"]

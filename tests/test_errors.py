@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from pcdiff import cli
+from pcdiff.commands import cli
 from pcdiff.errors import InputError, Lines, OneLineArguments, escaped, printable
 
 HOSTILE = "a\nb\r\x1b[2J\x1b]0;title\x07\u202eevil\u2028\udcff\x85é"

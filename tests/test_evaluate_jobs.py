@@ -57,7 +57,7 @@ def in_a_child(argv, threads):
 def test_killed_again_and_again_it_still_gives_the_same_result(kills, flags, expected, tmp_path):
     # Children of a process that has imported everything start in an instant.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pcdiff.scoring", "data", "script_tools", "test_evaluate_jobs"])
+    context.set_forkserver_preload(["pcdiff.evaluation", "data", "script_tools", "test_evaluate_jobs"])
     argv = [*flags, "--out", str(tmp_path)]
     journal, chance, killed, sizes = tmp_path / "results.partial", random.Random(1), 0, []
     while killed < kills:
@@ -165,7 +165,7 @@ def test_killed_after_the_last_block_it_loses_nothing(flags, expected, tmp_path,
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patched:
-        patched.setattr("pcdiff.scoring.files.report", killed)
+        patched.setattr("pcdiff.evaluation.files.report", killed)
         with pytest.raises(RuntimeError, match="killed"):
             script("evaluate.py", *flags, "--out", tmp_path)
     monkeypatch.setattr("pcdiff.metrics.neighbours.pairwise", None)  # nothing is computed again

@@ -9,11 +9,11 @@ from scipy import stats
 from script_tools import assert_same, script, tensors, train
 
 import pcdiff
-from pcdiff import checkpoint
 from pcdiff.config import ModelConfig, ObjectiveConfig, RunConfig, check, from_dict, to_json
 from pcdiff.errors import InputError
 from pcdiff.flows import FLOWS, CouplingFlow
 from pcdiff.models import build_model
+from pcdiff.training import checkpoint
 
 SMALL = ModelConfig(
     latent_dim=6,

@@ -5,8 +5,8 @@ import torch
 
 from pcdiff.config import ModelConfig
 from pcdiff.diffusion import slerp
-from pcdiff.latent_paths import codes_between
 from pcdiff.models import build_model
+from pcdiff.models.latent_paths import codes_between
 
 
 @pytest.mark.parametrize("flow", ["coupling", "cnf"])

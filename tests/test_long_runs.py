@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 from script_tools import TINY, assert_same, script, tensors, train
 
-import data
-from pcdiff import checkpoint, closing, endings, sampling, sessions, stopping
-from pcdiff.stopping import Stop, Stopped
-from pcdiff.training import Remainder, ahead
-from pcdiff.training.ahead import Ahead
-from pcdiff.work import Journal, Work
+import pcdiff.data
+from pcdiff.models import sampling
+from pcdiff.runtime import stopping
+from pcdiff.runtime.resumable import Journal, Work
+from pcdiff.runtime.stopping import Stop, Stopped
+from pcdiff.training import Remainder, after_training, checkpoint, closing, job, time_reserve
+from pcdiff.training.time_reserve import Ahead
 
 # The last validation; what a generator shows; the scoring. An autoencoder shows what the validation made.
 PHASES = {
     "validation": ("train_gen.py", sampling, "decode_chunk", 1),
     "samples": ("train_gen.py", sampling, "decode_chunk", 2),
-    "scores": ("train_gen.py", endings, "evaluate", 1),
+    "scores": ("train_gen.py", after_training, "evaluate", 1),
     "autoencoder's validation": ("train_ae.py", sampling, "decode_chunk", 1),
 }
 FLAGS = ["--max-iters", 3, "--val-every", 3]
@@ -82,7 +83,7 @@ def test_a_validation_in_between_that_a_signal_ended_is_made_up_for(dataset, tmp
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("name", ["train_gen.py", "train_ae.py"])
 def test_a_signal_before_anything_is_there_leaves_nothing(name, number, dataset, tmp_path, monkeypatch, capsys):
-    told_at(monkeypatch, number, 2, target=data, name="load_clouds")
+    told_at(monkeypatch, number, 2, target=pcdiff.data, name="load_clouds")
     flags = [*TINY, "--categories", "chair", "--dataset-path", dataset, "--out", tmp_path / "run"]
     assert script(name, *flags) == 0
     assert "stopped before anything was begun" in capsys.readouterr().err
@@ -91,7 +92,7 @@ def test_a_signal_before_anything_is_there_leaves_nothing(name, number, dataset,
 
 def test_a_signal_before_the_first_step_keeps_the_run(whole, dataset, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        told_at(patched, signal.SIGTERM, 1, target=sessions, name="build_model")
+        told_at(patched, signal.SIGTERM, 1, target=job, name="build_model")
         run = train("train_gen.py", dataset, tmp_path / "run", *FLAGS)
     assert checkpoint.read(run / "checkpoints" / "last.safetensors")[1]["step"] == 0
     assert script("train_gen.py", "--resume", run) == 0
@@ -100,8 +101,8 @@ def test_a_signal_before_the_first_step_keeps_the_run(whole, dataset, tmp_path, 
 
 def test_an_evaluation_gives_up_the_chunk_it_is_at(generator_run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sampling, "CHUNK", 2)
-    monkeypatch.setattr("pcdiff.scoring.job.CHUNK", 2)
-    monkeypatch.setattr("pcdiff.scoring.runs.picture", lambda *args, **options: None)
+    monkeypatch.setattr("pcdiff.evaluation.job.CHUNK", 2)
+    monkeypatch.setattr("pcdiff.evaluation.runs.picture", lambda *args, **options: None)
     flags = ["--run", generator_run, "--device", "cpu", "--emd", "no", "--resamples", 10]
     assert script("evaluate.py", *flags, "--out", tmp_path / "whole") == 0
     steps = []
@@ -156,7 +157,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    for module in (stopping, ahead):
+    for module in (stopping, time_reserve):
         monkeypatch.setattr(module, "time", clock)
     return clock
 
@@ -225,9 +226,9 @@ def test_a_phase_is_left_out_broken_off_or_done(clock, caplog):
 
 
 def test_a_block_that_another_process_gave_up_stops_all_and_finished_ones_are_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr("pcdiff.distributed.world_size", lambda: 2)
-    monkeypatch.setattr("pcdiff.distributed.gather", lambda mine: [mine, None])
-    monkeypatch.setattr("pcdiff.distributed.broadcast", lambda value: value)
+    monkeypatch.setattr("pcdiff.runtime.distributed.world_size", lambda: 2)
+    monkeypatch.setattr("pcdiff.runtime.distributed.gather", lambda mine: [mine, None])
+    monkeypatch.setattr("pcdiff.runtime.distributed.broadcast", lambda value: value)
     with Journal(tmp_path / "journal", {}) as journal, pytest.raises(Stopped):
         list(Work(journal).map("blocks", range(4), lambda block: (np.array(block),)))
     monkeypatch.undo()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pcdiff import cli
-from pcdiff.presets import GENERATOR_PRESETS
+from pcdiff.commands import cli
+from pcdiff.config.presets import GENERATOR_PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
 

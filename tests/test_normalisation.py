@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pcdiff.errors import InputError
-from pcdiff.normalisation import GLOBAL_MODES, NORMALISATIONS, normalise
+from pcdiff.ops.normalization import GLOBAL_MODES, NORMALISATIONS, normalise
 
 MEAN = torch.tensor([0.5, -3.0, 1.0])
 

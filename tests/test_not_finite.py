@@ -8,10 +8,10 @@ import torch
 from script_tools import TINY, script
 
 from image_pipeline.data import to_bytes
-from pcdiff import checkpoint
 from pcdiff.errors import InputError
-from pcdiff.finite import check_finite, not_finite
-from pcdiff.runs import write_json
+from pcdiff.runtime.nonfinite import check_finite, not_finite
+from pcdiff.runtime.run_folder import write_json
+from pcdiff.training import checkpoint
 
 
 def poisoned(run, folder, bias):
@@ -115,11 +115,13 @@ def test_evaluation_of_images(images, tmp_path, capsys):
 
 def test_what_a_training_draws_in_the_end(dataset, tmp_path, capsys, monkeypatch):
     """Weights that were finite give what is not: the training is kept, its samples are not written."""
-    import pcdiff.sampling
+    import pcdiff.models.sampling
 
-    draw = pcdiff.sampling.decode_chunk
+    draw = pcdiff.models.sampling.decode_chunk
     monkeypatch.setattr(
-        pcdiff.sampling, "decode_chunk", lambda *args, **options: check_finite(draw(*args, **options) / 0, "clouds")
+        pcdiff.models.sampling,
+        "decode_chunk",
+        lambda *args, **options: check_finite(draw(*args, **options) / 0, "clouds"),
     )
     flags = [*TINY, "--max-iters", 1, "--categories", "chair", "--dataset-path", dataset, "--out", tmp_path / "run"]
     assert script("train_gen.py", *flags) == 2

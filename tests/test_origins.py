@@ -8,13 +8,13 @@ import pytest
 import torch
 from script_tools import script
 
-from data import load_clouds, load_raw
 from pcdiff.commands.flags import Reconstruct
 from pcdiff.commands.units import read_clouds
+from pcdiff.data import load_clouds, load_raw
 from pcdiff.interop import read_cloud_set, stack_clouds, write_clouds
 from pcdiff.metrics import evaluate
-from pcdiff.normalisation import NORMALISATIONS, normalise, spreads
-from pcdiff.origins import is_far, placed, shared_offset
+from pcdiff.ops.far_origin import is_far, placed, shared_offset
+from pcdiff.ops.normalization import NORMALISATIONS, normalise, spreads
 
 UTM = np.array([694_386.125, 5_155_487.5, 381.0])  # metres: float32 tells 0.06 and 0.5 apart there
 SHAPES = [mode for mode in NORMALISATIONS if mode.startswith("shape")]

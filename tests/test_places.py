@@ -6,15 +6,15 @@ import pytest
 from script_tools import script
 
 import pcdiff
-from data import load_clouds
 from image_pipeline.data import load_images
 from image_pipeline.interop import LOADERS
 from image_pipeline.loading import load_model
 from image_pipeline.writing import read_images
+from pcdiff.data import load_clouds
 from pcdiff.errors import InputError
 from pcdiff.interop import dpm, read_cloud_set
 from pcdiff.metrics.comparison import read_result
-from pcdiff.places import entries, exists, is_file, is_folder, look
+from pcdiff.runtime.paths import entries, exists, is_file, is_folder, look
 
 LONG, NUL = "x" * 300, "a\0b"
 ABSURD = {"long": LONG, "nul": NUL, "long folder": f"{LONG}/inside.npy"}

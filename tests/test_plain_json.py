@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pcdiff.errors import InputError
-from pcdiff.plain_json import DEEPEST, parse_json, read_json, shown
+from pcdiff.runtime.json_files import DEEPEST, parse_json, read_json, shown
 
 
 @pytest.mark.parametrize(

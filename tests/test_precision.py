@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from pcdiff import precision
 from pcdiff.errors import InputError
-from pcdiff.precision import PRECISIONS, autocast, native_bf16, resolve_precision
+from pcdiff.runtime import precision
+from pcdiff.runtime.precision import PRECISIONS, autocast, native_bf16, resolve_precision
 
 CPU = torch.device("cpu")
 
@@ -27,7 +27,7 @@ def test_fp32_leaves_what_stands_around_it():
 def test_auto_is_what_the_machine_multiplies(monkeypatch):
     assert resolve_precision("auto", CPU) == ("bf16" if native_bf16(CPU) else "fp32")
     for native, name in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr("pcdiff.precision.native_bf16", lambda device, native=native: native)
+        monkeypatch.setattr("pcdiff.runtime.precision.native_bf16", lambda device, native=native: native)
         assert resolve_precision("auto", CPU) == name
 
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from tqdm import tqdm
 
-from pcdiff.progress import bar
+from pcdiff.runtime.progress import bar
 
 
 class Terminal(io.StringIO):
@@ -17,7 +17,7 @@ class Terminal(io.StringIO):
 def terminal(monkeypatch):
     shown = Terminal()
     at_once = {"file": shown, "mininterval": 0, "delay": 0}
-    monkeypatch.setattr("pcdiff.progress.tqdm", lambda **options: tqdm(**options | at_once))
+    monkeypatch.setattr("pcdiff.runtime.progress.tqdm", lambda **options: tqdm(**options | at_once))
     return shown
 
 

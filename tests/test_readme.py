@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pcdiff import checkpoint, cli
-from pcdiff.commands import AnyCommand, check
+from pcdiff.commands import AnyCommand, check, cli
 from pcdiff.config import EvaluateConfig, ModelConfig, RunConfig, to_json
+from pcdiff.config.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS
 from pcdiff.models import build_model
-from pcdiff.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS
-from pcdiff.runs import write_config
+from pcdiff.runtime.run_folder import write_config
+from pcdiff.training import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/evaluation.md"))

@@ -12,7 +12,7 @@ from script_tools import ROOT, TINY, script
 
 from image_pipeline.models import build_model
 from pcdiff.errors import InputError
-from pcdiff.validation import GeneratorValidation
+from pcdiff.training.validation import GeneratorValidation
 
 
 @pytest.mark.parametrize("every", [0, 2])

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from script_tools import TINY, script
 
-from data import count_clouds
-from pcdiff.rehearsal import tally
+from pcdiff.data import count_clouds
+from pcdiff.training.dry_run import tally
 
 SCRIPTS = ["train_gen.py", "train_ae.py"]
 
@@ -108,7 +108,7 @@ def test_mistakes_are_refused_as_by_the_training(wrong, message, flags, tmp_path
 
 
 def test_without_a_compiler_it_rehearses_uncompiled(flags, monkeypatch, capsys, caplog):
-    monkeypatch.setattr("pcdiff.training.loop.can_compile", lambda device: False)
+    monkeypatch.setattr("pcdiff.training.trainer.can_compile", lambda device: False)
     monkeypatch.setattr("torch.nn.Module.compile", None)
     text, _ = rehearsed(capsys, "train_gen.py", *flags, "--compile")
     assert "nothing was written" in text

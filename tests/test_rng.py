@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from pcdiff.rng import generator
+from pcdiff.runtime.rng import generator
 
 
 def draw(*arguments):

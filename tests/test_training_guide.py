@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pcdiff import cli
+from pcdiff.commands import cli
 from pcdiff.config import DataConfig, ModelConfig, ObjectiveConfig, RunConfig, TrainConfig
-from pcdiff.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS
+from pcdiff.config.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS
 from pcdiff.training import SCHEDULES
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,15 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pcdiff import generation, sampling
 from pcdiff.config import ModelConfig
 from pcdiff.diffusion import Denoiser, SamplingReport, append_dims
 from pcdiff.diffusion.likelihood import log_likelihood
 from pcdiff.errors import InputError
-from pcdiff.latent_paths import codes_between
-from pcdiff.models import MODELS, build_model
+from pcdiff.models import MODELS, build_model, editing, sampling
+from pcdiff.models.latent_paths import codes_between
+from pcdiff.models.sampling import generate, reconstruct, sample_all
 from pcdiff.ops import chamfer
-from pcdiff.sampling import generate, reconstruct, sample_all
 
 SMALL = ModelConfig(
     latent_dim=6,
@@ -80,9 +79,9 @@ def test_interpolation_begins_and_ends_with_the_reconstructions(kind, path):
     model, a, b = make(kind), clouds(seed=1), clouds(points=14, seed=2)
     if (kind, path) == ("autoencoder", "spherical"):
         with pytest.raises(InputError, match="spherical needs a generator's prior, which AutoEncoder lacks"):
-            generation.interpolate(model, a, b, 4, 10, 0, path=path)
+            editing.interpolate(model, a, b, 4, 10, 0, path=path)
         return
-    frames = generation.interpolate(model, a, b, 4, 10, 0, path=path)
+    frames = editing.interpolate(model, a, b, 4, 10, 0, path=path)
     assert frames.shape == (3, 4, 10, 3)
     # as of every batch of another size: float32 products round by their shape, in each of six steps
     close = {"rtol": 1e-5, "atol": 1e-5}
@@ -96,27 +95,27 @@ def test_interpolation_begins_and_ends_with_the_reconstructions(kind, path):
     [(8, 1, 8, 1), (6, 3, 8, 4), (2, 5, 3, 3 + 3 + 2)],  # pairs 2, 2 and 1: frame by frame, and two at once
 )
 def test_frames_are_decoded_together_as_they_are_one_by_one(chunk, pairs, frames, batches, monkeypatch):
-    monkeypatch.setattr(generation, "CHUNK", chunk)
-    monkeypatch.setattr(sampling, "CHUNK", generation.CHUNK)
+    monkeypatch.setattr(editing, "CHUNK", chunk)
+    monkeypatch.setattr(sampling, "CHUNK", editing.CHUNK)
     model, a, b = make(), clouds(pairs, seed=1), clouds(pairs, seed=2)
     report, seen = SamplingReport(), []
-    made = generation.interpolate(
+    made = editing.interpolate(
         model, a, b, frames, 10, 0, flexibility=1.0, report=report, progress=lambda *now: seen.append(now)
     )
     assert report.evaluations == 6 * batches
     assert seen == [(k + 1, 6 * batches) for k in range(6 * batches)]
     codes = codes_between(model, model.encode(a), model.encode(b), frames)
-    single = torch.stack([generation.decode(model, z, 10, 0, flexibility=1.0) for z in codes], dim=1)
+    single = torch.stack([editing.decode(model, z, 10, 0, flexibility=1.0) for z in codes], dim=1)
     torch.testing.assert_close(made, single, rtol=1e-5, atol=1e-5)
 
 
 def test_arithmetic_adds_codes():
     model, a, b, c = make(), clouds(seed=1), clouds(seed=2), clouds(seed=3)
     torch.testing.assert_close(
-        generation.arithmetic(model, a, a, c, 10, 0), all_of(reconstruct(model, c, 10, 0)), rtol=1e-4, atol=1e-4
+        editing.arithmetic(model, a, a, c, 10, 0), all_of(reconstruct(model, c, 10, 0)), rtol=1e-4, atol=1e-4
     )
     z = model.encode(a) - model.encode(b) + model.encode(c)
-    assert torch.equal(generation.arithmetic(model, a, b, c, 10, 0), generation.decode(model, z, 10, 0))
+    assert torch.equal(editing.arithmetic(model, a, b, c, 10, 0), editing.decode(model, z, 10, 0))
 
 
 class Normal(Denoiser):
@@ -146,7 +145,7 @@ def test_an_exact_model_comes_back_from_its_noise(sampler, steps, close):
     model = exact(steps)
     x = model.encode(clouds())[:, None, :3] + 0.5 * clouds(seed=4)
     report = SamplingReport()
-    found = generation.invert(model, x, sampler=sampler, report=report)
+    found = editing.invert(model, x, sampler=sampler, report=report)
     assert torch.equal(found.code, model.encode(x))
     assert found.noise.shape == found.clouds.shape == x.shape
     assert float(chamfer(found.clouds, x).max()) < close
@@ -160,19 +159,19 @@ def test_an_exact_model_comes_back_from_its_noise(sampler, steps, close):
 
 def test_inversion_in_chunks_is_that_of_all(monkeypatch):
     model, x = make(), clouds()
-    whole = generation.invert(model, x)
-    monkeypatch.setattr(generation, "CHUNK", 2)
-    for part, one in zip(generation.invert(model, x), whole, strict=True):
+    whole = editing.invert(model, x)
+    monkeypatch.setattr(editing, "CHUNK", 2)
+    for part, one in zip(editing.invert(model, x), whole, strict=True):
         torch.testing.assert_close(part, one, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{}, {"sampler": "dpmpp", "num_steps": 3}, {"sampler": "heun", "num_steps": 3}])
 def test_completion_keeps_the_known_points_exactly(options):
     model, known = make(), clouds(points=8)
-    made = generation.complete(model, known, 20, 0, **options)
+    made = editing.complete(model, known, 20, 0, **options)
     assert made.shape == (3, 20, 3)
     assert torch.equal(made[:, :8], known)
-    torch.testing.assert_close(generation.complete(model, known[:1], 20, 0, **options), made[:1])
+    torch.testing.assert_close(editing.complete(model, known[:1], 20, 0, **options), made[:1])
 
 
 def test_known_points_are_as_noisy_as_the_rest_on_the_way():
@@ -184,7 +183,7 @@ def test_known_points_are_as_noisy_as_the_rest_on_the_way():
     def watch(k, t, x):
         seen[t] = x[:, :4000]
 
-    generation.complete(model, known, 4001, 0, callback=watch)
+    editing.complete(model, known, 4001, 0, callback=watch)
     for t in (90.0, 50.0, 10.0):
         alpha, sigma = process.scales(torch.tensor([t]))
         residue = (seen[t] - alpha * known) / sigma
@@ -195,7 +194,7 @@ def test_known_points_are_as_noisy_as_the_rest_on_the_way():
 def test_likelihood_of_an_exact_model_is_the_densitys():
     model = exact()
     x = clouds(points=40)
-    found = generation.log_likelihood(model, x, 0)
+    found = editing.log_likelihood(model, x, 0)
     z = model.encode(x)
     process = model.denoiser.process
     # the data of a chain are its first noisy state
@@ -212,7 +211,7 @@ def test_likelihood_of_an_exact_model_is_the_densitys():
 @every_kind
 def test_likelihood_is_of_each_cloud_by_itself(kind):
     model, x = make(kind), clouds()
-    found, alone = generation.log_likelihood(model, x, 0), generation.log_likelihood(model, x[1:2], 0)
+    found, alone = editing.log_likelihood(model, x, 0), editing.log_likelihood(model, x[1:2], 0)
     torch.testing.assert_close(alone.nats_per_dim, found.nats_per_dim[1:2], rtol=1e-6, atol=1e-6)
     direct = log_likelihood(model.denoiser, x[:1], model.encode(x[:1]), trace="pointwise")
     torch.testing.assert_close(found.nats_per_dim[0], -direct.log_likelihood[0] / 60)
@@ -223,19 +222,19 @@ def test_likelihood_is_of_each_cloud_by_itself(kind):
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda m, x: generation.complete(m, x, 20, 0), "more than the 20 points given, got 20"),
-        (lambda m, x: generation.interpolate(m, x, x[:1], 3, 5, 0), "a, b must hold as many .*, got a 3, b 1"),
-        (lambda m, x: generation.interpolate(m, x, x, 1, 5, 0), "num_frames must be at least 2"),
+        (lambda m, x: editing.complete(m, x, 20, 0), "more than the 20 points given, got 20"),
+        (lambda m, x: editing.interpolate(m, x, x[:1], 3, 5, 0), "a, b must hold as many .*, got a 3, b 1"),
+        (lambda m, x: editing.interpolate(m, x, x, 1, 5, 0), "num_frames must be at least 2"),
         (
-            lambda m, x: generation.interpolate(m, x, x, 3, 5, 0, path="bent"),
+            lambda m, x: editing.interpolate(m, x, x, 3, 5, 0, path="bent"),
             "linear, spherical, got 'bent'",
         ),
-        (lambda m, x: generation.arithmetic(m, x, x, x[:2], 5, 0), "got a 3, b 3, c 2"),
+        (lambda m, x: editing.arithmetic(m, x, x, x[:2], 5, 0), "got a 3, b 3, c 2"),
         (
-            lambda m, x: generation.invert(m, x, sampler="ancestral"),
+            lambda m, x: editing.invert(m, x, sampler="ancestral"),
             "deterministic .* one of ddim, heun, ode, got 'anc",
         ),
-        (lambda m, x: generation.encode(m, x[0]), r"clouds must be \(n, N, 3\), got \(20, 3\)"),
+        (lambda m, x: editing.encode(m, x[0]), r"clouds must be \(n, N, 3\), got \(20, 3\)"),
         (lambda m, x: sample_all(m, 1, 0, 0), "num_points must be at least 1, got 0"),
     ],
 )

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pcdiff.errors import InputError
-from pcdiff.stopping import Stop, Stopped
-from pcdiff.work import Journal, Work, _checksum
+from pcdiff.runtime.resumable import Journal, Work, _checksum
+from pcdiff.runtime.stopping import Stop, Stopped
 
 SETTINGS = {"seed": 1, "clouds": "ab"}
 

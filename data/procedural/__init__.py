@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import trimesh
 
-from data.procedural.airplane import airplane
-from data.procedural.car import car
-from data.procedural.geometry import Parts
-from data.procedural.guitar import guitar
-from data.procedural.household import bottle, lamp, mug, table
-from data.procedural.rocket import rocket
-from data.procedural.seating import bench, chair, sofa
-from data.procedural.vessel import vessel
+from pcdiff.data.procedural.airplane import airplane
+from pcdiff.data.procedural.car import car
+from pcdiff.data.procedural.geometry import Parts
+from pcdiff.data.procedural.guitar import guitar
+from pcdiff.data.procedural.household import bottle, lamp, mug, table
+from pcdiff.data.procedural.rocket import rocket
+from pcdiff.data.procedural.seating import bench, chair, sofa
+from pcdiff.data.procedural.vessel import vessel
 from pcdiff.errors import InputError
 
 # Part of the fingerprint: raise it whenever a family's shapes change.

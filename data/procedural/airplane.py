@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.procedural.geometry import Parts, Surface, ellipsoid, loft, tube
+from pcdiff.data.procedural.geometry import Parts, Surface, ellipsoid, loft, tube
 
 # A thin closed lens, as (chord fraction, half-thickness).
 _FOIL = np.array([[0, 0], [0.12, 0.8], [0.4, 1], [0.75, 0.5], [1, 0], [0.75, -0.5], [0.4, -1], [0.12, -0.8]])

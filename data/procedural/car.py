@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.procedural.geometry import Parts, box, loft, wheel
+from pcdiff.data.procedural.geometry import Parts, box, loft, wheel
 
 # Silhouettes as (fraction of the length from the nose, roof line between 0 = bonnet and 1 = roof), and the
 # ranges of length, width, roof height, and bonnet height as a fraction of the roof height.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.procedural.geometry import Parts, box, loft, plate, tube, wheel
+from pcdiff.data.procedural.geometry import Parts, box, loft, plate, tube, wheel
 
 
 def guitar(rng: np.random.Generator) -> Parts:

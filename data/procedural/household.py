@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.procedural.geometry import Parts, beam, box, ellipsoid, plate, revolve, rounded_outline, tube
+from pcdiff.data.procedural.geometry import Parts, beam, box, ellipsoid, plate, revolve, rounded_outline, tube
 
 
 def table(rng: np.random.Generator) -> Parts:

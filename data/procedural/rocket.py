@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.procedural.geometry import Parts, plate, revolve, turn
+from pcdiff.data.procedural.geometry import Parts, plate, revolve, turn
 
 
 def _body_of_revolution(radius: float, low: float, high: float, nose: float) -> list[tuple[float, float]]:

@@ -6,7 +6,18 @@ import itertools
 
 import numpy as np
 
-from data.procedural.geometry import Parts, Surface, beam, box, loft, plate, revolve, rounded_outline, tube, turn
+from pcdiff.data.procedural.geometry import (
+    Parts,
+    Surface,
+    beam,
+    box,
+    loft,
+    plate,
+    revolve,
+    rounded_outline,
+    tube,
+    turn,
+)
 
 
 def _four_legs(

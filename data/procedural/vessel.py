@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.procedural.geometry import Parts, Surface, beam, box, loft, plate, revolve, tube
+from pcdiff.data.procedural.geometry import Parts, Surface, beam, box, loft, plate, revolve, tube
 
 
 def _hull(

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from image_pipeline.commands.flags import Evaluate
-from pcdiff import checkpoint, distributed, runs
 from pcdiff.config import to_json
 from pcdiff.errors import InputError
-from pcdiff.places import is_file, is_folder
-from pcdiff.plain_json import read_json
+from pcdiff.runtime import distributed, run_folder
+from pcdiff.runtime.json_files import read_json
+from pcdiff.runtime.paths import is_file, is_folder
+from pcdiff.training import checkpoint
 
 _RANGE = re.compile(r"(\d*):(\d*)")
 # what may differ between the calls that score one range
@@ -85,25 +86,25 @@ def sweep(config: Evaluate, score: Callable[[Evaluate], dict[str, Any] | None]) 
     done = distributed.broadcast(done)
     config = replace(config, out=folder, resume=None)
     if distributed.rank() == 0:
-        runs.write_settings(folder, config)
+        run_folder.write_settings(folder, config)
     for this in saved:
         known = done.get(str(this.step))
         if known is not None and known["checkpoint"] == this.sha256:
-            runs.log.info("step %d: scored already", this.step)
+            run_folder.log.info("step %d: scored already", this.step)
             continue
-        runs.log.info("step %d: %s", this.step, this.file)
+        run_folder.log.info("step %d: %s", this.step, this.file)
         own = folder / f"step-{this.step:08d}"
         result = score(replace(config, run=this.file, out=own, checkpoints=None))
         if result is None:
-            runs.log.info("go on with all of them: --resume %s", folder)
+            run_folder.log.info("go on with all of them: --resume %s", folder)
             return None
         done[str(this.step)] = {**result, "checkpoint": this.sha256, "step": this.step}
         if distributed.rank() == 0:
-            runs.write_json(folder / "checkpoints.json", {"format": _FORMAT, "flags": flags, "scores": done})
+            run_folder.write_json(folder / "checkpoints.json", {"format": _FORMAT, "flags": flags, "scores": done})
     shown = {str(this.step): done[str(this.step)] for this in saved}
     if distributed.rank() == 0:
-        runs.remove_settings(folder)
-        runs.log.info("%s\nscores: %s", table(shown), folder / "checkpoints.json")
+        run_folder.remove_settings(folder)
+        run_folder.log.info("%s\nscores: %s", table(shown), folder / "checkpoints.json")
     return shown
 
 

@@ -12,9 +12,9 @@ from image_pipeline.interop import adm
 from image_pipeline.model import ImageModel
 from image_pipeline.noisy_classifier import Guided, load_classifier
 from pcdiff.diffusion import ClassifierGuidance, Denoiser
-from pcdiff.diffusion.guidance import LogProb
+from pcdiff.diffusion.denoisers.guidance import LogProb
 from pcdiff.errors import InputError
-from pcdiff.places import is_file, is_folder
+from pcdiff.runtime.paths import is_file, is_folder
 
 _ADM_LABELS = ("step", "step1000")  # what ADM's classifiers are told of the time
 

@@ -5,7 +5,7 @@ from image_pipeline.commands.tool_flags import Configs, Dump, NoiseScales, Prepa
 from image_pipeline.configs import PRESETS, preset
 from pcdiff.config import to_json
 from pcdiff.errors import Lines
-from pcdiff.progress import bar
+from pcdiff.runtime.progress import bar
 
 
 def configs(command: Configs) -> str:

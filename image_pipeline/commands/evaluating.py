@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import pcdiff
 from image_pipeline.commands.checkpoints import sweep
 from image_pipeline.commands.flags import Evaluate
 from image_pipeline.commands.model import check_guidance, merged
@@ -30,16 +29,17 @@ from image_pipeline.model import ImageModel
 from image_pipeline.pictures import save_grid
 from image_pipeline.stored import StoredImages, generated
 from image_pipeline.writing import check_shape, read_images
-from pcdiff import distributed, runs
-from pcdiff.claims import sole_writer
-from pcdiff.devices import prepare, resolve_device
 from pcdiff.errors import InputError, Lines
-from pcdiff.progress import Progress, bar
-from pcdiff.runs import write_json
-from pcdiff.scoring.job import Places, finish
-from pcdiff.scoring.report import source_commit
-from pcdiff.stopping import Stop, interruptible
-from pcdiff.work import Work
+from pcdiff.evaluation.job import Places, finish
+from pcdiff.evaluation.report import source_commit
+from pcdiff.runtime import distributed, run_folder
+from pcdiff.runtime.devices import prepare, resolve_device
+from pcdiff.runtime.file_lock import sole_writer
+from pcdiff.runtime.progress import Progress, bar
+from pcdiff.runtime.resumable import Work
+from pcdiff.runtime.run_folder import write_json
+from pcdiff.runtime.stopping import Stop, interruptible
+from pcdiff.version import __version__
 
 _MOST = 50_000  # samples of a published FID
 _SHOWN = 100
@@ -60,7 +60,7 @@ def evaluate(config: Evaluate) -> dict[str, Any] | None:
     with (
         distributed.joined(),
         interruptible(config.max_minutes) as stop,
-        runs.logging_to(config.out or config.run),
+        run_folder.logging_to(config.out or config.run),
     ):
         if config.checkpoints is not None:
             return sweep(config, partial(_evaluate, stop=stop))
@@ -93,7 +93,7 @@ def _evaluate(config: Evaluate, stop: Stop) -> dict[str, Any] | None:
         model = None if config.run is None else load_model(config.run, config.checkpoint).to(device)
         reference = _reference(config, model)
         if isinstance(reference, ImageDataset) and reference.enlarged is not None:
-            runs.log.warning("reference: %s", reference.enlarged)
+            run_folder.log.warning("reference: %s", reference.enlarged)
         if config.save_statistics is not None:
             if not isinstance(reference, ImageDataset):
                 raise InputError("--save-statistics needs a reference of images")
@@ -101,7 +101,7 @@ def _evaluate(config: Evaluate, stop: Stop) -> dict[str, Any] | None:
                 statistics = dataset_statistics(reference, net, config.batch_size)
                 if distributed.rank() == 0:
                     save_statistics(config.save_statistics, statistics)
-                    runs.log.info("statistics: %s", config.save_statistics)
+                    run_folder.log.info("statistics: %s", config.save_statistics)
     places = Places.asked_for(config, config.run)
     settings = _settings(config, net, reference)
     if model is None:
@@ -240,15 +240,15 @@ def _scored(
             progress=moved,
         )
     result = {**scores.to_dict(), **facts, "seed": config.seed}
-    result |= {"version": pcdiff.__version__, "commit": source_commit()}
+    result |= {"version": __version__, "commit": source_commit()}
     if distributed.rank() > 0:
         return result
-    runs.log.info("%s", Lines(table(result)))
+    run_folder.log.info("%s", Lines(table(result)))
     if places.results is not None:
         write_json(places.results, result)
         shown = samples[torch.arange(min(_SHOWN, len(samples)))]
         save_grid(places.beside(".png"), shown)
-        runs.log.info("results: %s, %s", places.results, places.beside(".png"))
+        run_folder.log.info("results: %s, %s", places.results, places.beside(".png"))
     return result
 
 

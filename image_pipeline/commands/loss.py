@@ -12,13 +12,13 @@ from image_pipeline.commands.flags import Loss
 from image_pipeline.data import ImageBatch, to_range
 from image_pipeline.loading import load_model, open_own_data
 from image_pipeline.model import ImageModel
-from pcdiff import distributed, rng, runs
-from pcdiff.checkpoint import locate
-from pcdiff.devices import prepare, resolve_device
 from pcdiff.errors import escaped
-from pcdiff.progress import bar
-from pcdiff.scoring.job import Places, finish
-from pcdiff.work import Work
+from pcdiff.evaluation.job import Places, finish
+from pcdiff.runtime import distributed, rng, run_folder
+from pcdiff.runtime.devices import prepare, resolve_device
+from pcdiff.runtime.progress import bar
+from pcdiff.runtime.resumable import Work
+from pcdiff.training.checkpoint import locate
 
 
 def loss(command: Loss) -> dict[str, Any] | None:
@@ -27,7 +27,7 @@ def loss(command: Loss) -> dict[str, Any] | None:
     Raises:
         InputError: a flag or the run does not fit, or the data are others.
     """
-    with distributed.joined(), runs.logging_to(None):
+    with distributed.joined(), run_folder.logging_to(None):
         return _loss(command)
 
 
@@ -73,7 +73,7 @@ def _loss(command: Loss) -> dict[str, Any] | None:
         if command.output is not None and distributed.rank() == 0:
             facts = {"dataset": dataset.identity.to_dict(), "split": command.split, "images": count}
             facts |= {"repeats": command.repeats, "seed": command.seed}
-            runs.write_json(command.output, {"losses": found, **facts})
+            run_folder.write_json(command.output, {"losses": found, **facts})
         return found
 
     found = finish(command, Places(command.output), settings, job)

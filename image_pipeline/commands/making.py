@@ -11,7 +11,7 @@ from image_pipeline.model import sampler_options
 from image_pipeline.pictures import save_trajectory
 from pcdiff.diffusion import Trajectory, default_grid, invert, redenoise, slerp, time_grid
 from pcdiff.errors import InputError
-from pcdiff.precision import autocast
+from pcdiff.runtime.precision import autocast
 
 _FRAMES = 40  # of a trajectory
 _INVERTIBLE = ("ddim", "heun", "dpmpp", "unipc")  # without noise, so that the way back is the same

@@ -11,7 +11,6 @@ from image_pipeline.commands.model import Trained
 from image_pipeline.data import RANGES
 from image_pipeline.loading import open_own_data
 from image_pipeline.writing import read_images
-from pcdiff import rng
 from pcdiff.diffusion import (
     bits_per_dim,
     chain_bound,
@@ -21,8 +20,9 @@ from pcdiff.diffusion import (
     log_likelihood,
 )
 from pcdiff.errors import InputError
-from pcdiff.finite import check_finite
-from pcdiff.runs import write_json
+from pcdiff.runtime import rng
+from pcdiff.runtime.nonfinite import check_finite
+from pcdiff.runtime.run_folder import write_json
 
 _TRACE, _TOLERANCE, _NUM_TIMES = "rademacher", 1e-5, 32
 _WIDTH, _STEPS, _FITTING_TIMES = 32, 300, 2  # of the net that is told the pixels around, and of its training

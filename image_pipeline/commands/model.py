@@ -16,11 +16,11 @@ from image_pipeline.loading import load_model
 from image_pipeline.model import ImageModel
 from image_pipeline.pictures import save_grid
 from image_pipeline.writing import read_images, save_images
-from pcdiff import rng
-from pcdiff.devices import prepare, resolve_device
 from pcdiff.diffusion import Denoiser, SamplingReport
-from pcdiff.diffusion.sampler import Progress
+from pcdiff.diffusion.samplers.loop import Progress
 from pcdiff.errors import InputError
+from pcdiff.runtime import rng
+from pcdiff.runtime.devices import prepare, resolve_device
 
 
 @dataclass

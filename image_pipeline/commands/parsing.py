@@ -27,13 +27,13 @@ from image_pipeline.configs.classifier import ClassifierRunConfig
 from image_pipeline.models import MODELS
 from image_pipeline.training import resumed
 from image_pipeline.training_classifier import classifier_default
-from pcdiff.arguments import fill
-from pcdiff.cli import value_of
+from pcdiff.commands.arguments import fill
+from pcdiff.commands.cli import value_of
 from pcdiff.config import from_dict
 from pcdiff.errors import InputError
-from pcdiff.imports import files_of, import_parts
-from pcdiff.places import check_paths, is_file
-from pcdiff.plain_json import read_json
+from pcdiff.runtime.json_files import read_json
+from pcdiff.runtime.paths import check_paths, is_file
+from pcdiff.runtime.user_modules import files_of, import_parts
 
 _PROG = "python -m image_pipeline"
 

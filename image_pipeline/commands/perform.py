@@ -29,9 +29,9 @@ from image_pipeline.configs import ImageRunConfig
 from image_pipeline.configs.classifier import ClassifierRunConfig
 from image_pipeline.training import train
 from image_pipeline.training_classifier import train_classifier
-from pcdiff.claims import sole_writer
 from pcdiff.errors import escaped
-from pcdiff.progress import bar
+from pcdiff.runtime.file_lock import sole_writer
+from pcdiff.runtime.progress import bar
 
 _WITH_MODEL: dict[type, Callable[[Any, Trained], str]] = {
     Sample: sample_images,

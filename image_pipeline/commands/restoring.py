@@ -12,7 +12,7 @@ from image_pipeline.commands.model import Trained, merged
 from image_pipeline.configs import SamplingConfig
 from image_pipeline.data.transforms import read_image
 from image_pipeline.model import sampler_options
-from pcdiff import diffusion, rng
+from pcdiff import diffusion
 from pcdiff.diffusion import (
     ConstrainedCorrector,
     Constraint,
@@ -24,8 +24,9 @@ from pcdiff.diffusion import (
     sample,
 )
 from pcdiff.errors import InputError
-from pcdiff.places import is_file
-from pcdiff.precision import autocast
+from pcdiff.runtime import rng
+from pcdiff.runtime.paths import is_file
+from pcdiff.runtime.precision import autocast
 
 _STIRRING = ("ancestral", "kernel", "score_ancestral", "euler_maruyama", "reverse_diffusion", "srk", "edm", "none")
 _FACTOR, _MEASUREMENTS, _SETTLE_SNR = 2, 32, 0.16

@@ -10,8 +10,8 @@ from image_pipeline.configs.config import DataConfig, ImageTrainConfig
 from pcdiff.config import from_dict
 from pcdiff.errors import InputError
 from pcdiff.nets import ClassifierConfig
-from pcdiff.places import is_file
-from pcdiff.plain_json import read_json
+from pcdiff.runtime.json_files import read_json
+from pcdiff.runtime.paths import is_file
 
 _PLAIN = tyro.conf.arg(name="")  # its fields are flags without a prefix
 

@@ -11,8 +11,8 @@ from image_pipeline.models import MODELS
 from pcdiff.config import TrainConfig, from_dict
 from pcdiff.errors import InputError, short
 from pcdiff.nets import UNetConfig
-from pcdiff.places import is_file
-from pcdiff.plain_json import read_json
+from pcdiff.runtime.json_files import read_json
+from pcdiff.runtime.paths import is_file
 
 _PLAIN = tyro.conf.arg(name="")  # its fields are flags without a prefix
 

@@ -7,7 +7,7 @@ from typing import Any
 from image_pipeline.models import MODELS
 from pcdiff.diffusion import CORRECTORS, GRIDS, OBJECTIVES, PARAMETRIZATIONS, PREDICTORS, PROCESSES, TIME_INPUTS
 from pcdiff.errors import InputError
-from pcdiff.imports import FLAG
+from pcdiff.runtime.user_modules import FLAG
 
 
 def check_parts(values: dict[str, Any], source: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from image_pipeline.data.unpickling import load_arrays
 from pcdiff.errors import InputError
-from pcdiff.places import is_file
+from pcdiff.runtime.paths import is_file
 
 MOST_CLASSES = 1_000_000
 """More classes than a data set has; each gets a name."""

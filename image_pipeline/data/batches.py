@@ -10,10 +10,10 @@ from torch import Tensor
 
 from image_pipeline.data.augmentation import augment, check_probability, draw_augmentation, labels_of
 from image_pipeline.data.dataset import ImageDataset
-from pcdiff import rng
 from pcdiff.errors import InputError
-from pcdiff.finite import check_finite
-from pcdiff.orders import ShuffledEpochs
+from pcdiff.runtime import rng
+from pcdiff.runtime.epoch_sampler import ShuffledEpochs
+from pcdiff.runtime.nonfinite import check_finite
 
 RANGES = {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0)}
 

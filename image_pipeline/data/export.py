@@ -14,9 +14,9 @@ import numpy as np
 from image_pipeline.data.dataset import ImageDataset
 from image_pipeline.data.load import load_images
 from image_pipeline.data.transforms import to_image
-from pcdiff.atomic import replacing
 from pcdiff.errors import InputError
-from pcdiff.places import exists, is_folder
+from pcdiff.runtime.atomic_write import replacing
+from pcdiff.runtime.paths import exists, is_folder
 
 _CHUNK = 256  # images decoded at a time
 _FOLDER = 1000  # images in each numbered folder, as in FFHQ and the StyleGAN zips

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from image_pipeline.data.dataset import digest
 from pcdiff.errors import InputError
-from pcdiff.places import is_file, look
+from pcdiff.runtime.paths import is_file, look
 
 IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
 _PROBES = 16

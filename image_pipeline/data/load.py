@@ -17,8 +17,8 @@ from image_pipeline.data.lmdb_files import LmdbFiles
 from image_pipeline.data.naming import labels_of, own_splits
 from image_pipeline.data.transforms import Preprocessing, preprocess_resident
 from pcdiff.errors import InputError
-from pcdiff.places import exists, is_file, is_folder
-from pcdiff.plain_json import parse_json
+from pcdiff.runtime.json_files import parse_json
+from pcdiff.runtime.paths import exists, is_file, is_folder
 
 EMBEDDED: dict[str, Callable[[], Arrays]] = {"digits": read_digits}
 _OWN = "the data set's own"

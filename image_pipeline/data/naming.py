@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from image_pipeline.data.arrays import MOST_CLASSES
 from image_pipeline.data.files import Files
 from pcdiff.errors import InputError, short
-from pcdiff.plain_json import parse_json
+from pcdiff.runtime.json_files import parse_json
 
 LABEL_RULES = ("auto", "json", "folders", "names", "none")
 _SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "val": "test", "valid": "test"}

@@ -7,10 +7,10 @@ from typing import Any
 from image_pipeline.interop.imported import Imported
 from image_pipeline.interop.settings import Config, blaming, called, read_settings
 from image_pipeline.interop.weights import fill, names_of, read_state_dict
-from pcdiff.building import built_for, check_depth
 from pcdiff.diffusion import DiscreteProcess, NetDenoiser
 from pcdiff.errors import InputError
 from pcdiff.nets import UNet, UNetConfig
+from pcdiff.runtime.bounded_build import built_for, check_depth
 
 PARTS = {
     "norm1": "norm_1",

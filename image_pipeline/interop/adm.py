@@ -14,11 +14,11 @@ from image_pipeline.interop import adm_config
 from image_pipeline.interop.imported import Imported
 from image_pipeline.interop.settings import Config, blaming, called, read_settings
 from image_pipeline.interop.weights import by_head, fill, names_of, read_state_dict
-from pcdiff.building import budget_for, built_for
 from pcdiff.diffusion import NetDenoiser
-from pcdiff.diffusion.guidance import LogProb
+from pcdiff.diffusion.denoisers.guidance import LogProb
 from pcdiff.nets import EncoderClassifier, UNet
 from pcdiff.nets.unet_encoder import UNetEncoder
+from pcdiff.runtime.bounded_build import budget_for, built_for
 
 PARTS = {
     "norm1": "in_layers.0",

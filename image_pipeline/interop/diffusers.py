@@ -19,12 +19,12 @@ from image_pipeline.interop.weights import Names, fill, names_of, read_state_dic
 from image_pipeline.models import build_model
 from image_pipeline.models.sigma_label import SigmaLabel
 from image_pipeline.models.song_unet import SongUNet
-from pcdiff.atomic import replacing
-from pcdiff.building import budget_for, built_for
 from pcdiff.errors import InputError
 from pcdiff.nets import UNet
-from pcdiff.places import is_file
-from pcdiff.runs import write_json
+from pcdiff.runtime.atomic_write import replacing
+from pcdiff.runtime.bounded_build import budget_for, built_for
+from pcdiff.runtime.paths import is_file
+from pcdiff.runtime.run_folder import write_json
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PICKLED_WEIGHTS = "diffusion_pytorch_model.bin"

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from image_pipeline.models.song_config import SongUNetConfig
-from pcdiff.building import check_depth
 from pcdiff.errors import InputError
 from pcdiff.nets import UNetConfig
+from pcdiff.runtime.bounded_build import check_depth
 
 # what diffusers assumes where a config says nothing
 DEFAULTS = {

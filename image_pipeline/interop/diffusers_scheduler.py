@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pcdiff.diffusion import VE, DiscreteProcess, NetDenoiser, cosine_betas, linear_betas
-from pcdiff.diffusion.parametrization import PARAMETRIZATIONS
+from pcdiff.diffusion.denoisers.parametrization import PARAMETRIZATIONS
 from pcdiff.errors import InputError
 
 # schedulers over one chain of betas, which differ only in how they sample

@@ -19,10 +19,10 @@ from image_pipeline.models import build_model
 from image_pipeline.models.sigma_label import SigmaLabel
 from image_pipeline.models.song_config import SongUNetConfig
 from image_pipeline.models.song_unet import SongUNet
-from pcdiff.building import budget_for, built_for, check_depth
 from pcdiff.diffusion import VE, VP, DiscreteProcess, EDMProcess, NetDenoiser, cosine_betas, parametrization
 from pcdiff.errors import InputError
 from pcdiff.nets import UNet, UNetConfig
+from pcdiff.runtime.bounded_build import budget_for, built_for, check_depth
 
 PARTS = {
     "norm1": "norm0",

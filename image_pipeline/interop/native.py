@@ -14,10 +14,10 @@ from image_pipeline.interop.imported import Imported
 from image_pipeline.interop.settings import blaming
 from image_pipeline.models import build_model, plain_config
 from image_pipeline.models.sigma_label import SigmaLabel
-from pcdiff import checkpoint
-from pcdiff.building import budget_for, built_for
 from pcdiff.diffusion import build_plain_denoiser, plain_denoiser
 from pcdiff.errors import InputError
+from pcdiff.runtime.bounded_build import budget_for, built_for
+from pcdiff.training import checkpoint
 
 KIND = "image denoiser"
 _FACTS = tuple(field.name for field in dataclasses.fields(Imported) if field.name != "denoiser")

@@ -16,13 +16,13 @@ from image_pipeline.interop.settings import Config, blaming, read_settings, sett
 from image_pipeline.interop.weights import fill, named_tensors
 from image_pipeline.models import build_model
 from image_pipeline.models.instance_norm import NORMS
-from pcdiff.building import budget_for, built_for
 from pcdiff.diffusion import NetDenoiser, NoiseLevels, geometric_sigmas
 from pcdiff.errors import InputError
 from pcdiff.interop.checks import listed
 from pcdiff.interop.numpy_scalars import NUMPY_SCALARS
 from pcdiff.interop.torch_files import load_without_code
-from pcdiff.places import is_file
+from pcdiff.runtime.bounded_build import budget_for, built_for
+from pcdiff.runtime.paths import is_file
 
 _WHAT = "a checkpoint of NCSN or NCSNv2 (a list that starts with the weights)"
 

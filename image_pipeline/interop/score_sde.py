@@ -19,12 +19,12 @@ from image_pipeline.interop.unet_names import unet_names
 from image_pipeline.interop.weights import fill, named_tensors
 from image_pipeline.models import MODELS, build_model
 from image_pipeline.models.unet import ScoreUNet
-from pcdiff.building import budget_for, built_for
 from pcdiff.diffusion import VE, VP, DiscreteProcess, NetDenoiser, Process, SubVP, linear_betas
 from pcdiff.errors import InputError
 from pcdiff.interop.numpy_scalars import NUMPY_SCALARS
 from pcdiff.interop.torch_files import load_without_code
-from pcdiff.places import is_file
+from pcdiff.runtime.bounded_build import budget_for, built_for
+from pcdiff.runtime.paths import is_file
 
 _NORM = {"normalization": "InstanceNorm++"}  # the only one that those nets have there
 # score_sde's name of a net: ours, and fields that follow from the name

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pcdiff.errors import InputError
-from pcdiff.plain_json import parse_json, read_json
+from pcdiff.runtime.json_files import parse_json, read_json
 
 Config = Mapping[str, Any] | str | Path
 """A dict, JSON text that starts with `{`, or the path of a JSON file."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pcdiff import rng
 from pcdiff.errors import InputError
+from pcdiff.runtime import rng
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from image_pipeline.metrics.frechet import FeatureMoments, frechet_distance
 from image_pipeline.metrics.kernel import KernelDistance, kernel_distance
 from image_pipeline.metrics.manifold import PrecisionRecall, precision_recall
 from image_pipeline.metrics.statistics import FeatureStatistics
-from pcdiff import distributed
 from pcdiff.errors import InputError
-from pcdiff.stopping import Stopped
+from pcdiff.runtime import distributed
+from pcdiff.runtime.stopping import Stopped
 
 METRICS = ("fid", "kid", "is", "prc")
 _NEED_FEATURES = frozenset({"kid", "prc"})

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from image_pipeline.metrics.features import FeatureNetIdentity
 from image_pipeline.metrics.frechet import FeatureMoments
-from pcdiff.atomic import replacing
 from pcdiff.errors import InputError, short
 from pcdiff.interop.checks import unreadable
-from pcdiff.places import is_file
-from pcdiff.plain_json import parse_json
+from pcdiff.runtime.atomic_write import replacing
+from pcdiff.runtime.json_files import parse_json
+from pcdiff.runtime.paths import is_file
 
 
 @dataclass(frozen=True)

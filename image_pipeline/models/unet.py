@@ -21,10 +21,10 @@ from image_pipeline.models.levels import (
     UpLevel,
 )
 from image_pipeline.models.resampling import Downsample, Upsample
-from pcdiff.building import check_depth
 from pcdiff.diffusion import geometric_sigmas
 from pcdiff.errors import InputError
 from pcdiff.nets.attention import SelfAttention, differentiable_attention
+from pcdiff.runtime.bounded_build import check_depth
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class ScoreUNet(nn.Module):
 
     @property
     def label(self) -> str:
-        """What its labels must be, one of `pcdiff.diffusion.time_inputs.LABELS`."""
+        """What its labels must be, one of `pcdiff.diffusion.denoisers.time_inputs.LABELS`."""
         if self.fourier:
             return "positive"
         return "levels" if self.scale_by_sigma else "numbers"

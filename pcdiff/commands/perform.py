@@ -9,10 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcdiff import generation
-from pcdiff.atomic import replacing
-from pcdiff.checkpoint import load, locate
-from pcdiff.claims import sole_writer
 from pcdiff.commands.flags import (
     Arithmetic,
     Command,
@@ -28,17 +24,20 @@ from pcdiff.commands.flags import (
 )
 from pcdiff.commands.units import read_clouds, restore_generated, with_statistics
 from pcdiff.config import RunConfig, from_dict
-from pcdiff.devices import prepare, resolve_device
 from pcdiff.diffusion import SamplingReport
-from pcdiff.diffusion.sampler import Progress
+from pcdiff.diffusion.samplers.loop import Progress
 from pcdiff.errors import InputError, escaped
-from pcdiff.models import LatentPriorModel, PointCloudModel
+from pcdiff.models import LatentPriorModel, PointCloudModel, editing
+from pcdiff.models.sampling import decoding, reconstruct, sample_all
 from pcdiff.ops import chamfer
-from pcdiff.origins import placed
-from pcdiff.progress import bar
-from pcdiff.runs import write_json
-from pcdiff.sampling import decoding, reconstruct, sample_all
-from pcdiff.sessions import keep_clouds
+from pcdiff.ops.far_origin import placed
+from pcdiff.runtime.atomic_write import replacing
+from pcdiff.runtime.devices import prepare, resolve_device
+from pcdiff.runtime.file_lock import sole_writer
+from pcdiff.runtime.progress import bar
+from pcdiff.runtime.run_folder import write_json
+from pcdiff.training.checkpoint import load, locate
+from pcdiff.training.job import keep_clouds
 
 THEIR_UNIT = "the input's unit"
 _MEANING = {
@@ -117,7 +116,7 @@ def _reconstruct(command: Reconstruct | Upsample, trained: Trained) -> str:
 def _complete(command: Complete, trained: Trained) -> str:
     given = read_clouds(command.input, command, trained.mode)
     num_points = command.num_points or trained.run.sample_points
-    made = generation.complete(trained.model, given.points, num_points, command.seed, **trained.options(command))
+    made = editing.complete(trained.model, given.points, num_points, command.seed, **trained.options(command))
     known = given.raw.shape[1]
     # there and back again would round the points given
     made = torch.cat([given.raw, given.restore(made)[:, known:]], dim=1)
@@ -127,7 +126,7 @@ def _complete(command: Complete, trained: Trained) -> str:
 def _interpolate(command: Interpolate, trained: Trained) -> str:
     a, b = (read_clouds(path, command, trained.mode) for path in (command.a, command.b))
     num_points = command.num_points or max(a.points.shape[1], b.points.shape[1])
-    frames = generation.interpolate(
+    frames = editing.interpolate(
         trained.model,
         a.points,
         b.points,
@@ -149,13 +148,13 @@ def _interpolate(command: Interpolate, trained: Trained) -> str:
 def _arithmetic(command: Arithmetic, trained: Trained) -> str:
     given = [read_clouds(path, command, trained.mode).points for path in (command.a, command.b, command.c)]
     num_points = command.num_points or max(points.shape[1] for points in given)
-    made = generation.arithmetic(trained.model, *given, num_points, command.seed, **trained.options(command))
+    made = editing.arithmetic(trained.model, *given, num_points, command.seed, **trained.options(command))
     return _written(command, trained, *restore_generated(made, command, trained.mode))
 
 
 def _invert(command: Invert, trained: Trained) -> str:
     given = read_clouds(command.input, command, trained.mode)
-    found = generation.invert(
+    found = editing.invert(
         trained.model,
         given.points,
         sampler=command.sampler,
@@ -174,7 +173,7 @@ def _invert(command: Invert, trained: Trained) -> str:
 
 def _log_likelihood(command: LogLikelihood, trained: Trained) -> str:
     given = read_clouds(command.input, command, trained.mode)
-    found = generation.log_likelihood(
+    found = editing.log_likelihood(
         trained.model, given.points, command.seed, trace=command.trace, progress=trained.progress
     )
     coordinates = given.points.shape[1:].numel()

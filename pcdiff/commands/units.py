@@ -10,8 +10,8 @@ from torch import Tensor
 from pcdiff.commands.flags import Command, Reading
 from pcdiff.errors import InputError
 from pcdiff.interop import read_cloud_set, stack_clouds
-from pcdiff.normalisation import GLOBAL_MODES, SHARED_MODES, normalise, warn_where_it_bites
-from pcdiff.origins import placed
+from pcdiff.ops.far_origin import placed
+from pcdiff.ops.normalization import GLOBAL_MODES, SHARED_MODES, normalise, warn_where_it_bites
 
 C = TypeVar("C", bound=Command)
 

@@ -1,6 +1,24 @@
 """The diffusion core: processes, denoisers, objectives, the one sampler and likelihood, for any `(B, *dims)`."""
 
-from pcdiff.diffusion.bound import (
+from pcdiff.diffusion.continuous_bound import ContinuousBound, continuous_bound
+from pcdiff.diffusion.denoisers.base import Denoiser, EpsDenoiser, Estimate, NetDenoiser, ReverseKernel
+from pcdiff.diffusion.denoisers.guidance import ClassifierFreeGuidance, ClassifierGuidance
+from pcdiff.diffusion.denoisers.measurement import GUIDANCE, MeasurementGuidance, guidance
+from pcdiff.diffusion.denoisers.parametrization import PARAMETRIZATIONS, Parametrization, parametrization
+from pcdiff.diffusion.denoisers.time_inputs import TIME_INPUTS
+from pcdiff.diffusion.denoisers.variance import VARIANCES
+from pcdiff.diffusion.dequantization import (
+    DEQUANTISATIONS,
+    Dequantised,
+    dequantisation,
+    dequantisation_loss,
+    fit_dequantisation,
+)
+from pcdiff.diffusion.editing import redenoise, slerp
+from pcdiff.diffusion.likelihood import Likelihood, bits_per_dim, log_likelihood, nats_per_dim
+from pcdiff.diffusion.losses.objectives import OBJECTIVES, check_objective, objective
+from pcdiff.diffusion.losses.time_draws import TIME_DRAWS, Times, draw_times, time_draw
+from pcdiff.diffusion.losses.variational_bound import (
     ChainBound,
     chain_bound,
     discretized_log_likelihood,
@@ -8,20 +26,9 @@ from pcdiff.diffusion.bound import (
     prior_bits,
     vlb_term,
 )
-from pcdiff.diffusion.chain import Chain
-from pcdiff.diffusion.constrained import ConstrainedCorrector
-from pcdiff.diffusion.constraint import CONSTRAINTS, Colorize, Inpaint, Linear, average, constraint
-from pcdiff.diffusion.continuous_bound import ContinuousBound, continuous_bound
-from pcdiff.diffusion.correctors import CORRECTORS, corrector
-from pcdiff.diffusion.denoiser import Denoiser, EpsDenoiser, Estimate, NetDenoiser, ReverseKernel
-from pcdiff.diffusion.dequantisation import (
-    DEQUANTISATIONS,
-    Dequantised,
-    dequantisation,
-    dequantisation_loss,
-    fit_dequantisation,
-)
-from pcdiff.diffusion.discrete import (
+from pcdiff.diffusion.processes.base import Process, append_dims
+from pcdiff.diffusion.processes.chain import Chain
+from pcdiff.diffusion.processes.ddpm import (
     SCHEDULES,
     DiscreteProcess,
     RespacedProcess,
@@ -30,28 +37,21 @@ from pcdiff.diffusion.discrete import (
     linear_betas,
     spaced_times,
 )
-from pcdiff.diffusion.editing import redenoise, slerp
-from pcdiff.diffusion.edm import EDMProcess
-from pcdiff.diffusion.grids import GRIDS, default_grid, time_grid
-from pcdiff.diffusion.guidance import ClassifierFreeGuidance, ClassifierGuidance
-from pcdiff.diffusion.levels import NoiseLevels, geometric_sigmas
-from pcdiff.diffusion.likelihood import Likelihood, bits_per_dim, log_likelihood, nats_per_dim
-from pcdiff.diffusion.measurement import GUIDANCE, MeasurementGuidance, guidance
-from pcdiff.diffusion.objective import OBJECTIVES, check_objective, objective
-from pcdiff.diffusion.parametrization import PARAMETRIZATIONS, Parametrization, parametrization
-from pcdiff.diffusion.plain import build_plain_denoiser, build_plain_process, plain_denoiser, plain_process
-from pcdiff.diffusion.predictors import PREDICTORS, ancestral_step, predictor
-from pcdiff.diffusion.process import Process, append_dims
-from pcdiff.diffusion.processes import PROCESSES, build_process
-from pcdiff.diffusion.sampler import SamplingReport, Trajectory, check_steps, invert, sample
-from pcdiff.diffusion.steps import Constraint, Corrector, Noise, Planned, Predictor, Solver
-from pcdiff.diffusion.straight import StraightPath
-from pcdiff.diffusion.subvp import SubVP
-from pcdiff.diffusion.time_inputs import TIME_INPUTS
-from pcdiff.diffusion.times import TIME_DRAWS, Times, draw_times, time_draw
-from pcdiff.diffusion.variance import VARIANCES
-from pcdiff.diffusion.ve import VE
-from pcdiff.diffusion.vp import VP
+from pcdiff.diffusion.processes.edm import EDMProcess
+from pcdiff.diffusion.processes.ncsn import NoiseLevels, geometric_sigmas
+from pcdiff.diffusion.processes.rectified_flow import StraightPath
+from pcdiff.diffusion.processes.registry import PROCESSES, build_process
+from pcdiff.diffusion.processes.subvp import SubVP
+from pcdiff.diffusion.processes.ve import VE
+from pcdiff.diffusion.processes.vp import VP
+from pcdiff.diffusion.samplers.base import Constraint, Corrector, Noise, Planned, Predictor, Solver
+from pcdiff.diffusion.samplers.constrained_corrector import ConstrainedCorrector
+from pcdiff.diffusion.samplers.constraints import CONSTRAINTS, Colorize, Inpaint, Linear, average, constraint
+from pcdiff.diffusion.samplers.correctors import CORRECTORS, corrector
+from pcdiff.diffusion.samplers.loop import SamplingReport, Trajectory, check_steps, invert, sample
+from pcdiff.diffusion.samplers.predictors import PREDICTORS, ancestral_step, predictor
+from pcdiff.diffusion.samplers.time_grids import GRIDS, default_grid, time_grid
+from pcdiff.diffusion.serialization import build_plain_denoiser, build_plain_process, plain_denoiser, plain_process
 
 __all__ = [
     "CONSTRAINTS",

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pcdiff.diffusion.bound import DECODERS, normal_kl
-from pcdiff.diffusion.denoiser import Denoiser, clipped
-from pcdiff.diffusion.process import append_dims
+from pcdiff.diffusion.denoisers.base import Denoiser, clipped
+from pcdiff.diffusion.losses.variational_bound import DECODERS, normal_kl
+from pcdiff.diffusion.processes.base import append_dims
 from pcdiff.errors import InputError
 
 

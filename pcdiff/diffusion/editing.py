@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcdiff.calls import checked
-from pcdiff.diffusion.denoiser import Denoiser
-from pcdiff.diffusion.sampler import sample
-from pcdiff.diffusion.steps import Noise
+from pcdiff.diffusion.denoisers.base import Denoiser
+from pcdiff.diffusion.samplers.base import Noise
+from pcdiff.diffusion.samplers.loop import sample
 from pcdiff.errors import InputError
+from pcdiff.runtime.call_checks import checked
 
 
 @checked

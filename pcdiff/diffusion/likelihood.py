@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pcdiff.calls import checked
-from pcdiff.diffusion.denoiser import Denoiser
-from pcdiff.diffusion.ode import METHODS
-from pcdiff.diffusion.process import Process
-from pcdiff.divergence import Probes, check_trace, divergence, trace_probes
+from pcdiff.diffusion.denoisers.base import Denoiser
+from pcdiff.diffusion.divergence import Probes, check_trace, divergence, trace_probes
+from pcdiff.diffusion.processes.base import Process
+from pcdiff.diffusion.samplers.ode import METHODS
 from pcdiff.errors import InputError
+from pcdiff.runtime.call_checks import checked
 
 
 class Likelihood(NamedTuple):
@@ -69,7 +69,7 @@ def log_likelihood(
         eps: the time that data stands at; the process's `train_eps` by default, 1 of a chain.
         rtol: relative tolerance of the solver.
         atol: absolute tolerance of the solver, of coordinates and of the log-density in nats a dimension.
-        method: an adaptive solver of `torchdiffeq`, one of `pcdiff.diffusion.ode.METHODS`.
+        method: an adaptive solver of `torchdiffeq`, one of `pcdiff.diffusion.samplers.ode.METHODS`.
         max_steps: steps after which the solver gives up, as with a net whose dropout is on.
 
     Raises:

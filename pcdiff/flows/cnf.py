@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pcdiff.divergence import Probes, check_trace, divergence, trace_probes
+from pcdiff.diffusion.divergence import Probes, check_trace, divergence, trace_probes
 from pcdiff.errors import InputError
 from pcdiff.flows.flow import Flow, standard_normal_log_prob
 

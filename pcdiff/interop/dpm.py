@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcdiff.building import built_for
 from pcdiff.config import ModelConfig, ObjectiveConfig, RunConfig, check, from_dict
 from pcdiff.errors import InputError
 from pcdiff.interop.torch_files import check_named_tensors, load_without_code
 from pcdiff.models import PointCloudModel, build_model
-from pcdiff.places import is_file
+from pcdiff.runtime.bounded_build import built_for
+from pcdiff.runtime.paths import is_file
 
 
 def load(path: str | Path) -> PointCloudModel:

@@ -9,15 +9,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from pcdiff.atomic import replacing
 from pcdiff.errors import InputError
 from pcdiff.interop import meshes
 from pcdiff.interop.arrays import read_hdf5, read_npy, read_npz, read_torch
 from pcdiff.interop.checks import check_count, checked_clouds, listed
 from pcdiff.interop.pcd import read_pcd
 from pcdiff.interop.xyz import read_xyz
-from pcdiff.origins import is_far
-from pcdiff.places import entries, exists, is_file, is_folder
+from pcdiff.ops.far_origin import is_far
+from pcdiff.runtime.atomic_write import replacing
+from pcdiff.runtime.paths import entries, exists, is_file, is_folder
 
 _Arrays = np.ndarray | list[np.ndarray]
 _KEYED: dict[str, Callable[[Path, str | None], _Arrays]] = {

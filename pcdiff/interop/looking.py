@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pcdiff.errors import InputError
-from pcdiff.places import look
+from pcdiff.runtime.paths import look
 
 if TYPE_CHECKING:
     import h5py

@@ -12,7 +12,7 @@ from pcdiff.interop.off import parse_off
 from pcdiff.interop.ply import parse_ply
 from pcdiff.interop.polygons import Surface
 from pcdiff.interop.stl import parse_stl
-from pcdiff.rng import generator
+from pcdiff.runtime.rng import generator
 
 _PARSERS = {".ply": parse_ply, ".off": parse_off, ".obj": parse_obj, ".stl": parse_stl, ".glb": parse_glb}
 SUFFIXES = tuple(_PARSERS)

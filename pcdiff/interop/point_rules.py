@@ -9,7 +9,7 @@ from pcdiff.errors import InputError
 from pcdiff.interop.checks import check_count
 from pcdiff.interop.files import CloudSet
 from pcdiff.ops import farthest_point_sample
-from pcdiff.rng import generator
+from pcdiff.runtime.rng import generator
 
 POINT_RULES = ("first", "random", "farthest")
 

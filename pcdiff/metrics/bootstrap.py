@@ -12,11 +12,11 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from pcdiff.calls import checked
 from pcdiff.errors import InputError
 from pcdiff.metrics._inputs import as_clouds, as_numbers
 from pcdiff.metrics.jsd import RESOLUTION, counts_by_cloud, divergence, into_sphere
-from pcdiff.rng import generator
+from pcdiff.runtime.call_checks import checked
+from pcdiff.runtime.rng import generator
 
 RESAMPLES, LEVEL, SEED = 1000, 0.95, 2020
 _NUMBERS_AT_ONCE = 1 << 20  # held in memory while resampling

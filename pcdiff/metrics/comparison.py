@@ -11,7 +11,7 @@ from pcdiff.metrics.columns import Row, columns_of, markdown
 from pcdiff.metrics.paired import Verdict, verdict
 from pcdiff.metrics.result_shape import check_result
 from pcdiff.metrics.tables import FORMATS, comma_separated, latex
-from pcdiff.plain_json import read_json
+from pcdiff.runtime.json_files import read_json
 
 _WHY = {
     "protocol": "scores under two protocols never belong in one table",

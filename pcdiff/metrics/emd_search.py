@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pcdiff.metrics.neighbours import TIE_TOLERANCE, Nearest, Neighbours, Progress
 from pcdiff.ops import chamfer, emd_pairs, sliced_bound, slices
-from pcdiff.work import Work
+from pcdiff.runtime.resumable import Work
 
 EMD_METHOD = "exact"
 # Seconds of two cores' work; on CUDA about what fills the device. The same everywhere, so that a journal fits.

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcdiff import rng
-from pcdiff.calls import checked
 from pcdiff.errors import InputError
 from pcdiff.metrics._inputs import as_clouds
 from pcdiff.metrics.bootstrap import LEVEL, RESAMPLES, jsd_interval, pooled_interval
@@ -20,8 +18,10 @@ from pcdiff.metrics.memorisation import memorisation
 from pcdiff.metrics.neighbours import nearest_by_chamfer
 from pcdiff.metrics.protocols import Protocol, get_protocol
 from pcdiff.ops import estimated_emd_seconds
-from pcdiff.origins import shared_offset
-from pcdiff.work import Work
+from pcdiff.ops.far_origin import shared_offset
+from pcdiff.runtime import rng
+from pcdiff.runtime.call_checks import checked
+from pcdiff.runtime.resumable import Work
 
 EMD_LIMIT_SECONDS = 600.0
 # The search for neighbours took 2 % of the time of all pairs for 405 clouds (docs/results.md).

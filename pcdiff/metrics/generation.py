@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from pcdiff.calls import checked
 from pcdiff.errors import InputError
 from pcdiff.metrics._inputs import as_clouds, as_matrix
 from pcdiff.metrics.emd_search import emd_neighbours
@@ -24,7 +23,8 @@ from pcdiff.metrics.neighbours import (
     equal,
     neighbours_in_matrices,
 )
-from pcdiff.work import Work
+from pcdiff.runtime.call_checks import checked
+from pcdiff.runtime.resumable import Work
 
 DISTANCES = ("cd", "emd")
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from pcdiff.errors import InputError
 from pcdiff.metrics._inputs import as_matrix
 from pcdiff.ops import pairwise
-from pcdiff.work import Work
+from pcdiff.runtime.resumable import Work
 
 TIE_TOLERANCE = 1e-6  # relative; float32 sums over the same points in another order differ by about 1e-7
 _CLOUDS_IN_A_BLOCK = 32  # along each side: a few tenths of a second for Chamfer distances of 2048 points

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pcdiff.calls import checked
 from pcdiff.errors import InputError, short
 from pcdiff.metrics._inputs import as_clouds
 from pcdiff.metrics.columns import markdown
 from pcdiff.ops import emd as earth_mover
 from pcdiff.ops import nearest
-from pcdiff.progress import Progress, part_of
-from pcdiff.work import Work
+from pcdiff.runtime.call_checks import checked
+from pcdiff.runtime.progress import Progress, part_of
+from pcdiff.runtime.resumable import Work
 
 F_SCORE_THRESHOLD = 1e-3  # squared distance, the peers' default
 _CLOUDS_AT_ONCE = 64  # between two calls of `progress`

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass, fields
 
-from pcdiff.building import check_depth
 from pcdiff.errors import InputError, short
+from pcdiff.runtime.bounded_build import check_depth
 
 DOWNSAMPLES = ("conv", "pool", "resblock")
 UPSAMPLES = ("conv", "nearest", "resblock")

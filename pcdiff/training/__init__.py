@@ -1,14 +1,14 @@
 """One training loop, for any model with `loss_terms`, on one process or many."""
 
-from pcdiff.stopping import interruptible
-from pcdiff.training.average import ExponentialMovingAverage
+from pcdiff.runtime.stopping import interruptible
 from pcdiff.training.budget import plan
-from pcdiff.training.contracts import Outcome, Remainder, Trainable, Validation
-from pcdiff.training.finite import TrainingDiverged
-from pcdiff.training.keeper import Keeper
-from pcdiff.training.loop import Trainer
-from pcdiff.training.rates import SCHEDULES, learning_rate
-from pcdiff.training.scalars import Scalars
+from pcdiff.training.checkpoint_manager import Keeper
+from pcdiff.training.ema import ExponentialMovingAverage
+from pcdiff.training.lr_schedule import SCHEDULES, learning_rate
+from pcdiff.training.nonfinite import TrainingDiverged
+from pcdiff.training.protocols import Outcome, Remainder, Trainable, Validation
+from pcdiff.training.tensorboard import Scalars
+from pcdiff.training.trainer import Trainer
 
 __all__ = [
     "SCHEDULES",

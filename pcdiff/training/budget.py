@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from pcdiff import distributed
 from pcdiff.config import TrainConfig
-from pcdiff.devices import can_compile
 from pcdiff.errors import InputError
-from pcdiff.precision import native_bf16
-from pcdiff.training.loop import Trainer
+from pcdiff.runtime import distributed
+from pcdiff.runtime.devices import can_compile
+from pcdiff.runtime.precision import native_bf16
+from pcdiff.training.trainer import Trainer
 
 log = logging.getLogger("pcdiff")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pcdiff.atomic import replacing
 from pcdiff.errors import InputError
+from pcdiff.runtime.atomic_write import replacing
 from pcdiff.viz.render import render_cloud
 
 _DARK_INKS = (45, 48, 56), (105, 110, 120)  # of titles and labels, on light paper

@@ -9,13 +9,13 @@ import pytest
 import torch
 from script_tools import ROOT, script, train
 
-from data import load_clouds
-from pcdiff.checkpoint import load
 from pcdiff.commands.flags import AnyCommand, Reconstruct, Sample
 from pcdiff.commands.units import read_clouds, restore_generated
+from pcdiff.data import load_clouds
 from pcdiff.errors import InputError
-from pcdiff.normalisation import normalise
-from pcdiff.sampling import reconstruct, sample_all
+from pcdiff.models.sampling import reconstruct, sample_all
+from pcdiff.ops.normalization import normalise
+from pcdiff.training.checkpoint import load
 
 PLACE = np.array([5.0, -2.0, 1.0], dtype=np.float32)
 

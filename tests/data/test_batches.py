@@ -8,7 +8,7 @@ import pytest
 import torch
 from golden_files import found
 
-from data.batches import Batches, rotations_about_y
+from pcdiff.data.batches import Batches, rotations_about_y
 from pcdiff.errors import InputError
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.categories import NAME_TO_SYNSET, SYNSET_TO_NAME, parse_categories
+from pcdiff.data.categories import NAME_TO_SYNSET, SYNSET_TO_NAME, parse_categories
 from pcdiff.errors import InputError
 
 

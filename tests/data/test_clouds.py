@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from data.clouds import CloudDataset, DatasetIdentity, StreamingMoments
+from pcdiff.data.clouds import CloudDataset, DatasetIdentity, StreamingMoments
 from pcdiff.errors import InputError
-from pcdiff.normalisation import NORMALISATIONS, SHARED_MODES, normalise
+from pcdiff.ops.normalization import NORMALISATIONS, SHARED_MODES, normalise
 
 MEAN = torch.tensor([0.5, -3.0, 1.0])
 IDENTITY = DatasetIdentity("a place", False, ("airplane", "chair"), "0123456789abcdef")

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import trimesh
 
-from data import procedural
-from data.categories import NAME_TO_SYNSET
-from data.procedural import FAMILIES, shape_clouds, shape_generator, shape_mesh
-from data.procedural.geometry import Parts, beam, box, ellipsoid, loft, plate, revolve, tube, turn
+from pcdiff.data import procedural
+from pcdiff.data.categories import NAME_TO_SYNSET
+from pcdiff.data.procedural import FAMILIES, shape_clouds, shape_generator, shape_mesh
+from pcdiff.data.procedural.geometry import Parts, beam, box, ellipsoid, loft, plate, revolve, tube, turn
 from pcdiff.errors import InputError
 
 CATEGORIES = sorted(FAMILIES)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from data import procedural, shapenet
-from data.clouds import DatasetIdentity
-from data.shapenet import SPLITS, announce, load_clouds
+from pcdiff.data import procedural, shapenet
+from pcdiff.data.clouds import DatasetIdentity
+from pcdiff.data.shapenet import SPLITS, announce, load_clouds
 from pcdiff.errors import InputError
 
 PLANE, CHAIR = "02691156", "03001627"

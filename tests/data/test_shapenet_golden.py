@@ -8,8 +8,8 @@ import pytest
 import torch
 from golden_files import found
 
-from data import shapenet
-from data.shapenet import load_clouds
+from pcdiff.data import shapenet
+from pcdiff.data.shapenet import load_clouds
 from pcdiff.errors import InputError
 from pcdiff.metrics import PROTOCOLS
 

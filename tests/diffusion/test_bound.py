@@ -17,7 +17,7 @@ from pcdiff.diffusion import (
     prior_bits,
     vlb_term,
 )
-from pcdiff.diffusion.bound import normal_cdf
+from pcdiff.diffusion.losses.variational_bound import normal_cdf
 
 
 def draws(*shape, seed=0):

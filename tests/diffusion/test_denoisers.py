@@ -23,7 +23,7 @@ from pcdiff.diffusion import (
     parametrization,
     spaced_times,
 )
-from pcdiff.diffusion.discrete import DiscreteProcess
+from pcdiff.diffusion.processes.ddpm import DiscreteProcess
 from pcdiff.errors import InputError
 
 

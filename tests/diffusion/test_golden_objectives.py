@@ -26,7 +26,7 @@ from pcdiff.diffusion import (
     time_draw,
     vlb_term,
 )
-from pcdiff.diffusion.bound import normal_cdf
+from pcdiff.diffusion.losses.variational_bound import normal_cdf
 
 pytestmark = pytest.mark.golden
 PRECISIONS = [("f32", torch.float32, 1e-4), ("f64", torch.float64, 1e-8)]

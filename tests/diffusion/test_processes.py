@@ -17,9 +17,9 @@ from pcdiff.diffusion import (
     cosine_betas,
     geometric_sigmas,
     linear_betas,
-    processes,
     spaced_times,
 )
+from pcdiff.diffusion.processes.registry import registry as processes
 from pcdiff.errors import InputError
 
 

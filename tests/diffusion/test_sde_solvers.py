@@ -7,8 +7,8 @@ import torch
 from exact_models import Mixture
 
 from pcdiff.diffusion import Denoiser, Inpaint, SamplingReport, build_process, predictor, sample
-from pcdiff.diffusion.brownian import BrownianPath
-from pcdiff.diffusion.steps import Planned
+from pcdiff.diffusion.samplers.base import Planned
+from pcdiff.diffusion.samplers.brownian import BrownianPath
 from pcdiff.errors import InputError
 
 MEAN, STD = 0.6, 0.4

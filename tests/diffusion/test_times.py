@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from pcdiff.diffusion import OBJECTIVES, TIME_DRAWS, VE, VP, NetDenoiser, build_process, draw_times, time_draw
-from pcdiff.diffusion.times import draw_importance_times, draw_log_normal_times
+from pcdiff.diffusion.losses.time_draws import draw_importance_times, draw_log_normal_times
 from pcdiff.errors import InputError
 
 

@@ -41,7 +41,6 @@ from fuzz_mutations import (
 )
 
 import pcdiff
-from data import load_clouds
 from image_pipeline.commands.flags import Evaluate
 from image_pipeline.configs import ImageRunConfig
 from image_pipeline.configs import read_config as read_image_config
@@ -51,16 +50,17 @@ from image_pipeline.loading import load_model
 from image_pipeline.metrics.statistics import FeatureStatistics, load_statistics, save_statistics
 from image_pipeline.model import ImageModel
 from image_pipeline.writing import read_images, save_images
-from pcdiff import checkpoint, runs
-from pcdiff.building import Budget, within
 from pcdiff.config import EvaluateConfig, ModelConfig, RunConfig, TrainConfig, check, to_json
+from pcdiff.data import load_clouds
 from pcdiff.diffusion import discrete_process
 from pcdiff.interop import dpm, read_cloud_set
 from pcdiff.metrics.comparison import compare, read_result
 from pcdiff.models import build_model
 from pcdiff.nets import UNet, UNetConfig
-from pcdiff.training import Trainer
-from pcdiff.work import Journal, Work
+from pcdiff.runtime import run_folder
+from pcdiff.runtime.bounded_build import Budget, within
+from pcdiff.runtime.resumable import Journal, Work
+from pcdiff.training import Trainer, checkpoint
 
 SMALL = ModelConfig(
     latent_dim=4, encoder_widths=(4, 8), encoder_head_widths=(4,), flow_depth=1, flow_hidden_dim=4,
@@ -162,30 +162,30 @@ def _resumed(folder: Path) -> list[Path]:
 
 def _config(folder: Path) -> list[Path]:
     for name, config in (("flow", RunConfig(model=SMALL)), ("cnf", RunConfig(model=replace(SMALL, flow="cnf")))):
-        runs.write_config(folder / name, config)
+        run_folder.write_config(folder / name, config)
     return [folder / "flow/config.json", folder / "cnf/config.json"]
 
 
 def _read_config(path: Path) -> None:
-    config = runs.read_config(path.parent)
+    config = run_folder.read_config(path.parent)
     check(config)
     within(Budget.of_machine(), lambda: build_model(config.model, config.objective))
 
 
 def _image_config(folder: Path) -> list[Path]:
-    runs.write_config(folder / "run", ImageRunConfig())
+    run_folder.write_config(folder / "run", ImageRunConfig())
     return [folder / "run/config.json"]
 
 
 def _evaluation(folder: Path) -> list[Path]:
-    runs.write_settings(folder / "a", EvaluateConfig(run=Path("x"), seed=1))
-    runs.write_settings(folder / "b", Evaluate(run=Path("x")))
+    run_folder.write_settings(folder / "a", EvaluateConfig(run=Path("x"), seed=1))
+    run_folder.write_settings(folder / "b", Evaluate(run=Path("x")))
     return [folder / "a/evaluation.json", folder / "b/evaluation.json"]
 
 
 def _read_evaluation(path: Path) -> None:
     if path.parent.name == "a":
-        runs.read_settings(path.parent)
+        run_folder.read_settings(path.parent)
     else:
         from image_pipeline.commands.parsing import _evaluation_default
 

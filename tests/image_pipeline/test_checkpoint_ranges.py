@@ -11,8 +11,8 @@ from image_pipeline.commands import evaluating
 from image_pipeline.commands.checkpoints import checkpoints_of, table
 from image_pipeline.data import ImageBatch, load_images, to_range
 from image_pipeline.loading import load_model
-from pcdiff import rng
 from pcdiff.errors import InputError
+from pcdiff.runtime import rng
 
 SCORES = "--features pixels --metrics fid --split test --num-samples 8 --batch-size 4 --device cpu".split()
 

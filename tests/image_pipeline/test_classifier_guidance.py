@@ -16,7 +16,7 @@ from image_pipeline.loading import load_model
 from image_pipeline.models import build_model
 from image_pipeline.noisy_classifier import Guided, NoisyClassifier, load_classifier
 from pcdiff.diffusion import NetDenoiser, build_process
-from pcdiff.diffusion.plain import plain_process
+from pcdiff.diffusion.serialization import plain_process
 
 
 class Bright(torch.nn.Module):

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from image_pipeline.interop.weights import fill, named_tensors
-from pcdiff.building import built_for
 from pcdiff.errors import InputError
+from pcdiff.runtime.bounded_build import built_for
 
 
 @pytest.fixture

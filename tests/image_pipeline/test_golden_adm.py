@@ -10,9 +10,9 @@ from image_runs import command
 
 from image_pipeline.data import to_bytes
 from image_pipeline.interop import adm
-from pcdiff import rng
 from pcdiff.diffusion import ClassifierGuidance, sample
 from pcdiff.errors import InputError
+from pcdiff.runtime import rng
 
 pytestmark = pytest.mark.golden
 

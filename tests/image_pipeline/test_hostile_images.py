@@ -21,7 +21,7 @@ from image_pipeline.data import load_images
 from image_pipeline.data.unpickling import load_arrays
 from pcdiff.config import to_json
 from pcdiff.errors import InputError
-from pcdiff.work import Work
+from pcdiff.runtime.resumable import Work
 
 
 def read(place, **options):

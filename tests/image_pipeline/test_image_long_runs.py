@@ -11,7 +11,7 @@ from script_tools import assert_same, tensors
 
 import image_pipeline.commands.evaluating as evaluating
 from image_pipeline import drawing, loading
-from pcdiff import checkpoint
+from pcdiff.training import checkpoint
 
 FLAGS = ["--max-iters", 3, "--val-every", 3]
 

@@ -21,8 +21,8 @@ from image_pipeline.metrics import (
 from image_pipeline.metrics.entropy import splits_of
 from image_pipeline.metrics.features import Features, Pixels
 from image_pipeline.metrics.scores import extract
-from pcdiff import distributed
 from pcdiff.errors import InputError
+from pcdiff.runtime import distributed
 
 IDENTITY = ImageIdentity("made", (3, 4, 4), "none", "none", "0")
 

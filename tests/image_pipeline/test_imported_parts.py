@@ -10,7 +10,7 @@ from script_tools import script
 from image_pipeline.commands import parse
 from pcdiff import diffusion
 from pcdiff.errors import InputError
-from pcdiff.imports import files_of, import_parts
+from pcdiff.runtime.user_modules import files_of, import_parts
 
 PARTS = '''
 import math

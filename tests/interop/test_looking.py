@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from data import load_clouds
+from pcdiff.data import load_clouds
 from pcdiff.errors import InputError
 from pcdiff.interop import looking, read_cloud_set
 

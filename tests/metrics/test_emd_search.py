@@ -9,7 +9,7 @@ from pcdiff.metrics.generation import scores_of
 from pcdiff.metrics.neighbours import neighbours_in_matrices
 from pcdiff.metrics.protocols import normalise_bbox
 from pcdiff.ops import pairwise
-from pcdiff.work import Work
+from pcdiff.runtime.resumable import Work
 
 
 def brute_force(samples, reference):

@@ -10,7 +10,7 @@ from pcdiff.errors import InputError
 from pcdiff.metrics import emd_seconds, evaluate, get_protocol, table
 from pcdiff.metrics.evaluation import fingerprint
 from pcdiff.ops import estimated_emd_seconds
-from pcdiff.work import Journal, Work
+from pcdiff.runtime.resumable import Journal, Work
 
 
 def _sets(n=5, points=40):

@@ -22,7 +22,7 @@ from pcdiff.metrics.emd_search import emd_neighbours
 from pcdiff.metrics.generation import scores_of
 from pcdiff.metrics.jsd import cell_counts, sphere_grid
 from pcdiff.ops import nearest, pairwise
-from pcdiff.work import Work
+from pcdiff.runtime.resumable import Work
 
 pytestmark = pytest.mark.golden
 

@@ -6,7 +6,7 @@ import torch
 
 from pcdiff.metrics.neighbours import chamfer_neighbours, equal, nearest_by_chamfer, neighbours_in_matrices
 from pcdiff.ops import pairwise
-from pcdiff.work import Work
+from pcdiff.runtime.resumable import Work
 
 
 def clouds(count, points=20, seed=0):

@@ -68,9 +68,9 @@ def run_script(errors, limit, argv):
 def main():
     import torch
 
-    import pcdiff.cli
-    import pcdiff.endings
-    import pcdiff.rehearsal  # noqa: F401 - imported for the children
+    import pcdiff.commands.cli
+    import pcdiff.training.after_training
+    import pcdiff.training.dry_run  # noqa: F401 - imported for the children
 
     torch.set_num_threads(1)  # a process with threads must not fork
     for line in sys.stdin:

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pcdiff import distributed
 from pcdiff.config import ModelConfig
 from pcdiff.errors import InputError
 from pcdiff.models import build_model
-from pcdiff.sampling import reconstruct_all, sample_all
-from pcdiff.synced_norm import synchronise
+from pcdiff.models.sampling import reconstruct_all, sample_all
+from pcdiff.runtime import distributed
+from pcdiff.runtime.sync_batchnorm import synchronise
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Of this process (the row) and step (the column).

@@ -5,9 +5,8 @@ import math
 import torch
 from torch import nn
 
-from pcdiff import checkpoint
 from pcdiff.config import TrainConfig
-from pcdiff.training import Trainer
+from pcdiff.training import Trainer, checkpoint
 
 METADATA = {"dataset": {"name": "made up", "fingerprint": "f"}}
 BATCH = 4

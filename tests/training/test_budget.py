@@ -9,7 +9,7 @@ from small_training import trainer
 
 from pcdiff.config import TrainConfig
 from pcdiff.errors import InputError
-from pcdiff.progress import estimated_seconds
+from pcdiff.runtime.progress import estimated_seconds
 from pcdiff.training import budget, learning_rate
 
 CPU = torch.device("cpu")
@@ -157,7 +157,7 @@ def test_a_real_training_is_planned_and_not_changed_by_it(tmp_path):
 
 def test_an_estimate_stops_the_work_after_a_few_steps(monkeypatch):
     clock, calls = Clock(), []
-    monkeypatch.setattr("pcdiff.progress.time", clock)
+    monkeypatch.setattr("pcdiff.runtime.progress.time", clock)
 
     def work(progress, total=100):
         for k in range(total):

@@ -11,7 +11,7 @@ import pytest
 from nursery import Nursery
 from script_tools import TINY, assert_same, logged, script, tensors, train
 
-from pcdiff import checkpoint
+from pcdiff.training import checkpoint
 
 STEPS, SAVE_EVERY = 160, 10
 FLAGS = [*TINY, "--categories", "chair", "--log-every", 1, "--save-every", SAVE_EVERY, "--val-every", 20]
@@ -114,7 +114,7 @@ def test_killed_between_its_checkpoint_and_its_validation_it_validates_first(who
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr("pcdiff.validation.GeneratorValidation.__call__", killed)
+        patched.setattr("pcdiff.training.validation.GeneratorValidation.__call__", killed)
         with pytest.raises(Killed):
             script("train_gen.py", *flags, "--max-iters", 20, "--out", tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints" / "best.safetensors").exists()

@@ -36,7 +36,9 @@ def test_without_links_the_file_is_copied(tmp_path, monkeypatch):
     save(keeper, 1)
     save(keeper, 2)
     assert names(tmp_path) == ["last.safetensors", "step-00000001.safetensors"]
-    monkeypatch.setattr("pcdiff.checkpoint.save_file", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr(
+        "pcdiff.training.checkpoint.save_file", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "full"))
+    )
     with pytest.raises(InputError, match="full"):
         save(keeper, 3)
     assert Keeper(tmp_path).newest()[2]["step"] == 2

@@ -10,10 +10,10 @@ from script_tools import logged
 from small_training import BATCH, Line, Scores, batches, last, trainer
 from torch._inductor.exc import InvalidCxxCompiler
 
-from pcdiff import checkpoint, devices
 from pcdiff.config import TrainConfig
 from pcdiff.errors import InputError
-from pcdiff.training import ExponentialMovingAverage, Trainer, TrainingDiverged, interruptible
+from pcdiff.runtime import devices
+from pcdiff.training import ExponentialMovingAverage, Trainer, TrainingDiverged, checkpoint, interruptible
 
 
 def test_it_learns_and_reports(tmp_path):
@@ -186,7 +186,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch, caplog
     trainer(tmp_path, max_iters=4).fit()
     before = (tmp_path / "checkpoints" / "last.safetensors").read_bytes()
     monkeypatch.setattr(
-        "pcdiff.checkpoint.save_file", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space"))
+        "pcdiff.training.checkpoint.save_file", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space"))
     )
     with pytest.raises(InputError, match="No space"):
         trainer(tmp_path, max_iters=9).fit()

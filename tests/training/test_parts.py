@@ -7,7 +7,7 @@ from small_training import batches, last, trainer
 from pcdiff.config import ModelConfig, ObjectiveConfig
 from pcdiff.errors import InputError
 from pcdiff.models import build_model
-from pcdiff.training.parts import Parts
+from pcdiff.training.micro_batches import Parts
 
 SMALL = {"latent_dim": 4, "encoder_widths": (8,), "encoder_head_widths": (8,), "net_widths": (8,), "num_steps": 5}
 

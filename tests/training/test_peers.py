@@ -5,8 +5,8 @@ import torch
 from peers import VOTES, clouds, join_two, normalised, refused
 from torch import nn
 
-from pcdiff import distributed
-from pcdiff.synced_norm import SyncedBatchNorm1d, synchronise
+from pcdiff.runtime import distributed
+from pcdiff.runtime.sync_batchnorm import SyncedBatchNorm1d, synchronise
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from torch import nn
 from pcdiff.config import TrainConfig
 from pcdiff.errors import InputError
 from pcdiff.training import Trainer
-from pcdiff.training.resuming import optimizer_state, progress_of
+from pcdiff.training.resume_checks import optimizer_state, progress_of
 
 SCALER = {
     "scale": 65536.0,

@@ -1,0 +1,161 @@
+"""What the scripts share: flags from dataclasses, and a user's mistake as one line and exit status 2."""
+
+import os
+import select
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TextIO, TypeVar
+
+import tyro
+
+from pcdiff.commands.arguments import fill
+from pcdiff.config import EvaluateConfig, RunConfig, check, check_evaluation
+from pcdiff.config.presets import preset
+from pcdiff.errors import InputError, printable
+from pcdiff.metrics import get_protocol
+from pcdiff.runtime.distributed import PeerLost
+from pcdiff.runtime.paths import check_paths, is_file
+from pcdiff.runtime.run_folder import read_config, read_settings
+from pcdiff.runtime.stopping import Stopped
+from pcdiff.runtime.user_modules import files_of, import_parts
+from pcdiff.training import TrainingDiverged
+
+T = TypeVar("T")
+
+_READER_LEFT = 128 + 13  # SIGPIPE, which Windows has no name for
+
+_STYLE = (tyro.conf.OmitArgPrefixes,)
+
+
+def parse(
+    cls: type[T],
+    argv: Sequence[str] | None = None,
+    default: T | None = None,
+    description: str = "",
+    prog: str | None = None,
+) -> T:
+    """Fill a config dataclass from flags; `--latent-dim` and `--latent_dim` are the same flag.
+
+    Args:
+        cls: the dataclass, or a union of dataclasses, each a command.
+        argv: the flags; the process's own by default.
+        default: what the flags start from.
+        description: first lines of `--help`.
+        prog: how the program is called, for `--help`; the script's name by default.
+
+    Raises:
+        InputError: see `pcdiff.commands.arguments.fill`; a file to import that fails; or a path that cannot
+            be one (see `pcdiff.runtime.paths.look`).
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    import_parts(files_of(argv))
+    # None would be a command of its own beside a union's
+    start = {} if default is None else {"default": default}
+    config = fill(cls, argv, prog, description=description, config=_STYLE, **start)
+    check_paths(config)
+    return config
+
+
+def parse_run(
+    presets: Mapping[str, RunConfig], argv: Sequence[str] | None = None, description: str = ""
+) -> RunConfig:
+    """Fill a `RunConfig` from flags, starting from the preset that `--preset` names, or from the resumed run's own.
+
+    Raises:
+        InputError: unknown preset, `--resume` names no run, or a value out of range.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    resume = value_of("--resume", argv)
+    if resume is not None:
+        default = read_config(Path(resume))
+    else:
+        default = preset(presets, value_of("--preset", argv) or "paper")
+    config = parse(RunConfig, argv, default, description)
+    check(config)
+    return config
+
+
+def parse_evaluation(argv: Sequence[str] | None = None, description: str = "") -> EvaluateConfig:
+    """Fill an `EvaluateConfig` from flags, starting from those of the stopped evaluation that `--resume` names.
+
+    Raises:
+        InputError: `--resume` names no evaluation and no run, or the flags contradict each other.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    resume, default = value_of("--resume", argv), None
+    if resume is not None:
+        folder = Path(resume)
+        default = read_settings(folder)
+        if default is not None:
+            default = replace(default, out=folder)
+        elif is_file(folder / "config.json"):  # a run, maybe scored elsewhere: --resume RUN --out OUT
+            default = EvaluateConfig(run=folder)
+        else:
+            raise InputError(f"--resume {folder}: no stopped evaluation there; a finished one needs no more")
+    config = parse(EvaluateConfig, argv, default, description)
+    check_evaluation(config)
+    if config.seed is None:
+        config = replace(config, seed=get_protocol(config.protocol).seed)
+    return config
+
+
+def value_of(flag: str, argv: Sequence[str]) -> str | None:
+    """Return what a flag is given among arguments, before they are parsed; None where it is not there."""
+    for i, given in enumerate(argv):
+        if given == flag and i + 1 < len(argv):
+            return argv[i + 1]
+        if given.startswith(f"{flag}="):
+            return given.removeprefix(f"{flag}=")
+    return None
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script's main: an `InputError` becomes one line on stderr and exit status 2.
+
+    So does what the system refuses of a file that a reader or writer did not expect to be refused; and with exit
+    status 1 a divergence and a lost peer. A script that was told to stop before there was anything to save says so,
+    and its status is 0 as that of every stop. Where whoever reads the output has left, as `| head` does, the script
+    ends without a word, with the status that a shell gives such an end.
+    """
+    try:
+        try:
+            _told(main)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        if not any(_reader_left(stream) for stream in (sys.stdout, sys.stderr)):  # a pipe of another kind broke
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):  # else the interpreter complains once more as it ends
+            os.dup2(nowhere, stream.fileno())
+        sys.exit(_READER_LEFT)
+
+
+def _reader_left(stream: TextIO) -> bool:
+    """Tell whether nobody reads any more what a stream's pipe takes."""
+    poller = select.poll()
+    poller.register(stream.fileno(), 0)  # of errors it tells always
+    return any(event & select.POLLERR for _, event in poller.poll(0))
+
+
+def _told(main: Callable[[], None]) -> None:
+    try:
+        main()
+    except Stopped:
+        print("stopped before anything was begun", file=sys.stderr)
+    except BrokenPipeError:
+        raise
+    except (InputError, TrainingDiverged, PeerLost) as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {printable(error.filename)}: {printable(error.strerror or error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

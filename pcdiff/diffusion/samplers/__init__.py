@@ -1,0 +1,1 @@
+"""The sampling loop and its parts: predictors, correctors, constraints and time grids."""

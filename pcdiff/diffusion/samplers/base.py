@@ -1,0 +1,177 @@
+"""What a sampler's parts are called with, and the base of those that keep something from step to step."""
+
+import copy
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from pcdiff.diffusion.denoisers.base import Denoiser
+from pcdiff.diffusion.processes.base import Process
+from pcdiff.errors import InputError
+
+# draws a standard normal like its argument
+Noise = Callable[[Tensor], Tensor]
+# (denoiser, x_t, t, s, cond, noise) -> x_s; noise None asks for the mean
+Predictor = Callable[[Denoiser, Tensor, Tensor, Tensor, Any, Noise | None], Tensor]
+# (denoiser, x_t, t, cond, noise) -> x_t
+Corrector = Callable[[Denoiser, Tensor, Tensor, Any, Noise], Tensor]
+# (x, t, noise) -> x, after every update; t is where x stands now, noise None at the end
+Constraint = Callable[[Tensor, Tensor, Noise | None], Tensor]
+Self = TypeVar("Self", bound="Planned")
+
+
+class Planned:
+    """Base of the predictors and correctors that need the run's plan, or remember earlier steps.
+
+    The one made by name holds settings only; every run works on a copy of its own, so one can be shared.
+    """
+
+    def begin(self: Self, process: Process, times: Tensor) -> Self:
+        """Return a copy for one run over `times (num_steps + 1,)`; `plan` looks at them first."""
+        fresh = copy.copy(self)
+        fresh.plan(process, times)
+        return fresh
+
+    def plan(self, process: Process, times: Tensor) -> None:
+        """Look at the run ahead.
+
+        Raises:
+            InputError: the process or the times do not suit this method.
+        """
+
+
+class Solver(Planned):
+    """Base of the planned predictors.
+
+    Attributes:
+        grid: name of the times that it works best with, whatever the process; None leaves them to the process.
+        draws_to_the_end: whether it is given noise for the last step of the grid too, as it takes many within one,
+            or draws before a step; others are asked for their mean there.
+    """
+
+    grid: str | None = None
+    draws_to_the_end = False
+
+    def grid_for(self, process: Process) -> str:
+        """Return the name of the times that it takes by default."""
+        return process.grid if self.grid is None else self.grid
+
+    def noisy_end(self, process: Process, times: Tensor) -> Tensor | None:
+        """Return the time whose noise the last step leaves in x, a scalar; None where no noise is left."""
+        return times[-1] if process.sigma(times[-1:]) > 0 else None
+
+    def __call__(
+        self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None
+    ) -> Tensor:
+        """Return x_s, like x_t `(B, *dims)`, at times `t`, `s (B,)`."""
+        raise NotImplementedError
+
+
+class DataEndingSolver(Solver):
+    """A solver whose step to a time without noise, where the score is infinite, is the estimate of x_0."""
+
+    def plan(self, process: Process, times: Tensor) -> None:
+        """Find which steps end at the data."""
+        self.noisy = (process.sigma(times[1:]) > 0).tolist()
+        self.step = 0
+
+    def reaches_data(self) -> bool:
+        """Tell whether the step at hand ends at the data; the next call tells it of the next step."""
+        noisy, self.step = self.noisy[self.step], self.step + 1
+        return not noisy
+
+
+class ChainSolver(Solver):
+    """Base of the predictors that reverse the chain that a process is cut into, step by step.
+
+    In continuous time with even steps they take score_sde's times (the grid `"chain"`): N of them from T to
+    sample_eps, and then the data. The last step, of index 0, removes all noise that is left.
+    """
+
+    name = ""
+
+    def grid_for(self, process: Process) -> str:
+        """Return the name of the times that it takes by default."""
+        return "chain" if process.even_steps else process.grid
+
+    def noisy_end(self, process: Process, times: Tensor) -> None:
+        """Return None: the last is the chain's step 0, to the data, whatever the time it ends at."""
+
+    def plan(self, process: Process, times: Tensor) -> None:
+        """Find N and the index of every step.
+
+        Raises:
+            InputError: the times do not suit, or the process's SDE is infinite at one of them.
+        """
+        name = f"predictor {self.name!r}"
+        self.steps, self.step = chain_steps(process, times, name), 0
+        check_reverse_sde(process, times, name, "'ancestral' or 'ddim'")
+        # the process may refuse so few steps
+        process.discretize(times[:1].double(), times[:1], *self.steps[0])
+
+    def next_step(self) -> tuple[float | None, int | None]:
+        """Return N and index of the step that comes, and count it."""
+        found, self.step = self.steps[self.step], self.step + 1
+        return found
+
+
+def check_falling(times: Tensor, name: str, instead: str) -> None:
+    """Refuse times that rise, as for inversion, for a method that draws from what came before.
+
+    Raises:
+        InputError: they rise; the message says what to take `instead`.
+    """
+    if times[-1] > times[0]:
+        raise InputError(f"{name} needs falling times; to go up take {instead}")
+
+
+def check_reverse_sde(process: Process, times: Tensor, name: str, instead: str = "'heun' or 'ode'") -> None:
+    """Refuse times at which the reverse SDE is infinite, for a method that follows it.
+
+    Raises:
+        InputError: drift or diffusion are infinite at a time that a step begins at, as at the straight path's T;
+            the message says what to take `instead`.
+    """
+    start = times[:-1]
+    finite = process.drift_rate(start).isfinite() & process.diffusion(start).isfinite()
+    if not finite.all():
+        where = f"where the SDE of {type(process).__name__} is infinite, at t = {float(start[~finite][0]):g}"
+        raise InputError(f"{name} cannot start {where}: take {instead}")
+
+
+def chain_steps(process: Process, times: Tensor, name: str) -> list[tuple[float | None, int | None]]:
+    """Return N and the index, from 0 at the data, of every step of the chain that a process is cut into.
+
+    Both are None for the steps of a chain, which is cut already, and the index where the process has no table of
+    its steps, whose N is then that of an even cut into such steps. Times that start below T are a part of the
+    whole cut; counted from the data, they need not be exact.
+
+    Raises:
+        InputError: a chain's times skip some; those of a continuous process are uneven, or do not go down to the
+            data where that is asked; or they rise.
+    """
+    check_falling(times, name, "'ddim' or 'ode'")
+    strides = -times.double().diff()
+    count = len(strides)
+    if process.num_steps is not None:
+        if not (strides == 1).all():
+            raise InputError(
+                f"{name} takes the chain's steps one by one, got a grid that skips some; leave num_steps out, or "
+                "take a sampler that may skip them, such as 'ddim', or process.respaced(...), a shorter chain"
+            )
+        return [(None, None)] * count
+    if not process.even_steps:
+        return [(process.T / stride, None) for stride in strides.tolist()]
+    first, last, low = (float(v) for v in (strides[0], strides[-1], times[-1]))
+    slack = 1 + 1e-3
+    # the last one may be a shorter way to the data, or that from sample_eps
+    if not torch.allclose(strides[:-1], strides[:1], rtol=1e-3) or last > slack * max(first, process.sample_eps):
+        raise InputError(f"{name} needs evenly spaced times, grid='chain', got steps of uneven length")
+    if low > slack * max(first / 4, process.sample_eps):
+        raise InputError(
+            f"{name} needs times down to the data, grid='chain', got t = {low:g} with steps of {first:g}"
+        )
+    num_steps = round(process.T / first) if count == 1 else round((process.T - float(times[-2])) / first) + 1
+    return [(num_steps, count - 1 - k) for k in range(count)]
