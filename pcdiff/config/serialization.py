@@ -4,7 +4,7 @@ import dataclasses
 import json
 import types
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pcdiff.errors import InputError, short
 
@@ -50,11 +50,10 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise InputError(f"{source}: unknown fields {unknown} for {cls.__name__}; known: {sorted(fields)}")
+    kinds = get_type_hints(cls)  # of a module whose annotations are texts too
     rebuilt: dict[str, Any] = {}
     for name, value in values.items():
-        kind = fields[name].type
-        if get_origin(kind) is Annotated:
-            kind = get_args(kind)[0]
+        kind = kinds[name]
         if dataclasses.is_dataclass(kind):
             rebuilt[name] = from_dict(kind, value, source)
         elif not _fits(value, kind):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pcdiff.errors import InputError
-from pcdiff.registry import build
+from pcdiff.registry import Registry
 
 _SMALLEST = 1e-6  # of v and 1 - v: where float32's logit is finite
 _LARGEST = 1 - 2**-16  # of u: 255 + u is still below 256 in float32
@@ -98,7 +98,9 @@ class Variational(nn.Module):
         return u.clamp(max=_LARGEST), v.log() + torch.log1p(-v) - log_scale - log_slope
 
 
-DEQUANTISATIONS: dict[str, Callable[..., nn.Module]] = {"uniform": Uniform, "variational": Variational}
+DEQUANTISATIONS: Registry[Callable[..., nn.Module]] = Registry(
+    "dequantisation", {"uniform": Uniform, "variational": Variational}
+)
 
 
 def dequantisation(name: str, **options: Any) -> nn.Module:
@@ -111,7 +113,7 @@ def dequantisation(name: str, **options: Any) -> nn.Module:
         >>> values, log_q = dequantisation("variational")(images)  # uint8 (B, C, H, W)
         >>> bits_per_dim(log_likelihood(denoiser, values / 128 - 1).log_likelihood - log_q, images.shape[1:])
     """
-    return build("dequantisation", DEQUANTISATIONS, name, options)
+    return DEQUANTISATIONS.build(name, **options)
 
 
 def dequantisation_loss(

@@ -18,7 +18,7 @@ from pcdiff.diffusion.processes.subvp import SubVP
 from pcdiff.diffusion.processes.ve import VE
 from pcdiff.diffusion.processes.vp import VP
 from pcdiff.errors import InputError
-from pcdiff.registry import build
+from pcdiff.registry import Registry
 
 
 def _chain(betas: list[float]) -> DiscreteProcess:
@@ -34,12 +34,15 @@ def _respaced(parent: Mapping[str, Any], times: list[int]) -> RespacedProcess:
 
 
 # tables in place of the schedules that `PROCESSES` makes them of: a file's own need not follow any
-_BUILT: dict[str, Callable[..., Process]] = {
-    **{name: PROCESSES[name] for name in ("vp", "subvp", "ve", "straight", "edm")},
-    "betas": _chain,
-    "sigmas": _levels,
-    "respaced": _respaced,
-}
+_BUILT: Registry[Callable[..., Process]] = Registry(
+    "process",
+    {
+        **{name: PROCESSES[name] for name in ("vp", "subvp", "ve", "straight", "edm")},
+        "betas": _chain,
+        "sigmas": _levels,
+        "respaced": _respaced,
+    },
+)
 _TOLD: dict[type[Process], Callable[[Any], dict[str, Any]]] = {
     VP: lambda p: {"name": "vp", "beta_min": p.beta_min, "beta_max": p.beta_max, "num_scales": p.num_scales},
     SubVP: lambda p: {"name": "subvp", "beta_min": p.beta_min, "beta_max": p.beta_max, "num_scales": p.num_scales},
@@ -82,7 +85,7 @@ def build_plain_process(plain: Mapping[str, Any]) -> Process:
     if not isinstance(plain, Mapping):
         raise InputError(f"process must be its options by name, got {plain!r}")
     options = dict(plain)
-    return build("process", _BUILT, options.pop("name", None), options)
+    return _BUILT.build(options.pop("name", None), **options)
 
 
 def plain_denoiser(denoiser: NetDenoiser) -> dict[str, Any]:

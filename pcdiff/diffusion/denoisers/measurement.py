@@ -10,7 +10,7 @@ from pcdiff.diffusion.denoisers.base import Denoiser
 from pcdiff.diffusion.denoisers.guidance import ClassifierFreeGuidance, ClassifierGuidance
 from pcdiff.diffusion.processes.base import append_dims
 from pcdiff.errors import InputError
-from pcdiff.registry import build
+from pcdiff.registry import Registry
 
 LIKELIHOODS = ("estimate", "noisy")
 
@@ -118,11 +118,14 @@ class MeasurementGuidance(ClassifierGuidance):
         return self.square.to(x.device)
 
 
-GUIDANCE: dict[str, Callable[..., Denoiser]] = {
-    "classifier": ClassifierGuidance,
-    "classifier_free": ClassifierFreeGuidance,
-    "measurement": MeasurementGuidance,
-}
+GUIDANCE: Registry[Callable[..., Denoiser]] = Registry(
+    "guidance",
+    {
+        "classifier": ClassifierGuidance,
+        "classifier_free": ClassifierFreeGuidance,
+        "measurement": MeasurementGuidance,
+    },
+)
 
 
 def guidance(name: str, **options: Any) -> Denoiser:
@@ -140,4 +143,4 @@ def guidance(name: str, **options: Any) -> Denoiser:
         >>> guided = guidance("measurement", denoiser=denoiser, known=y, operator=matrix, noise_std=0.1)
         >>> sample(guided, (4, 2048, 3), step="ancestral")
     """
-    return build("guidance", GUIDANCE, name, options)
+    return GUIDANCE.build(name, **options)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pcdiff.diffusion.processes.base import Process, append_dims
 from pcdiff.errors import InputError
-from pcdiff.registry import build
+from pcdiff.registry import Registry
 
 
 class Parametrization:
@@ -230,15 +230,18 @@ class Previous(Parametrization):
         return process.posterior(x0, process.perturb(x0, t, noise), t, t - 1)[0]
 
 
-PARAMETRIZATIONS: dict[str, type[Parametrization]] = {
-    "eps": Eps,
-    "x0": X0,
-    "score": Score,
-    "v": V,
-    "velocity": Velocity,
-    "edm": EDM,
-    "previous": Previous,
-}
+PARAMETRIZATIONS: Registry[type[Parametrization]] = Registry(
+    "predicts",
+    {
+        "eps": Eps,
+        "x0": X0,
+        "score": Score,
+        "v": V,
+        "velocity": Velocity,
+        "edm": EDM,
+        "previous": Previous,
+    },
+)
 
 
 def parametrization(name: str, **options: Any) -> Parametrization:
@@ -250,4 +253,4 @@ def parametrization(name: str, **options: Any) -> Parametrization:
     Example:
         >>> parametrization("edm", sigma_data=0.25)
     """
-    return build("predicts", PARAMETRIZATIONS, name, options)
+    return PARAMETRIZATIONS.build(name, **options)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pcdiff.diffusion.processes.base import Process
 from pcdiff.errors import InputError
+from pcdiff.registry import Registry
 
 LABELS = ("numbers", "positive", "levels")
 """What a net may say of itself in an attribute `label`: that it reads any numbers (so does one that says nothing),
@@ -40,40 +41,45 @@ class TimeInput(NamedTuple):
     levels: Callable[[Process], bool] = lambda process: False
 
 
-TIME_INPUTS: dict[str, TimeInput] = {
-    # beta_t, as DPM feeds its net (Luo & Hu, 2021)
-    "beta": TimeInput(lambda process, t: process.beta(t), lambda process: hasattr(process, "beta"), positive=True),
-    "index": TimeInput(lambda process, t: t.float(), positive=True),
-    "t": TimeInput(lambda process, t: t, positive=True),
-    # log(alpha^2 / sigma^2) / 4
-    "log_snr": TimeInput(lambda process, t: log_ratio(process, t) / 2),
-    # ln(sigma) / 4 of the data's own scale, c_noise of Karras et al. (2022), table 1
-    "edm": TimeInput(lambda process, t: -log_ratio(process, t) / 4, lambda process: process.T is not None),
-    # score_sde's label of VP and sub-VP, whatever the number of scales (Song et al., 2021, its code)
-    "999t": TimeInput(
-        lambda process, t: 999 * t, lambda process: process.num_steps is None and process.T == 1, positive=True
-    ),
-    # the step counted from 0, as DDPM, ADM and score_sde's discrete VP count
-    "step": TimeInput(
-        lambda process, t: process.position(t),
-        lambda process: process.num_scales is not None,
-        levels=lambda process: process.num_steps is not None,
-    ),
-    # that step stretched to DDPM's thousand, ADM's `rescale_timesteps`
-    "step1000": TimeInput(
-        lambda process, t: process.position(t) * (1000 / process.num_scales),
-        lambda process: process.num_scales is not None,
-    ),
-    # the noise level counted from the largest, as NCSN and score_sde's discrete VE count; EDM's times go on past T
-    # and lie too close together there for the steps to tell them apart
-    "level": TimeInput(
-        lambda process, t: (process.num_scales - 1 - process.position(t)).round().long(),
-        lambda process: process.num_scales is not None and math.isfinite(process.t_end),
-        levels=lambda process: True,
-    ),
-    "sigma": TimeInput(lambda process, t: process.sigma(t), lambda process: process.exploding, positive=True),
-    "log_sigma": TimeInput(lambda process, t: process.sigma(t).log(), lambda process: process.exploding),
-}
+TIME_INPUTS: Registry[TimeInput] = Registry(
+    "time_input",
+    {
+        # beta_t, as DPM feeds its net (Luo & Hu, 2021)
+        "beta": TimeInput(
+            lambda process, t: process.beta(t), lambda process: hasattr(process, "beta"), positive=True
+        ),
+        "index": TimeInput(lambda process, t: t.float(), positive=True),
+        "t": TimeInput(lambda process, t: t, positive=True),
+        # log(alpha^2 / sigma^2) / 4
+        "log_snr": TimeInput(lambda process, t: log_ratio(process, t) / 2),
+        # ln(sigma) / 4 of the data's own scale, c_noise of Karras et al. (2022), table 1
+        "edm": TimeInput(lambda process, t: -log_ratio(process, t) / 4, lambda process: process.T is not None),
+        # score_sde's label of VP and sub-VP, whatever the number of scales (Song et al., 2021, its code)
+        "999t": TimeInput(
+            lambda process, t: 999 * t, lambda process: process.num_steps is None and process.T == 1, positive=True
+        ),
+        # the step counted from 0, as DDPM, ADM and score_sde's discrete VP count
+        "step": TimeInput(
+            lambda process, t: process.position(t),
+            lambda process: process.num_scales is not None,
+            levels=lambda process: process.num_steps is not None,
+        ),
+        # that step stretched to DDPM's thousand, ADM's `rescale_timesteps`
+        "step1000": TimeInput(
+            lambda process, t: process.position(t) * (1000 / process.num_scales),
+            lambda process: process.num_scales is not None,
+        ),
+        # the noise level counted from the largest, as NCSN and score_sde's discrete VE count; EDM's times go on
+        # past T and lie too close together there for the steps to tell them apart
+        "level": TimeInput(
+            lambda process, t: (process.num_scales - 1 - process.position(t)).round().long(),
+            lambda process: process.num_scales is not None and math.isfinite(process.t_end),
+            levels=lambda process: True,
+        ),
+        "sigma": TimeInput(lambda process, t: process.sigma(t), lambda process: process.exploding, positive=True),
+        "log_sigma": TimeInput(lambda process, t: process.sigma(t).log(), lambda process: process.exploding),
+    },
+)
 
 
 def _read_by(name: str, net: nn.Module, process: Process) -> bool:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pcdiff.diffusion.processes.base import Process, append_dims
-from pcdiff.errors import InputError
+from pcdiff.registry import Registry
 
 
 def small(process: Process, values: Tensor | None, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -37,12 +37,16 @@ def learned_range(process: Process, values: Tensor | None, x: Tensor, t: Tensor,
     return share * high + (1 - share) * low
 
 
-VARIANCES: dict[str, Callable[..., Tensor]] = {
-    "small": small,
-    "large": large,
-    "learned": learned,
-    "learned_range": learned_range,
-}
+VARIANCES: Registry[Callable[..., Tensor]] = Registry(
+    "variance",
+    {
+        "small": small,
+        "large": large,
+        "learned": learned,
+        "learned_range": learned_range,
+    },
+    given=("process", "values", "x", "t", "s"),
+)
 LEARNED = ("learned", "learned_range")
 
 
@@ -57,5 +61,4 @@ def check_variance(kind: str) -> None:
     Raises:
         InputError: the message lists the known ones.
     """
-    if kind not in VARIANCES:
-        raise InputError(f"variance must be one of {sorted(VARIANCES)}, got {kind!r}")
+    VARIANCES.lookup(kind)

@@ -7,7 +7,6 @@ A new objective is one function and one line in `OBJECTIVES`; what it needs of a
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -17,20 +16,24 @@ from pcdiff.diffusion.losses.regression import edm, flow, regression, simple
 from pcdiff.diffusion.losses.score_matching import dsm, likelihood, sliced
 from pcdiff.diffusion.losses.variational_bound import elbo, hybrid, vlb
 from pcdiff.diffusion.samplers.requirements import check_needs
-from pcdiff.registry import check_options
+from pcdiff.registry import Registry
 
-OBJECTIVES: dict[str, Callable[..., Tensor]] = {
-    "simple": simple,
-    "elbo": elbo,
-    "regression": regression,
-    "dsm": dsm,
-    "likelihood": likelihood,
-    "sliced": sliced,
-    "edm": edm,
-    "flow": flow,
-    "vlb": vlb,
-    "hybrid": hybrid,
-}
+OBJECTIVES: Registry[Callable[..., Tensor]] = Registry(
+    "objective",
+    {
+        "simple": simple,
+        "elbo": elbo,
+        "regression": regression,
+        "dsm": dsm,
+        "likelihood": likelihood,
+        "sliced": sliced,
+        "edm": edm,
+        "flow": flow,
+        "vlb": vlb,
+        "hybrid": hybrid,
+    },
+    given=("denoiser", "x0", "t", "noise", "cond"),
+)
 
 
 def objective(name: str, **options: Any) -> Callable[..., Tensor]:
@@ -42,8 +45,7 @@ def objective(name: str, **options: Any) -> Callable[..., Tensor]:
     Example:
         >>> objective("simple", norm="l1")(denoiser, x0, t, noise)  # (B,)
     """
-    check_options("objective", OBJECTIVES, name, options, given=("denoiser", "x0", "t", "noise", "cond"))
-    return partial(OBJECTIVES[name], **options) if options else OBJECTIVES[name]
+    return OBJECTIVES.bind(name, **options)
 
 
 def check_objective(name: str, denoiser: Denoiser) -> None:

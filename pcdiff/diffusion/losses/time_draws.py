@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from pcdiff.diffusion.processes.base import Process
 from pcdiff.errors import InputError
-from pcdiff.registry import check_options
+from pcdiff.registry import Registry
 from pcdiff.runtime.call_checks import checked
 
 
@@ -155,11 +154,15 @@ def draw_log_normal_times(
     return Times(t, torch.ones(batch, device=t.device))
 
 
-TIME_DRAWS: dict[str, Callable[..., Times]] = {
-    "uniform": draw_uniform_times,
-    "importance": draw_importance_times,
-    "log_normal": draw_log_normal_times,
-}
+TIME_DRAWS: Registry[Callable[..., Times]] = Registry(
+    "time_draw",
+    {
+        "uniform": draw_uniform_times,
+        "importance": draw_importance_times,
+        "log_normal": draw_log_normal_times,
+    },
+    given=("process", "batch", "generator"),
+)
 
 
 def time_draw(name: str, **options: Any) -> Callable[..., Times]:
@@ -168,8 +171,7 @@ def time_draw(name: str, **options: Any) -> Callable[..., Times]:
     Raises:
         InputError: the name or an option is unknown; the message lists the known ones.
     """
-    check_options("time_draw", TIME_DRAWS, name, options, given=("process", "batch", "generator"))
-    return partial(TIME_DRAWS[name], **options)
+    return TIME_DRAWS.bind(name, **options)
 
 
 def _uniform(process: Process, batch: int, generator: torch.Generator | None, stratified: bool) -> Tensor:

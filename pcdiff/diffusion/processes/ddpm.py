@@ -10,6 +10,7 @@ from torch.nn.functional import softplus
 from pcdiff.diffusion.processes.base import Process, append_dims
 from pcdiff.diffusion.processes.chain import Chain, interpolate, inverse, slope
 from pcdiff.errors import InputError
+from pcdiff.registry import Registry
 
 
 class DiscreteProcess(Chain):
@@ -188,10 +189,13 @@ def cosine_betas(num_steps: int, offset: float = 0.008, max_beta: float = 0.999)
     return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta)
 
 
-SCHEDULES: dict[str, Callable[..., Tensor]] = {
-    "linear": lambda num_steps, beta_1, beta_T: linear_betas(num_steps, beta_1, beta_T),
-    "cosine": lambda num_steps, beta_1, beta_T: cosine_betas(num_steps),
-}
+SCHEDULES: Registry[Callable[..., Tensor]] = Registry(
+    "schedule",
+    {
+        "linear": lambda num_steps, beta_1, beta_T: linear_betas(num_steps, beta_1, beta_T),
+        "cosine": lambda num_steps, beta_1, beta_T: cosine_betas(num_steps),
+    },
+)
 
 
 def discrete_process(schedule: str, num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02) -> DiscreteProcess:
@@ -206,8 +210,7 @@ def discrete_process(schedule: str, num_steps: int, beta_1: float = 1e-4, beta_T
     Raises:
         InputError: the name is unknown or a value is out of range.
     """
-    if schedule not in SCHEDULES:
-        raise InputError(f"schedule must be one of {sorted(SCHEDULES)}, got {schedule!r}")
+    betas = SCHEDULES.lookup(schedule)
     if num_steps < 1:
         raise InputError(f"num_steps must be at least 1, got {num_steps}")
-    return DiscreteProcess(SCHEDULES[schedule](num_steps, beta_1, beta_T))
+    return DiscreteProcess(betas(num_steps, beta_1, beta_T))

@@ -14,7 +14,7 @@ from pcdiff.diffusion.processes.rectified_flow import StraightPath
 from pcdiff.diffusion.processes.subvp import SubVP
 from pcdiff.diffusion.processes.ve import VE
 from pcdiff.diffusion.processes.vp import VP
-from pcdiff.registry import build
+from pcdiff.registry import Registry
 
 log = logging.getLogger("pcdiff")
 _MOST_SIGNAL = 0.1  # alpha at the end: a hundredth of the variance
@@ -31,15 +31,18 @@ def ddpm(schedule: str = "linear", num_steps: int = 1000, beta_1: float = 1e-4, 
     return discrete_process(schedule, num_steps, beta_1, beta_T)
 
 
-PROCESSES: dict[str, Callable[..., Process]] = {
-    "vp": VP,
-    "subvp": SubVP,
-    "ve": VE,
-    "ncsn": noise_levels,
-    "ddpm": ddpm,
-    "straight": StraightPath,
-    "edm": EDMProcess,
-}
+PROCESSES: Registry[Callable[..., Process]] = Registry(
+    "process",
+    {
+        "vp": VP,
+        "subvp": SubVP,
+        "ve": VE,
+        "ncsn": noise_levels,
+        "ddpm": ddpm,
+        "straight": StraightPath,
+        "edm": EDMProcess,
+    },
+)
 
 
 def build_process(name: str, **options: Any) -> Process:
@@ -55,7 +58,7 @@ def build_process(name: str, **options: Any) -> Process:
     Example:
         >>> build_process("ve", sigma_min=0.01, sigma_max=50.0)
     """
-    process = build("process", PROCESSES, name, options)
+    process = PROCESSES.build(name, **options)
     _tell_signal_left(name, process)
     return process
 

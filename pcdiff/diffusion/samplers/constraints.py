@@ -20,7 +20,7 @@ from torch import Tensor
 from pcdiff.diffusion.processes.base import Process, append_dims
 from pcdiff.diffusion.samplers.base import Constraint, Noise
 from pcdiff.errors import InputError
-from pcdiff.registry import build
+from pcdiff.registry import Registry
 
 # x `(B, *dims)` to y `(B, *measured)`, and a right inverse of it
 Operator = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
@@ -231,12 +231,15 @@ def _dims_of_pair(measure: Callable[[Tensor], Tensor], inverse: Callable[[Tensor
     return x.shape[1:]
 
 
-CONSTRAINTS: dict[str, Callable[..., Constraint]] = {
-    "inpaint": Inpaint,
-    "colorize": Colorize,
-    "linear": Linear,
-    "average": average,
-}
+CONSTRAINTS: Registry[Callable[..., Constraint]] = Registry(
+    "constraint",
+    {
+        "inpaint": Inpaint,
+        "colorize": Colorize,
+        "linear": Linear,
+        "average": average,
+    },
+)
 
 
 def constraint(name: str, **options: Any) -> Constraint:
@@ -254,4 +257,4 @@ def constraint(name: str, **options: Any) -> Constraint:
         >>> keep = constraint("inpaint", process=denoiser.process, known=clouds, mask=mask)
         >>> sample(denoiser, clouds.shape, constraint=keep)
     """
-    return build("constraint", CONSTRAINTS, name, options)
+    return CONSTRAINTS.build(name, **options)

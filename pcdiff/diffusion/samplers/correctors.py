@@ -11,7 +11,7 @@ from pcdiff.diffusion.denoisers.base import Denoiser
 from pcdiff.diffusion.processes.base import Process, append_dims
 from pcdiff.diffusion.samplers.base import Corrector, Noise, Planned
 from pcdiff.errors import InputError
-from pcdiff.registry import build
+from pcdiff.registry import Registry
 
 
 class LangevinStep(Planned):
@@ -193,12 +193,15 @@ def positive(name: str, value: float) -> float:
     return value
 
 
-CORRECTORS: dict[str, Callable[..., Corrector]] = {
-    "langevin": Langevin,
-    "ald": AnnealedLangevin,
-    "ncsn": NCSN,
-    "ncsnv2": NCSNv2,
-}
+CORRECTORS: Registry[Callable[..., Corrector]] = Registry(
+    "corrector",
+    {
+        "langevin": Langevin,
+        "ald": AnnealedLangevin,
+        "ncsn": NCSN,
+        "ncsnv2": NCSNv2,
+    },
+)
 
 
 def corrector(name: str, **options: Any) -> Corrector:
@@ -210,4 +213,4 @@ def corrector(name: str, **options: Any) -> Corrector:
     Example:
         >>> sample(denoiser, shape, step="reverse_diffusion", corrector=corrector("langevin", snr=0.16))
     """
-    return build("corrector", CORRECTORS, name, options)
+    return CORRECTORS.build(name, **options)

@@ -17,7 +17,7 @@ from pcdiff.diffusion.samplers.ode import AdaptiveODE
 from pcdiff.diffusion.samplers.reverse_sde import EulerMaruyama, ReverseDiffusion
 from pcdiff.diffusion.samplers.stochastic_runge_kutta import StochasticRungeKutta
 from pcdiff.diffusion.samplers.unipc import UniPC
-from pcdiff.registry import build
+from pcdiff.registry import Registry
 
 __all__ = ["PREDICTORS", "Noise", "Predictor", "ancestral_step", "predictor"]
 
@@ -46,22 +46,25 @@ class Unmoved(Solver):
         return denoiser(x, t, cond) if self.denoise and noise is None else x
 
 
-PREDICTORS: dict[str, Callable[..., Predictor]] = {
-    "ancestral": ancestral,
-    "kernel": kernel,
-    "score_ancestral": ScoreAncestral,
-    "euler_maruyama": EulerMaruyama,
-    "reverse_diffusion": ReverseDiffusion,
-    "srk": StochasticRungeKutta,
-    "adaptive_sde": AdaptiveSDE,
-    "none": Unmoved,
-    "ddim": DDIM,
-    "heun": Heun,
-    "edm": edm,
-    "dpmpp": DPMSolver,
-    "unipc": UniPC,
-    "ode": AdaptiveODE,
-}
+PREDICTORS: Registry[Callable[..., Predictor]] = Registry(
+    "predictor",
+    {
+        "ancestral": ancestral,
+        "kernel": kernel,
+        "score_ancestral": ScoreAncestral,
+        "euler_maruyama": EulerMaruyama,
+        "reverse_diffusion": ReverseDiffusion,
+        "srk": StochasticRungeKutta,
+        "adaptive_sde": AdaptiveSDE,
+        "none": Unmoved,
+        "ddim": DDIM,
+        "heun": Heun,
+        "edm": edm,
+        "dpmpp": DPMSolver,
+        "unipc": UniPC,
+        "ode": AdaptiveODE,
+    },
+)
 
 
 def predictor(name: str, **options: Any) -> Predictor:
@@ -77,4 +80,4 @@ def predictor(name: str, **options: Any) -> Predictor:
     Example:
         >>> sample(denoiser, (4, 2048, 3), cond=z, step=predictor("dpmpp", order=3), num_steps=10)
     """
-    return build("predictor", PREDICTORS, name, options)
+    return PREDICTORS.build(name, **options)

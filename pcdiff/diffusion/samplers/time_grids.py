@@ -16,6 +16,7 @@ from pcdiff.diffusion.processes.base import Process
 from pcdiff.diffusion.processes.chain import whole_times
 from pcdiff.diffusion.samplers.base import Solver
 from pcdiff.errors import InputError
+from pcdiff.registry import Registry
 from pcdiff.runtime.call_checks import checked
 
 
@@ -48,16 +49,19 @@ def _ends(process: Process, start: float, low: float) -> Tensor:
     return ends if process.alpha(ends[:1]) > 0 else ends - ends.new_tensor([process.sample_eps, 0.0])
 
 
-GRIDS: dict[str, Callable[[Process, float, float, int, float], Tensor]] = {
-    "uniform": evenly,
-    "quadratic": quadratic,
-    "log_snr": log_snr,
-    "edm": edm_levels,
-    # score_sde's N times, and then the data (Song et al., 2021, algorithms 2 and 3, its code)
-    "chain": evenly,
-    # no inner times: for adaptive solvers
-    "ends": evenly,
-}
+GRIDS: Registry[Callable[[Process, float, float, int, float], Tensor]] = Registry(
+    "grid",
+    {
+        "uniform": evenly,
+        "quadratic": quadratic,
+        "log_snr": log_snr,
+        "edm": edm_levels,
+        # score_sde's N times, and then the data (Song et al., 2021, algorithms 2 and 3, its code)
+        "chain": evenly,
+        # no inner times: for adaptive solvers
+        "ends": evenly,
+    },
+)
 
 
 @checked
@@ -87,8 +91,7 @@ def time_grid(
     Example:
         >>> time_grid(VP(), 10, "log_snr")
     """
-    if grid not in GRIDS:
-        raise InputError(f"grid must be one of {sorted(GRIDS)}, got {grid!r}")
+    GRIDS.lookup(grid)
     if not rho > 0:
         raise InputError(f"rho must be positive, got {rho}")
     process.last_time()
