@@ -19,6 +19,7 @@ from pcdiff.diffusion import (
     ClassifierFreeGuidance,
     Denoiser,
     NetDenoiser,
+    Predictor,
     build_process,
     check_objective,
     check_steps,
@@ -340,7 +341,7 @@ def sampler_options(settings: SamplingConfig) -> dict[str, Any]:
         raise InputError(f"{', '.join(extras)} goes with churn, got {settings.churn}; give --churn")
     if settings.sampler == "none" and name in (None, "none"):
         raise InputError("sampler none leaves the images to a corrector, got none; give --corrector")
-    step = predictor(settings.sampler or "ancestral", **_given(settings, _SAMPLER_OPTIONS))
+    step = sampler_of(settings)
     grid = settings.grid or getattr(step, "grid", None)
     if grid == "ends" and settings.num_steps is not None:
         raise InputError("--num-steps does nothing where the sampler chooses its own steps, as ode does; take None")
@@ -351,6 +352,15 @@ def sampler_options(settings: SamplingConfig) -> dict[str, Any]:
         "grid": settings.grid,
         "denoise": settings.denoise,
     }
+
+
+def sampler_of(settings: SamplingConfig) -> Predictor:
+    """Return the predictor of these settings, the ancestral one by default.
+
+    Raises:
+        InputError: an unknown name, or an option that the predictor does not take.
+    """
+    return predictor(settings.sampler or "ancestral", **_given(settings, _SAMPLER_OPTIONS))
 
 
 def _given(settings: SamplingConfig, options: dict[str, str]) -> dict[str, Any]:

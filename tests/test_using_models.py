@@ -232,7 +232,7 @@ def test_likelihood_is_of_each_cloud_by_itself(kind):
         (lambda m, x: editing.arithmetic(m, x, x, x[:2], 5, 0), "got a 3, b 3, c 2"),
         (
             lambda m, x: editing.invert(m, x, sampler="ancestral"),
-            "deterministic .* one of ddim, heun, ode, got 'anc",
+            "deterministic .* one of ddim, dpmpp, heun, ode, unipc, got 'anc",
         ),
         (lambda m, x: editing.encode(m, x[0]), r"clouds must be \(n, N, 3\), got \(20, 3\)"),
         (lambda m, x: sample_all(m, 1, 0, 0), "num_points must be at least 1, got 0"),

@@ -1,5 +1,7 @@
 """What the commands that draw new images do."""
 
+from dataclasses import replace
+
 import torch
 
 from image_pipeline.commands.classifier import guiding
@@ -7,14 +9,22 @@ from image_pipeline.commands.flags import ClassConditional, Interpolate, Sample,
 from image_pipeline.commands.model import Trained
 from image_pipeline.configs import SamplingConfig
 from image_pipeline.drawing import draw_chunk, generate
-from image_pipeline.model import sampler_options
+from image_pipeline.model import sampler_of, sampler_options
 from image_pipeline.pictures import save_trajectory
-from pcdiff.diffusion import Trajectory, default_grid, invert, redenoise, slerp, time_grid
+from pcdiff.diffusion import (
+    Trajectory,
+    attribute_of,
+    default_grid,
+    invert,
+    invertible_predictors,
+    redenoise,
+    slerp,
+    time_grid,
+)
 from pcdiff.errors import InputError
 from pcdiff.runtime.precision import autocast
 
 _FRAMES = 40  # of a trajectory
-_INVERTIBLE = ("ddim", "heun", "dpmpp", "unipc")  # without noise, so that the way back is the same
 _NO_WAY_BACK = (
     "eta churn churn_min churn_max churn_noise corrector corrector_steps snr step_size denoise guidance".split()
 )
@@ -72,20 +82,15 @@ def interpolate(command: Interpolate, trained: Trained) -> str:
     for name in _NO_WAY_BACK:
         if getattr(asked, name) is not None:
             raise InputError(f"interpolate goes there and back without it: leave out --{name.replace('_', '-')}")
-    if own.sampler not in _INVERTIBLE:
-        if asked.sampler is not None:
-            raise InputError(f"--sampler must be one of {', '.join(_INVERTIBLE)} here, got {own.sampler}")
-        own = SamplingConfig(num_steps=asked.num_steps or 100, grid=asked.grid, order=asked.order, sampler="ddim")
     # straight there and back again: no guidance, which has no inverse, and nothing drawn
+    own = replace(own, **dict.fromkeys(_NO_WAY_BACK))
+    if not attribute_of(sampler_of(own), "invertible"):
+        if asked.sampler is not None:
+            known = ", ".join(invertible_predictors())
+            raise InputError(f"--sampler must be one of {known} here, got {own.sampler}")
+        own = SamplingConfig(num_steps=asked.num_steps or 100, grid=asked.grid, order=asked.order, sampler="ddim")
     # the image stands in for the last noisy x: the way back ends there too, undenoised
-    settings = SamplingConfig(
-        sampler=own.sampler,
-        num_steps=own.num_steps,
-        grid=own.grid or "log_snr",
-        order=own.order,
-        variable=own.variable,
-        denoise=False,
-    )
+    settings = replace(own, grid=own.grid or "log_snr", denoise=False)
     model, label = trained.model, command.label
     # back by the sampler that it comes by
     way = {name: sampler_options(settings)[name] for name in ("step", "num_steps", "grid")}

@@ -11,7 +11,7 @@ from image_pipeline.commands.flags import Colorize, Inpaint, Inverse, Restoring
 from image_pipeline.commands.model import Trained, merged
 from image_pipeline.configs import SamplingConfig
 from image_pipeline.data.transforms import read_image
-from image_pipeline.model import sampler_options
+from image_pipeline.model import sampler_of, sampler_options
 from pcdiff import diffusion
 from pcdiff.diffusion import (
     ConstrainedCorrector,
@@ -19,6 +19,7 @@ from pcdiff.diffusion import (
     Denoiser,
     Linear,
     MeasurementGuidance,
+    attribute_of,
     average,
     corrector,
     sample,
@@ -28,7 +29,6 @@ from pcdiff.runtime import rng
 from pcdiff.runtime.paths import is_file
 from pcdiff.runtime.precision import autocast
 
-_STIRRING = ("ancestral", "kernel", "score_ancestral", "euler_maruyama", "reverse_diffusion", "srk", "edm", "none")
 _FACTOR, _MEASUREMENTS, _SETTLE_SNR = 2, 32, 0.16
 _GREY = 0.5  # of the range: what is unknown, in pictures
 
@@ -126,8 +126,9 @@ def _restored(
     """Draw images that keep to a constraint, or are guided."""
     command: Restoring = trained.command
     model, settings = trained.model, trained.settings
-    stirs = settings.sampler in (None, *_STIRRING) or settings.eta or settings.churn
-    if command.sampling.sampler is None and not stirs:
+    own = sampler_of(settings)
+    draws = attribute_of(own, "stochastic") or attribute_of(own, "needs_corrector")
+    if command.sampling.sampler is None and not draws:
         # in the place of a deterministic one; a chain takes all its steps
         spread = {} if model.denoiser.process.num_steps is not None else {"num_steps": 100}
         settings = merged(SamplingConfig(sampler="ancestral", **spread), command.sampling)

@@ -137,8 +137,8 @@ class Invert(Reading):
     """The clouds."""
     output: Path
     """Write the clouds made again to this .npy file, a picture (.png) and code and noise (.npz) beside it."""
-    sampler: Literal["ddim", "heun", "ode"] = "ddim"
-    """Deterministic sampler, run backwards and forwards."""
+    sampler: str = "ddim"
+    """Deterministic sampler, run backwards and forwards: ddim, heun, dpmpp, unipc or ode."""
     num_steps: int | None = None
     """Steps of either direction; the model's whole chain by default (steps)."""
     grid: str | None = None

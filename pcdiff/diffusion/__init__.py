@@ -44,12 +44,12 @@ from pcdiff.diffusion.processes.registry import PROCESSES, build_process
 from pcdiff.diffusion.processes.subvp import SubVP
 from pcdiff.diffusion.processes.ve import VE
 from pcdiff.diffusion.processes.vp import VP
-from pcdiff.diffusion.samplers.base import Constraint, Corrector, Noise, Planned, Predictor, Solver
+from pcdiff.diffusion.samplers.base import Constraint, Corrector, Noise, Planned, Predictor, Solver, attribute_of
 from pcdiff.diffusion.samplers.constrained_corrector import ConstrainedCorrector
 from pcdiff.diffusion.samplers.constraints import CONSTRAINTS, Colorize, Inpaint, Linear, average, constraint
 from pcdiff.diffusion.samplers.correctors import CORRECTORS, corrector
 from pcdiff.diffusion.samplers.loop import SamplingReport, Trajectory, check_steps, invert, sample
-from pcdiff.diffusion.samplers.predictors import PREDICTORS, ancestral_step, predictor
+from pcdiff.diffusion.samplers.predictors import PREDICTORS, ancestral_step, invertible_predictors, predictor
 from pcdiff.diffusion.samplers.time_grids import GRIDS, default_grid, time_grid
 from pcdiff.diffusion.serialization import build_plain_denoiser, build_plain_process, plain_denoiser, plain_process
 
@@ -105,6 +105,7 @@ __all__ = [
     "Trajectory",
     "ancestral_step",
     "append_dims",
+    "attribute_of",
     "average",
     "bits_per_dim",
     "build_plain_denoiser",
@@ -127,6 +128,7 @@ __all__ = [
     "geometric_sigmas",
     "guidance",
     "invert",
+    "invertible_predictors",
     "linear_betas",
     "log_likelihood",
     "nats_per_dim",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pcdiff import diffusion
-from pcdiff.diffusion import Inpaint, SamplingReport, nats_per_dim, predictor
+from pcdiff.diffusion import Inpaint, SamplingReport, attribute_of, invertible_predictors, nats_per_dim, predictor
 from pcdiff.diffusion.samplers.loop import Progress
 from pcdiff.errors import InputError
 from pcdiff.models import LatentPriorModel, PointCloudModel
@@ -22,8 +22,6 @@ from pcdiff.runtime import rng
 from pcdiff.runtime.call_checks import checked
 from pcdiff.runtime.nonfinite import check_finite
 from pcdiff.runtime.progress import part_of
-
-INVERTIBLE = ("ddim", "heun", "ode")
 
 
 def encode(model: PointCloudModel, x: Tensor) -> Tensor:
@@ -172,7 +170,7 @@ def invert(
     Args:
         model: a trained model.
         x: clouds `(n, N, 3)`.
-        sampler: one of `INVERTIBLE`.
+        sampler: a predictor that is `invertible`, one of `pcdiff.diffusion.invertible_predictors()`.
         num_steps: steps of either direction; the whole chain by default.
         grid: name of the time grid, a key of `pcdiff.diffusion.GRIDS`; the sampler's own by default.
         report: the evaluations of both directions are added to it.
@@ -184,8 +182,9 @@ def invert(
     Example:
         >>> code, noise, again = invert(model, x, sampler="heun")
     """
-    if sampler not in INVERTIBLE:
-        known = ", ".join(INVERTIBLE)
+    step = predictor(sampler)
+    if not attribute_of(step, "invertible"):
+        known = ", ".join(invertible_predictors())
         raise InputError(f"sampler must be deterministic to be inverted, one of {known}, got {sampler!r}")
     report = SamplingReport() if report is None else report
     plan = {"num_steps": num_steps, "grid": grid, "progress": progress}
@@ -194,7 +193,7 @@ def invert(
     for code, clouds in zip(encode(model, x).split(CHUNK), x.split(CHUNK), strict=True):
         up, down = SamplingReport(), SamplingReport()
         here = clouds.to(code)
-        noise = diffusion.invert(model.denoiser, here, cond=code, step=predictor(sampler), report=up, **plan)
+        noise = diffusion.invert(model.denoiser, here, cond=code, step=step, report=up, **plan)
         back = model.decode(code, x.shape[1], sampler=sampler, x_init=noise, report=down, **plan)
         report.num_steps, report.evaluations = (
             down.num_steps,

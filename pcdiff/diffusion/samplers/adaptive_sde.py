@@ -39,6 +39,8 @@ class AdaptiveSDE(DataEndingSolver):
         InputError: a number is out of range; in a run, the score is not finite, or too rough for the tolerances.
     """
 
+    stochastic = True
+    evaluations = None
     grid = "ends"
     draws_to_the_end = True
 

@@ -1,6 +1,5 @@
 """Ancestral sampling: draws from p(x_s | x_t), the reverse Markov chain."""
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor
 
 from pcdiff.diffusion.denoisers.base import Denoiser
 from pcdiff.diffusion.processes.base import Process, append_dims
-from pcdiff.diffusion.samplers.base import ChainSolver, Noise, Predictor
+from pcdiff.diffusion.samplers.base import ChainSolver, Noise, Solver
 from pcdiff.errors import InputError
 
 
@@ -45,15 +44,25 @@ def ancestral_step(
     return mean + append_dims(std, x) * noise(x)
 
 
-def ancestral(flexibility: float = 0.0) -> Predictor:
-    """Return `ancestral_step` at this flexibility.
+class Ancestral(Solver):
+    """`ancestral_step` at this flexibility.
 
     Raises:
         InputError: it lies outside [0, 1].
     """
-    if not 0 <= flexibility <= 1:
-        raise InputError(f"flexibility must be in [0, 1], got {flexibility}")
-    return partial(ancestral_step, flexibility=flexibility)
+
+    stochastic = True
+
+    def __init__(self, flexibility: float = 0.0):
+        if not 0 <= flexibility <= 1:
+            raise InputError(f"flexibility must be in [0, 1], got {flexibility}")
+        self.flexibility = flexibility
+
+    def __call__(
+        self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None
+    ) -> Tensor:
+        """Return x_s."""
+        return ancestral_step(denoiser, x, t, s, cond, noise, self.flexibility)
 
 
 def kernel_step(
@@ -83,9 +92,19 @@ def kernel_step(
     return kernel.mean if noise is None else kernel.mean + (kernel.log_variance / 2).exp() * noise(x)
 
 
-def kernel(clip: tuple[float, float] | None = None) -> Predictor:
-    """Return `kernel_step` with these bounds."""
-    return partial(kernel_step, clip=clip)
+class Kernel(Solver):
+    """`kernel_step` with these bounds."""
+
+    stochastic = True
+
+    def __init__(self, clip: tuple[float, float] | None = None):
+        self.clip = clip
+
+    def __call__(
+        self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None
+    ) -> Tensor:
+        """Return x_s."""
+        return kernel_step(denoiser, x, t, s, cond, noise, self.clip)
 
 
 class ScoreAncestral(ChainSolver):

@@ -43,16 +43,27 @@ class Planned:
 
 
 class Solver(Planned):
-    """Base of the planned predictors.
+    """Base of the predictors. What commands, tables and tests must know of one it states itself, as attributes.
+
+    On the class they hold for the default options, on an object for its own: `DDIM.stochastic` is False,
+    `DDIM(eta=1.0).stochastic` True. Of a plain function those that it lacks are the ones below (`attribute_of`).
 
     Attributes:
+        stochastic: whether it draws noise on the way, so that equal starts end apart.
+        invertible: whether it follows the probability flow in either direction of time, as `invert` needs it.
+        evaluations: of the denoiser in a step between two times with noise; None where it chooses its own steps.
         grid: name of the times that it works best with, whatever the process; None leaves them to the process.
         draws_to_the_end: whether it is given noise for the last step of the grid too, as it takes many within one,
             or draws before a step; others are asked for their mean there.
+        needs_corrector: whether it leaves the samples to a corrector.
     """
 
+    stochastic = False
+    invertible = False
+    evaluations: int | None = 1
     grid: str | None = None
     draws_to_the_end = False
+    needs_corrector = False
 
     def grid_for(self, process: Process) -> str:
         """Return the name of the times that it takes by default."""
@@ -67,6 +78,11 @@ class Solver(Planned):
     ) -> Tensor:
         """Return x_s, like x_t `(B, *dims)`, at times `t`, `s (B,)`."""
         raise NotImplementedError
+
+
+def attribute_of(predictor: Predictor, name: str) -> Any:
+    """Return what a predictor states about itself (see `Solver`), or of a plain function the base's own."""
+    return getattr(predictor, name, getattr(Solver, name))
 
 
 class DataEndingSolver(Solver):
@@ -91,6 +107,7 @@ class ChainSolver(Solver):
     """
 
     name = ""
+    stochastic = True
 
     def grid_for(self, process: Process) -> str:
         """Return the name of the times that it takes by default."""

@@ -20,10 +20,15 @@ class LangevinStep(Planned):
     Args:
         num_steps: steps at every noise level.
 
+    Attributes:
+        stochastic: whether it draws noise.
+        drift_share: share of a that the score is moved by.
+
     Raises:
         InputError: `num_steps` is not positive.
     """
 
+    stochastic = True
     drift_share = 1.0
 
     def __init__(self, num_steps: int = 1):

@@ -66,10 +66,13 @@ class DDIM(Solver):
         InputError: `eta` is negative.
     """
 
+    invertible = True
+
     def __init__(self, eta: float = 0.0, clip: tuple[float, float] | None = None):
         if not eta >= 0:
             raise InputError(f"eta must not be negative, got {eta}")
         self.eta, self.clip = eta, clip
+        self.stochastic, self.invertible = eta > 0, eta == 0
 
     def plan(self, process: Process, times: Tensor) -> None:
         """Look whether every step has room for its noise.

@@ -26,6 +26,7 @@ class Multistep(Solver):
         InputError: the order is none of these.
     """
 
+    invertible = True
     grid = "log_snr"
 
     def __init__(self, order: int, lower_final: bool | None = None):
@@ -95,6 +96,7 @@ class DPMSolver(Multistep):
         if not eta >= 0:
             raise InputError(f"eta must not be negative, got {eta}")
         self.eta, self.taylor, self.legacy = eta, taylor, legacy
+        self.stochastic, self.invertible = eta > 0, eta == 0
 
     def plan(self, process: Process, times: Tensor) -> None:
         """Set the order of every step.

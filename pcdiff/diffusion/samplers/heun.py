@@ -31,6 +31,8 @@ class Heun(Solver):
         InputError: a setting is out of range.
     """
 
+    invertible = True
+    evaluations = 2
     grid = "edm"
     draws_to_the_end = True
 
@@ -49,6 +51,7 @@ class Heun(Solver):
             raise InputError(f"variable must be one of {sorted(VARIABLES)}, got {variable!r}")
         self.churn, self.churn_min, self.churn_max = churn, churn_min, churn_max
         self.noise_scale, self.variable = noise_scale, variable
+        self.stochastic, self.invertible = churn > 0 and noise_scale > 0, churn == 0
 
     def plan(self, process: Process, times: Tensor) -> None:
         """Find which steps get churn and which end at the data.
@@ -96,6 +99,13 @@ class Heun(Solver):
         return x, raised
 
 
-def edm(churn: float = 40.0, churn_min: float = 0.05, churn_max: float = 50.0, noise_scale: float = 1.003) -> Heun:
-    """Return `Heun` with the churn that EDM takes for ImageNet-64 (Karras et al., 2022, table 5)."""
-    return Heun(churn, churn_min, churn_max, noise_scale)
+class EDMStochastic(Heun):
+    """`Heun` with the churn that EDM takes for ImageNet-64 (Karras et al., 2022, table 5)."""
+
+    stochastic = True
+    invertible = False
+
+    def __init__(
+        self, churn: float = 40.0, churn_min: float = 0.05, churn_max: float = 50.0, noise_scale: float = 1.003
+    ):
+        super().__init__(churn, churn_min, churn_max, noise_scale)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pcdiff.diffusion.denoisers.base import Denoiser
 from pcdiff.diffusion.processes.base import Process
-from pcdiff.diffusion.samplers.base import Constraint, Corrector, Noise, Planned, Predictor, Solver
+from pcdiff.diffusion.samplers.base import Constraint, Corrector, Noise, Planned, Predictor, Solver, attribute_of
 from pcdiff.diffusion.samplers.correctors import corrector as corrector_by_name
 from pcdiff.diffusion.samplers.predictors import predictor
 from pcdiff.diffusion.samplers.time_grids import default_grid, time_grid
@@ -135,7 +135,7 @@ def sample(
             if constraint is not None:
                 x = constraint(x, t, noise)
         last = k == num_steps - 1
-        x = step(denoiser, x, t, s, cond, noise if not last or getattr(step, "draws_to_the_end", False) else None)
+        x = step(denoiser, x, t, s, cond, noise if not last or attribute_of(step, "draws_to_the_end") else None)
         if constraint is not None:
             x = constraint(x, s, None if last else noise)
         if callback is not None:
@@ -218,7 +218,7 @@ def _planned(
     """Return predictor and corrector, ready for these times, and the time to denoise the end at, or None."""
     step, corrector = (v.begin(process, times) if isinstance(v, Planned) else v for v in (step, corrector))
     left = getattr(corrector, "left", 0.0)
-    if getattr(step, "stays", False) and left > _MOST_LEFT:
+    if attribute_of(step, "needs_corrector") and left > _MOST_LEFT:
         log.warning(
             "predictor 'none' leaves the noise to a corrector whose steps are too few or too small: at the end "
             "it is %.3g times the smallest level; raise step_size or num_steps, or take a predictor",

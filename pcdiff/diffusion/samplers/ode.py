@@ -29,6 +29,8 @@ class AdaptiveODE(DataEndingSolver):
             too rough for the tolerances.
     """
 
+    invertible = True
+    evaluations = None
     grid = "ends"
 
     def __init__(self, rtol: float = 1e-5, atol: float = 1e-5, method: str = "dopri5", max_steps: int = 1000):

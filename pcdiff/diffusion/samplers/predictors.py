@@ -8,11 +8,11 @@ from torch import Tensor
 from pcdiff.diffusion.denoisers.base import Denoiser
 from pcdiff.diffusion.processes.base import Process
 from pcdiff.diffusion.samplers.adaptive_sde import AdaptiveSDE
-from pcdiff.diffusion.samplers.ancestral import ScoreAncestral, ancestral, ancestral_step, kernel
+from pcdiff.diffusion.samplers.ancestral import Ancestral, Kernel, ScoreAncestral, ancestral_step
 from pcdiff.diffusion.samplers.base import Noise, Predictor, Solver
 from pcdiff.diffusion.samplers.ddim import DDIM
 from pcdiff.diffusion.samplers.dpm_solver import DPMSolver
-from pcdiff.diffusion.samplers.heun import Heun, edm
+from pcdiff.diffusion.samplers.heun import EDMStochastic, Heun
 from pcdiff.diffusion.samplers.ode import AdaptiveODE
 from pcdiff.diffusion.samplers.reverse_sde import EulerMaruyama, ReverseDiffusion
 from pcdiff.diffusion.samplers.stochastic_runge_kutta import StochasticRungeKutta
@@ -30,7 +30,8 @@ class Unmoved(Solver):
             level left, as in NCSN's first algorithm; by default `sample` decides.
     """
 
-    stays = True
+    evaluations = 0
+    needs_corrector = True
 
     def __init__(self, denoise: bool | None = None):
         self.denoise = denoise
@@ -49,8 +50,8 @@ class Unmoved(Solver):
 PREDICTORS: Registry[Callable[..., Predictor]] = Registry(
     "predictor",
     {
-        "ancestral": ancestral,
-        "kernel": kernel,
+        "ancestral": Ancestral,
+        "kernel": Kernel,
         "score_ancestral": ScoreAncestral,
         "euler_maruyama": EulerMaruyama,
         "reverse_diffusion": ReverseDiffusion,
@@ -59,12 +60,17 @@ PREDICTORS: Registry[Callable[..., Predictor]] = Registry(
         "none": Unmoved,
         "ddim": DDIM,
         "heun": Heun,
-        "edm": edm,
+        "edm": EDMStochastic,
         "dpmpp": DPMSolver,
         "unipc": UniPC,
         "ode": AdaptiveODE,
     },
 )
+
+
+def invertible_predictors() -> list[str]:
+    """Return the names of the predictors that `invert` takes, as their default options have them."""
+    return sorted(name for name, facts in PREDICTORS.facts("invertible").items() if facts["invertible"])
 
 
 def predictor(name: str, **options: Any) -> Predictor:

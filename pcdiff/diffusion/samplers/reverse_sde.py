@@ -19,8 +19,11 @@ class EulerMaruyama(Solver):
         legacy: steps of T / num_steps whatever the times are, as score_sde's code takes them.
     """
 
+    stochastic = True
+
     def __init__(self, flow: bool = False, legacy: bool = False):
         self.flow, self.legacy = flow, legacy
+        self.stochastic, self.invertible = not flow, flow and not legacy
 
     def plan(self, process: Process, times: Tensor) -> None:
         """Find the fixed step, if that is wanted.
@@ -61,6 +64,7 @@ class ReverseDiffusion(ChainSolver):
 
     def __init__(self, flow: bool = False):
         self.flow = flow
+        self.stochastic = not flow
 
     def __call__(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None

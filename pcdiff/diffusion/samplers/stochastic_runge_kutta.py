@@ -24,6 +24,9 @@ class StochasticRungeKutta(DataEndingSolver):
     A step to a time without noise, where the score is infinite, is the estimate of x_0.
     """
 
+    stochastic = True
+    evaluations = 2
+
     def plan(self, process: Process, times: Tensor) -> None:
         """Find which steps end at the data.
 
