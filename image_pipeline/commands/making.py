@@ -11,13 +11,13 @@ from image_pipeline.configs import SamplingConfig
 from image_pipeline.drawing import draw_chunk, generate
 from image_pipeline.model import sampler_of, sampler_options
 from image_pipeline.pictures import save_trajectory
+from pcdiff import diffusion
 from pcdiff.diffusion import (
     Trajectory,
     attribute_of,
     default_grid,
     invert,
     invertible_predictors,
-    redenoise,
     slerp,
     time_grid,
 )
@@ -124,7 +124,7 @@ def sdedit(command: SDEdit, trained: Trained) -> str:
     taken = min(steps, max(least, round(command.strength * steps)))
     cond, denoiser = trained.told(command.label, len(given))
     with autocast(command.precision, trained.device):
-        made = redenoise(
+        made = diffusion.sdedit(
             denoiser,
             given,
             float(times[steps - taken]),

@@ -14,7 +14,7 @@ from pcdiff.diffusion.dequantization import (
     dequantisation_loss,
     fit_dequantisation,
 )
-from pcdiff.diffusion.editing import redenoise, slerp
+from pcdiff.diffusion.editing import sdedit, slerp
 from pcdiff.diffusion.likelihood import Likelihood, bits_per_dim, log_likelihood, nats_per_dim
 from pcdiff.diffusion.losses.objectives import OBJECTIVES, check_objective, objective
 from pcdiff.diffusion.losses.time_draws import TIME_DRAWS, Times, draw_times, time_draw
@@ -139,8 +139,8 @@ __all__ = [
     "plain_process",
     "predictor",
     "prior_bits",
-    "redenoise",
     "sample",
+    "sdedit",
     "slerp",
     "spaced_times",
     "time_draw",

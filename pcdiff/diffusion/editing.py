@@ -13,7 +13,7 @@ from pcdiff.runtime.call_checks import checked
 
 
 @checked
-def redenoise(
+def sdedit(
     denoiser: Denoiser,
     x: Tensor,
     t_start: float,
@@ -41,7 +41,7 @@ def redenoise(
         InputError: `t_start` is out of range, or see `sample`.
 
     Example:
-        >>> redenoise(denoiser, clouds, 30, cond=z)  # of DPM's 100 steps
+        >>> sdedit(denoiser, clouds, 30, cond=z)  # of DPM's 100 steps
     """
     process = denoiser.process
     t = torch.full((len(x),), float(t_start), dtype=torch.float64, device=x.device)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from exact_gaussian import gaussian
 
-from pcdiff.diffusion import build_process, corrector, redenoise, sample, slerp
+from pcdiff.diffusion import build_process, corrector, sample, sdedit, slerp
 from pcdiff.errors import InputError
 
 COUNT = 3000
@@ -21,9 +21,7 @@ def test_redenoising_is_noising_and_the_exact_posterior(dims):
     process = build_process("ddpm", schedule="cosine", num_steps=100)
     denoiser, t_start = gaussian(process, dims, correlation=0.4), 60
     x = normal(1, *dims) + 1
-    out = redenoise(denoiser, x.expand(COUNT, *dims), t_start, generator=torch.Generator().manual_seed(4)).flatten(
-        1
-    )
+    out = sdedit(denoiser, x.expand(COUNT, *dims), t_start, generator=torch.Generator().manual_seed(4)).flatten(1)
     alpha, sigma = (float(v) for v in process.scales(torch.tensor([t_start])))
     inverse = torch.linalg.inv(alpha**2 * denoiser.covariance + sigma**2 * torch.eye(x.numel(), dtype=x.dtype))
     gain = alpha * denoiser.covariance @ inverse
@@ -46,7 +44,7 @@ def test_data_stay_data(kind, step, dims):
     root = torch.linalg.cholesky(denoiser.covariance)
     data = denoiser.mean + normal(COUNT, len(root)) @ root.T
     options = {"step": step, "num_steps": 60, "generator": torch.Generator().manual_seed(1)}
-    out = redenoise(denoiser, data.view(COUNT, *dims), 0.4, **options).flatten(1)
+    out = sdedit(denoiser, data.view(COUNT, *dims), 0.4, **options).flatten(1)
     std = denoiser.covariance.diagonal().sqrt()
     # five standard errors, and 0.05 for the steps
     assert (((out - denoiser.mean) / std).mean(dim=0).abs() < 5 / math.sqrt(COUNT) + 0.05).all()
@@ -58,7 +56,7 @@ def test_a_little_noise_leaves_the_data(kind, dims):
     process = build_process(kind, **({"num_scales": 50} if kind == "ncsn" else {}))
     chain = process.num_steps is not None
     x = normal(2, *dims)
-    out = redenoise(gaussian(process, dims), x, 1 if chain else process.sample_eps * 1.5, num_steps=1)
+    out = sdedit(gaussian(process, dims), x, 1 if chain else process.sample_eps * 1.5, num_steps=1)
     assert (out - x).abs().max() < 0.2
 
 
@@ -66,7 +64,7 @@ def test_redenoising_draws_the_perturbation_first(dims):
     process = build_process("vp")
     denoiser, x, t = gaussian(process, dims), normal(2, *dims), 0.4
     options = {"step": "reverse_diffusion", "corrector": corrector("ald"), "num_steps": 12}
-    ours = redenoise(denoiser, x, t, generator=torch.Generator().manual_seed(2), **options)
+    ours = sdedit(denoiser, x, t, generator=torch.Generator().manual_seed(2), **options)
     draws = torch.Generator().manual_seed(2)
     start = process.perturb(
         x, torch.full((2,), t, dtype=x.dtype), torch.randn(x.shape, generator=draws, dtype=x.dtype)
@@ -78,7 +76,7 @@ def test_redenoising_draws_the_perturbation_first(dims):
         recorded.append(normal(*x.shape, seed=len(recorded)))
         return recorded[-1]
 
-    redenoise(denoiser, x, t, noise=noise, **options)
+    sdedit(denoiser, x, t, noise=noise, **options)
     assert len(recorded) == 1 + 12 + 11
 
 
@@ -86,7 +84,7 @@ def test_times_out_of_range_are_refused(dims):
     process, x = build_process("ddpm", num_steps=10, beta_1=1e-3, beta_T=0.4), normal(2, *dims)
     for t in (0, 11, -1, math.nan):
         with pytest.raises(InputError, match=r"must (lie|be) in \["):
-            redenoise(gaussian(process, dims), x, t)
+            sdedit(gaussian(process, dims), x, t)
 
 
 def test_slerp_keeps_lengths_and_angles(dims):
