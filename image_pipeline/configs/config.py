@@ -65,7 +65,7 @@ class ProcessConfig:
     """How noise is added, and what the net says of it; what a process does not take stays empty."""
 
     name: str = "vp"
-    """Forward process: vp, subvp, ve, ncsn, ddpm, straight or edm."""
+    """Forward process: vp, subvp, ve, ncsn, ddpm, rectified_flow or edm."""
     beta_min: float | None = None
     """First rate of vp and subvp."""
     beta_max: float | None = None
@@ -144,7 +144,7 @@ class SamplingConfig:
     flow: bool | None = None
     """Follow the probability flow, not the SDE, with euler_maruyama and reverse_diffusion: nothing is drawn."""
     variable: Literal["sigma", "t"] | None = None
-    """What heun and edm step in: the noise level, or the process's own time (straight needs t)."""
+    """What heun and edm step in: the noise level, or the process's own time (rectified_flow needs t)."""
     corrector: str | None = None
     """Corrector at every time: langevin, ald, ncsn, ncsnv2, or none."""
     corrector_steps: int | None = None

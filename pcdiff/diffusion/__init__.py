@@ -39,7 +39,7 @@ from pcdiff.diffusion.processes.ddpm import (
 )
 from pcdiff.diffusion.processes.edm import EDMProcess
 from pcdiff.diffusion.processes.ncsn import NoiseLevels, geometric_sigmas
-from pcdiff.diffusion.processes.rectified_flow import StraightPath
+from pcdiff.diffusion.processes.rectified_flow import RectifiedFlow
 from pcdiff.diffusion.processes.registry import PROCESSES, build_process
 from pcdiff.diffusion.processes.subvp import SubVP
 from pcdiff.diffusion.processes.ve import VE
@@ -95,11 +95,11 @@ __all__ = [
     "Planned",
     "Predictor",
     "Process",
+    "RectifiedFlow",
     "RespacedProcess",
     "ReverseKernel",
     "SamplingReport",
     "Solver",
-    "StraightPath",
     "SubVP",
     "Times",
     "Trajectory",

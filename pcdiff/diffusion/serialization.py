@@ -12,7 +12,7 @@ from pcdiff.diffusion.processes.base import Process
 from pcdiff.diffusion.processes.ddpm import DiscreteProcess, RespacedProcess
 from pcdiff.diffusion.processes.edm import EDMProcess
 from pcdiff.diffusion.processes.ncsn import NoiseLevels
-from pcdiff.diffusion.processes.rectified_flow import StraightPath
+from pcdiff.diffusion.processes.rectified_flow import RectifiedFlow
 from pcdiff.diffusion.processes.registry import PROCESSES
 from pcdiff.diffusion.processes.subvp import SubVP
 from pcdiff.diffusion.processes.ve import VE
@@ -37,17 +37,18 @@ def _respaced(parent: Mapping[str, Any], times: list[int]) -> RespacedProcess:
 _BUILT: Registry[Callable[..., Process]] = Registry(
     "process",
     {
-        **{name: PROCESSES[name] for name in ("vp", "subvp", "ve", "straight", "edm")},
+        **{name: PROCESSES[name] for name in ("vp", "subvp", "ve", "rectified_flow", "edm")},
         "betas": _chain,
         "sigmas": _levels,
         "respaced": _respaced,
     },
+    aliases={"straight": "rectified_flow"},
 )
 _TOLD: dict[type[Process], Callable[[Any], dict[str, Any]]] = {
     VP: lambda p: {"name": "vp", "beta_min": p.beta_min, "beta_max": p.beta_max, "num_scales": p.num_scales},
     SubVP: lambda p: {"name": "subvp", "beta_min": p.beta_min, "beta_max": p.beta_max, "num_scales": p.num_scales},
     VE: lambda p: {"name": "ve", "sigma_min": p.sigma_min, "sigma_max": p.sigma_max, "num_scales": p.num_scales},
-    StraightPath: lambda p: {"name": "straight", "num_scales": p.num_scales},
+    RectifiedFlow: lambda p: {"name": "rectified_flow", "num_scales": p.num_scales},
     EDMProcess: lambda p: {"name": "edm", "sigma_min": p.sample_eps, "sigma_max": p.T, "num_scales": p.num_scales},
     # the tables' first entries stand for the data
     DiscreteProcess: lambda p: {"name": "betas", "betas": p.betas[1:].tolist()},

@@ -16,7 +16,7 @@ MAKERS = {
     "ddpm cosine": lambda: build_process("ddpm", schedule="cosine", num_steps=20),
     "ddpm, one step": lambda: DiscreteProcess(torch.tensor([0.9])),
     "respaced": lambda: DiscreteProcess(linear_betas(100)).respaced(spaced_times(100, "10,5")),
-    "straight": lambda: build_process("straight"),
+    "rectified_flow": lambda: build_process("rectified_flow"),
     "edm": lambda: build_process("edm"),
 }
 

@@ -68,7 +68,7 @@ def test_every_name_has_a_case(dims):
 
 
 @pytest.mark.parametrize("name", sorted(CONSTRAINTS))
-@pytest.mark.parametrize("kind", ["ddpm", "vp", "ve", "straight"])
+@pytest.mark.parametrize("kind", ["ddpm", "vp", "ve", "rectified_flow"])
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 2e-5), (torch.float64, 1e-12)])
 def test_what_is_known_holds_at_the_end(name, kind, dims, dtype, atol):
     process = chain() if kind == "ddpm" else build_process(kind)

@@ -20,7 +20,7 @@ KINDS = {
     "subvp": {},
     "ve": {"sigma_min": 0.01, "sigma_max": 50.0},
     "edm": {},
-    "straight": {},
+    "rectified_flow": {},
 }
 MEAN, STD = 0.3, 0.4
 
@@ -81,7 +81,7 @@ def test_its_terms_are_the_closed_form(kind, mean, std, dims):
     assert size > 1
 
 
-@pytest.mark.parametrize("kind", ["vp", "subvp", "straight"])
+@pytest.mark.parametrize("kind", ["vp", "subvp", "rectified_flow"])
 def test_it_is_tight_for_the_exact_score(kind):
     """-log p(x_0) to within the decoder's width, (C / v - 1 - log(C / v)) / 2, and the prior's distance."""
     process = build_process(kind)

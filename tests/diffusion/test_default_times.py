@@ -29,7 +29,7 @@ MAKERS = {
     "subvp": lambda: build_process("subvp", beta_max=15.0),
     "ve": lambda: build_process("ve"),
     "edm": lambda: build_process("edm"),
-    "straight": lambda: build_process("straight"),
+    "rectified_flow": lambda: build_process("rectified_flow"),
     "ddpm": lambda: build_process("ddpm"),
     "ddpm, 20": lambda: build_process("ddpm", num_steps=20, beta_1=1e-3, beta_T=0.4),
     "ncsn": lambda: build_process("ncsn"),
@@ -145,11 +145,11 @@ REFUSED = {
     ("score_ancestral", "edm"): "for VP and VE",
     **{
         ("score_ancestral", kind): "take 'ancestral'"
-        for kind in ("ddpm", "ddpm, 20", "ncsn", "ncsn, 20", "straight")
+        for kind in ("ddpm", "ddpm, 20", "ncsn", "ncsn, 20", "rectified_flow")
     },
-    ("reverse_diffusion", "straight"): "the SDE of StraightPath is infinite",
-    ("edm", "straight"): "StraightPath is infinite at its start",
-    **{(name, "straight"): "the SDE of StraightPath is infinite" for name in ("srk",)},
+    ("reverse_diffusion", "rectified_flow"): "the SDE of RectifiedFlow is infinite",
+    ("edm", "rectified_flow"): "RectifiedFlow is infinite at its start",
+    **{(name, "rectified_flow"): "the SDE of RectifiedFlow is infinite" for name in ("srk",)},
     **{("reverse_diffusion", kind): "chain's steps one by one" for kind in ("ddpm", "ncsn")},
 }
 # linear rules, whose noise is that of a forward step: too much where levels are far apart
@@ -169,12 +169,12 @@ def test_the_variance_of_a_gaussian_in_twenty_steps(name, kind):
     assert 0.55 < found < (1.9 if (name, kind) in OVERSHOOTS else 1.35)
 
 
-@pytest.mark.parametrize("kind", ["vp", "ve", "edm", "straight", "ddpm"])
+@pytest.mark.parametrize("kind", ["vp", "ve", "edm", "rectified_flow", "ddpm"])
 @pytest.mark.parametrize("step", ["ddim", "heun", "dpmpp", "unipc", "ode"])
 def test_inversion_takes_the_samplers_own_times(kind, step):
     process, up, down = MAKERS[kind](), Trajectory(), Trajectory()
     name = step
-    if kind == "straight" and step == "heun":
+    if kind == "rectified_flow" and step == "heun":
         step = predictor("heun", variable="t")
     denoiser = ExactGaussian(process, torch.zeros(2).double(), 0.3 * torch.eye(2).double())
     x = torch.tensor([[0.4, -0.6]], dtype=torch.float64)
@@ -194,7 +194,7 @@ def test_inversion_takes_the_samplers_own_times(kind, step):
 )
 def test_inversion_to_where_no_signal_is_left(grid, name, options):
     """The last step up has no log-SNR to end at, but a limit of first order: x is sigma times the noise."""
-    process = MAKERS["straight"]()
+    process = MAKERS["rectified_flow"]()
     denoiser = ExactGaussian(process, torch.zeros(2).double(), 0.3 * torch.eye(2).double())
     x = torch.tensor([[0.4, -0.6]], dtype=torch.float64)
     noise = invert(denoiser, x, step=predictor(name, **options), num_steps=200, grid=grid)

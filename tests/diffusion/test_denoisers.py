@@ -227,7 +227,7 @@ def test_a_chain_of_one_step_has_a_variance(dims):
         ("sigma", NoiseLevels(torch.tensor([1.0, 2.0, 5.0])), [1, 2, 3], [1.0, 2.0, 5.0]),
         ("log_sigma", EDMProcess(), [1.0, 7.0], [0.0, math.log(7)]),
         ("edm", EDMProcess(), [1.0, 7.0], [0.0, math.log(7) / 4]),
-        ("edm", build_process("straight"), [0.5, 0.8], [0.0, math.log(4) / 4]),
+        ("edm", build_process("rectified_flow"), [0.5, 0.8], [0.0, math.log(4) / 4]),
         ("beta", VP(0.1, 20.0), [0.0, 1.0], [0.1, 20.0]),
     ],
 )

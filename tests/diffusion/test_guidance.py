@@ -171,7 +171,7 @@ def test_classifiers_that_do_not_fit_are_refused(dims):
         ClassifierGuidance(base, lambda x, t, cond: x)(x, t)
     with pytest.raises(InputError, match="differentiable in x"):
         ClassifierGuidance(base, lambda x, t, cond: torch.zeros(2))(x, t)
-    straight = build_process("straight")
+    straight = build_process("rectified_flow")
     guided = ClassifierGuidance(gaussian(straight, x[0]), lambda x, t, cond: x.flatten(1).sum(dim=1))
     with pytest.raises(InputError, match="alpha > 0"):
         guided(x, torch.ones(2).double())

@@ -29,7 +29,7 @@ FINE = {
     "ve": {"sigma_max": 1000.0},
     "ncsn": {"sigma_max": 1000.0},
     "ddpm": {"num_steps": 1000, "beta_T": 0.03},
-    "straight": {},
+    "rectified_flow": {},
     "edm": {"sigma_max": 1000.0},
 }
 

@@ -1,4 +1,4 @@
-"""Where no signal is left, the straight path's end: limits where there are any, one line where there are none."""
+"""Where no signal is left, rectified flow's end: limits where there are any, one line where there are none."""
 
 import math
 
@@ -12,7 +12,7 @@ from pcdiff.diffusion import (
     Denoiser,
     EDMProcess,
     NetDenoiser,
-    StraightPath,
+    RectifiedFlow,
     draw_times,
     invert,
     objective,
@@ -23,7 +23,7 @@ from pcdiff.diffusion import (
 )
 from pcdiff.errors import InputError
 
-PATH = StraightPath()
+PATH = RectifiedFlow()
 END = torch.ones(2, dtype=torch.float64)
 NEAR = END - 1e-9
 BLIND = ("eps", "score")  # say nothing of x_0 there
@@ -143,6 +143,6 @@ def test_an_infinite_sde_is_refused_before_any_step(name, flow, dims):
     if name == "euler_maruyama" and flow:
         assert sample(model, (2, *dims), step=step, num_steps=5).isfinite().all()
         return
-    with pytest.raises(InputError, match=r"cannot start where the SDE of StraightPath is infinite, at t = 1: take"):
+    with pytest.raises(InputError, match=r"cannot start where the SDE of RectifiedFlow is infinite, at t = 1"):
         sample(model, (2, *dims), step=step, num_steps=50)
     assert not calls

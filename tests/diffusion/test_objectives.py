@@ -58,7 +58,7 @@ class Oracle(nn.Module):
 
 CASES = [
     ("simple", "vp", {}),
-    ("simple", "straight", {}),
+    ("simple", "rectified_flow", {}),
     ("regression", "subvp", {}),
     ("dsm", "ve", {}),
     ("dsm", "ncsn", {"anneal_power": 1.0}),
@@ -68,7 +68,7 @@ CASES = [
     ("sliced", "vp", {"variance_reduction": False}),
     ("edm", "edm", {"sigma_data": 0.6}),
     ("edm", "vp", {}),
-    ("flow", "straight", {}),
+    ("flow", "rectified_flow", {}),
     ("flow", "vp", {}),
     ("elbo", "ddpm linear", {}),
     ("vlb", "ddpm linear", {}),
@@ -110,7 +110,7 @@ def test_the_true_score_is_the_minimum(name, kind, options, dims, processes):
 
 
 @pytest.mark.parametrize("predicts", ["x0", "score", "v", "velocity"])
-@pytest.mark.parametrize("kind", ["vp", "ve", "straight"])
+@pytest.mark.parametrize("kind", ["vp", "ve", "rectified_flow"])
 def test_regressions_of_every_form_have_the_same_minimum(predicts, kind, dims, processes):
     """The target's mean given x_t is that form of the exact estimate: the rest does not correlate with x."""
     process, batch = processes[kind](), 2000

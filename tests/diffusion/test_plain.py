@@ -14,7 +14,7 @@ from pcdiff.diffusion import (
     NetDenoiser,
     NoiseLevels,
     Process,
-    StraightPath,
+    RectifiedFlow,
     SubVP,
     build_plain_denoiser,
     build_plain_process,
@@ -31,7 +31,7 @@ PROCESSES = {
     "vp": VP(0.3, 7.1, 50),
     "subvp": SubVP(0.2, 9.7, 60),
     "ve": VE(0.07, 31.3, 11),
-    "straight": StraightPath(13),
+    "rectified_flow": RectifiedFlow(13),
     "edm": EDMProcess(0.003, 61.7, 19),
     "betas": DiscreteProcess(torch.rand(9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))),
     "float32 betas": DiscreteProcess(torch.linspace(1e-4, 0.1, 9)),
@@ -63,6 +63,11 @@ def test_processes_come_back(name):
     for (parent, asked), (other, also) in ((process.trained_at(t), again.trained_at(t)),):
         assert torch.equal(asked, also)
         assert torch.equal(parent.sigma(asked), other.sigma(also))
+
+
+def test_a_file_from_before_names_rectified_flow_straight():
+    again = build_plain_process({"name": "straight", "num_scales": 13})
+    assert (type(again), again.num_scales) == (RectifiedFlow, 13)
 
 
 @pytest.mark.parametrize("predicts", PARAMETRIZATIONS)

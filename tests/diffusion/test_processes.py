@@ -19,7 +19,7 @@ from pcdiff.diffusion import (
     linear_betas,
     spaced_times,
 )
-from pcdiff.diffusion.processes.registry import registry as processes
+from pcdiff.diffusion.processes import registry as processes
 from pcdiff.errors import InputError
 
 
@@ -125,7 +125,7 @@ def test_reverse_steps_take_the_scores_share_from_the_forward_ones(process, dims
         torch.testing.assert_close(noise, g * (not flow))
 
 
-@pytest.mark.parametrize("name", ["vp", "subvp", "ve", "straight"])
+@pytest.mark.parametrize("name", ["vp", "subvp", "ve", "rectified_flow"])
 def test_fine_discretisations_are_the_sde(name, dims, processes):
     process, num_steps = processes[name](), 1_000_000
     t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
@@ -194,7 +194,7 @@ def test_prior(process, dims):
     assert process.log_prior(x).dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", ["vp", "subvp", "ve", "ddpm cosine", "straight", "edm"])
+@pytest.mark.parametrize("name", ["vp", "subvp", "ve", "ddpm cosine", "rectified_flow", "edm"])
 def test_prior_is_near_the_last_marginal(name):
     process = build_process("ddpm", schedule="cosine") if name.startswith("ddpm") else build_process(name)
     last = torch.tensor([process.num_steps or process.T])
@@ -262,6 +262,11 @@ def test_compiled_code_has_no_breaks(process, dims):
     torch.testing.assert_close(torch.compile(step, fullgraph=True, backend="eager")(x, t), step(x, t))
 
 
+def test_rectified_flow_has_its_former_name_too():
+    assert type(build_process("straight", num_scales=7)) is type(build_process("rectified_flow"))
+    assert "straight" not in sorted(PROCESSES)
+
+
 def test_unknown_process_lists_the_known_ones():
     with pytest.raises(InputError, match="'rectified'") as caught:
         build_process("rectified")
@@ -287,7 +292,7 @@ def test_unknown_option_lists_the_known_ones():
         ("edm", {"sigma_min": -1.0}, "0 < sigma_min < sigma_max < inf, got -1.0, 80.0"),
         ("ncsn", {"sigma_min": -1.0}, "first, last and num_levels must be positive, got -1.0, 50.0, 232"),
         ("ddpm", {"schedule": "x"}, "schedule must be one of"),
-        ("straight", {"num_scales": -1}, "num_steps must be at least 1, got -1"),
+        ("rectified_flow", {"num_scales": -1}, "num_steps must be at least 1, got -1"),
     ],
 )
 def test_values_out_of_range_are_named(name, options, message):

@@ -172,10 +172,10 @@ def test_unipc_does_not_undo_a_constraint(dims):
     assert not torch.equal(moved, sample(denoiser, x_init=start, step="unipc", num_steps=6))
 
 
-@pytest.mark.parametrize("kind", ["vp", "subvp", "ve", "straight"])
+@pytest.mark.parametrize("kind", ["vp", "subvp", "ve", "rectified_flow"])
 def test_a_run_that_stops_above_the_data_is_denoised(kind, dims):
     denoiser, report = target(build_process(kind), dims), SamplingReport()
-    options = {"step": "ddim", "num_steps": 9, "grid": "log_snr" if kind != "straight" else None}
+    options = {"step": "ddim", "num_steps": 9, "grid": "log_snr" if kind != "rectified_flow" else None}
     x, end, default = (
         sample(denoiser, (2, *dims), generator=seeded(), denoise=v, report=report, **options)
         for v in (False, True, None)
@@ -342,12 +342,12 @@ def bad(match, process, **options):
         ),
         bad("num_steps must be above beta_max", "vp", step="reverse_diffusion", num_steps=5),
         bad(
-            "cannot start where the SDE of StraightPath is infinite, at t = 1: take flow=True",
-            "straight",
+            "cannot start where the SDE of RectifiedFlow is infinite, at t = 1: take flow=True",
+            "rectified_flow",
             step="euler_maruyama",
             num_steps=5,
         ),
-        bad("StraightPath is infinite at its start: take variable='t'", "straight", step="heun", num_steps=5),
+        bad("RectifiedFlow is infinite at its start: take variable", "rectified_flow", step="heun", num_steps=5),
     ],
 )
 def test_what_does_not_fit_says_what_does(processes, process, options, match, dims):

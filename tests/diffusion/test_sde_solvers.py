@@ -167,8 +167,8 @@ class Broken(Denoiser):
 
 @pytest.mark.parametrize("name", ["srk", "adaptive_sde"])
 def test_what_has_no_reverse_sde_is_refused(name):
-    with pytest.raises(InputError, match=r"cannot start where the SDE of StraightPath is infinite"):
-        sample(gaussian("straight"), (2, 1), step=name)
+    with pytest.raises(InputError, match=r"cannot start where the SDE of RectifiedFlow is infinite"):
+        sample(gaussian("rectified_flow"), (2, 1), step=name)
     vp = build_process("vp")
     with pytest.raises(InputError, match="needs falling times"):
         sample(gaussian("vp"), x_init=torch.zeros(2, 1), step=name, grid=torch.tensor([0.1, 0.9]).double())

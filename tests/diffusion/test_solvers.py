@@ -30,19 +30,19 @@ MAKERS = {
     "ve": lambda: build_process("ve", sigma_min=0.01, sigma_max=15.0),
     "ncsn": lambda: build_process("ncsn", sigma_min=0.02, sigma_max=15.0, num_scales=20),
     "edm": lambda: build_process("edm"),
-    "straight": lambda: build_process("straight"),
+    "rectified_flow": lambda: build_process("rectified_flow"),
 }
 # predictor and its options, process, grid, steps, corrector and its options, and the share by which so coarse a
 # discretisation, or the corrector, may miss the variance
 CASES = [
     ("ancestral", {"flexibility": 0.5}, "ddpm", None, None, None, {}, 0.08),
     ("ancestral", {}, "edm", "edm", 60, None, {}, 0.25),
-    ("ancestral", {}, "straight", None, 80, None, {}, 0.15),
+    ("ancestral", {}, "rectified_flow", None, 80, None, {}, 0.15),
     ("kernel", {}, "ddpm", None, None, None, {}, 0.18),
     ("score_ancestral", {}, "vp", None, 100, None, {}, 0.05),
     ("score_ancestral", {}, "ve", None, 100, None, {}, 0.05),
     ("euler_maruyama", {}, "vp", None, 200, None, {}, 0.05),
-    ("euler_maruyama", {"flow": True}, "straight", None, 60, None, {}, 0.12),
+    ("euler_maruyama", {"flow": True}, "rectified_flow", None, 60, None, {}, 0.12),
     ("euler_maruyama", {"flow": True}, "subvp", None, 100, None, {}, 0.1),
     ("reverse_diffusion", {}, "ddpm", None, None, None, {}, 0.1),
     ("reverse_diffusion", {}, "ve", None, 100, "langevin", {"snr": 0.15}, 0.4),
@@ -59,20 +59,20 @@ CASES = [
     ("ddim", {"eta": 1.0}, "edm", "edm", 60, None, {}, 0.25),
     ("heun", {}, "edm", None, 40, None, {}, 0.06),
     ("heun", {}, "ddpm", None, 40, None, {}, 0.08),
-    ("heun", {"variable": "t"}, "straight", None, 80, None, {}, 0.12),
+    ("heun", {"variable": "t"}, "rectified_flow", None, 80, None, {}, 0.12),
     ("edm", {}, "edm", None, 60, None, {}, 0.08),
     ("edm", {"churn": 10.0}, "ddpm", None, 60, None, {}, 0.1),
     ("dpmpp", {}, "ddpm", None, 20, None, {}, 0.06),
     ("dpmpp", {"order": 3}, "vp", None, 20, None, {}, 0.06),
-    ("dpmpp", {"order": 2}, "straight", None, 60, None, {}, 0.06),
+    ("dpmpp", {"order": 2}, "rectified_flow", None, 60, None, {}, 0.06),
     ("dpmpp", {"eta": 1.0}, "ve", None, 40, None, {}, 0.06),
     ("dpmpp", {"eta": 1.0, "order": 3, "taylor": True}, "subvp", None, 40, None, {}, 0.06),
     ("unipc", {}, "ddpm", None, 20, None, {}, 0.08),
     ("unipc", {"order": 3, "scale": "bh1"}, "vp", None, 20, None, {}, 0.06),
-    ("unipc", {"order": 3}, "straight", None, 60, None, {}, 0.06),
+    ("unipc", {"order": 3}, "rectified_flow", None, 60, None, {}, 0.06),
     ("ode", {}, "vp", None, None, None, {}, 0.03),
     ("ode", {"rtol": 1e-3, "atol": 1e-3}, "ddpm", None, None, None, {}, 0.05),
-    ("ode", {}, "straight", None, None, None, {}, 0.03),
+    ("ode", {}, "rectified_flow", None, None, None, {}, 0.03),
 ]
 
 
@@ -180,7 +180,7 @@ def test_third_order_from_where_x_0_depends_on_x(name, options, order):
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.3)
 
 
-@pytest.mark.parametrize("kind", ["vp", "subvp", "ve", "edm", "straight"])
+@pytest.mark.parametrize("kind", ["vp", "subvp", "ve", "edm", "rectified_flow"])
 def test_adaptive_solver_keeps_its_tolerance(kind, dims):
     denoiser, reports = gaussian(MAKERS[kind](), dims), []
     start = torch.randn(2, *dims, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

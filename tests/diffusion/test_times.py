@@ -31,7 +31,7 @@ def test_times_are_uniform_between_eps_and_the_end(process, stratified):
 @pytest.mark.parametrize("batch", [1, 5, 64])
 def test_stratified_times_cover_every_stratum(batch):
     for seed in range(20):
-        t = draw_times(build_process("straight"), batch, seeded(seed), stratified=True, eps=0.0)
+        t = draw_times(build_process("rectified_flow"), batch, seeded(seed), stratified=True, eps=0.0)
         assert (t * batch).floor().clamp(max=batch - 1).sort().values.tolist() == list(range(batch))
 
 
@@ -103,7 +103,7 @@ def test_importance_of_exploding_times_is_even():
     torch.testing.assert_close(draw_importance_times(VE(), 50, seeded()).weight, torch.ones(50))
 
 
-@pytest.mark.parametrize("kind", ["edm", "ve", "vp", "straight"])
+@pytest.mark.parametrize("kind", ["edm", "ve", "vp", "rectified_flow"])
 def test_log_normal_times_are_log_normal(kind):
     process = build_process(kind)
     t, weight = draw_log_normal_times(process, 3000, seeded(), mean=-0.5, std=0.7)

@@ -143,8 +143,8 @@ def test_another_process_or_prediction_drops_what_does_not_belong(name, predicts
     asked = [] if predicts is None else ["--process.predicts", predicts]
     config = parse(["train", *TINY[:4], "--process.name", name, *asked])
     model = ImageModel(config, (1, 8, 8))
-    if (name, predicts) == ("straight", "eps"):  # it would train, and never give an image
-        with pytest.raises(InputError, match="says nothing of the image at the start of StraightPath"):
+    if (name, predicts) == ("rectified_flow", "eps"):  # it would train, and never give an image
+        with pytest.raises(InputError, match="says nothing of the image at the start of RectifiedFlow"):
             model.check_sampling()
     else:
         model.check_sampling()
@@ -154,17 +154,17 @@ def test_another_process_or_prediction_drops_what_does_not_belong(name, predicts
     assert config.process.sigma_max == (own.process.sigma_max if name == own.process.name else None)
     assert config.sampling.guidance == own.sampling.guidance
     assert config.sampling.sampler == (
-        None if name == "straight" else "heun"
+        None if name == "rectified_flow" else "heun"
     )  # without variable="t" it has no start
 
 
 def test_a_prediction_that_cannot_start_is_replaced_with_the_process():
-    config = parse(["train", "--preset", "vp/cifar10_ddpmpp_continuous", "--process.name", "straight"])
+    config = parse(["train", "--preset", "vp/cifar10_ddpmpp_continuous", "--process.name", "rectified_flow"])
     assert (config.process.predicts, config.process.time_input) == ("velocity", "999t")
 
 
 def test_what_a_refusal_asks_for_has_a_flag():
-    straight = ["train", *TINY[:4], "--process.name", "straight", "--num-steps", "4"]
+    straight = ["train", *TINY[:4], "--process.name", "rectified_flow", "--num-steps", "4"]
     for flags in (["--sampler", "heun", "--variable", "t"], ["--sampler", "euler_maruyama", "--flow", "True"]):
         ImageModel(parse([*straight, *flags]), (1, 8, 8)).check_sampling()
 
@@ -217,8 +217,8 @@ def test_labels_are_dropped_for_the_share_asked_for():
         (["--process.beta-min", "0.1"], "process 'edm' takes ['sigma_min', "),
         (["--process.name", "ddpm", "--process.sigma-max", "9"], "process 'ddpm' takes ['schedule', "),
         (["--process.predicts", "previous"], "predicts 'previous' does not fit the process EDMProcess"),
-        (["--process.name", "straight", "--sampler", "heun"], "take variable='t', without churn"),
-        (["--process.name", "straight", "--sampler", "euler_maruyama"], "take flow=True"),
+        (["--process.name", "rectified_flow", "--sampler", "heun"], "take variable='t', without churn"),
+        (["--process.name", "rectified_flow", "--sampler", "euler_maruyama"], "take flow=True"),
         (
             ["--model.num-classes", "7"],
             "the net is told 7 classes, the images have 10; take --model.num-classes 10",

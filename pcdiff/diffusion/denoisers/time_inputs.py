@@ -17,7 +17,7 @@ positive ones, whose logarithm it takes, or integers from 0 that stand for its `
 
 
 def log_ratio(process: Process, t: Tensor) -> Tensor:
-    """Return log(alpha / sigma) `(B,)`; where no signal is left (the straight path's T), that of 2^-24 of it.
+    """Return log(alpha / sigma) `(B,)`; where no signal is left (rectified flow's T), that of 2^-24 of it.
 
     So little is left at the last time before T that float32 has, the last that is drawn in training.
     """

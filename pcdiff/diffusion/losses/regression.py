@@ -138,7 +138,7 @@ def flow(
 ) -> Tensor:
     """Conditional flow matching: error of the velocity (Lipman et al., 2023, eq. 9; Liu et al., 2023, eq. 1).
 
-    On the straight path the target is eps - x_0. Arguments and result as for `simple`.
+    With rectified flow the target is eps - x_0. Arguments and result as for `simple`.
 
     Raises:
         InputError: a name is unknown.

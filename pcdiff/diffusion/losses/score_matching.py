@@ -58,7 +58,7 @@ def likelihood(
     Arguments and result as for `dsm`.
 
     Raises:
-        InputError: a time has no noise or an infinite g (the straight path's T), or the name is unknown.
+        InputError: a time has no noise or an infinite g (rectified flow's T), or the name is unknown.
     """
     process = denoiser.process
     weight = (process.finite_diffusion(t) / process.noisy(t)).square()

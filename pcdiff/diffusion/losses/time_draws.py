@@ -30,7 +30,7 @@ def draw_times(
 ) -> Tensor:
     """Draw the training times, uniform on 1..T of a chain or on [eps, T] of a process in continuous time.
 
-    Where no signal is left at T (the straight path) T itself is never drawn: weights and labels are infinite there.
+    Where no signal is left at T (rectified flow) T itself is never drawn: weights and labels are infinite there.
 
     Args:
         process: the forward process.
@@ -90,7 +90,7 @@ def draw_importance_times(
         batch: number of times.
         generator: source of the draw.
         stratified: one draw in each of `batch` equal parts of the log-SNR's range, in random order.
-        eps: the smallest time; the process's `train_eps` by default. Where the SNR at T is 0 (the straight path),
+        eps: the smallest time; the process's `train_eps` by default. Where the SNR at T is 0 (rectified flow),
             it is also the distance kept from T.
 
     Returns:

@@ -196,7 +196,7 @@ class Process(nn.Module):
 
         Of one pair it is the conditional flow's velocity (Lipman et al., 2023, eq. 15); of the estimates
         E[x_0 | x_t] and E[eps | x_t] it is dx/dt of the probability flow (Song et al., 2021, eq. 13), also where
-        f itself is infinite (the straight path at t = 1).
+        f itself is infinite (rectified flow at t = 1).
         """
         return append_dims(self.alpha_dot(t), x0) * x0 + append_dims(self.sigma_dot(t), eps) * eps
 

@@ -1,4 +1,4 @@
-"""The straight path of flow matching."""
+"""Rectified flow, the straight path of flow matching."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 from pcdiff.diffusion.processes.base import Process
 
 
-class StraightPath(Process):
+class RectifiedFlow(Process):
     r"""Straight lines from data to noise: `x_t = (1 - t) x_0 + t eps` (Liu et al., 2023, eq. 1).
 
     It is the optimal-transport path of Lipman et al. (2023), section 4.1. Those papers put the data at t = 1; here,
@@ -20,7 +20,7 @@ class StraightPath(Process):
         InputError: `num_scales` is not positive.
 
     Example:
-        >>> StraightPath().velocity(x0, eps, t)  # eps - x0
+        >>> RectifiedFlow().velocity(x0, eps, t)  # eps - x0
     """
 
     T = 1.0

@@ -10,7 +10,7 @@ from pcdiff.diffusion.processes.base import Process
 from pcdiff.diffusion.processes.ddpm import discrete_process
 from pcdiff.diffusion.processes.edm import EDMProcess
 from pcdiff.diffusion.processes.ncsn import NoiseLevels, geometric_sigmas
-from pcdiff.diffusion.processes.rectified_flow import StraightPath
+from pcdiff.diffusion.processes.rectified_flow import RectifiedFlow
 from pcdiff.diffusion.processes.subvp import SubVP
 from pcdiff.diffusion.processes.ve import VE
 from pcdiff.diffusion.processes.vp import VP
@@ -39,9 +39,10 @@ PROCESSES: Registry[Callable[..., Process]] = Registry(
         "ve": VE,
         "ncsn": noise_levels,
         "ddpm": ddpm,
-        "straight": StraightPath,
+        "rectified_flow": RectifiedFlow,
         "edm": EDMProcess,
     },
+    aliases={"straight": "rectified_flow"},  # as configs and checkpoints have it from before
 )
 
 

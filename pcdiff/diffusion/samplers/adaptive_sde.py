@@ -70,7 +70,7 @@ class AdaptiveSDE(DataEndingSolver):
         """Find which steps end at the data.
 
         Raises:
-            InputError: the process's SDE is infinite at the start (the straight path), or the times rise.
+            InputError: the process's SDE is infinite at the start (rectified flow), or the times rise.
         """
         check_falling(times, "predictor 'adaptive_sde'", "'ode'")
         check_reverse_sde(process, times, "predictor 'adaptive_sde'")

@@ -148,7 +148,7 @@ def check_reverse_sde(process: Process, times: Tensor, name: str, instead: str =
     """Refuse times at which the reverse SDE is infinite, for a method that follows it.
 
     Raises:
-        InputError: drift or diffusion are infinite at a time that a step begins at, as at the straight path's T;
+        InputError: drift or diffusion are infinite at a time that a step begins at, as at rectified flow's T;
             the message says what to take `instead`.
     """
     start = times[:-1]

@@ -57,7 +57,7 @@ class Heun(Solver):
         """Find which steps get churn and which end at the data.
 
         Raises:
-            InputError: there is no signal at the start (the straight path), so sigma / alpha is infinite; or the
+            InputError: there is no signal at the start (rectified flow), so sigma / alpha is infinite; or the
                 times rise, with churn.
         """
         if self.churn:

@@ -29,7 +29,7 @@ class EulerMaruyama(Solver):
         """Find the fixed step, if that is wanted.
 
         Raises:
-            InputError: the process's SDE is infinite at one of the times (the straight path's T), or they rise.
+            InputError: the process's SDE is infinite at one of the times (rectified flow's T), or they rise.
         """
         if self.legacy or not self.flow:
             check_falling(times, "euler_maruyama", "flow=True without legacy")

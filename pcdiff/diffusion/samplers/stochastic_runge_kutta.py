@@ -31,7 +31,7 @@ class StochasticRungeKutta(DataEndingSolver):
         """Find which steps end at the data.
 
         Raises:
-            InputError: the process's SDE is infinite at the start (the straight path), or the times rise.
+            InputError: the process's SDE is infinite at the start (rectified flow), or the times rise.
         """
         check_falling(times, "predictor 'srk'", "'ddim' or 'ode'")
         check_reverse_sde(process, times, "predictor 'srk'")
