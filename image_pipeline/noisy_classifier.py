@@ -16,7 +16,7 @@ from pcdiff.config import from_dict
 from pcdiff.diffusion import Process, time_draw
 from pcdiff.diffusion.denoisers.time_inputs import TIME_INPUTS, check_time_input
 from pcdiff.diffusion.processes.base import append_dims
-from pcdiff.diffusion.serialization import build_plain_process, plain_process
+from pcdiff.diffusion.serialization import process_from_dict, process_to_dict
 from pcdiff.errors import InputError
 from pcdiff.nets import EncoderClassifier
 from pcdiff.runtime.bounded_build import built_for
@@ -30,7 +30,7 @@ class Guided:
     """What a classifier shares with the model that it guides, in plain values.
 
     Attributes:
-        process: see `pcdiff.diffusion.serialization.plain_process`.
+        process: see `pcdiff.diffusion.serialization.process_to_dict`.
         time_input: the label of time, a key of `TIME_INPUTS`.
         data_range: of the images.
         image_shape: (C, H, W).
@@ -49,7 +49,7 @@ class Guided:
             InputError: its process has no plain form.
         """
         denoiser = model.denoiser
-        return cls(plain_process(denoiser.process), denoiser.time_input, model.data_range, model.image_shape)
+        return cls(process_to_dict(denoiser.process), denoiser.time_input, model.data_range, model.image_shape)
 
     @classmethod
     def from_dict(cls, values: Any, source: str) -> "Guided":
@@ -111,7 +111,7 @@ class NoisyClassifier(nn.Module):
         super().__init__()
         objective = objective or ClassifierObjectiveConfig()
         self.guided, self.num_classes = guided, classes
-        self.process: Process = build_plain_process(guided.process)
+        self.process: Process = process_from_dict(guided.process)
         check_time_input(guided.time_input, self.process)
         self.net = EncoderClassifier(config.built(guided.image_shape, classes))
         options = {"mean": objective.time_mean, "std": objective.time_std}

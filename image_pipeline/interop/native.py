@@ -14,7 +14,7 @@ from image_pipeline.interop.imported import Imported
 from image_pipeline.interop.settings import blaming
 from image_pipeline.models import build_model, plain_config
 from image_pipeline.models.sigma_label import SigmaLabel
-from pcdiff.diffusion import build_plain_denoiser, plain_denoiser
+from pcdiff.diffusion import denoiser_from_dict, denoiser_to_dict
 from pcdiff.errors import InputError
 from pcdiff.runtime.bounded_build import budget_for, built_for
 from pcdiff.training import checkpoint
@@ -43,7 +43,7 @@ def save(path: str | Path, model: Imported) -> None:
         "kind": KIND,
         "net": plain_config(getattr(net.net if labelled else net, "config", None)),
         "sigma_label": net.scale if labelled else None,
-        "denoiser": plain_denoiser(model.denoiser),
+        "denoiser": denoiser_to_dict(model.denoiser),
         **{name: getattr(model, name) for name in _FACTS},
     }
     checkpoint.save(Path(path), {f"model.{key}": value for key, value in net.state_dict().items()}, metadata)
@@ -71,7 +71,7 @@ def load(path: str | Path) -> Imported:
         for name, tensor in net.state_dict(keep_vars=True).items():  # a part of a net may be in half precision
             if f"model.{name}" in tensors:
                 tensor.data = tensor.data.to(tensors[f"model.{name}"].dtype)
-        denoiser = build_plain_denoiser(net, metadata["denoiser"]).eval()
+        denoiser = denoiser_from_dict(net, metadata["denoiser"]).eval()
     checkpoint.load_weights(net, tensors, "model.", str(path))
     facts = {name: _tuple(metadata[name]) for name in _FACTS}
     with blaming(path):

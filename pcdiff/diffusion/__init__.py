@@ -51,7 +51,7 @@ from pcdiff.diffusion.samplers.correctors import CORRECTORS, corrector
 from pcdiff.diffusion.samplers.loop import SamplingReport, Trajectory, check_steps, invert, sample
 from pcdiff.diffusion.samplers.predictors import PREDICTORS, ancestral_step, invertible_predictors, predictor
 from pcdiff.diffusion.samplers.time_grids import GRIDS, default_grid, time_grid
-from pcdiff.diffusion.serialization import build_plain_denoiser, build_plain_process, plain_denoiser, plain_process
+from pcdiff.diffusion.serialization import denoiser_from_dict, denoiser_to_dict, process_from_dict, process_to_dict
 
 __all__ = [
     "CONSTRAINTS",
@@ -108,8 +108,6 @@ __all__ = [
     "attribute_of",
     "average",
     "bits_per_dim",
-    "build_plain_denoiser",
-    "build_plain_process",
     "build_process",
     "chain_bound",
     "check_objective",
@@ -119,6 +117,8 @@ __all__ = [
     "corrector",
     "cosine_betas",
     "default_grid",
+    "denoiser_from_dict",
+    "denoiser_to_dict",
     "dequantisation",
     "dequantisation_loss",
     "discrete_process",
@@ -135,10 +135,10 @@ __all__ = [
     "normal_kl",
     "objective",
     "parametrization",
-    "plain_denoiser",
-    "plain_process",
     "predictor",
     "prior_bits",
+    "process_from_dict",
+    "process_to_dict",
     "sample",
     "sdedit",
     "slerp",

@@ -7,16 +7,11 @@ import torch
 from torch import nn
 
 from pcdiff.diffusion.denoisers.base import NetDenoiser
-from pcdiff.diffusion.denoisers.parametrization import EDM, PARAMETRIZATIONS, parametrization
+from pcdiff.diffusion.denoisers.parametrization import PARAMETRIZATIONS, parametrization
 from pcdiff.diffusion.processes.base import Process
 from pcdiff.diffusion.processes.ddpm import DiscreteProcess, RespacedProcess
-from pcdiff.diffusion.processes.edm import EDMProcess
 from pcdiff.diffusion.processes.ncsn import NoiseLevels
-from pcdiff.diffusion.processes.rectified_flow import RectifiedFlow
 from pcdiff.diffusion.processes.registry import PROCESSES
-from pcdiff.diffusion.processes.subvp import SubVP
-from pcdiff.diffusion.processes.ve import VE
-from pcdiff.diffusion.processes.vp import VP
 from pcdiff.errors import InputError
 from pcdiff.registry import Registry
 
@@ -30,55 +25,42 @@ def _levels(sigmas: list[float]) -> NoiseLevels:
 
 
 def _respaced(parent: Mapping[str, Any], times: list[int]) -> RespacedProcess:
-    return RespacedProcess(build_plain_process(parent), torch.tensor(times))
+    return RespacedProcess(process_from_dict(parent), torch.tensor(times))
 
 
 # tables in place of the schedules that `PROCESSES` makes them of: a file's own need not follow any
-_BUILT: Registry[Callable[..., Process]] = Registry(
-    "process",
-    {
-        **{name: PROCESSES[name] for name in ("vp", "subvp", "ve", "rectified_flow", "edm")},
-        "betas": _chain,
-        "sigmas": _levels,
-        "respaced": _respaced,
-    },
-    aliases={"straight": "rectified_flow"},
-)
-_TOLD: dict[type[Process], Callable[[Any], dict[str, Any]]] = {
-    VP: lambda p: {"name": "vp", "beta_min": p.beta_min, "beta_max": p.beta_max, "num_scales": p.num_scales},
-    SubVP: lambda p: {"name": "subvp", "beta_min": p.beta_min, "beta_max": p.beta_max, "num_scales": p.num_scales},
-    VE: lambda p: {"name": "ve", "sigma_min": p.sigma_min, "sigma_max": p.sigma_max, "num_scales": p.num_scales},
-    RectifiedFlow: lambda p: {"name": "rectified_flow", "num_scales": p.num_scales},
-    EDMProcess: lambda p: {"name": "edm", "sigma_min": p.sample_eps, "sigma_max": p.T, "num_scales": p.num_scales},
-    # the tables' first entries stand for the data
+_FROM_TABLES: dict[str, Callable[..., Process]] = {"betas": _chain, "sigmas": _levels, "respaced": _respaced}
+# the tables' first entries stand for the data
+_TO_TABLES: dict[type[Process], Callable[[Any], dict[str, Any]]] = {
     DiscreteProcess: lambda p: {"name": "betas", "betas": p.betas[1:].tolist()},
     NoiseLevels: lambda p: {"name": "sigmas", "sigmas": p.sigmas[1:].tolist()},
     RespacedProcess: lambda p: {
         "name": "respaced",
-        "parent": plain_process(p.parent),
+        "parent": process_to_dict(p.parent),
         "times": p.times[1:].tolist(),
     },
 }
 
 
-def plain_process(process: Process) -> dict[str, Any]:
-    """Return a process as plain values, with the key `name`; `build_plain_process` reads them back.
+def process_to_dict(process: Process) -> dict[str, Any]:
+    """Return a process as plain values, with the key `name`; `process_from_dict` reads them back.
+
+    A process of one's own can be saved where its class is in `PROCESSES` and keeps its options as attributes.
 
     Raises:
-        InputError: it is of a kind that has no plain form.
+        InputError: its class is in no registry, or does not keep an option.
 
     Example:
-        >>> plain_process(VE(0.01, 50.0))
+        >>> process_to_dict(VE(0.01, 50.0))
         {'name': 've', 'sigma_min': 0.01, 'sigma_max': 50.0, 'num_scales': 1000}
     """
-    if type(process) not in _TOLD:
-        known = sorted(kind.__name__ for kind in _TOLD)
-        raise InputError(f"process must be one of {known} to be saved, got a {type(process).__name__}")
-    return _TOLD[type(process)](process)
+    if type(process) in _TO_TABLES:
+        return _TO_TABLES[type(process)](process)
+    return _to_dict(PROCESSES, process)
 
 
-def build_plain_process(plain: Mapping[str, Any]) -> Process:
-    """Build a process from what `plain_process` gave.
+def process_from_dict(plain: Mapping[str, Any]) -> Process:
+    """Build a process from what `process_to_dict` gave.
 
     Raises:
         InputError: the name or an option is unknown (the message lists the known ones), or a value is out of range.
@@ -86,31 +68,30 @@ def build_plain_process(plain: Mapping[str, Any]) -> Process:
     if not isinstance(plain, Mapping):
         raise InputError(f"process must be its options by name, got {plain!r}")
     options = dict(plain)
-    return _BUILT.build(options.pop("name", None), **options)
+    # chains by their tables only: a number of steps from a file could fill the memory
+    classes = {name: part for name, part in PROCESSES.items() if isinstance(part, type)}
+    known = Registry("process", {**classes, **_FROM_TABLES}, aliases=PROCESSES.aliases)
+    return known.build(options.pop("name", None), **options)
 
 
-def plain_denoiser(denoiser: NetDenoiser) -> dict[str, Any]:
-    """Return what a denoiser is beside its net, as plain values; `build_plain_denoiser` reads them back.
+def denoiser_to_dict(denoiser: NetDenoiser) -> dict[str, Any]:
+    """Return what a denoiser is beside its net, as plain values; `denoiser_from_dict` reads them back.
 
     Raises:
-        InputError: it is no `NetDenoiser`, or of a process or parametrisation that has no plain form.
+        InputError: it is not a `NetDenoiser`, or its process or parametrization is in no registry.
     """
     if not isinstance(denoiser, NetDenoiser):
         raise InputError(f"denoiser must be a NetDenoiser to be saved, got a {type(denoiser).__name__}")
-    says = denoiser.parametrization
-    names = [name for name, kind in PARAMETRIZATIONS.items() if kind is type(says)]
-    if not names:
-        raise InputError(f"predicts must be one of {sorted(PARAMETRIZATIONS)} to be saved, got {says!r}")
     return {
-        "process": plain_process(denoiser.process),
-        "predicts": {"name": names[0], **({"sigma_data": says.sigma_data} if type(says) is EDM else {})},
+        "process": process_to_dict(denoiser.process),
+        "predicts": _to_dict(PARAMETRIZATIONS, denoiser.parametrization),
         "time_input": denoiser.time_input,
         "variance": denoiser.variance,
     }
 
 
-def build_plain_denoiser(net: nn.Module, plain: Mapping[str, Any]) -> NetDenoiser:
-    """Build a denoiser of a net from what `plain_denoiser` gave.
+def denoiser_from_dict(net: nn.Module, plain: Mapping[str, Any]) -> NetDenoiser:
+    """Build a denoiser of a net from what `denoiser_to_dict` gave.
 
     Raises:
         InputError: something is missing, unknown, or out of range.
@@ -119,5 +100,16 @@ def build_plain_denoiser(net: nn.Module, plain: Mapping[str, Any]) -> NetDenoise
     if not isinstance(plain, Mapping) or set(plain) != keys or not isinstance(plain["predicts"], Mapping):
         raise InputError(f"denoiser must be a dict of {sorted(keys)}, got {plain!r}")
     predicts = dict(plain["predicts"])
-    says = parametrization(predicts.pop("name", None), **predicts)
-    return NetDenoiser(net, build_plain_process(plain["process"]), says, plain["time_input"], plain["variance"])
+    output = parametrization(predicts.pop("name", None), **predicts)
+    return NetDenoiser(net, process_from_dict(plain["process"]), output, plain["time_input"], plain["variance"])
+
+
+def _to_dict(registry: Registry[Any], part: Any) -> dict[str, Any]:
+    """Return a part's name and its options, as the attributes of the same names hold them."""
+    name, kind = registry.name_of(type(part)), type(part).__name__
+    if name is None:
+        raise InputError(f"{registry.kind} must be one of {sorted(registry)} to be saved, got a {kind}")
+    options = registry.options(name)
+    if missing := [key for key in options if not hasattr(part, key)]:
+        raise InputError(f"{registry.kind} {name!r} must keep {missing} as attributes to be saved")
+    return {"name": name, **{key: getattr(part, key) for key in options}}

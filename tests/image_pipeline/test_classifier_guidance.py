@@ -16,7 +16,7 @@ from image_pipeline.loading import load_model
 from image_pipeline.models import build_model
 from image_pipeline.noisy_classifier import Guided, NoisyClassifier, load_classifier
 from pcdiff.diffusion import NetDenoiser, build_process
-from pcdiff.diffusion.serialization import plain_process
+from pcdiff.diffusion.serialization import process_to_dict
 
 
 class Bright(torch.nn.Module):
@@ -210,7 +210,7 @@ def test_a_mistake_in_training_a_classifier_is_one_line(digits_run, tmp_path, ca
 def test_what_a_classifier_sees_has_the_datas_scale():
     """x_t at sigma 40 of data of unit variance reaches the net with unit variance; its label is ln(sigma) / 4."""
     process = build_process("edm", sigma_min=0.002, sigma_max=80.0)
-    facts = Guided(plain_process(process), "edm", (-1.0, 1.0), (1, 8, 8))
+    facts = Guided(process_to_dict(process), "edm", (-1.0, 1.0), (1, 8, 8))
     config = ClassifierNetConfig(model_channels=8, norm_groups=4, num_head_channels=4)
     torch.manual_seed(0)
     model, seen = NoisyClassifier(config, facts, 2).eval(), []

@@ -34,8 +34,9 @@ class EDMProcess(Process):
             raise InputError(
                 f"sigma_min and sigma_max must be 0 < sigma_min < sigma_max < inf, got {sigma_min}, {sigma_max}"
             )
-        self.T = float(sigma_max)
-        self.train_eps = self.sample_eps = float(sigma_min)
+        self.sigma_min, self.sigma_max = float(sigma_min), float(sigma_max)
+        self.T = self.sigma_max
+        self.train_eps = self.sample_eps = self.sigma_min
         self.num_scales = self._steps(num_scales)
 
     @property

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from pcdiff import diffusion
 from pcdiff.diffusion import (
     PARAMETRIZATIONS,
     VE,
@@ -16,13 +17,13 @@ from pcdiff.diffusion import (
     Process,
     RectifiedFlow,
     SubVP,
-    build_plain_denoiser,
-    build_plain_process,
     cosine_betas,
+    denoiser_from_dict,
+    denoiser_to_dict,
     geometric_sigmas,
     parametrization,
-    plain_denoiser,
-    plain_process,
+    process_from_dict,
+    process_to_dict,
 )
 from pcdiff.errors import InputError
 
@@ -48,7 +49,7 @@ def through_json(value):
 @pytest.mark.parametrize("name", PROCESSES)
 def test_processes_come_back(name):
     process = PROCESSES[name]
-    again = build_plain_process(through_json(plain_process(process)))
+    again = process_from_dict(through_json(process_to_dict(process)))
     assert type(again) is type(process)
     chain = process.num_steps is not None
     t = torch.arange(1, process.num_steps + 1) if chain else torch.linspace(0.1, 0.9, 5) * process.T
@@ -66,7 +67,7 @@ def test_processes_come_back(name):
 
 
 def test_a_file_from_before_names_rectified_flow_straight():
-    again = build_plain_process({"name": "straight", "num_scales": 13})
+    again = process_from_dict({"name": "straight", "num_scales": 13})
     assert (type(again), again.num_scales) == (RectifiedFlow, 13)
 
 
@@ -74,20 +75,40 @@ def test_a_file_from_before_names_rectified_flow_straight():
 def test_denoisers_come_back(predicts):
     says = parametrization("edm", sigma_data=0.3) if predicts == "edm" else predicts
     denoiser = NetDenoiser(torch.nn.Identity(), CHAIN, says, "step", "large")
-    again = build_plain_denoiser(denoiser.net, through_json(plain_denoiser(denoiser)))
+    again = denoiser_from_dict(denoiser.net, through_json(denoiser_to_dict(denoiser)))
     assert type(again.parametrization) is PARAMETRIZATIONS[predicts]
     assert vars(again.parametrization) == vars(denoiser.parametrization)
     assert (again.time_input, again.variance) == ("step", "large")
 
 
-def test_what_has_no_plain_form_is_refused():
+def test_a_process_of_ones_own_is_saved_by_its_name_and_options(monkeypatch):
     class Mine(Process):
         T = 1.0
 
-    with pytest.raises(InputError, match=r"process must be one of \['DiscreteProcess'.*got a Mine"):
-        plain_process(Mine())
+        def __init__(self, rate: float = 2.0):
+            super().__init__()
+            self.pace = self.rate = rate
+
+    with pytest.raises(InputError, match=r"process must be one of \['ddpm', .*\] to be saved, got a Mine"):
+        process_to_dict(Mine())
+    monkeypatch.setitem(diffusion.PROCESSES, "mine", Mine)
+    plain = through_json(process_to_dict(Mine(3.0)))
+    assert plain == {"name": "mine", "rate": 3.0}
+    assert process_from_dict(plain).rate == 3.0
+    process = Mine()
+    del process.rate
+    with pytest.raises(InputError, match=r"process 'mine' must keep \['rate'\] as attributes to be saved"):
+        process_to_dict(process)
+
+
+def test_a_file_cannot_ask_for_a_chain_of_any_length():
+    with pytest.raises(InputError, match=r"process must be one of .*, got 'ddpm'"):
+        process_from_dict({"name": "ddpm", "num_steps": 10**15})
+
+
+def test_what_is_no_denoiser_of_a_net_is_refused():
     with pytest.raises(InputError, match="denoiser must be a NetDenoiser to be saved, got a Identity"):
-        plain_denoiser(torch.nn.Identity())
+        denoiser_to_dict(torch.nn.Identity())
 
 
 @pytest.mark.parametrize(
@@ -102,13 +123,13 @@ def test_what_has_no_plain_form_is_refused():
 )
 def test_misfits(plain, message):
     with pytest.raises(InputError, match=message):
-        build_plain_process(plain)
+        process_from_dict(plain)
 
 
 def test_a_denoiser_that_lacks_something():
-    plain = plain_denoiser(NetDenoiser(torch.nn.Identity(), CHAIN, "eps", "step"))
+    plain = denoiser_to_dict(NetDenoiser(torch.nn.Identity(), CHAIN, "eps", "step"))
     for bad in ({}, {**plain, "scale": 1}, {**plain, "predicts": "eps"}):
         with pytest.raises(InputError, match=r"denoiser must be a dict of \['predicts', 'process'"):
-            build_plain_denoiser(torch.nn.Identity(), bad)
+            denoiser_from_dict(torch.nn.Identity(), bad)
     with pytest.raises(InputError, match="predicts must be one of"):
-        build_plain_denoiser(torch.nn.Identity(), {**plain, "predicts": {"name": "noise"}})
+        denoiser_from_dict(torch.nn.Identity(), {**plain, "predicts": {"name": "noise"}})
