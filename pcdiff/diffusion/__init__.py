@@ -44,7 +44,7 @@ from pcdiff.diffusion.processes.registry import PROCESSES, build_process
 from pcdiff.diffusion.processes.subvp import SubVP
 from pcdiff.diffusion.processes.ve import VE
 from pcdiff.diffusion.processes.vp import VP
-from pcdiff.diffusion.samplers.base import Constraint, Corrector, Noise, Planned, Predictor, Solver, attribute_of
+from pcdiff.diffusion.samplers.base import Constraint, Corrector, Noise, Predictor, Solver, Stateful, attribute_of
 from pcdiff.diffusion.samplers.constrained_corrector import ConstrainedCorrector
 from pcdiff.diffusion.samplers.constraints import CONSTRAINTS, Colorize, Inpaint, Linear, average, constraint
 from pcdiff.diffusion.samplers.correctors import CORRECTORS, corrector
@@ -92,7 +92,6 @@ __all__ = [
     "Noise",
     "NoiseLevels",
     "Parametrization",
-    "Planned",
     "Predictor",
     "Process",
     "RectifiedFlow",
@@ -100,6 +99,7 @@ __all__ = [
     "ReverseKernel",
     "SamplingReport",
     "Solver",
+    "Stateful",
     "SubVP",
     "Times",
     "Trajectory",

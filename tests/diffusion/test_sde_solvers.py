@@ -7,7 +7,7 @@ import torch
 from exact_models import Mixture
 
 from pcdiff.diffusion import Denoiser, Inpaint, SamplingReport, build_process, predictor, sample
-from pcdiff.diffusion.samplers.base import Planned
+from pcdiff.diffusion.samplers.base import Stateful
 from pcdiff.diffusion.samplers.brownian import BrownianPath
 from pcdiff.errors import InputError
 
@@ -42,7 +42,7 @@ def moments(denoiser, times, name):
         z[1 + asked] = 1
         return z
 
-    own = step.begin(process, times) if isinstance(step, Planned) else step
+    own = step.begin(process, times) if isinstance(step, Stateful) else step
     for k in range(len(times) - 1):
         x = own(denoiser, x, times[k].expand(len(x)), times[k + 1].expand(len(x)), None, noise)
     base, slope, shares = x[0], x[1] - x[0], x[2:] - x[0]

@@ -19,10 +19,10 @@ Predictor = Callable[[Denoiser, Tensor, Tensor, Tensor, Any, Noise | None], Tens
 Corrector = Callable[[Denoiser, Tensor, Tensor, Any, Noise], Tensor]
 # (x, t, noise) -> x, after every update; t is where x stands now, noise None at the end
 Constraint = Callable[[Tensor, Tensor, Noise | None], Tensor]
-Self = TypeVar("Self", bound="Planned")
+Self = TypeVar("Self", bound="Stateful")
 
 
-class Planned:
+class Stateful:
     """Base of the predictors and correctors that need the run's plan, or remember earlier steps.
 
     The one made by name holds settings only; every run works on a copy of its own, so one can be shared.
@@ -42,7 +42,7 @@ class Planned:
         """
 
 
-class Solver(Planned):
+class Solver(Stateful):
     """Base of the predictors. What commands, tables and tests must know of one it states itself, as attributes.
 
     On the class they hold for the default options, on an object for its own: `DDIM.stochastic` is False,

@@ -6,12 +6,12 @@ from torch import Tensor
 
 from pcdiff.diffusion.denoisers.base import Denoiser
 from pcdiff.diffusion.processes.base import Process
-from pcdiff.diffusion.samplers.base import Constraint, Corrector, Noise, Planned
+from pcdiff.diffusion.samplers.base import Constraint, Corrector, Noise, Stateful
 from pcdiff.diffusion.samplers.correctors import corrector as corrector_by_name
 from pcdiff.errors import InputError
 
 
-class ConstrainedCorrector(Planned):
+class ConstrainedCorrector(Stateful):
     """Alternate steps of a corrector with a constraint, so that the rest settles beside what is known.
 
     `num_steps` of the corrector itself would let the known drift along with the rest until all are done. NCSNv2's
@@ -39,7 +39,7 @@ class ConstrainedCorrector(Planned):
 
     def plan(self, process: Process, times: Tensor) -> None:
         """Let the corrector look at the run ahead."""
-        if isinstance(self.corrector, Planned):
+        if isinstance(self.corrector, Stateful):
             self.corrector = self.corrector.begin(process, times)
 
     def __call__(self, denoiser: Denoiser, x: Tensor, t: Tensor, cond: Any, noise: Noise) -> Tensor:

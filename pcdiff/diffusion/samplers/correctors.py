@@ -9,12 +9,12 @@ from torch import Tensor
 
 from pcdiff.diffusion.denoisers.base import Denoiser
 from pcdiff.diffusion.processes.base import Process, append_dims
-from pcdiff.diffusion.samplers.base import Corrector, Noise, Planned
+from pcdiff.diffusion.samplers.base import Corrector, Noise, Stateful
 from pcdiff.errors import InputError
 from pcdiff.registry import Registry
 
 
-class LangevinStep(Planned):
+class LangevinStep(Stateful):
     """Base: `num_steps` steps `x + drift_share a score + sqrt(2 drift_share a) z`; subclasses size a.
 
     Args:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pcdiff.diffusion.denoisers.base import Denoiser
 from pcdiff.diffusion.processes.base import Process
-from pcdiff.diffusion.samplers.base import Constraint, Corrector, Noise, Planned, Predictor, Solver, attribute_of
+from pcdiff.diffusion.samplers.base import Constraint, Corrector, Noise, Predictor, Solver, Stateful, attribute_of
 from pcdiff.diffusion.samplers.correctors import corrector as corrector_by_name
 from pcdiff.diffusion.samplers.predictors import predictor
 from pcdiff.diffusion.samplers.time_grids import default_grid, time_grid
@@ -216,7 +216,7 @@ def _planned(
     process: Process, times: Tensor, step: Predictor, corrector: Corrector | None, denoise: bool | None
 ) -> tuple[Predictor, Corrector | None, Tensor | None]:
     """Return predictor and corrector, ready for these times, and the time to denoise the end at, or None."""
-    step, corrector = (v.begin(process, times) if isinstance(v, Planned) else v for v in (step, corrector))
+    step, corrector = (v.begin(process, times) if isinstance(v, Stateful) else v for v in (step, corrector))
     left = getattr(corrector, "left", 0.0)
     if attribute_of(step, "needs_corrector") and left > _MOST_LEFT:
         log.warning(
