@@ -27,7 +27,7 @@ REGISTRIES = {
     "grid": diffusion.GRIDS,
     "constraint": diffusion.CONSTRAINTS,
     "guidance": diffusion.GUIDANCE,
-    "dequantisation": diffusion.DEQUANTISATIONS,
+    "dequantization": diffusion.DEQUANTIZATIONS,
 }
 
 

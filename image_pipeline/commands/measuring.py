@@ -15,8 +15,8 @@ from pcdiff.diffusion import (
     bits_per_dim,
     chain_bound,
     continuous_bound,
-    dequantisation,
-    fit_dequantisation,
+    dequantization,
+    fit_dequantization,
     log_likelihood,
 )
 from pcdiff.errors import InputError
@@ -125,7 +125,7 @@ def _log_density(
 def _dequantisation(command: Likelihood, trained: Trained, images: Tensor, labels: Tensor | None) -> nn.Module:
     """Return the noise that makes images continuous, learned on them where that is asked for."""
     if command.dequantisation == "uniform":
-        return dequantisation("uniform")
+        return dequantization("uniform")
     model = trained.model
     if model.denoiser.process.num_steps is not None:
         raise InputError("--dequantisation variational needs a process in continuous time, got a chain")
@@ -144,9 +144,9 @@ def _dequantisation(command: Likelihood, trained: Trained, images: Tensor, label
         bound = continuous_bound(model.denoiser, x, cond, num_times=_FITTING_TIMES, generator=generator)
         return nats * bound.total
 
-    noise = dequantisation("variational", net=net).to(trained.device)
+    noise = dequantization("variational", net=net).to(trained.device)
     steps = command.dequantisation_steps or _STEPS
-    return fit_dequantisation(noise, log_density, images.to(trained.device), steps=steps, generator=generator)
+    return fit_dequantization(noise, log_density, images.to(trained.device), steps=steps, generator=generator)
 
 
 def _in_range(levels: Tensor, data_range: str) -> Tensor:

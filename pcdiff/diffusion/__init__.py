@@ -8,11 +8,11 @@ from pcdiff.diffusion.denoisers.parametrization import PARAMETRIZATIONS, Paramet
 from pcdiff.diffusion.denoisers.time_inputs import TIME_INPUTS
 from pcdiff.diffusion.denoisers.variance import VARIANCES
 from pcdiff.diffusion.dequantization import (
-    DEQUANTISATIONS,
-    Dequantised,
-    dequantisation,
-    dequantisation_loss,
-    fit_dequantisation,
+    DEQUANTIZATIONS,
+    Dequantized,
+    dequantization,
+    dequantization_loss,
+    fit_dequantization,
 )
 from pcdiff.diffusion.editing import sdedit, slerp
 from pcdiff.diffusion.likelihood import Likelihood, bits_per_dim, log_likelihood, nats_per_dim
@@ -56,7 +56,7 @@ from pcdiff.diffusion.serialization import denoiser_from_dict, denoiser_to_dict,
 __all__ = [
     "CONSTRAINTS",
     "CORRECTORS",
-    "DEQUANTISATIONS",
+    "DEQUANTIZATIONS",
     "GRIDS",
     "GUIDANCE",
     "OBJECTIVES",
@@ -79,7 +79,7 @@ __all__ = [
     "ContinuousBound",
     "Corrector",
     "Denoiser",
-    "Dequantised",
+    "Dequantized",
     "DiscreteProcess",
     "EDMProcess",
     "EpsDenoiser",
@@ -119,12 +119,12 @@ __all__ = [
     "default_grid",
     "denoiser_from_dict",
     "denoiser_to_dict",
-    "dequantisation",
-    "dequantisation_loss",
+    "dequantization",
+    "dequantization_loss",
     "discrete_process",
     "discretized_log_likelihood",
     "draw_times",
-    "fit_dequantisation",
+    "fit_dequantization",
     "geometric_sigmas",
     "guidance",
     "invert",

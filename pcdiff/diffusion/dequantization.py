@@ -3,7 +3,7 @@
 A continuous density bounds the probability of whole numbers k by `log P(k) >= E_q [log p(k + u) - log q(u | k)]`,
 u in [0, 1) (Theis et al., 2016, section 3.1, with q uniform; Ho et al., Flow++, 2019, section 3.1, with q learned).
 The gap is KL(q || p(u | k)): any q gives a bound, and one that follows the density within a cell a tighter one. A
-new dequantisation is a class and a line in `DEQUANTISATIONS`.
+new dequantization is a class and a line in `DEQUANTIZATIONS`.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _SMALLEST = 1e-6  # of v and 1 - v: where float32's logit is finite
 _LARGEST = 1 - 2**-16  # of u: 255 + u is still below 256 in float32
 
 
-class Dequantised(NamedTuple):
+class Dequantized(NamedTuple):
     """Whole numbers with their noise.
 
     Attributes:
@@ -42,16 +42,16 @@ class Uniform(nn.Module):
     def __init__(self, num_levels: int = 256):
         super().__init__()
 
-    def forward(self, levels: Tensor, generator: torch.Generator | None = None) -> Dequantised:
+    def forward(self, levels: Tensor, generator: torch.Generator | None = None) -> Dequantized:
         """Return `levels (B, *dims)`, whole numbers, with uniform noise."""
         u = torch.rand(levels.shape, generator=generator, device=levels.device)
-        return Dequantised(levels + u, torch.zeros(len(levels), dtype=torch.float64, device=levels.device))
+        return Dequantized(levels + u, torch.zeros(len(levels), dtype=torch.float64, device=levels.device))
 
 
 class Variational(nn.Module):
     r"""u logistic before a sigmoid: `u = sigmoid(mean + scale logit(v))`, v uniform on (0, 1).
 
-    It starts as uniform noise, mean 0 and scale 1, and learns by `dequantisation_loss`. Mean and log-scale are
+    It starts as uniform noise, mean 0 and scale 1, and learns by `dequantization_loss`. Mean and log-scale are
     those of the whole number itself, from a table, and what a net adds that sees the numbers around.
 
     Args:
@@ -73,11 +73,11 @@ class Variational(nn.Module):
         self.num_levels, self.net = num_levels, net
         self.table = nn.Parameter(torch.zeros(num_levels, 2))
 
-    def forward(self, levels: Tensor, generator: torch.Generator | None = None) -> Dequantised:
+    def forward(self, levels: Tensor, generator: torch.Generator | None = None) -> Dequantized:
         """Return `levels (B, *dims)`, whole numbers, with noise from q; differentiable in q's parameters."""
         v = torch.rand(levels.shape, generator=generator, device=levels.device).clamp(_SMALLEST, 1 - _SMALLEST)
         u, log_q = self.noise(levels, v)
-        return Dequantised(levels + u, log_q.double().flatten(1).sum(dim=1))
+        return Dequantized(levels + u, log_q.double().flatten(1).sum(dim=1))
 
     def noise(self, levels: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return u at q's quantiles `v (B, *dims)` and log q(u | k), both like `v`."""
@@ -98,26 +98,26 @@ class Variational(nn.Module):
         return u.clamp(max=_LARGEST), v.log() + torch.log1p(-v) - log_scale - log_slope
 
 
-DEQUANTISATIONS: Registry[Callable[..., nn.Module]] = Registry(
-    "dequantisation", {"uniform": Uniform, "variational": Variational}
+DEQUANTIZATIONS: Registry[Callable[..., nn.Module]] = Registry(
+    "dequantization", {"uniform": Uniform, "variational": Variational}
 )
 
 
-def dequantisation(name: str, **options: Any) -> nn.Module:
-    """Return a dequantisation by name.
+def dequantization(name: str, **options: Any) -> nn.Module:
+    """Return a dequantization by name.
 
     Raises:
         InputError: the name or an option is unknown; the message lists the known ones.
 
     Example:
-        >>> values, log_q = dequantisation("variational")(images)  # uint8 (B, C, H, W)
+        >>> values, log_q = dequantization("variational")(images)  # uint8 (B, C, H, W)
         >>> bits_per_dim(log_likelihood(denoiser, values / 128 - 1).log_likelihood - log_q, images.shape[1:])
     """
-    return DEQUANTISATIONS.build(name, **options)
+    return DEQUANTIZATIONS.build(name, **options)
 
 
-def dequantisation_loss(
-    dequantise: nn.Module,
+def dequantization_loss(
+    dequantize: nn.Module,
     log_density: Callable[[Tensor], Tensor],
     levels: Tensor,
     generator: torch.Generator | None = None,
@@ -125,18 +125,18 @@ def dequantisation_loss(
     """Return `log q(u | k) - log p(k + u)`, `(B,)` in nats a sample, whose mean is the bound on -log P(k).
 
     Args:
-        dequantise: what is trained.
+        dequantize: what is trained.
         log_density: of values k + u, up to a constant and a bound of it too: maps `(B, *dims)` to `(B,)` and can be
             differentiated, such as minus `continuous_bound`'s total in nats.
         levels: whole numbers `(B, *dims)`.
         generator: source of the noise.
     """
-    values, log_q = dequantise(levels, generator)
+    values, log_q = dequantize(levels, generator)
     return log_q - log_density(values)
 
 
-def fit_dequantisation(
-    dequantise: nn.Module,
+def fit_dequantization(
+    dequantize: nn.Module,
     log_density: Callable[..., Tensor],
     levels: Tensor,
     *,
@@ -145,14 +145,14 @@ def fit_dequantisation(
     lr: float = 0.02,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
-    """Train a dequantisation by Adam, in place, and return it.
+    """Train a dequantization by Adam, in place, and return it.
 
     As any q gives a bound, it may be trained on the very numbers that are scored.
 
     Args:
-        dequantise: what is trained.
+        dequantize: what is trained.
         log_density: maps values k + u `(b, *dims)`, and as `rows` `(b,)` those of `levels` that they stem from, to
-            `(b,)`; see `dequantisation_loss`.
+            `(b,)`; see `dequantization_loss`.
         levels: whole numbers `(n, *dims)`.
         steps: of Adam.
         batch_size: samples a step, drawn with replacement.
@@ -162,18 +162,18 @@ def fit_dequantisation(
     Raises:
         InputError: a loss is not finite.
     """
-    parameters = list(dequantise.parameters())
+    parameters = list(dequantize.parameters())
     optimizer = torch.optim.Adam(parameters, lr=lr)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
         rows = torch.randint(len(levels), (batch_size,), generator=generator, device=levels.device)
         with torch.enable_grad():
             density = partial(log_density, rows=rows)
-            loss = dequantisation_loss(dequantise, density, levels[rows], generator).mean()
+            loss = dequantization_loss(dequantize, density, levels[rows], generator).mean()
             gradients = torch.autograd.grad(loss / levels[0].numel(), parameters)
         if not loss.isfinite():
             raise InputError(f"the density must be finite where it is learned from, got {loss:g} at step {step}")
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()
-    return dequantise
+    return dequantize

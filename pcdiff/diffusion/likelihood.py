@@ -189,7 +189,7 @@ def nats_per_dim(log_likelihood: Tensor, dims: Sequence[int]) -> Tensor:
 def bits_per_dim(
     log_likelihood: Tensor, dims: Sequence[int], data_range: tuple[float, float] = (-1.0, 1.0)
 ) -> Tensor:
-    r"""Return the negative log-likelihood `(B,)` of dequantised 8-bit data in bits a dimension; lower is better.
+    r"""Return the negative log-likelihood `(B,)` of dequantized 8-bit data in bits a dimension; lower is better.
 
     `-log2 p(x) / D + 8 - log2(high - low)`: the density is that of values stretched to [0, 256], of which the 256
     unit cells are the 8-bit values (Theis et al., 2016, section 3.1); the offset is 7 for data in [-1, 1] and 8 in

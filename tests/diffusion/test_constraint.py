@@ -21,7 +21,7 @@ from pcdiff.diffusion import (
 from pcdiff.errors import InputError
 
 COUNT = 3000
-# what the discretisation may add to the Monte-Carlo error, in standard deviations
+# what the discretization may add to the Monte-Carlo error, in standard deviations
 BIAS = 0.05
 
 
@@ -111,7 +111,7 @@ def test_before_the_end_the_known_has_its_own_noise(name, dims):
     assert torch.linalg.matrix_rank(moves, rtol=1e-9) == len(known)
 
 
-def test_linear_is_inpainting_and_colouring_where_its_rows_are_theirs(dims):
+def test_linear_is_inpainting_and_coloring_where_its_rows_are_theirs(dims):
     """At the end, where nothing is drawn."""
     process, size = chain(), torch.Size(dims).numel()
     known, x, t = normal(4, *dims), normal(4, *dims, seed=2), torch.zeros(4, dtype=torch.long)

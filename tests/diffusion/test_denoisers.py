@@ -1,4 +1,4 @@
-"""Every parametrisation on every process: exact both ways, with an oracle for a net."""
+"""Every parametrization on every process: exact both ways, with an oracle for a net."""
 
 import math
 

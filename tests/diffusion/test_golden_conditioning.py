@@ -19,7 +19,7 @@ from pcdiff.diffusion import (
 )
 
 pytestmark = pytest.mark.golden
-# the matrix that score_sde changes colours by is rounded to float32
+# the matrix that score_sde changes colors by is rounded to float32
 PRECISIONS = {"f32": (torch.float32, 1e-4, 1e-4), "f64": (torch.float64, 1e-8, 1e-6)}
 PREDICTORS = {
     "euler_maruyama": {"name": "euler_maruyama", "legacy": True},

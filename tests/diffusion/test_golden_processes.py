@@ -45,7 +45,7 @@ def test_score_sdes_processes(golden, kind, precision, rtol):
         close(process.diffusion(t), get["diffusion"], rtol)
         steps = int(table["N"])
         if kind == "vp" and steps <= process.beta_max:
-            pytest.fail(f"{name} cannot be discretised")
+            pytest.fail(f"{name} cannot be discretized")
         sampler_t = get["sampler_timesteps"][torch.from_numpy(table["sel"])]
         for prefix, times in (("discretize", t), ("discretize_sel", sampler_t)):
             f, g = process.discretize(x, times)

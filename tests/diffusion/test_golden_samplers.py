@@ -229,7 +229,7 @@ def vp_of_levels(sigmas):
 
 @pytest.mark.parametrize("name", ["euler", "heun"])
 @pytest.mark.parametrize("levels", ["edm", "iddpm", "vp"])
-def test_edms_other_discretisations(golden, name, levels):
+def test_edms_other_discretizations(golden, name, levels):
     """Any falling levels are a grid of EDM's process; its VP runs are a VP process's, over its own time."""
     table = load(golden, "2d/edm/samplers.npz")
     key = f"ablation.euler.{levels}.net_in_sigma"

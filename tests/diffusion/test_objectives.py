@@ -21,7 +21,7 @@ from pcdiff.diffusion import (
 )
 from pcdiff.errors import InputError
 
-WEIGHTS, CENTRES, STD = (0.3, 0.7), (-0.6, 0.5), 0.3
+WEIGHTS, CENTERS, STD = (0.3, 0.7), (-0.6, 0.5), 0.3
 
 
 def draws(*shape, seed=0):
@@ -29,11 +29,11 @@ def draws(*shape, seed=0):
 
 
 def mixture(batch, dims):
-    """Draw data: every coordinate of a sample about one of two centres."""
+    """Draw data: every coordinate of a sample about one of two centers."""
     pick = torch.rand(batch, generator=torch.Generator().manual_seed(7)) < WEIGHTS[0]
-    centre = torch.where(pick, CENTRES[0], CENTRES[1]).double()
+    center = torch.where(pick, CENTERS[0], CENTERS[1]).double()
     x0 = STD * draws(batch, *dims)
-    return x0 + append_dims(centre, x0)
+    return x0 + append_dims(center, x0)
 
 
 class Oracle(nn.Module):
@@ -46,7 +46,7 @@ class Oracle(nn.Module):
     def forward(self, x, t, cond=None):
         alpha, sigma = append_dims(self.process.alpha(t), x), append_dims(self.process.sigma(t), x)
         variance = alpha**2 * STD**2 + sigma**2
-        offsets = torch.stack([x - alpha * centre for centre in CENTRES])
+        offsets = torch.stack([x - alpha * center for center in CENTERS])
         log_p = -(offsets.square() / (2 * variance)).flatten(2).sum(dim=2)
         share = (log_p + torch.tensor(WEIGHTS, dtype=torch.float64).log()[:, None]).softmax(dim=0)
         truth = sigma / variance * (share.view(*share.shape, *[1] * (x.dim() - 1)) * offsets).sum(dim=0)

@@ -110,7 +110,7 @@ def test_posterior_is_bayes_rule(schedule, s, t, dims):
 
 
 @every_schedule
-def test_neighbouring_posterior_is_ddpms_formula(schedule, dims):
+def test_neighboring_posterior_is_ddpms_formula(schedule, dims):
     """Ho et al. (2020), eq. 6-7, a different time for every sample."""
     process = discrete_process(schedule, STEPS)
     t = torch.tensor([1, 2, 17, STEPS])
@@ -199,7 +199,7 @@ def test_time_grid_falls_strictly_from_the_last_step_to_the_data(num_steps):
 
 @pytest.mark.parametrize(("total", "num_steps"), [(4000, 3999), (5000, 4999), (5000, 4998), (8192, 8191)])
 def test_time_grids_of_long_chains_repeat_no_time(total, num_steps):
-    """Neighbours of a float32 linspace are off by T 2^-24 each: enough to meet at a half and round to one time."""
+    """Neighbors of a float32 linspace are off by T 2^-24 each: enough to meet at a half and round to one time."""
     process = discrete_process("linear", total, 1e-5, 1e-3)
     exact = [(total * (num_steps - k), num_steps) for k in range(num_steps + 1)]  # t as a fraction
     for grid in (process.time_grid(num_steps), time_grid(process, num_steps, t_start=total)):

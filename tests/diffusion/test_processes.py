@@ -126,7 +126,7 @@ def test_reverse_steps_take_the_scores_share_from_the_forward_ones(process, dims
 
 
 @pytest.mark.parametrize("name", ["vp", "subvp", "ve", "rectified_flow"])
-def test_fine_discretisations_are_the_sde(name, dims, processes):
+def test_fine_discretizations_are_the_sde(name, dims, processes):
     process, num_steps = processes[name](), 1_000_000
     t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     x = draws(3, *dims)

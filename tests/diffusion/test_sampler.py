@@ -35,17 +35,17 @@ class Gaussian(Denoiser):
 
 
 class MixtureNoise(torch.nn.Module):
-    """Exact noise estimate of a mixture of isotropic Gaussians about the constants `centres`."""
+    """Exact noise estimate of a mixture of isotropic Gaussians about the constants `centers`."""
 
-    def __init__(self, process, weights, centres, std):
+    def __init__(self, process, weights, centers, std):
         super().__init__()
-        self.process, self.weights, self.centres, self.std = process, weights, centres, std
+        self.process, self.weights, self.centers, self.std = process, weights, centers, std
 
     def forward(self, x, t, cond=None):
         t = t.long()  # the index comes as a float
         alpha, sigma = append_dims(self.process.alpha(t), x), append_dims(self.process.sigma(t), x)
         variance = alpha**2 * self.std**2 + sigma**2
-        offsets = torch.stack([x - alpha * centre for centre in self.centres])  # (K, B, *dims)
+        offsets = torch.stack([x - alpha * center for center in self.centers])  # (K, B, *dims)
         log_p = -(offsets.square() / (2 * variance)).flatten(2).sum(dim=2)  # (K, B), the scale is common
         share = (log_p + torch.tensor(self.weights).log()[:, None]).softmax(dim=0)
         return sigma / variance * (share.view(*share.shape, *[1] * (x.dim() - 1)) * offsets).sum(dim=0)
@@ -127,22 +127,22 @@ def test_coordinates_and_samples_are_independent(flexibility, dims):
 @pytest.mark.parametrize("flexibility", FLEXIBILITIES)
 @pytest.mark.parametrize("num_steps", [200, 100])
 def test_weights_and_moments_of_a_mixture(flexibility, num_steps, dims):
-    weights, centres, std, count = (0.3, 0.7), (-0.5, 0.75), 0.2, 2500
+    weights, centers, std, count = (0.3, 0.7), (-0.5, 0.75), 0.2, 2500
     process = DiscreteProcess(cosine_betas(200))
     x = sample(
-        EpsDenoiser(MixtureNoise(process, weights, centres, std), process, time_input="index"),
+        EpsDenoiser(MixtureNoise(process, weights, centers, std), process, time_input="index"),
         (count, *dims),
         step=predictor("ancestral", flexibility=flexibility),
         num_steps=num_steps,
         generator=torch.Generator().manual_seed(1),
     )
-    midpoint = sum(centres) / 2
+    midpoint = sum(centers) / 2
     means = x.flatten(1).mean(dim=1)
-    for weight, centre, members in zip(weights, centres, (means < midpoint, means >= midpoint), strict=True):
+    for weight, center, members in zip(weights, centers, (means < midpoint, means >= midpoint), strict=True):
         share = members.float().mean().item()
         assert abs(share - weight) < 5 * math.sqrt(weight * (1 - weight) / count)
         values = x[members].double()
-        assert abs(values.mean() - centre) < 0.01
+        assert abs(values.mean() - center) < 0.01
         assert values.std().item() == pytest.approx(std, rel=0.09)
 
 

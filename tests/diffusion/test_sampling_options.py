@@ -222,7 +222,7 @@ def test_a_solver_can_be_shared_between_runs(dims):
     assert torch.equal(a, b)
 
 
-def test_a_sample_does_not_depend_on_its_neighbours_but_in_legacy(dims):
+def test_a_sample_does_not_depend_on_its_neighbors_but_in_legacy(dims):
     denoiser = target(build_process("ve", sigma_max=10.0), dims, torch.float64)
     start = 10 * torch.randn(3, *dims, generator=seeded(), dtype=torch.float64)
     draws = torch.randn(40, 3, *dims, generator=seeded(1), dtype=torch.float64)

@@ -19,8 +19,8 @@ from pcdiff.diffusion import (
 )
 
 # the weighted mean is 0: a prior without the data's mean is then right to first order
-WEIGHTS, CENTRES, STD, COUNT = (0.3, 0.7), (-0.875, 0.375), 0.2, 1000
-# what the discretisation may add to the Monte-Carlo error of means (in STD), weights and covariances
+WEIGHTS, CENTERS, STD, COUNT = (0.3, 0.7), (-0.875, 0.375), 0.2, 1000
+# what the discretization may add to the Monte-Carlo error of means (in STD), weights and covariances
 BIAS = 0.05
 
 MAKERS = {
@@ -33,7 +33,7 @@ MAKERS = {
     "rectified_flow": lambda: build_process("rectified_flow"),
 }
 # predictor and its options, process, grid, steps, corrector and its options, and the share by which so coarse a
-# discretisation, or the corrector, may miss the variance
+# discretization, or the corrector, may miss the variance
 CASES = [
     ("ancestral", {"flexibility": 0.5}, "ddpm", None, None, None, {}, 0.08),
     ("ancestral", {}, "edm", "edm", 60, None, {}, 0.25),
@@ -78,7 +78,7 @@ CASES = [
 
 def mixture(process, dims, dtype=torch.float32):
     pattern = torch.ones(dims, dtype=dtype)
-    means = torch.stack([centre * pattern for centre in CENTRES])
+    means = torch.stack([center * pattern for center in CENTERS])
     weights = torch.tensor(WEIGHTS, dtype=dtype)
     return Mixture(process, weights, means, torch.full((len(WEIGHTS),), STD, dtype=dtype))
 
@@ -114,10 +114,10 @@ def test_weights_and_moments_of_a_mixture(case, dims):
         generator=torch.Generator().manual_seed(2),
     ).double()
     assert x.isfinite().all()
-    centres = x.flatten(1).mean(dim=1)
-    middle = sum(CENTRES) / 2
-    for weight, centre, members in zip(WEIGHTS, CENTRES, (centres < middle, centres >= middle), strict=True):
-        share, values = members.double().mean().item(), (x[members] - centre).flatten(1) / STD
+    centers = x.flatten(1).mean(dim=1)
+    middle = sum(CENTERS) / 2
+    for weight, center, members in zip(WEIGHTS, CENTERS, (centers < middle, centers >= middle), strict=True):
+        share, values = members.double().mean().item(), (x[members] - center).flatten(1) / STD
         assert abs(share - weight) < 5 * math.sqrt(weight * (1 - weight) / COUNT) + BIAS
         assert abs(values.mean()) < 5 / math.sqrt(values.numel()) + BIAS
         assert abs(values.square().mean() - 1) < 5 * math.sqrt(2 / values.numel()) + bias
@@ -217,13 +217,13 @@ def test_a_partial_start_ends_at_the_target(kind, name, dims):
     process, draw = MAKERS[kind](), torch.Generator().manual_seed(0)
     denoiser = mixture(process, dims)
     members = torch.arange(400) % 2
-    centres = torch.tensor(CENTRES)[members].view(-1, *[1] * len(dims))
-    data = centres + STD * torch.randn(400, *dims, generator=draw)
+    centers = torch.tensor(CENTERS)[members].view(-1, *[1] * len(dims))
+    data = centers + STD * torch.randn(400, *dims, generator=draw)
     level = process.t_of_log_snr(torch.tensor([2.0], dtype=torch.float64)).round(
         decimals=0 if kind == "ddpm" else 3
     )
     x_t = process.perturb(data, level.expand(400), torch.randn(data.shape, generator=draw))
     x = sample(denoiser, x_init=x_t, step=name, t_start=float(level), num_steps=20, generator=draw)
-    distance = (x.flatten(1).mean(dim=1) - centres.flatten()).abs()
+    distance = (x.flatten(1).mean(dim=1) - centers.flatten()).abs()
     assert distance.max() < 5 * STD / math.sqrt(data[0].numel()) + 0.05
-    assert (x - centres).std().item() == pytest.approx(STD, rel=0.15)
+    assert (x - centers).std().item() == pytest.approx(STD, rel=0.15)

@@ -1,4 +1,4 @@
-"""What a net's output means: parametrisations, each exact both ways. A new one is a class and a line below.
+"""What a net's output means: parametrizations, each exact both ways. A new one is a class and a line below.
 
 All of them speak of the same pair in `x_t = alpha x_0 + sigma eps`; knowing x_t, t and one number of the pair gives
 the other. Every tensor is `(B, *dims)`, times are `(B,)`.
@@ -20,7 +20,7 @@ class Parametrization:
     """Whether the output says nothing of x_0 where no signal is left, alpha = 0."""
 
     def fits(self, process: Process) -> bool:
-        """Say whether the process has what this parametrisation needs."""
+        """Say whether the process has what this parametrization needs."""
         return process.T is not None
 
     def net_input(self, process: Process, x: Tensor, t: Tensor) -> Tensor:
@@ -245,7 +245,7 @@ PARAMETRIZATIONS: Registry[type[Parametrization]] = Registry(
 
 
 def parametrization(name: str, **options: Any) -> Parametrization:
-    """Build a parametrisation by name.
+    """Build a parametrization by name.
 
     Raises:
         InputError: the name or an option is unknown (the message lists the known ones), or a value out of range.

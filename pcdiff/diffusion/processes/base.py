@@ -51,7 +51,7 @@ class Process(nn.Module):
         T: the last time; None where a subclass has not said.
         num_steps: steps of the chain whose times are the integers 1..T; None for continuous time.
         t_end: the largest time that has an alpha and sigma; T unless the process goes on.
-        num_scales: steps of the chain that the process is, or is discretised to (N in Song et al., 2021).
+        num_scales: steps of the chain that the process is, or is discretized to (N in Song et al., 2021).
         exploding: whether alpha is 1, so that sigma alone is the noise level and the prior's scale is sigma(T).
         train_eps: smallest time of training and likelihood (Song et al., 2021, appendix C).
         sample_eps: smallest time of sampling.
@@ -246,7 +246,7 @@ class Process(nn.Module):
     def posterior(self, x0: Tensor, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         r"""Return mean and variances of q(x_s | x_t, x_0) for any s < t (Kingma et al., VDM, 2021, appendix A.2).
 
-        With neighbouring s = t - 1 this is eq. 6-7 of Ho et al. (2020), and eq. 10-11 of Luo & Hu (2021; numbers
+        With neighboring s = t - 1 this is eq. 6-7 of Ho et al. (2020), and eq. 10-11 of Luo & Hu (2021; numbers
         unverified).
 
         Args:

@@ -52,7 +52,7 @@ class Chain(Process):
 def whole_times(start: int, num_steps: int, device: torch.device) -> Tensor:
     """Return `num_steps + 1` integer times, as even as they can be, from `start` down to 0; num_steps <= start.
 
-    In float64: from a few thousand steps on, float32 rounds two neighbours to the same time.
+    In float64: from a few thousand steps on, float32 rounds two neighbors to the same time.
     """
     return torch.linspace(start, 0, num_steps + 1, dtype=torch.float64).round().long().to(device)
 

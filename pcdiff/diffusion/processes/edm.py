@@ -15,7 +15,7 @@ class EDMProcess(Process):
     Args:
         sigma_min: where sampling ends.
         sigma_max: where sampling starts, T; training may draw larger times.
-        num_scales: N that it is discretised to.
+        num_scales: N that it is discretized to.
 
     Raises:
         InputError: not `0 < sigma_min < sigma_max < inf`, or `num_scales` is not positive.

@@ -14,7 +14,7 @@ class RectifiedFlow(Process):
     t = 1; `velocity` is finite everywhere.
 
     Args:
-        num_scales: N that it is discretised to.
+        num_scales: N that it is discretized to.
 
     Raises:
         InputError: `num_scales` is not positive.

@@ -15,7 +15,7 @@ class SubVP(VP):
     Args:
         beta_min: rate at t = 0.
         beta_max: rate at t = 1.
-        num_scales: N that it is discretised to.
+        num_scales: N that it is discretized to.
 
     Example:
         >>> SubVP().sigma(torch.tensor([1.0]))  # nearly 1

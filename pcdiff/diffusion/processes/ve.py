@@ -17,7 +17,7 @@ class VE(Process):
         sigma_min: noise at t = 0.
         sigma_max: noise at t = 1, the prior's standard deviation: about the largest distance in the data
             (Song & Ermon, 2020, technique 1), for point clouds too.
-        num_scales: N of the chain it is discretised to.
+        num_scales: N of the chain it is discretized to.
 
     Raises:
         InputError: not `0 < sigma_min < sigma_max < inf`, or `num_scales` is not positive.

@@ -19,7 +19,7 @@ class VP(Process):
     Args:
         beta_min: rate at t = 0.
         beta_max: rate at t = 1.
-        num_scales: N of the chain it is discretised to.
+        num_scales: N of the chain it is discretized to.
 
     Raises:
         InputError: not `0 < beta_min <= beta_max < inf`, or `num_scales` is not positive.

@@ -12,7 +12,7 @@ class BrownianPath:
     """A Brownian motion of every sample, followed from late times to early ones.
 
     A value asked for is drawn given what is known of the path: between two known ones by the Brownian bridge. So a
-    step that is tried again, shorter, sees the path that refused it; a fresh draw would favour calm paths. At most
+    step that is tried again, shorter, sees the path that refused it; a fresh draw would favor calm paths. At most
     `REMEMBERED` values ahead are kept, so that memory stays bounded.
 
     Args:

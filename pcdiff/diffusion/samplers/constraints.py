@@ -67,7 +67,7 @@ class Inpaint:
 
 
 class Colorize:
-    """Keep the mean over the channels: colours for a gray image (Song et al., 2021, appendix I.3).
+    """Keep the mean over the channels: colors for a gray image (Song et al., 2021, appendix I.3).
 
     An orthogonal change of the channels makes their mean, times sqrt(C), the first of them, which is then kept.
 

@@ -71,7 +71,7 @@ class Langevin(LangevinStep):
         snr: the ratio r.
         num_steps: steps at every noise level.
         legacy: take the norms' means over the batch, as score_sde's code does, so that a sample depends on its
-            neighbours; by default every sample has its own. In the bias, d is then about the batch's numbers.
+            neighbors; by default every sample has its own. In the bias, d is then about the batch's numbers.
 
     Raises:
         InputError: `snr` or `num_steps` is not positive; in a run, samples (or with `legacy` batches) have fewer
