@@ -20,14 +20,14 @@ from pcdiff.diffusion import (
     Denoiser,
     NetDenoiser,
     Predictor,
+    Sampler,
+    attribute_of,
     build_process,
     check_objective,
-    check_steps,
     corrector,
     objective,
     parametrization,
     predictor,
-    sample,
     time_draw,
 )
 from pcdiff.errors import InputError
@@ -221,7 +221,7 @@ class ImageModel(nn.Module):
             settings: how; the run's own by default.
             denoiser: another than `guided`'s, such as one that follows a classifier; it is given `labels` as they
                 are.
-            **options: what goes to `pcdiff.diffusion.sample` beside: `generator`, `noise`, `x_init`, `constraint`,
+            **options: what goes to `pcdiff.diffusion.Sampler` beside: `generator`, `noise`, `x_init`, `constraint`,
                 `callback`, `progress`, `report`.
 
         Raises:
@@ -235,7 +235,7 @@ class ImageModel(nn.Module):
             denoiser = self.guided(scale)
         if "x_init" not in options:
             options["shape"] = (count, *self.image_shape)
-        return sample(denoiser, cond=cond, **sampler_options(settings), **options)
+        return sampler_of(settings)(denoiser, cond=cond, **options)
 
     def check_sampling(self, settings: SamplingConfig | None = None) -> None:
         """Refuse settings that `sample` would refuse, without drawing.
@@ -244,10 +244,10 @@ class ImageModel(nn.Module):
             InputError: see `sample`.
         """
         settings = self.config.sampling if settings is None else settings
-        options = sampler_options(settings)
+        sampler = sampler_of(settings)
         if self.num_classes is not None and settings.guidance is not None:
             self.guided(settings.guidance)
-        check_steps(self.denoiser.process, **options)
+        sampler.check(self.denoiser.process)
         check_signal(self.config.process.predicts, self.denoiser)
 
 
@@ -326,8 +326,8 @@ def _takes_sigma_data(part: Callable[..., Any] | None) -> bool:
     return part is not None and "sigma_data" in inspect.signature(part).parameters
 
 
-def sampler_options(settings: SamplingConfig) -> dict[str, Any]:
-    """Return what `pcdiff.diffusion.sample` is told for these settings.
+def sampler_of(settings: SamplingConfig) -> Sampler:
+    """Return the sampler of these settings.
 
     Raises:
         InputError: an unknown name, or an option that the sampler or the corrector does not take.
@@ -341,20 +341,15 @@ def sampler_options(settings: SamplingConfig) -> dict[str, Any]:
         raise InputError(f"{', '.join(extras)} goes with churn, got {settings.churn}; give --churn")
     if settings.sampler == "none" and name in (None, "none"):
         raise InputError("sampler none leaves the images to a corrector, got none; give --corrector")
-    step = sampler_of(settings)
-    grid = settings.grid or getattr(step, "grid", None)
+    step = predictor_of(settings)
+    grid = settings.grid or attribute_of(step, "grid")
     if grid == "ends" and settings.num_steps is not None:
         raise InputError("--num-steps does nothing where the sampler chooses its own steps, as ode does; take None")
-    return {
-        "step": step,
-        "corrector": None if name in (None, "none") else corrector(name, **given),
-        "num_steps": settings.num_steps,
-        "grid": settings.grid,
-        "denoise": settings.denoise,
-    }
+    step_within = None if name in (None, "none") else corrector(name, **given)
+    return Sampler(step, step_within, settings.num_steps, settings.grid, settings.denoise)
 
 
-def sampler_of(settings: SamplingConfig) -> Predictor:
+def predictor_of(settings: SamplingConfig) -> Predictor:
     """Return the predictor of these settings, the ancestral one by default.
 
     Raises:

@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 
 from image_pipeline.configs import ImageRunConfig, ProcessConfig, SamplingConfig
-from image_pipeline.model import sampler_options
-from pcdiff.diffusion import PROCESSES, TIME_INPUTS, build_process, check_steps, parametrization
+from image_pipeline.model import sampler_of
+from pcdiff.diffusion import PROCESSES, TIME_INPUTS, build_process, parametrization
 from pcdiff.errors import InputError
 
 
@@ -49,7 +49,7 @@ def _with_process(config: ImageRunConfig, name: str) -> ImageRunConfig:
     elif says.needs_signal and float(process.alpha(start)) == 0:
         new = replace(new, predicts="velocity")
     try:
-        check_steps(process, **sampler_options(config.sampling))
+        sampler_of(config.sampling).check(process)
     except InputError:
         config = replace(config, sampling=SamplingConfig(guidance=config.sampling.guidance))
     return replace(config, process=new)

@@ -9,17 +9,14 @@ from image_pipeline.commands.flags import ClassConditional, Interpolate, Sample,
 from image_pipeline.commands.model import Trained
 from image_pipeline.configs import SamplingConfig
 from image_pipeline.drawing import draw_chunk, generate
-from image_pipeline.model import sampler_of, sampler_options
+from image_pipeline.model import predictor_of, sampler_of
 from image_pipeline.pictures import save_trajectory
 from pcdiff import diffusion
 from pcdiff.diffusion import (
     Trajectory,
     attribute_of,
-    default_grid,
-    invert,
     invertible_predictors,
     slerp,
-    time_grid,
 )
 from pcdiff.errors import InputError
 from pcdiff.runtime.precision import autocast
@@ -84,7 +81,7 @@ def interpolate(command: Interpolate, trained: Trained) -> str:
             raise InputError(f"interpolate goes there and back without it: leave out --{name.replace('_', '-')}")
     # straight there and back again: no guidance, which has no inverse, and nothing drawn
     own = replace(own, **dict.fromkeys(_NO_WAY_BACK))
-    if not attribute_of(sampler_of(own), "invertible"):
+    if not attribute_of(predictor_of(own), "invertible"):
         if asked.sampler is not None:
             known = ", ".join(invertible_predictors())
             raise InputError(f"--sampler must be one of {known} here, got {own.sampler}")
@@ -93,14 +90,14 @@ def interpolate(command: Interpolate, trained: Trained) -> str:
     settings = replace(own, grid=own.grid or "log_snr", denoise=False)
     model, label = trained.model, command.label
     # back by the sampler that it comes by
-    way = {name: sampler_options(settings)[name] for name in ("step", "num_steps", "grid")}
+    way = sampler_of(settings)
     made, evaluations = [], 0
     for x, y in zip(a[:, None], b[:, None], strict=True):
         cond = model.condition(trained.labels(label, 1), 1)
         with autocast(command.precision, trained.device):
             ends = []
             for image in (x, y):
-                ends.append(invert(model.denoiser, image, cond=cond, report=trained.report, **way))
+                ends.append(way.invert(model.denoiser, image, cond=cond, report=trained.report))
                 evaluations += trained.report.evaluations
             start = slerp(*ends, torch.linspace(0, 1, command.steps))[:, 0]
             labels = trained.labels(label, command.steps)
@@ -113,11 +110,11 @@ def interpolate(command: Interpolate, trained: Trained) -> str:
 def sdedit(command: SDEdit, trained: Trained) -> str:
     """Noise images up to a time of the sampler's own grid and draw from there."""
     given, model = trained.read(command.input), trained.model
-    options = sampler_options(trained.settings)
-    grid = options["grid"] or default_grid(model.denoiser.process, options["step"])
+    sampler = sampler_of(trained.settings)
+    grid = sampler.grid_for(model.denoiser.process)
     if grid == "ends":
         raise InputError("sdedit takes a share of the sampler's steps: take a sampler with a grid, such as heun")
-    times = time_grid(model.denoiser.process, options["num_steps"], grid)
+    times = sampler.times(model.denoiser.process)
     steps = len(times) - 1
     # in continuous time the last step to the data itself is no start: hardly any noise would be added
     least = 2 if times[-1] == 0 and model.denoiser.process.num_steps is None else 1
@@ -130,7 +127,7 @@ def sdedit(command: SDEdit, trained: Trained) -> str:
             float(times[steps - taken]),
             cond=cond,
             generator=trained.generator("sdedit"),
-            **{**options, "num_steps": taken, "grid": grid},
+            sampler=replace(sampler, num_steps=taken, grid=grid),
             **trained.options(),
         )
     return trained.write(made, pictured=(given, made))

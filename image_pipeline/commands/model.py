@@ -17,7 +17,7 @@ from image_pipeline.model import ImageModel
 from image_pipeline.pictures import save_grid
 from image_pipeline.writing import read_images, save_images
 from pcdiff.diffusion import Denoiser, SamplingReport
-from pcdiff.diffusion.samplers.loop import Progress
+from pcdiff.diffusion.samplers.base import Progress
 from pcdiff.errors import InputError
 from pcdiff.runtime import rng
 from pcdiff.runtime.devices import prepare, resolve_device

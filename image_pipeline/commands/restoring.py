@@ -1,6 +1,7 @@
 """What the commands do that keep what is known of images: inpainting, colours, super-resolution, sensing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from image_pipeline.commands.flags import Colorize, Inpaint, Inverse, Restoring
 from image_pipeline.commands.model import Trained, merged
 from image_pipeline.configs import SamplingConfig
 from image_pipeline.data.transforms import read_image
-from image_pipeline.model import sampler_of, sampler_options
+from image_pipeline.model import predictor_of, sampler_of
 from pcdiff import diffusion
 from pcdiff.diffusion import (
     ConstrainedCorrector,
@@ -22,7 +23,6 @@ from pcdiff.diffusion import (
     attribute_of,
     average,
     corrector,
-    sample,
 )
 from pcdiff.errors import InputError
 from pcdiff.runtime import rng
@@ -126,31 +126,30 @@ def _restored(
     """Draw images that keep to a constraint, or are guided."""
     command: Restoring = trained.command
     model, settings = trained.model, trained.settings
-    own = sampler_of(settings)
+    own = predictor_of(settings)
     draws = attribute_of(own, "stochastic") or attribute_of(own, "needs_corrector")
     if command.sampling.sampler is None and not draws:
         # in the place of a deterministic one; a chain takes all its steps
         spread = {} if model.denoiser.process.num_steps is not None else {"num_steps": 100}
         settings = merged(SamplingConfig(sampler="ancestral", **spread), command.sampling)
-    options = sampler_options(settings)
+    sampler = sampler_of(settings)
     if command.settle:
-        step = options["corrector"]
+        step = sampler.corrector
         if step is not None and command.settle_snr is not None:
             raise InputError(
                 f"--settle-snr is not of the corrector {settings.corrector}, which settles; give --snr"
             )
         step = step or corrector("langevin", snr=command.settle_snr or _SETTLE_SNR)
-        options["corrector"] = ConstrainedCorrector(step, constraint, command.settle)
+        sampler = replace(sampler, corrector=ConstrainedCorrector(step, constraint, command.settle))
     cond, denoiser = trained.told(command.label, count)
     denoiser = denoiser if guide is None else guide(denoiser)
     with autocast(command.precision, trained.device):
-        return sample(
+        return sampler(
             denoiser,
             (count, *model.image_shape),
             cond=cond,
             constraint=constraint,
             generator=trained.generator(type(command).__name__),
-            **options,
             **trained.options(),
         )
 

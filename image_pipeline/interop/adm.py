@@ -48,7 +48,7 @@ def load(path: str | Path, config: Config) -> Imported:
 
     Example:
         >>> model = load("ema_0.9999_500000.pt", {"image_size": 64, "num_channels": 128, "learn_sigma": True})
-        >>> sample(model.denoiser, (4, *model.image_shape), step="ddim", num_steps=50)
+        >>> sample(model.denoiser, (4, *model.image_shape), sampler="ddim", num_steps=50)
     """
     path = Path(path)
     settings = read_settings(config)

@@ -57,7 +57,7 @@ def load(folder: str | Path, scheduler: Config | None = None) -> Imported:
 
     Example:
         >>> model = load("ddpm-cifar10-32")
-        >>> sample(model.denoiser, (4, *model.image_shape), step="ddim", num_steps=50)
+        >>> sample(model.denoiser, (4, *model.image_shape), sampler="ddim", num_steps=50)
     """
     folder = Path(folder)
     pipeline = is_file(folder / "model_index.json")

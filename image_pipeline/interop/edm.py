@@ -50,7 +50,7 @@ def load(path: str | Path) -> Imported:
 
     Example:
         >>> model = load("edm-cifar10-32x32-uncond-vp.pkl")
-        >>> sample(model.denoiser, (4, *model.image_shape), step="heun", num_steps=18, grid="karras")
+        >>> sample(model.denoiser, (4, *model.image_shape), sampler="heun", num_steps=18, grid="edm")
     """
     path = Path(path)
     content = read(path)

@@ -25,7 +25,7 @@ class Imported:
 
     Example:
         >>> found = score_sde.load("checkpoint_24.pth", "cifar10_ncsnpp_continuous.json")
-        >>> images = sample(found.denoiser, (16, *found.image_shape), step="reverse_diffusion", num_steps=1000)
+        >>> images = sample(found.denoiser, (16, *found.image_shape), sampler="reverse_diffusion", num_steps=1000)
     """
 
     denoiser: NetDenoiser

@@ -57,7 +57,7 @@ def load(path: str | Path) -> Imported:
 
     Example:
         >>> found = load("cifar10.safetensors")
-        >>> images = sample(found.denoiser, (16, *found.image_shape), step="heun", num_steps=18)
+        >>> images = sample(found.denoiser, (16, *found.image_shape), sampler="heun", num_steps=18)
     """
     path = Path(path)
     tensors, metadata = checkpoint.read(path, ("model.",))

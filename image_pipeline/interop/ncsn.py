@@ -45,7 +45,7 @@ def load(path: str | Path, config: Config | None = None, ema: bool = True) -> Im
 
     Example:
         >>> found = load("checkpoint_300000.pth")
-        >>> sample(found.denoiser, (4, 3, 32, 32), step="none", corrector=corrector("ncsnv2", step_size=6.2e-6))
+        >>> sample(found.denoiser, (4, 3, 32, 32), sampler="none", corrector=corrector("ncsnv2", step_size=6.2e-6))
     """
     path, settings = Path(path), None if config is None else read_settings(config)
     if not is_file(path):

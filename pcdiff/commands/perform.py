@@ -25,7 +25,7 @@ from pcdiff.commands.flags import (
 from pcdiff.commands.units import read_clouds, restore_generated, with_statistics
 from pcdiff.config import RunConfig, from_dict
 from pcdiff.diffusion import SamplingReport
-from pcdiff.diffusion.samplers.loop import Progress
+from pcdiff.diffusion.samplers.base import Progress
 from pcdiff.errors import InputError, escaped
 from pcdiff.models import LatentPriorModel, PointCloudModel, editing
 from pcdiff.models.sampling import decoding, reconstruct, sample_all

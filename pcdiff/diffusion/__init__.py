@@ -48,9 +48,11 @@ from pcdiff.diffusion.samplers.base import Constraint, Corrector, Noise, Predict
 from pcdiff.diffusion.samplers.constrained_corrector import ConstrainedCorrector
 from pcdiff.diffusion.samplers.constraints import CONSTRAINTS, Colorize, Inpaint, Linear, average, constraint
 from pcdiff.diffusion.samplers.correctors import CORRECTORS, corrector
-from pcdiff.diffusion.samplers.loop import SamplingReport, Trajectory, check_steps, invert, sample
+from pcdiff.diffusion.samplers.loop import Sampler, check_steps, invert, sample
 from pcdiff.diffusion.samplers.predictors import PREDICTORS, ancestral_step, invertible_predictors, predictor
+from pcdiff.diffusion.samplers.report import SamplingReport
 from pcdiff.diffusion.samplers.time_grids import GRIDS, default_grid, time_grid
+from pcdiff.diffusion.samplers.trajectory import Trajectory
 from pcdiff.diffusion.serialization import denoiser_from_dict, denoiser_to_dict, process_from_dict, process_to_dict
 
 __all__ = [
@@ -97,6 +99,7 @@ __all__ = [
     "RectifiedFlow",
     "RespacedProcess",
     "ReverseKernel",
+    "Sampler",
     "SamplingReport",
     "Solver",
     "Stateful",

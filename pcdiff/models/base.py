@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from pcdiff.config import ModelConfig, ObjectiveConfig
-from pcdiff.diffusion import EpsDenoiser, discrete_process, draw_times, objective, predictor, sample
-from pcdiff.diffusion.samplers.base import Constraint, Noise
-from pcdiff.diffusion.samplers.loop import Callback, Progress, SamplingReport
+from pcdiff.diffusion import EpsDenoiser, Sampler, discrete_process, draw_times, objective, predictor
+from pcdiff.diffusion.samplers.base import Callback, Constraint, Noise, Progress
+from pcdiff.diffusion.samplers.report import SamplingReport
 from pcdiff.encoders import PointNetEncoder
 from pcdiff.errors import InputError
 from pcdiff.nets import PointwiseNet
@@ -172,18 +172,16 @@ class PointCloudModel(nn.Module):
             raise InputError(f"flexibility is the ancestral sampler's, got {flexibility} with sampler {sampler!r}")
         if num_points < 1:
             raise InputError(f"num_points must be at least 1, got {num_points}")
+        settings = Sampler(predictor(sampler, **options), num_steps=num_steps, grid=grid)
         shape = (len(z), num_points, self.encoder.point_dim)
         if x_init is not None and x_init.shape != shape:
             raise InputError(f"x_init must be {shape}, got {tuple(x_init.shape)}")
         with autocast(precision, z.device):
-            return sample(
+            return settings(
                 self.denoiser,
                 shape if x_init is None else None,
                 cond=z,
                 x_init=x_init,
-                step=predictor(sampler, **options),
-                num_steps=num_steps,
-                grid=grid,
                 t_start=t_start,
                 constraint=constraint,
                 generator=generator,

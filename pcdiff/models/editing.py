@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pcdiff import diffusion
 from pcdiff.diffusion import Inpaint, SamplingReport, attribute_of, invertible_predictors, nats_per_dim, predictor
-from pcdiff.diffusion.samplers.loop import Progress
+from pcdiff.diffusion.samplers.base import Progress
 from pcdiff.errors import InputError
 from pcdiff.models import LatentPriorModel, PointCloudModel
 from pcdiff.models.latent_paths import codes_between
@@ -193,7 +193,7 @@ def invert(
     for code, clouds in zip(encode(model, x).split(CHUNK), x.split(CHUNK), strict=True):
         up, down = SamplingReport(), SamplingReport()
         here = clouds.to(code)
-        noise = diffusion.invert(model.denoiser, here, cond=code, step=step, report=up, **plan)
+        noise = diffusion.invert(model.denoiser, here, cond=code, sampler=step, report=up, **plan)
         back = model.decode(code, x.shape[1], sampler=sampler, x_init=noise, report=down, **plan)
         report.num_steps, report.evaluations = (
             down.num_steps,

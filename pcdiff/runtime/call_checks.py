@@ -18,7 +18,7 @@ from pcdiff.errors import InputError, short
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def checked(function: F) -> F:
+def checked(function: F | None = None, *, renamed: Mapping[str, str] | None = None) -> F:
     """Return the function with its arguments checked against their names and plain annotations.
 
     An argument that is unknown, missing or given twice, and one that is not what its annotation says, is refused.
@@ -31,13 +31,21 @@ def checked(function: F) -> F:
         >>> half("a")
         Traceback (most recent call last):
         pcdiff.errors.InputError: x must be a number, got 'a'
+
+    Args:
+        function: what is called; without it (`@checked(renamed=...)`) a decorator is returned.
+        renamed: former names of keywords, each with the name of today; the former ones are refused with that name.
     """
+    if function is None:
+        return functools.partial(checked, renamed=renamed)
     signature = inspect.signature(function)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
             return function(*args, **kwargs)
+        for former in kwargs.keys() & (renamed or {}).keys():
+            raise InputError(f"{function.__name__}(): {former} is called {renamed[former]} now")
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:

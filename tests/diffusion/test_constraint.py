@@ -77,7 +77,7 @@ def test_what_is_known_holds_at_the_end(name, kind, dims, dtype, atol):
         gaussian(process, dims),
         x_init=process.prior_std * normal(3, *dims, dtype=dtype, seed=7),
         constraint=keep,
-        step="ddim",
+        sampler="ddim",
         num_steps=8,
         generator=seeded(),
     )
@@ -288,7 +288,7 @@ def short_of_the_truth(kind, step, num_steps, known, settle, grid=None):
     out = sample(
         model,
         x_init=torch.zeros(16, *dims, dtype=torch.float64),
-        step=step,
+        sampler=step,
         num_steps=num_steps,
         grid=grid,
         constraint=keep,

@@ -49,7 +49,7 @@ class TwoPoints(Denoiser):
 def distances(process, step, num_steps, dims, count=16):
     draw = torch.Generator().manual_seed(0)
     start = process.prior_sample((count, *dims), draw, torch.float64)
-    x = sample(TwoPoints(process), x_init=start, step=step, num_steps=num_steps, generator=draw)
+    x = sample(TwoPoints(process), x_init=start, sampler=step, num_steps=num_steps, generator=draw)
     return (x.abs() - 1).square().mean().sqrt().item()
 
 
@@ -86,7 +86,7 @@ def test_samples_of_two_points_are_the_points(kind, step, dims):
     x = sample(
         TwoPoints(process),
         x_init=start,
-        step=step,
+        sampler=step,
         corrector=settle,
         num_steps=count,
         generator=draw,
@@ -114,7 +114,7 @@ def test_chains_are_not_left_before_the_data():
     with pytest.raises(
         InputError, match=r"needs times down to the data, grid='chain', got t = 0.4 with steps of 0.2"
     ):
-        sample(TwoPoints(VE()), (1, 2), step="reverse_diffusion", grid=torch.tensor([1.0, 0.8, 0.6, 0.4]))
+        sample(TwoPoints(VE()), (1, 2), sampler="reverse_diffusion", grid=torch.tensor([1.0, 0.8, 0.6, 0.4]))
 
 
 def variance(process, name, std=0.5):
@@ -135,7 +135,7 @@ def variance(process, name, std=0.5):
     options = {"variable": "t"} if name == "heun" and process.alpha(torch.ones(1)).item() == 0 else {}
     if name == "euler_maruyama" and not process.diffusion(torch.ones(1)).isfinite():
         options = {"flow": True}
-    x = sample(denoiser, x_init=start, step=predictor(name, **options), num_steps=num_steps, noise=draw)
+    x = sample(denoiser, x_init=start, sampler=predictor(name, **options), num_steps=num_steps, noise=draw)
     return x.square().sum().item() / std**2
 
 
@@ -179,9 +179,9 @@ def test_inversion_takes_the_samplers_own_times(kind, step):
     denoiser = ExactGaussian(process, torch.zeros(2).double(), 0.3 * torch.eye(2).double())
     x = torch.tensor([[0.4, -0.6]], dtype=torch.float64)
     count = None if name == "ode" else 40
-    noise = invert(denoiser, x, step=step, num_steps=count, callback=up)
+    noise = invert(denoiser, x, sampler=step, num_steps=count, callback=up)
     assert noise.isfinite().all()
-    again = sample(denoiser, x_init=noise, step=step, num_steps=count, callback=down, denoise=False)
+    again = sample(denoiser, x_init=noise, sampler=step, num_steps=count, callback=down, denoise=False)
     taken = [t for t in down.times if process.sigma(torch.tensor([t]).double()) > 0]
     assert up.times == taken[::-1]
     torch.testing.assert_close(again, x, rtol=0.2, atol=0)  # ddim's error of first order
@@ -197,5 +197,5 @@ def test_inversion_to_where_no_signal_is_left(grid, name, options):
     process = MAKERS["rectified_flow"]()
     denoiser = ExactGaussian(process, torch.zeros(2).double(), 0.3 * torch.eye(2).double())
     x = torch.tensor([[0.4, -0.6]], dtype=torch.float64)
-    noise = invert(denoiser, x, step=predictor(name, **options), num_steps=200, grid=grid)
+    noise = invert(denoiser, x, sampler=predictor(name, **options), num_steps=200, grid=grid)
     torch.testing.assert_close(noise, x / math.sqrt(0.3), rtol=0.05, atol=0)  # the flow keeps quantiles

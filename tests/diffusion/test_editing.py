@@ -43,7 +43,7 @@ def test_data_stay_data(kind, step, dims):
     denoiser = gaussian(process, dims, correlation=0.4)
     root = torch.linalg.cholesky(denoiser.covariance)
     data = denoiser.mean + normal(COUNT, len(root)) @ root.T
-    options = {"step": step, "num_steps": 60, "generator": torch.Generator().manual_seed(1)}
+    options = {"sampler": step, "num_steps": 60, "generator": torch.Generator().manual_seed(1)}
     out = sdedit(denoiser, data.view(COUNT, *dims), 0.4, **options).flatten(1)
     std = denoiser.covariance.diagonal().sqrt()
     # five standard errors, and 0.05 for the steps
@@ -63,7 +63,7 @@ def test_a_little_noise_leaves_the_data(kind, dims):
 def test_redenoising_draws_the_perturbation_first(dims):
     process = build_process("vp")
     denoiser, x, t = gaussian(process, dims), normal(2, *dims), 0.4
-    options = {"step": "reverse_diffusion", "corrector": corrector("ald"), "num_steps": 12}
+    options = {"sampler": "reverse_diffusion", "corrector": corrector("ald"), "num_steps": 12}
     ours = sdedit(denoiser, x, t, generator=torch.Generator().manual_seed(2), **options)
     draws = torch.Generator().manual_seed(2)
     start = process.perturb(

@@ -81,7 +81,7 @@ def test_score_sdes_controllable_generation(golden, kind, precision):
         x = sample(
             Mixture.of(process, table, dtype),
             x_init=start,
-            step=Drawing(step, source),
+            sampler=Drawing(step, source),
             corrector=still if correct == "none" else corrector(correct, **options),
             grid=grid,
             constraint=Late(keep, times, source),
@@ -106,7 +106,7 @@ def test_the_last_mean_is_the_predictors_own(golden):
     x = sample(
         Mixture.of(process, table, dtype),
         x_init=torch.where(mask.bool(), data, prior),
-        step="reverse_diffusion",
+        sampler="reverse_diffusion",
         corrector=still,
         grid=torch.cat([times, times.new_zeros(1)]),
         constraint=lambda x, t, noise: last(x, t, None) if noise is None else late(x, t, noise),
@@ -254,7 +254,7 @@ def test_adms_guided_chains(golden, schedule, clip):
         x = sample(
             ClassifierGuidance(denoiser, pull, form="mean"),
             x_init=start,
-            step=predictor("kernel", clip=clip),
+            sampler=predictor("kernel", clip=clip),
             noise=replay(table["p_sample_noise"], torch.float32),
         )
         close(x, table[f"p_sample.{theirs}.{suffix}"], 1e-4)
@@ -262,7 +262,7 @@ def test_adms_guided_chains(golden, schedule, clip):
         x = sample(
             ClassifierGuidance(Mixture.of(process, table, torch.float32), pull, clip=clip),
             x_init=start,
-            step=predictor("ddim", eta=eta),
+            sampler=predictor("ddim", eta=eta),
             noise=replay(table["ddim_noise"], torch.float32),
         )
         close(x, table[f"ddim.eta{eta}.{suffix}"], 1e-4)

@@ -56,7 +56,7 @@ def test_score_sdes_predictor_corrector_chains(golden, kind, precision):
         x = sample(
             Mixture.of(process, {key.removeprefix(f"{run}."): v for key, v in table.items()}, dtype),
             x_init=torch.from_numpy(table[f"{run}.prior_noise"]).to(dtype) * process.prior_std,
-            step=predictor(name, **options),
+            sampler=predictor(name, **options),
             corrector=correction,
             grid=times,
             noise=replay(get["noise"], dtype),
@@ -75,14 +75,14 @@ def test_score_sdes_probability_flow(golden, kind):
     start = torch.from_numpy(table["z"])
     tight = predictor("ode", rtol=1e-10, atol=1e-10, method="dopri8")
     report, exact = SamplingReport(), torch.from_numpy(table["x_tight_f64"])
-    x = sample(denoiser, x_init=start.double(), step=tight, grid=ends, report=report)
+    x = sample(denoiser, x_init=start.double(), sampler=tight, grid=ends, report=report)
     # early errors are relative to the start, which is larger than the data where noise explodes
     size = max(start, exact, key=lambda v: float(v.abs().max()))
     bound = solver_error({"rtol": 1e-10, "atol": 1e-10}, size, report.evaluations, 13)
     assert (x - exact).abs().max() <= bound
     own = predictor("ode", rtol=float(table["rtol"]), atol=float(table["atol"]))
     report = SamplingReport()
-    x, tight = sample(denoiser, x_init=start.double(), step=own, grid=ends, report=report), table["x_tight_f64"]
+    x, tight = sample(denoiser, x_init=start.double(), sampler=own, grid=ends, report=report), table["x_tight_f64"]
     # two step controls of one method: each is as near to the solution as its tolerances, and no more alike
     for result, evaluations in ((x.numpy(), report.evaluations), (table["x"], int(table["nfe"]))):
         assert abs(result - tight).max() <= solver_error(table, torch.from_numpy(tight), evaluations)
@@ -99,7 +99,7 @@ def test_ncsnv2s_annealed_langevin(golden, precision):
         x = sample(
             Mixture.of(process, table, dtype),
             x_init=torch.from_numpy(table["x_init"]).to(dtype),
-            step=predictor("none", denoise=denoise),
+            sampler=predictor("none", denoise=denoise),
             corrector=corrector("ncsnv2", step_size=float(table["step_lr"]), num_steps=each),
             noise=replay(table["noise"], dtype),
             callback=trajectory if not denoise else None,
@@ -118,7 +118,7 @@ def test_ncsns_annealed_langevin(golden, name, factor):
     sample(
         Mixture.of(process, table, torch.float32),
         x_init=torch.from_numpy(table["x_init"]),
-        step="none",
+        sampler="none",
         corrector=corrector(name, step_size=factor * float(table["step_lr"]), num_steps=each),
         noise=replay(table["noise"], torch.float32),
         callback=trajectory,
@@ -154,7 +154,7 @@ def test_adms_chain(golden, schedule, clip):
         x = sample(
             kind.of(process, table, torch.float32, variance=ours),
             x_init=torch.from_numpy(table["x_T"]),
-            step=predictor("kernel", clip=clip),
+            sampler=predictor("kernel", clip=clip),
             noise=replay(table["p_sample_noise"], torch.float32),
         )
         close(x, table[f"p_sample.{theirs}.{'clip' if clip else 'noclip'}"], 1e-4)
@@ -170,7 +170,7 @@ def test_adms_ddim(golden, schedule, clip):
         x = sample(
             Mixture.of(process, table, torch.float32),
             x_init=torch.from_numpy(table["x_T"]),
-            step=predictor("ddim", eta=eta, clip=clip),
+            sampler=predictor("ddim", eta=eta, clip=clip),
             noise=replay(table["ddim_noise"], torch.float32),
         )
         close(x, table[f"ddim.eta{eta}.{suffix}"], 1e-4)
@@ -204,7 +204,7 @@ def test_edms_sampler(golden):
         x = sample(
             Mixture.of(process, table, torch.float64),
             x_init=torch.from_numpy(table["latents"]).double() * process.T,
-            step=predictor("heun", **options),
+            sampler=predictor("heun", **options),
             grid=times,
             noise=replay(table[f"{run}.noise"][used.numpy()], torch.float64),
             report=report,
@@ -246,7 +246,7 @@ def test_edms_other_discretizations(golden, name, levels):
     x = sample(
         Mixture.of(process, table, torch.float64),
         x_init=torch.from_numpy(table["latents"]).double() * scale,
-        step=step,
+        sampler=step,
         grid=torch.cat([steps, steps.new_zeros(1)]),
     )
     close(x, table[f"ablation.{name}.{levels}.x"], 1e-8)

@@ -43,7 +43,7 @@ def test_dpm_solver(golden, kind, precision):
     assert orders
     for order in orders:
         for name, times in grids.items():
-            x = sample(denoiser, x_init=start, step=predictor("dpmpp", order=order, legacy=True), grid=times)
+            x = sample(denoiser, x_init=start, sampler=predictor("dpmpp", order=order, legacy=True), grid=times)
             close(x, table[f"dpmsolver++.multistep.o{order}.{name}_{precision}"], rtol)
     even = grids["time_uniform"]
     variants = {
@@ -52,10 +52,10 @@ def test_dpm_solver(golden, kind, precision):
         "o3.denoise": ({"order": 3, "legacy": True}, {"denoise": True}),
     }
     for key, (options, run) in variants.items():
-        x = sample(denoiser, x_init=start, step=predictor("dpmpp", **options), grid=even, **run)
+        x = sample(denoiser, x_init=start, sampler=predictor("dpmpp", **options), grid=even, **run)
         close(x, table[f"dpmsolver++.multistep.{key}_{precision}"], rtol)
     data = torch.from_numpy(table["inverse_x0"]).to(dtype)
-    x = sample(denoiser, x_init=data, step=predictor("dpmpp", order=2), grid=even.flip(0))
+    x = sample(denoiser, x_init=data, sampler=predictor("dpmpp", order=2), grid=even.flip(0))
     close(x, table[f"dpmsolver++.inverse.o2_{precision}"], rtol)
     assert len(even) == steps + 1
 
@@ -92,7 +92,7 @@ def test_k_diffusion(golden, name, precision):
     x = sample(
         Mixture.of(process, table, dtype),
         x_init=(torch.from_numpy(table["x0"]) * process.T).to(dtype),
-        step=predictor(ours, **options),
+        sampler=predictor(ours, **options),
         num_steps=len(table["sigmas.karras_f64"]) - 1,
         grid="edm",
         noise=None if noise is None else replay(noise, dtype),
@@ -161,7 +161,7 @@ def test_diffusers_schedulers(golden):
         sample(
             Mixture.of(process, table, torch.float32),
             x_init=states[0],
-            step=solver,
+            sampler=solver,
             grid=times,
             noise=replay(table[f"{run}.noise"], torch.float32) if f"{run}.noise" in table else None,
             callback=trajectory,

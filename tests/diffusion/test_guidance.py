@@ -101,7 +101,7 @@ def test_samples_under_a_classifier(dims):
     x = sample(
         ClassifierGuidance(gaussian(process, mean), tilt(process, w), scale),
         (COUNT, *dims),
-        step="dpmpp",
+        sampler="dpmpp",
         num_steps=15,
         generator=torch.Generator().manual_seed(3),
     )
@@ -308,7 +308,7 @@ def test_at_scale_one_it_is_the_conditional_model_to_the_bit(dims):
     process, cond = MAKERS["ddpm"](), pattern((3, *dims), 3)
     base = ByCondition(process)
     guided = ClassifierFreeGuidance(base, torch.zeros(1, *dims), 1.0)
-    draws = {"step": predictor("ddim", eta=1.0), "num_steps": 5}
+    draws = {"sampler": predictor("ddim", eta=1.0), "num_steps": 5}
     ours, theirs = (
         sample(denoiser, (3, *dims), cond=cond, generator=torch.Generator().manual_seed(1), **draws)
         for denoiser in (guided, base)
@@ -327,7 +327,7 @@ def test_one_evaluation_of_twice_the_batch_with_any_structure(dims):
     torch.testing.assert_close(guided.eps(x, t, cond), 3 * base.eps(x, t, cond))
     assert net.asked == [6, 3]
     net.asked.clear()
-    sample(guided, (3, *dims), cond=cond, step="ddim", num_steps=4, report=report)
+    sample(guided, (3, *dims), cond=cond, sampler="ddim", num_steps=4, report=report)
     assert net.asked == [6] * 4
     assert report.evaluations == 4
 

@@ -59,7 +59,7 @@ def test_samples_and_likelihood_are_the_posteriors(dims):
     model, count = isotropic("vp", dims), 400
     matrix, y = normal(2, len(model.mean), seed=2), normal(2, seed=3)
     guided, exact = MeasurementGuidance(model, y[None], matrix, NOISE, data_std=STD), posterior(model, matrix, y)
-    x = sample(guided, (count, *dims), step="dpmpp", num_steps=20, generator=seeded()).double().flatten(1)
+    x = sample(guided, (count, *dims), sampler="dpmpp", num_steps=20, generator=seeded()).double().flatten(1)
     spread = exact.covariance.diag().sqrt()
     assert ((x.mean(dim=0) - exact.mean) / spread).abs().max() < 5 / math.sqrt(count) + 0.02
     assert (x.std(dim=0) / spread - 1).abs().max() < 5 / math.sqrt(2 * count) + 0.03
@@ -109,7 +109,7 @@ def test_equation_50_comes_near_the_posterior_where_the_steps_are_short(dims):
     start = model.process.perturb(
         model.mean.view(1, *dims) + STD * normal(count, *dims), t, normal(count, *dims, seed=4)
     )
-    x = sample(guided, x_init=start, step="euler_maruyama", grid=times, generator=seeded()).flatten(1)
+    x = sample(guided, x_init=start, sampler="euler_maruyama", grid=times, generator=seeded()).flatten(1)
     middle = (y + model.mean[:2]) / 2  # of equal variances
     assert (x[:, :2].mean(dim=0) - middle).abs().max() < 0.5 * STD
     assert ((x[:, 2:].mean(dim=0) - model.mean[2:]).abs() / STD).max() < 5 / math.sqrt(count) + 0.05

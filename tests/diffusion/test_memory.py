@@ -97,7 +97,7 @@ def check(few, many):
 def test_no_predictor_remembers_the_run(name, dims):
     step = predictor(name, **OPTIONS.get(name, {}))
     grid = {"grid": "uniform"} if getattr(step, "grid", None) == "ends" else {}
-    check(*(run(build_process("vp", beta_max=5.0), dims, steps, step=step, **grid) for steps in (FEW, MANY)))
+    check(*(run(build_process("vp", beta_max=5.0), dims, steps, sampler=step, **grid) for steps in (FEW, MANY)))
 
 
 @pytest.mark.parametrize("name", sorted(CORRECTORS))
@@ -120,5 +120,5 @@ def test_the_census_sees_a_part_that_remembers(dims):
         past.append(x)
         return denoiser(x, t, cond)
 
-    census = run(build_process("vp", beta_max=5.0), dims, FEW, step=hoarding)
+    census = run(build_process("vp", beta_max=5.0), dims, FEW, sampler=hoarding)
     assert census.kept == list(range(1, FEW + 2))

@@ -62,10 +62,10 @@ def test_noise_and_score_say_nothing_of_the_data_there(name, dims):
 def test_samplers_refuse_such_nets_at_the_end(step, name, dims):
     model = NetDenoiser(net, PATH, name, "t")
     with pytest.raises(InputError, match="noise and score say nothing of x_0 there"):
-        sample(model, (2, *dims), step=step, num_steps=None if step == "ode" else 4)
+        sample(model, (2, *dims), sampler=step, num_steps=None if step == "ode" else 4)
     with pytest.raises(InputError, match="noise and score say nothing of x_0 there"):
-        invert(model, draws(2, *dims), step=predictor("heun", variable="t"), num_steps=4)
-    x = sample(model, x_init=draws(2, *dims), t_start=0.99, step=step, num_steps=None if step == "ode" else 4)
+        invert(model, draws(2, *dims), sampler=predictor("heun", variable="t"), num_steps=4)
+    x = sample(model, x_init=draws(2, *dims), t_start=0.99, sampler=step, num_steps=None if step == "ode" else 4)
     assert x.isfinite().all()
 
 
@@ -76,7 +76,7 @@ def test_nets_are_told_finite_times(name, dims):
     assert model.tau(END).isfinite().all()
     before = torch.nextafter(torch.ones(2), torch.zeros(2)).double()
     torch.testing.assert_close(model.tau(END).double(), model.tau(before).double(), rtol=1e-6, atol=0)
-    assert sample(model, (2, *dims), step="ddim", num_steps=4).isfinite().all()
+    assert sample(model, (2, *dims), sampler="ddim", num_steps=4).isfinite().all()
 
 
 @pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"elbo", "vlb", "hybrid", "likelihood"}))
@@ -141,8 +141,8 @@ def test_an_infinite_sde_is_refused_before_any_step(name, flow, dims):
 
     model = NetDenoiser(watched, PATH, "velocity", "t")
     if name == "euler_maruyama" and flow:
-        assert sample(model, (2, *dims), step=step, num_steps=5).isfinite().all()
+        assert sample(model, (2, *dims), sampler=step, num_steps=5).isfinite().all()
         return
     with pytest.raises(InputError, match=r"cannot start where the SDE of RectifiedFlow is infinite, at t = 1"):
-        sample(model, (2, *dims), step=step, num_steps=50)
+        sample(model, (2, *dims), sampler=step, num_steps=50)
     assert not calls

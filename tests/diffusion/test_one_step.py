@@ -171,9 +171,9 @@ def test_samplers_of_one_step(name, one):
         start = torch.tensor([-0.8, 1.5, 3.0], dtype=torch.float64).view(3, *one)
         if name == "score_ancestral":
             with pytest.raises(InputError, match="of a chain take 'ancestral'"):
-                sample(model, x_init=start, step=name)
+                sample(model, x_init=start, sampler=name)
             continue
-        x, t = sample(model, x_init=start, step=name, report=report), torch.ones(3, dtype=torch.long)
+        x, t = sample(model, x_init=start, sampler=name, report=report), torch.ones(3, dtype=torch.long)
         assert report.num_steps == 1
         if name in TO_THE_ESTIMATE:
             torch.testing.assert_close(x, model(start, t))
@@ -190,7 +190,7 @@ def test_samplers_of_two_steps_stay_near_the_target(name, one):
         generator = torch.Generator().manual_seed(0)
         start = model.process.prior_sample((4000, *one), generator, torch.float64)
         step = predictor(name, **({"rtol": 0.1, "atol": 0.1} if name == "adaptive_sde" else {}))
-        x = sample(model, x_init=start, step=step, generator=generator)
+        x = sample(model, x_init=start, sampler=step, generator=generator)
         spread = float(model.covariance) ** 0.5
         assert abs(float(x.mean() - model.mean)) < 1.0 * spread
         assert 0.2 * spread < float(x.std()) < 2.5 * spread

@@ -117,7 +117,7 @@ def test_one_number_may_be_all_samples(dims):
 def test_what_draws_from_the_past_does_not_go_up(name, process, dims):
     x, up = torch.ones(2, *dims), time_grid(process, 20).flip(0)[1:]
     with pytest.raises(InputError, match=r"falling times; to go up take|rising times have no posterior"):
-        sample(Zero(process), x_init=x, step=predictor(name, **FALLING_ONLY[name]), grid=up)
+        sample(Zero(process), x_init=x, sampler=predictor(name, **FALLING_ONLY[name]), grid=up)
 
 
 def test_an_inversion_needs_a_step_with_noise_at_both_ends(dims):
@@ -138,7 +138,7 @@ def test_options_of_every_registry_are_named():
 @pytest.mark.parametrize("clip", [(1.0, -1.0), (1.0,), (math.nan, 1.0)])
 def test_bounds_of_x0_are_a_range(name, clip, dims):
     with pytest.raises(InputError, match=r"clip must be \(low, high\), low < high, got"):
-        sample(Zero(CHAIN), (2, *dims), step=predictor(name, clip=clip))
+        sample(Zero(CHAIN), (2, *dims), sampler=predictor(name, clip=clip))
 
 
 def test_a_process_without_an_end_is_named(dims):
@@ -162,7 +162,7 @@ def test_a_process_without_an_end_is_named(dims):
 @pytest.mark.parametrize("name", ["reverse_diffusion", "score_ancestral"])
 def test_one_level_is_no_variance_exploding_chain(name, dims):
     with pytest.raises(InputError, match="num_steps must be at least 2 to cut VE into levels, got 1"):
-        sample(Zero(VE()), (2, *dims), step=name, num_steps=1)
+        sample(Zero(VE()), (2, *dims), sampler=name, num_steps=1)
 
 
 def test_adaptive_solvers_stop_at_what_is_not_finite_or_too_rough(dims):
@@ -174,9 +174,9 @@ def test_adaptive_solvers_stop_at_what_is_not_finite_or_too_rough(dims):
             return x * (self.calls % 2)
 
     with pytest.raises(InputError, match="predictor 'ode' needs finite velocities, got others at t = 1"):
-        sample(Constant(VP()), (2, *dims), step="ode")
+        sample(Constant(VP()), (2, *dims), sampler="ode")
     with pytest.raises(InputError, match="the probability flow is too rough for rtol 1e-05"):
-        sample(Rough(VP()), (2, *dims), step=predictor("ode", max_steps=20))
+        sample(Rough(VP()), (2, *dims), sampler=predictor("ode", max_steps=20))
     with pytest.raises(InputError, match=r"method must be one of \['adaptive_heun', .*got 'rk4'"):
         log_likelihood(Zero(VP()), torch.ones(2, *dims), method="rk4")
 
@@ -186,7 +186,7 @@ def test_a_counted_denoiser_takes_names_of_arguments(dims):
         return denoiser.reverse_kernel(x, t, s, cond=cond).mean + denoiser(x, t, cond=cond)
 
     report = SamplingReport()
-    sample(Zero(CHAIN), (2, *dims), step=step, num_steps=3, report=report)
+    sample(Zero(CHAIN), (2, *dims), sampler=step, num_steps=3, report=report)
     assert (report.num_steps, report.evaluations) == (3, 6)
 
 

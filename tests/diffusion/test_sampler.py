@@ -87,7 +87,7 @@ def test_moments_of_a_gaussian_target(flexibility, num_steps, dims):
     x = sample(
         Gaussian(DiscreteProcess(betas)),
         (3000, *dims),
-        step=predictor("ancestral", flexibility=flexibility),
+        sampler=predictor("ancestral", flexibility=flexibility),
         num_steps=num_steps,
         generator=torch.Generator().manual_seed(0),
     )
@@ -104,7 +104,7 @@ def test_a_fine_chain_reaches_the_target(flexibility, dims):
     x = sample(
         Gaussian(DiscreteProcess(betas)),
         (400, *dims),
-        step=predictor("ancestral", flexibility=flexibility),
+        sampler=predictor("ancestral", flexibility=flexibility),
         generator=torch.Generator().manual_seed(0),
     )
     check_moments(x, mean, std)
@@ -116,7 +116,7 @@ def test_coordinates_and_samples_are_independent(flexibility, dims):
     x = sample(
         Gaussian(DiscreteProcess(cosine_betas(20))),
         (4000, *dims),
-        step=predictor("ancestral", flexibility=flexibility),
+        sampler=predictor("ancestral", flexibility=flexibility),
         generator=torch.Generator().manual_seed(0),
     )
     correlation = torch.corrcoef(x.flatten(1).T)
@@ -132,7 +132,7 @@ def test_weights_and_moments_of_a_mixture(flexibility, num_steps, dims):
     x = sample(
         EpsDenoiser(MixtureNoise(process, weights, centers, std), process, time_input="index"),
         (count, *dims),
-        step=predictor("ancestral", flexibility=flexibility),
+        sampler=predictor("ancestral", flexibility=flexibility),
         num_steps=num_steps,
         generator=torch.Generator().manual_seed(1),
     )

@@ -73,9 +73,9 @@ def test_the_classes_state_what_their_default_options_are():
 def test_what_draws_differs_between_generators_and_what_does_not_is_the_same(name, options):
     denoiser, step = exact(), predictor(name, **options)
     x = start(denoiser)
-    a, b = (sample(denoiser, x_init=x, step=step, generator=generator(k), **counts(step)) for k in (1, 2))
+    a, b = (sample(denoiser, x_init=x, sampler=step, generator=generator(k), **counts(step)) for k in (1, 2))
     assert torch.equal(a, b) == (not step.stochastic)
-    again = sample(denoiser, x_init=x, step=step, generator=generator(1), **counts(step))
+    again = sample(denoiser, x_init=x, sampler=step, generator=generator(1), **counts(step))
     assert torch.equal(a, again)
 
 
@@ -96,7 +96,7 @@ def test_what_draws_to_the_end_is_given_noise_there_and_others_are_not(name, opt
         if k < len(times) - 1:  # what was asked for before the last step
             asked.clear()
 
-    sample(denoiser, x_init=start(denoiser), step=step, grid=times, noise=noise, callback=forget)
+    sample(denoiser, x_init=start(denoiser), sampler=step, grid=times, noise=noise, callback=forget)
     assert bool(asked) == (step.stochastic and step.draws_to_the_end)
 
 
@@ -108,18 +108,18 @@ def test_what_is_invertible_goes_up_and_comes_back_and_what_is_not_refuses(name,
     up = torch.linspace(0.05, 0.95, 41, dtype=torch.float64)
 
     def missed(times):
-        there = sample(denoiser, x_init=x, step=step, grid=times)
-        return float((sample(denoiser, x_init=there, step=step, grid=times.flip(0)) - x).abs().max())
+        there = sample(denoiser, x_init=x, sampler=step, grid=times)
+        return float((sample(denoiser, x_init=there, sampler=step, grid=times.flip(0)) - x).abs().max())
 
     if step.invertible:
         error = missed(up)
         assert error < 0.2 * float(x.std())
         assert missed(up[::2]) > 1.7 * error or error < 1e-4
-        there = invert(denoiser, x, step=step, **counts(step))
+        there = invert(denoiser, x, sampler=step, **counts(step))
         assert (there - x).abs().max() > 0.1  # it went somewhere
     elif not step.needs_corrector:
         with pytest.raises(InputError, match=r"time|rise|earlier"):
-            sample(denoiser, x_init=x, step=step, grid=up)
+            sample(denoiser, x_init=x, sampler=step, grid=up)
     assert process.num_steps is None
 
 
@@ -147,10 +147,8 @@ def test_the_evaluations_of_a_step(name, options):
         return
     made = []
     for num_steps in (5, 9):
-        report = SamplingReport()
-        sample(
-            denoiser, x_init=start(denoiser), step=step, num_steps=num_steps, generator=generator(), report=report
-        )
+        report, draws = SamplingReport(), generator()
+        sample(denoiser, x_init=start(denoiser), sampler=step, num_steps=num_steps, generator=draws, report=report)
         made.append(report.evaluations)
     assert made[1] - made[0] == 4 * step.evaluations
 
@@ -159,7 +157,7 @@ def test_the_evaluations_of_a_step(name, options):
 def test_correctors_draw_by_the_generator_alone(name):
     denoiser = exact("ve", sigma_min=0.1, sigma_max=3.0)
     step = corrector(name, **({"step_size": 1e-3} if "step_size" in CORRECTORS.options(name) else {}))
-    settings = {"x_init": start(denoiser), "step": "ddim", "corrector": step, "num_steps": 3}
+    settings = {"x_init": start(denoiser), "sampler": "ddim", "corrector": step, "num_steps": 3}
     a, b, again = (sample(denoiser, generator=generator(k), **settings) for k in (1, 2, 1))
     assert step.stochastic
     assert not torch.equal(a, b)

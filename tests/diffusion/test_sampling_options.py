@@ -104,7 +104,7 @@ def test_partial_continuous_starts_refuse_the_end():
 def test_the_grid_can_be_given(dims):
     denoiser, trajectory = target(build_process("vp"), dims), Trajectory()
     times = torch.tensor([1.0, 0.6, 0.1], dtype=torch.float64)
-    sample(denoiser, (2, *dims), step="ddim", grid=times, generator=seeded(), callback=trajectory)
+    sample(denoiser, (2, *dims), sampler="ddim", grid=times, generator=seeded(), callback=trajectory)
     assert trajectory.times == times.tolist()
 
 
@@ -115,10 +115,10 @@ def test_the_grid_can_be_given(dims):
 def test_evaluations_are_reported(name, steps, evaluations, dims):
     denoiser, report, seen = target(build_process("ddpm", num_steps=20), dims), SamplingReport(), []
     options = {"num_steps": steps, "report": report, "progress": lambda k, n: seen.append((k, n))}
-    x = sample(denoiser, (2, *dims), step=name, generator=seeded(), **options)
+    x = sample(denoiser, (2, *dims), sampler=name, generator=seeded(), **options)
     assert (report.num_steps, report.evaluations) == (steps, evaluations)
     assert seen == [(k + 1, steps) for k in range(steps)]
-    assert torch.equal(x, sample(denoiser, (2, *dims), step=name, generator=seeded(), num_steps=steps))
+    assert torch.equal(x, sample(denoiser, (2, *dims), sampler=name, generator=seeded(), num_steps=steps))
 
 
 def test_correctors_count_and_come_first(dims):
@@ -151,7 +151,7 @@ def test_constraints_act_after_every_update(name, dims):
         x[:, 0] = 0.25
         return x
 
-    options = {"step": name, "grid": "uniform", "num_steps": 4, "corrector": "ald"}
+    options = {"sampler": name, "grid": "uniform", "num_steps": 4, "corrector": "ald"}
     trajectory = Trajectory()
     x = sample(denoiser, (3, *dims), generator=seeded(), constraint=pin, callback=trajectory, **options)
     assert (x[:, 0] == 0.25).all()
@@ -166,16 +166,16 @@ def test_unipc_does_not_undo_a_constraint(dims):
     """Its corrector starts from the state before, so a state that was changed since is left as it is."""
     denoiser = target(build_process("ddpm", num_steps=20), dims, torch.float64)
     start = torch.randn(2, *dims, generator=seeded(), dtype=torch.float64)
-    moved = sample(denoiser, x_init=start, step="unipc", num_steps=6, constraint=lambda x, t, noise: x + 0)
-    plain = sample(denoiser, x_init=start, step=predictor("unipc", correct=False), num_steps=6)
+    moved = sample(denoiser, x_init=start, sampler="unipc", num_steps=6, constraint=lambda x, t, noise: x + 0)
+    plain = sample(denoiser, x_init=start, sampler=predictor("unipc", correct=False), num_steps=6)
     assert torch.equal(moved, plain)
-    assert not torch.equal(moved, sample(denoiser, x_init=start, step="unipc", num_steps=6))
+    assert not torch.equal(moved, sample(denoiser, x_init=start, sampler="unipc", num_steps=6))
 
 
 @pytest.mark.parametrize("kind", ["vp", "subvp", "ve", "rectified_flow"])
 def test_a_run_that_stops_above_the_data_is_denoised(kind, dims):
     denoiser, report = target(build_process(kind), dims), SamplingReport()
-    options = {"step": "ddim", "num_steps": 9, "grid": "log_snr" if kind != "rectified_flow" else None}
+    options = {"sampler": "ddim", "num_steps": 9, "grid": "log_snr" if kind != "rectified_flow" else None}
     x, end, default = (
         sample(denoiser, (2, *dims), generator=seeded(), denoise=v, report=report, **options)
         for v in (False, True, None)
@@ -185,7 +185,7 @@ def test_a_run_that_stops_above_the_data_is_denoised(kind, dims):
     assert torch.equal(end, denoiser(x, last))
     assert torch.equal(end, default)
     times = time_grid(denoiser.process, 9, options["grid"] or "uniform")
-    given = sample(denoiser, (2, *dims), generator=seeded(), step="ddim", grid=times)
+    given = sample(denoiser, (2, *dims), generator=seeded(), sampler="ddim", grid=times)
     assert torch.equal(given, x)  # times of one's own end where they end
 
 
@@ -195,8 +195,8 @@ def test_where_the_corrector_does_it_all_the_end_is_denoised_at_its_level(kind, 
     denoiser = target(processes[kind](), dims)
     options = {"corrector": "ald", "num_steps": 9}
     names = ["none", predictor("none", denoise=False), predictor("none", denoise=True)]
-    x = sample(denoiser, (2, *dims), step="none", generator=seeded(), denoise=False, **options)
-    ends = [sample(denoiser, (2, *dims), step=step, generator=seeded(), **options) for step in names]
+    x = sample(denoiser, (2, *dims), sampler="none", generator=seeded(), denoise=False, **options)
+    ends = [sample(denoiser, (2, *dims), sampler=step, generator=seeded(), **options) for step in names]
     last = time_grid(denoiser.process, 9)[-2]
     assert torch.equal(ends[0], denoiser(x, last.expand(2)))
     assert torch.equal(ends[1], x)
@@ -211,14 +211,14 @@ def test_a_constraint_holds_after_the_last_estimate(dims):
         calls.append((float(t[0]), noise is None))
         return torch.full_like(x, 0.25)
 
-    x = sample(denoiser, (2, *dims), step="ddim", num_steps=3, generator=seeded(), constraint=pin)
+    x = sample(denoiser, (2, *dims), sampler="ddim", num_steps=3, generator=seeded(), constraint=pin)
     assert (x == 0.25).all()
     assert calls[-2:] == [(denoiser.process.sample_eps, True)] * 2
 
 
 def test_a_solver_can_be_shared_between_runs(dims):
     denoiser, step = target(build_process("vp"), dims), predictor("dpmpp", order=3)
-    a, b = (sample(denoiser, (2, *dims), step=step, num_steps=8, generator=seeded()) for _ in range(2))
+    a, b = (sample(denoiser, (2, *dims), sampler=step, num_steps=8, generator=seeded()) for _ in range(2))
     assert torch.equal(a, b)
 
 
@@ -227,7 +227,8 @@ def test_a_sample_does_not_depend_on_its_neighbors_but_in_legacy(dims):
     start = 10 * torch.randn(3, *dims, generator=seeded(), dtype=torch.float64)
     draws = torch.randn(40, 3, *dims, generator=seeded(1), dtype=torch.float64)
     for legacy in (False, True):
-        options = {"step": "reverse_diffusion", "corrector": corrector("langevin", legacy=legacy), "num_steps": 20}
+        langevin = corrector("langevin", legacy=legacy)
+        options = {"sampler": "reverse_diffusion", "corrector": langevin, "num_steps": 20}
         ends = []
         for rows in (slice(0, 3), slice(0, 1)):
             given = iter(draws[:, rows])
@@ -262,10 +263,9 @@ def test_langevin_is_refused_where_its_step_has_no_mean(size, batch, options):
     with pytest.raises(
         InputError, match=rf"at least 3 numbers, got {size * (1 if not options else batch)}; take 'ald'"
     ):
-        sample(denoiser, x_init=x, step="ddim", num_steps=4, corrector=corrector("langevin", **options))
-    assert (
-        sample(denoiser, x_init=x, step="ddim", num_steps=4, corrector="ald", generator=seeded()).isfinite().all()
-    )
+        sample(denoiser, x_init=x, sampler="ddim", num_steps=4, corrector=corrector("langevin", **options))
+    annealed = sample(denoiser, x_init=x, sampler="ddim", num_steps=4, corrector="ald", generator=seeded())
+    assert annealed.isfinite().all()
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -288,9 +288,9 @@ def test_ddim_has_no_more_noise_than_x(kind, processes):
     inside = variance > 0
     most = (process.sigma(s)[inside].square() / variance[inside]).sqrt().min().item()
     assert most > 1
-    sample(denoiser, (2, 2), step=predictor("ddim", eta=most * 0.999), num_steps=10, generator=seeded())
+    sample(denoiser, (2, 2), sampler=predictor("ddim", eta=most * 0.999), num_steps=10, generator=seeded())
     with pytest.raises(InputError, match=rf"eta must be at most {most:.4g} on these times, .*got {most * 1.001}"):
-        sample(denoiser, (2, 2), step=predictor("ddim", eta=most * 1.001), num_steps=10, generator=seeded())
+        sample(denoiser, (2, 2), sampler=predictor("ddim", eta=most * 1.001), num_steps=10, generator=seeded())
 
 
 @pytest.mark.parametrize("name", ["heun", "edm"])
@@ -300,17 +300,17 @@ def test_the_last_step_is_stirred_too(name, dims):
     x, z = torch.randn(2, 2, *dims, generator=seeded(), dtype=torch.float64)
     times = torch.tensor([2.0, 0.0], dtype=torch.float64)
     options = {"churn": 40.0, "noise_scale": 1.5, "churn_min": 0.0}
-    ours = sample(denoiser, x_init=x, step=predictor(name, **options), grid=times, noise=lambda _: z)
+    ours = sample(denoiser, x_init=x, sampler=predictor(name, **options), grid=times, noise=lambda _: z)
     raised = torch.full((2,), 2 * (1 + gamma), dtype=torch.float64)
     torch.testing.assert_close(ours, denoiser(x + 1.5 * 2 * z, raised))  # sqrt((1 + gamma)^2 - 1) is 1
-    kept = sample(denoiser, x_init=x, step=predictor(name, **{**options, "churn_min": 2.1}), grid=times)
+    kept = sample(denoiser, x_init=x, sampler=predictor(name, **{**options, "churn_min": 2.1}), grid=times)
     torch.testing.assert_close(kept, denoiser(x, torch.full((2,), 2.0)))
 
 
 def test_the_start_is_the_prior_of_the_process(dims):
     trajectory = Trajectory()
     denoiser = target(build_process("ve", sigma_max=40.0), dims)
-    sample(denoiser, (200, *dims), step="ddim", num_steps=1, generator=seeded(), callback=trajectory)
+    sample(denoiser, (200, *dims), sampler="ddim", num_steps=1, generator=seeded(), callback=trajectory)
     assert trajectory.states[0].std().item() == pytest.approx(40, rel=0.1)
 
 
@@ -326,28 +326,28 @@ def bad(match, process, **options):
         bad("grid must be .* all fall or all rise", "vp", grid=torch.tensor([1.0, 0.2, 0.5])),
         bad(r"t must lie in \[0, 1\]", "vp", grid=torch.tensor([1.5, 0.2])),
         bad("denoise must be False here", "ddpm", denoise=True),
-        bad("predictor must be one of .*'heun'.*, got 'magic'", "vp", step="magic"),
+        bad("predictor must be one of .*'heun'.*, got 'magic'", "vp", sampler="magic"),
         bad("corrector must be one of .*'langevin'.*, got 'magic'", "vp", corrector="magic"),
         bad(r"corrector 'ncsnv2' needs \['step_size'\]", "ncsn", corrector="ncsnv2"),
-        bad("take 'ancestral'", "ddpm", step="score_ancestral"),
-        bad("for VP and VE, got SubVP; take 'ancestral'", "subvp", step="score_ancestral", num_steps=50),
-        bad("for VP and VE, got EDMProcess", "edm", step="score_ancestral", num_steps=50),
-        bad("chain's steps one by one.*respaced", "ddpm", step="reverse_diffusion", num_steps=5),
+        bad("take 'ancestral'", "ddpm", sampler="score_ancestral"),
+        bad("for VP and VE, got SubVP; take 'ancestral'", "subvp", sampler="score_ancestral", num_steps=50),
+        bad("for VP and VE, got EDMProcess", "edm", sampler="score_ancestral", num_steps=50),
+        bad("chain's steps one by one.*respaced", "ddpm", sampler="reverse_diffusion", num_steps=5),
         bad(
             "needs evenly spaced times, grid='chain'",
             "vp",
-            step="reverse_diffusion",
+            sampler="reverse_diffusion",
             grid="log_snr",
             num_steps=50,
         ),
-        bad("num_steps must be above beta_max", "vp", step="reverse_diffusion", num_steps=5),
+        bad("num_steps must be above beta_max", "vp", sampler="reverse_diffusion", num_steps=5),
         bad(
             "cannot start where the SDE of RectifiedFlow is infinite, at t = 1: take flow=True",
             "rectified_flow",
-            step="euler_maruyama",
+            sampler="euler_maruyama",
             num_steps=5,
         ),
-        bad("RectifiedFlow is infinite at its start: take variable", "rectified_flow", step="heun", num_steps=5),
+        bad("RectifiedFlow is infinite at its start: take variable", "rectified_flow", sampler="heun", num_steps=5),
     ],
 )
 def test_what_does_not_fit_says_what_does(processes, process, options, match, dims):

@@ -71,7 +71,7 @@ def test_weak_orders_of_convergence(name, order, kind):
 
 def test_runge_kutta_takes_two_evaluations_a_step_and_less_than_the_half_of_eulers_error():
     denoiser, report = gaussian("vp"), SamplingReport()
-    sample(denoiser, (2, 1), step="srk", num_steps=10, generator=seeded(), report=report)
+    sample(denoiser, (2, 1), sampler="srk", num_steps=10, generator=seeded(), report=report)
     assert report.evaluations in (20, 21)  # and the last denoising
     times = torch.linspace(1.0, 0.2, 21, dtype=torch.float64)
     euler, half = torch.linspace(1.0, 0.2, 41, dtype=torch.float64), []
@@ -88,8 +88,8 @@ def test_the_adaptive_solver_reaches_the_data(kind, dims):
     for rtol in (0.1, 0.03):
         report = SamplingReport()
         step = predictor("adaptive_sde", rtol=rtol)
-        x = sample(denoiser, (count, *dims), step=step, generator=seeded(1), report=report, denoise=False).double()
-        values = (x - MEAN).flatten() / STD
+        x = sample(denoiser, (count, *dims), sampler=step, generator=seeded(1), report=report, denoise=False)
+        values = (x.double() - MEAN).flatten() / STD
         assert abs(values.mean()) < 5 / math.sqrt(len(values)) + rtol
         assert abs(values.square().mean() - 1) < 5 * math.sqrt(2 / len(values)) + 2 * rtol
         reports.append(report.evaluations)
@@ -103,7 +103,7 @@ def test_drawing_anew_after_a_refused_step_widens_the_samples():
     denoiser, spread, count = gaussian("ve", dims), {}, 300
     for legacy in (False, True):
         step = predictor("adaptive_sde", rtol=0.01, legacy=legacy)
-        x = sample(denoiser, (count, *dims), step=step, generator=seeded(2))
+        x = sample(denoiser, (count, *dims), sampler=step, generator=seeded(2))
         spread[legacy] = float((x.double() - MEAN).square().mean()) / STD**2
     error = math.sqrt(2 / (count * torch.Size(dims).numel()))
     assert abs(spread[False] - 1) < 5 * error
@@ -120,10 +120,10 @@ def test_a_samples_steps_are_its_own(dims):
         generator = seeded(3)
         return lambda x: torch.randn(3, *dims, generator=generator, dtype=x.dtype)[rows]
 
-    together, evaluations = sample(denoiser, x_init=start, step=step, noise=draws(slice(None))), []
+    together, evaluations = sample(denoiser, x_init=start, sampler=step, noise=draws(slice(None))), []
     for k in range(3):
         report = SamplingReport()
-        alone = sample(denoiser, x_init=start[k : k + 1], step=step, noise=draws(slice(k, k + 1)), report=report)
+        alone = sample(denoiser, x_init=start[k : k + 1], sampler=step, noise=draws(slice(k, k + 1)), report=report)
         torch.testing.assert_close(alone, together[k : k + 1], rtol=1e-9, atol=1e-9)
         evaluations.append(report.evaluations)
     assert len(set(evaluations)) > 1
@@ -132,7 +132,7 @@ def test_a_samples_steps_are_its_own(dims):
 def test_between_the_times_of_a_grid_it_stops_at_each():
     denoiser, seen = gaussian("vp", (4, 3)), []
     step = predictor("adaptive_sde", rtol=0.05)
-    sample(denoiser, (5, 4, 3), step=step, grid="uniform", num_steps=7, callback=lambda k, t, x: seen.append(t))
+    sample(denoiser, (5, 4, 3), sampler=step, grid="uniform", num_steps=7, callback=lambda k, t, x: seen.append(t))
     assert seen == pytest.approx(torch.linspace(1, 1e-3, 8).tolist())
 
 
@@ -142,9 +142,9 @@ def test_a_constraint_needs_times_to_hold_at(name):
     denoiser = gaussian("vp", (4, 3))
     keep = Inpaint(denoiser.process, torch.zeros(2, 4, 3), torch.ones(4, 1, dtype=torch.bool))
     with pytest.raises(InputError, match="a constraint needs times to hold at, got grid 'ends'"):
-        sample(denoiser, (2, 4, 3), step=name, constraint=keep)
+        sample(denoiser, (2, 4, 3), sampler=name, constraint=keep)
     loose = predictor(name, rtol=0.1, atol=0.1)
-    x = sample(denoiser, (2, 4, 3), step=loose, constraint=keep, grid="log_snr", num_steps=3, generator=seeded())
+    x = sample(denoiser, (2, 4, 3), sampler=loose, constraint=keep, grid="log_snr", num_steps=3, generator=seeded())
     assert (x == 0).all()
 
 
@@ -168,15 +168,15 @@ class Broken(Denoiser):
 @pytest.mark.parametrize("name", ["srk", "adaptive_sde"])
 def test_what_has_no_reverse_sde_is_refused(name):
     with pytest.raises(InputError, match=r"cannot start where the SDE of RectifiedFlow is infinite"):
-        sample(gaussian("rectified_flow"), (2, 1), step=name)
+        sample(gaussian("rectified_flow"), (2, 1), sampler=name)
     vp = build_process("vp")
     with pytest.raises(InputError, match="needs falling times"):
-        sample(gaussian("vp"), x_init=torch.zeros(2, 1), step=name, grid=torch.tensor([0.1, 0.9]).double())
+        sample(gaussian("vp"), x_init=torch.zeros(2, 1), sampler=name, grid=torch.tensor([0.1, 0.9]).double())
     if name == "adaptive_sde":
         with pytest.raises(InputError, match="not done after 30 steps, at t = "):
-            sample(Rough(vp), (2, 4), step=predictor(name, max_steps=30))
+            sample(Rough(vp), (2, 4), sampler=predictor(name, max_steps=30))
         with pytest.raises(InputError, match="needs finite scores, got others near t = 1"):
-            sample(Broken(vp), (2, 4), step=name)
+            sample(Broken(vp), (2, 4), sampler=name)
 
 
 @pytest.mark.parametrize(

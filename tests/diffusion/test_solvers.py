@@ -107,7 +107,7 @@ def test_weights_and_moments_of_a_mixture(case, dims):
     x = sample(
         mixture(MAKERS[kind](), dims),
         (COUNT, *dims),
-        step=predictor(name, **options),
+        sampler=predictor(name, **options),
         corrector=correct and corrector(correct, **correct_options),
         num_steps=num_steps,
         grid=grid,
@@ -161,7 +161,7 @@ def test_orders_of_convergence(case, dims):
     for num_steps in (60, 120):
         ends = process.log_snr(torch.tensor([process.T], dtype=torch.float64)).clamp(min=-11).item(), 0.0
         times = process.t_of_log_snr(torch.linspace(*ends, num_steps + 1, dtype=torch.float64))
-        x = sample(denoiser, x_init=start, step=predictor(name, **options), grid=times)
+        x = sample(denoiser, x_init=start, sampler=predictor(name, **options), grid=times)
         errors.append(float((x - gaussian_flow(denoiser, start, times)).abs().max()))
     assert errors[1] > 1e-10
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.3)
@@ -174,7 +174,7 @@ def test_third_order_from_where_x_0_depends_on_x(name, options, order):
     process, start = denoiser.process, torch.tensor([[0.7, -1.1]], dtype=torch.float64)
     for num_steps in (60, 120):
         times = process.t_of_log_snr(torch.linspace(0.0, 5.0, num_steps + 1, dtype=torch.float64))
-        x = sample(denoiser, x_init=start, step=predictor(name, order=3, **options), grid=times)
+        x = sample(denoiser, x_init=start, sampler=predictor(name, order=3, **options), grid=times)
         errors.append(float((x - gaussian_flow(denoiser, start, times)).abs().max()))
     assert errors[1] > 1e-10
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.3)
@@ -190,7 +190,7 @@ def test_adaptive_solver_keeps_its_tolerance(kind, dims):
     for tolerance in (1e-3, 1e-7):
         report = SamplingReport()
         step = predictor("ode", rtol=tolerance, atol=tolerance)
-        x = sample(denoiser, x_init=start, step=step, grid=ends, report=report)
+        x = sample(denoiser, x_init=start, sampler=step, grid=ends, report=report)
         assert (x - exact).abs().max() < 100 * tolerance
         reports.append(report.evaluations)
     assert 10 < reports[0] < reports[1]
@@ -202,8 +202,9 @@ def test_inversion_and_back(name, options, dims):
     x = sample(denoiser, (6, *dims), generator=torch.Generator().manual_seed(0)).double()
     errors = []
     for num_steps in (50, 100):
-        noise = invert(denoiser, x, step=predictor(name, **options), num_steps=num_steps)
-        again = sample(denoiser, x_init=noise, step=predictor(name, **options), num_steps=num_steps, grid="uniform")
+        step = predictor(name, **options)
+        noise = invert(denoiser, x, sampler=step, num_steps=num_steps)
+        again = sample(denoiser, x_init=noise, sampler=step, num_steps=num_steps, grid="uniform")
         errors.append((again - x).square().mean().sqrt().item())
     assert errors[1] < min(errors[0], 0.05)
     assert abs(noise.mean()) < 1
@@ -223,7 +224,7 @@ def test_a_partial_start_ends_at_the_target(kind, name, dims):
         decimals=0 if kind == "ddpm" else 3
     )
     x_t = process.perturb(data, level.expand(400), torch.randn(data.shape, generator=draw))
-    x = sample(denoiser, x_init=x_t, step=name, t_start=float(level), num_steps=20, generator=draw)
+    x = sample(denoiser, x_init=x_t, sampler=name, t_start=float(level), num_steps=20, generator=draw)
     distance = (x.flatten(1).mean(dim=1) - centers.flatten()).abs()
     assert distance.max() < 5 * STD / math.sqrt(data[0].numel()) + 0.05
     assert (x - centers).std().item() == pytest.approx(STD, rel=0.15)

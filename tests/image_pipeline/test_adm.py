@@ -77,7 +77,7 @@ def test_samplers_run_on_the_respaced_chain(unet, step):
     model = adm.load(path, SMALL | {"noise_schedule": "cosine", "timestep_respacing": [2, 1]})
     assert model.denoiser.process.num_steps == 3
     with torch.no_grad():
-        out = sample(model.denoiser, (2, 3, 8, 8), cond=torch.tensor([0, 1]), step=step)
+        out = sample(model.denoiser, (2, 3, 8, 8), cond=torch.tensor([0, 1]), sampler=step)
     assert out.shape == (2, 3, 8, 8)
     assert out.isfinite().all()
 

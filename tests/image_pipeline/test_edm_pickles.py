@@ -122,7 +122,7 @@ def test_it_samples_with_and_without_classes(snapshot):
         denoiser = ClassifierFreeGuidance(denoiser, torch.tensor([model.num_classes]), scale=2.0)
     steps = 3
     with torch.no_grad():
-        out = sample(denoiser, (2, *model.image_shape), cond=cond, step="heun", num_steps=steps)
+        out = sample(denoiser, (2, *model.image_shape), cond=cond, sampler="heun", num_steps=steps)
     assert out.isfinite().all()
 
 

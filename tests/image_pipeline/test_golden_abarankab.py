@@ -51,5 +51,6 @@ def test_its_own_sampling(files):
                 mean, log_variance, _ = model.denoiser.reverse_kernel(x, t, t - 1, y)
                 x = mean + (log_variance / 2).exp() * next(draws)
         assert relative(x, io["sample"]) < 1e-4
-        one = sample(model.denoiser, (1, *model.image_shape), cond=None if y is None else y[:1], step="ancestral")
+        first = None if y is None else y[:1]
+        one = sample(model.denoiser, (1, *model.image_shape), cond=first, sampler="ancestral")
         assert one.shape == (1, *model.image_shape)

@@ -116,7 +116,7 @@ def test_classifiers_guide_by_command(golden, tmp_path):
             own = classes if model.num_classes else None
             log_prob = adm.classifier_log_prob(net, denoiser)
             start = torch.randn(64, *model.image_shape, generator=rng.generator(1, "sample", 0))[:4]
-            few = {"x_init": start, "step": "ddim", "num_steps": 4}
+            few = {"x_init": start, "sampler": "ddim", "num_steps": 4}
             expected = sample(
                 ClassifierGuidance(denoiser, log_prob, 1000, told=own is not None), cond=classes, **few
             )

@@ -63,7 +63,8 @@ def test_annealed_langevin_on_a_loaded_net(listed):
     _, path = listed("ncsn")
     found = ncsn.load(path, NCSN_CONFIG)
     langevin = corrector("ncsnv2", step_size=1e-6, num_steps=2)
-    images = sample(found.denoiser, (1, 2, 8, 8), step="none", corrector=langevin, generator=torch.manual_seed(0))
+    draw = torch.manual_seed(0)
+    images = sample(found.denoiser, (1, 2, 8, 8), sampler="none", corrector=langevin, generator=draw)
     assert images.shape == (1, 2, 8, 8)
 
 

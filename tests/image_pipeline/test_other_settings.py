@@ -113,7 +113,7 @@ def test_diffusers_centred_input_and_learned_variance(tmp_path):
     with torch.no_grad():
         near(model.denoiser.net(io["x"], io["timesteps"], io["class_labels"]), io["out"])
     assert model.denoiser.variance == "learned_range"
-    x = sample(model.denoiser, (2, 1, 8, 8), cond=torch.tensor([0, 1]), step="kernel", num_steps=2)
+    x = sample(model.denoiser, (2, 1, 8, 8), cond=torch.tensor([0, 1]), sampler="kernel", num_steps=2)
     assert x.shape == (2, 1, 8, 8)
     assert x.isfinite().all()
     diffusers.save(model, tmp_path / "saved")

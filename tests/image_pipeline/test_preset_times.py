@@ -1,23 +1,20 @@
 """The presets' own sampling, and what is taken for a checkpoint without a config, end at the data."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from image_pipeline.configs import PRESETS
 from image_pipeline.loading import _suited
-from image_pipeline.model import sampler_options
+from image_pipeline.model import sampler_of
 from pcdiff.diffusion import (
     VE,
     Denoiser,
     EDMProcess,
     NoiseLevels,
     build_process,
-    default_grid,
     geometric_sigmas,
-    sample,
-    time_grid,
 )
 
 
@@ -40,11 +37,9 @@ class Corners(Denoiser):
     "name", sorted(name for name in PRESETS if name.startswith("ve/") and "continuous" in name)
 )
 def test_ve_presets_take_every_step_of_their_chain_to_the_data(name):
-    process, options = process_of(PRESETS[name].process), sampler_options(PRESETS[name].sampling)
-    step = options["step"]
-    assert (default_grid(process, step), options["grid"], options["denoise"]) == ("chain", None, None)
-    times = time_grid(process, options["num_steps"], "chain")
-    steps = step.begin(process, times).steps
+    process, sampler = process_of(PRESETS[name].process), sampler_of(PRESETS[name].sampling)
+    assert (sampler.grid_for(process), sampler.grid, sampler.denoise) == ("chain", None, None)
+    steps = sampler.predictor.begin(process, sampler.times(process)).steps
     assert steps == [(process.num_scales, k) for k in reversed(range(process.num_scales))]
 
 
@@ -60,10 +55,8 @@ def test_ve_presets_take_every_step_of_their_chain_to_the_data(name):
 )
 def test_checkpoints_of_others_leave_no_noise(process):
     """Of VE noise of 0.01 was left in every number."""
-    options = sampler_options(_suited(process))
+    sampler = sampler_of(_suited(process))
     draw = torch.Generator().manual_seed(0)
     start = process.prior_sample((2, 3, 2, 2), draw, torch.float64)
-    x = sample(
-        Corners(process), x_init=start, generator=draw, **{**options, "num_steps": options["num_steps"] or 330}
-    )
+    x = replace(sampler, num_steps=sampler.num_steps or 330)(Corners(process), x_init=start, generator=draw)
     assert (x.abs() - 1).abs().max() < 1e-4

@@ -56,7 +56,7 @@ def test_samplers_take_what_was_loaded(saved, name, step):
     found = score_sde.load(path, config)
     options = {} if step == "ode" else {"num_steps": 6 if name != "ddpm" else 8}
     step = predictor("ode", rtol=0.5, atol=0.5) if step == "ode" else step
-    images = sample(found.denoiser, (1, 2, 8, 8), step=step, generator=torch.manual_seed(0), **options)
+    images = sample(found.denoiser, (1, 2, 8, 8), sampler=step, generator=torch.manual_seed(0), **options)
     assert images.shape == (1, 2, 8, 8)
 
 

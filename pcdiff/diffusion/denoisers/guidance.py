@@ -35,7 +35,7 @@ class ClassifierGuidance(Denoiser):
     Example:
         >>> def log_prob(x, t, y):
         ...     return classifier(x, t).log_softmax(dim=1)[torch.arange(len(x)), y]
-        >>> sample(ClassifierGuidance(denoiser, log_prob, 2.0), (4, 3, 32, 32), cond=y, step="ddim")
+        >>> sample(ClassifierGuidance(denoiser, log_prob, 2.0), (4, 3, 32, 32), cond=y, sampler="ddim")
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class ClassifierFreeGuidance(Denoiser):
 
     Example:
         >>> guided = ClassifierFreeGuidance(denoiser, torch.zeros(1, 256), scale=3.0)
-        >>> sample(guided, (4, 2048, 3), cond=z, step="dpmpp", num_steps=10)
+        >>> sample(guided, (4, 2048, 3), cond=z, sampler="dpmpp", num_steps=10)
     """
 
     def __init__(self, denoiser: Denoiser, null: Any, scale: float = 1.0, rescale: float = 0.0):

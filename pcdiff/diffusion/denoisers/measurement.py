@@ -45,7 +45,7 @@ class MeasurementGuidance(ClassifierGuidance):
 
     Example:
         >>> guided = MeasurementGuidance(denoiser, y, matrix, noise_std=0.1)  # (4, 500) and (500, 6144)
-        >>> sample(guided, (4, 2048, 3), step="ancestral")
+        >>> sample(guided, (4, 2048, 3), sampler="ancestral")
     """
 
     def __init__(
@@ -141,6 +141,6 @@ def guidance(name: str, **options: Any) -> Denoiser:
 
     Example:
         >>> guided = guidance("measurement", denoiser=denoiser, known=y, operator=matrix, noise_std=0.1)
-        >>> sample(guided, (4, 2048, 3), step="ancestral")
+        >>> sample(guided, (4, 2048, 3), sampler="ancestral")
     """
     return GUIDANCE.build(name, **options)

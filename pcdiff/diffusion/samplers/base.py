@@ -19,6 +19,10 @@ Predictor = Callable[[Denoiser, Tensor, Tensor, Tensor, Any, Noise | None], Tens
 Corrector = Callable[[Denoiser, Tensor, Tensor, Any, Noise], Tensor]
 # (x, t, noise) -> x, after every update; t is where x stands now, noise None at the end
 Constraint = Callable[[Tensor, Tensor, Noise | None], Tensor]
+# (k, t, x), with the start (k = 0) and after every step
+Callback = Callable[[int, float, Tensor], None]
+# (k, num_steps), after every step
+Progress = Callable[[int, int], None]
 Self = TypeVar("Self", bound="Stateful")
 
 

@@ -216,6 +216,6 @@ def corrector(name: str, **options: Any) -> Corrector:
         InputError: the name or an option is unknown (the message lists the known ones), or a value out of range.
 
     Example:
-        >>> sample(denoiser, shape, step="reverse_diffusion", corrector=corrector("langevin", snr=0.16))
+        >>> sample(denoiser, shape, sampler="reverse_diffusion", corrector=corrector("langevin", snr=0.16))
     """
     return CORRECTORS.build(name, **options)

@@ -84,6 +84,6 @@ def predictor(name: str, **options: Any) -> Predictor:
         InputError: the name or an option is unknown (the message lists the known ones), or a value out of range.
 
     Example:
-        >>> sample(denoiser, (4, 2048, 3), cond=z, step=predictor("dpmpp", order=3), num_steps=10)
+        >>> sample(denoiser, (4, 2048, 3), cond=z, sampler=predictor("dpmpp", order=3), num_steps=10)
     """
     return PREDICTORS.build(name, **options)
