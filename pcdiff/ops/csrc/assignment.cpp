@@ -17,9 +17,9 @@ namespace pcdiff {
 namespace {
 
 constexpr int64_t kNobody = -1;
-constexpr int64_t kMostBids = 400;      // a person, in all
-constexpr int64_t kPatientBids = 16;    // a person, in the first round; then its increment was too small
-constexpr double kShrink = 8;           // from one round's increment to the next
+constexpr int64_t kMostBids = 400;  // a person, in all
+constexpr int64_t kPatientBids = 16;  // a person, in the first round; then its increment was too small
+constexpr double kShrink = 8;  // from one round's increment to the next
 // The gap after a round is nearly always close to 0.55 of the increment; a last round aims at this much of tolerance.
 constexpr double kGapInIncrements = 0.6;
 constexpr double kGapBeforePaths = 1e-4;  // where an exact solution is wanted, the auction stops here
@@ -46,9 +46,9 @@ class Sum {
 
 // Both clouds in the order in which the solver goes through them: neighbours together.
 struct Ordered {
-  int64_t dim = 0;             // as stored: 3 at least
+  int64_t dim = 0;  // as stored: 3 at least
   std::vector<double> points;  // blocks x dim x 16
-  std::vector<double> boxes;   // groups of sixteen, lo and hi; empty above three dimensions
+  std::vector<double> boxes;  // groups of sixteen, lo and hi; empty above three dimensions
   std::vector<int64_t> index;  // blocks x 16
   int64_t blocks = 0;
 
@@ -88,7 +88,9 @@ struct Market {
   // `origin` is subtracted: what is left of the coordinates in float32 should be spent on the shape.
   Market(const Ordered& x, const Ordered& y, int64_t n, const std::vector<double>& origin) {
     const int64_t dim = y.dim;
-    const auto shifted = [&](double value, int64_t d) { return static_cast<T>(value - origin[static_cast<size_t>(d)]); };
+    const auto shifted = [&](double value, int64_t d) {
+      return static_cast<T>(value - origin[static_cast<size_t>(d)]);
+    };
     persons.resize(static_cast<size_t>(n * dim));
     for (int64_t i = 0; i < n; ++i) {
       for (int64_t d = 0; d < dim; ++d) {
@@ -106,8 +108,7 @@ struct Market {
     std::fill_n(price.begin(), n, T{0});
     least_price.assign(static_cast<size_t>((y.blocks + kBlock - 1) / kBlock * kBlock), kNever<T>);
     std::fill_n(least_price.begin(), y.blocks, T{0});
-    objects = {y.blocks,     dim,          points.data(), boxes.empty() ? nullptr : boxes.data(),
-               price.data(), least_price.data()};
+    objects = {y.blocks, dim, points.data(), boxes.empty() ? nullptr : boxes.data(), price.data(), least_price.data()};
   }
 
   const T* person(int64_t i) const { return persons.data() + i * objects.dim; }
@@ -246,7 +247,8 @@ class Solver {
       waiting.pop_back();
       const auto offer = loops<T>().best_two(market.objects, market.person(i), hint_[at(i)]);
       hint_[at(i)] = offer.slot / kBlock;
-      market.set_price(offer.slot, market.price[at(offer.slot)] + ((offer.second - offer.best) + static_cast<T>(increment)));
+      market.set_price(offer.slot,
+                       market.price[at(offer.slot)] + ((offer.second - offer.best) + static_cast<T>(increment)));
       if (owner_[at(offer.slot)] != kNobody) waiting.push_back(owner_[at(offer.slot)]);
       take(i, offer.slot);
     }

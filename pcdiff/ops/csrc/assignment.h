@@ -31,7 +31,9 @@ template <class T>
 Assignment assign(const Bidding& bidding, const T* x, const T* y, int64_t n, int64_t dim, double tolerance,
                   double enough, int64_t* assignment);
 
-extern template Assignment assign(const Bidding&, const float*, const float*, int64_t, int64_t, double, double, int64_t*);
-extern template Assignment assign(const Bidding&, const double*, const double*, int64_t, int64_t, double, double, int64_t*);
+extern template Assignment assign(const Bidding&, const float*, const float*, int64_t, int64_t, double, double,
+                                  int64_t*);
+extern template Assignment assign(const Bidding&, const double*, const double*, int64_t, int64_t, double, double,
+                                  int64_t*);
 
 }  // namespace pcdiff

@@ -57,7 +57,8 @@ void select(Point<T>* first, Point<T>* nth, Point<T>* last, int axis) {
     }
   }
   if (first < last) {
-    std::nth_element(first, nth, last, [axis](const Point<T>& a, const Point<T>& b) { return a.at[axis] < b.at[axis]; });
+    std::nth_element(first, nth, last,
+                     [axis](const Point<T>& a, const Point<T>& b) { return a.at[axis] < b.at[axis]; });
   }
 }
 

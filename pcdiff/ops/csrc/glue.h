@@ -103,8 +103,8 @@ inline Shape checked_pairs(const Tensor& x, const Tensor& y, const char* x_name 
 
 // An integer for each cloud, contiguous.
 inline Tensor checked_counts(const Tensor& counts, int64_t batch, const char* name) {
-  STD_TORCH_CHECK(counts.scalar_type() == ScalarType::Long && counts.dim() == 1 && counts.size(0) == batch, "pcdiff: ",
-                  name, " must be an int64 tensor (", batch, ",)");
+  STD_TORCH_CHECK(counts.scalar_type() == ScalarType::Long && counts.dim() == 1 && counts.size(0) == batch,
+                  "pcdiff: ", name, " must be an int64 tensor (", batch, ",)");
   return stable::contiguous(counts);
 }
 

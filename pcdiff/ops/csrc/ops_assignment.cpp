@@ -49,8 +49,8 @@ void write_result(const Assignment& found, T* cost, T* lower_bound) {
   *lower_bound = found.lower_bound == found.cost ? *cost : rounded_down<T>(found.lower_bound);
 }
 
-std::tuple<Tensor, Tensor, Tensor> assign_pairs(const Tensor& x, const Tensor& y,
-                                                const OptionalTensor& lengths, double tolerance) {
+std::tuple<Tensor, Tensor, Tensor> assign_pairs(const Tensor& x, const Tensor& y, const OptionalTensor& lengths,
+                                                double tolerance) {
   const Shape s = checked_pairs(x, y);
   check_one_size(s);
   STD_TORCH_CHECK(tolerance >= 0, "pcdiff: tolerance must not be negative");

@@ -56,8 +56,8 @@ Tensor farthest_points(const Tensor& x, int64_t k, const Tensor& start, const st
   };
   const Tensor starts = check_counts(start, "start");
   const Tensor counts = lengths ? check_counts(*lengths, "lengths") : starts;
-  const Request request{x.size(0), x.size(1), x.size(2), k, read<int64_t>(starts),
-                        lengths ? read<int64_t>(counts) : nullptr};
+  const Request request{
+      x.size(0), x.size(1), x.size(2), k, read<int64_t>(starts), lengths ? read<int64_t>(counts) : nullptr};
   check_values(request);
   Tensor out = stable::new_empty(x, {request.batch, k}, ScalarType::Long);
   const Tensor clouds = stable::contiguous(x);

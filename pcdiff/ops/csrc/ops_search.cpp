@@ -256,8 +256,7 @@ int64_t cpu_capability() { return static_cast<int64_t>(machine_capability()); }
 }  // namespace pcdiff
 
 STABLE_TORCH_LIBRARY(pcdiff, m) {
-  m.def(
-      "nearest(Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths) -> (Tensor squared_distance, Tensor index)");
+  m.def("nearest(Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths) -> (Tensor squared_distance, Tensor index)");
   m.def(
       "nearest_both(Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths) -> (Tensor squared_distance, "
       "Tensor index, Tensor squared_distance_back, Tensor index_back)");

@@ -98,7 +98,8 @@ class PatchedBatch {
     check_finite(clouds, batch * count * dim, name);
     points_.resize(static_cast<size_t>(batch * padded() * dim));
     index_.resize(static_cast<size_t>(padded()));
-    for (int64_t i = 0; i < padded(); ++i) index_[static_cast<size_t>(i)] = static_cast<Index<T>>(std::min(i, count - 1));
+    for (int64_t i = 0; i < padded(); ++i)
+      index_[static_cast<size_t>(i)] = static_cast<Index<T>>(std::min(i, count - 1));
     parallel(batch * blocks_, 64, [&](int64_t first, int64_t last) {
       for (int64_t task = first; task < last; ++task) {
         T* block = points_.data() + task * dim * kBlock;
@@ -197,8 +198,8 @@ class Matching {
   void open() {
     for_row_blocks<T>(shape_.batch, x_.blocks(), y_.stride(), [&](int64_t b, int64_t first, int64_t last, T* gaps) {
       T sum[kBlocksPerTask * kBlock];
-      kernels_.weigh(x_[b], first, last, y_[b], x_.dim(), static_cast<T>(levels_[0]), rest_y_.data() + b * y_.padded(), gaps,
-                     sum);
+      kernels_.weigh(x_[b], first, last, y_[b], x_.dim(), static_cast<T>(levels_[0]), rest_y_.data() + b * y_.padded(),
+                     gaps, sum);
       offer(b, x_[b], first, last, 0, sum);
     });
   }

@@ -32,7 +32,8 @@ struct SearchTable {
                        T* block, int64_t k, T* distances, Index<T>* indices, T* squared_distance, int64_t* index);
 };
 
-PCDIFF_FOR_EACH_CAPABILITY(extern const SearchTable<float> search_float; extern const SearchTable<double> search_double;)
+PCDIFF_FOR_EACH_CAPABILITY(extern const SearchTable<float> search_float;
+                           extern const SearchTable<double> search_double;)
 
 // The searches of the instruction set in use.
 template <class T>

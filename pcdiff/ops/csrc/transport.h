@@ -35,17 +35,17 @@ template <class T>
 struct TransportTable {
   // sum[i] = sum_j exp(level |x_i - y_j|^2) weight[j] for the row blocks [first, last), written from sum[0] on; level < 0.
   // `gaps` is scratch of other.stride values.
-  void (*weigh)(const Patches<T>& own, int64_t first, int64_t last, const Patches<T>& other, int64_t dim,
-                T level, const T* weight, T* gaps, T* sum);
+  void (*weigh)(const Patches<T>& own, int64_t first, int64_t last, const Patches<T>& other, int64_t dim, T level,
+                const T* weight, T* gaps, T* sum);
   // The same sum, the one with every term multiplied by the distance (squared or not), and, under kQuarter,
   // next_sum[i] = sum_j exp(level / 4 |x_i - y_j|^2) next_weight[j].
-  void (*spend)(const Patches<T>& own, int64_t first, int64_t last, const Patches<T>& other, int64_t dim,
-                T level, Ahead ahead, bool squared, const T* weight, const T* next_weight, T* gaps, T* sum, T* cost,
+  void (*spend)(const Patches<T>& own, int64_t first, int64_t last, const Patches<T>& other, int64_t dim, T level,
+                Ahead ahead, bool squared, const T* weight, const T* next_weight, T* gaps, T* sum, T* cost,
                 T* next_sum);
   // top[i] = max_j (potential[j] - |x_i - y_j|), sum[i] = sum_j exp((potential[j] - |x_i - y_j| - top[i]) / scale).
   // `highest` holds the largest potential of each block of `other` (other.stride of them).
-  void (*softmin)(const Patches<T>& own, int64_t first, int64_t last, const Patches<T>& other, int64_t dim,
-                  T scale, const T* potential, const T* highest, T* gaps, T* top, T* sum);
+  void (*softmin)(const Patches<T>& own, int64_t first, int64_t last, const Patches<T>& other, int64_t dim, T scale,
+                  const T* potential, const T* highest, T* gaps, T* top, T* sum);
 };
 
 PCDIFF_FOR_EACH_CAPABILITY(extern const TransportTable<float> transport_float;

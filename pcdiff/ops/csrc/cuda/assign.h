@@ -114,8 +114,14 @@ class Auction {
   // With `turned`, y's points are the persons.
   PCDIFF_DEVICE Auction(const B& block, AuctionShared<C, B::kSize>& shared, const T* x, const T* y, bool turned,
                         int64_t n, int dim, unsigned char* memory)
-      : block_(block), shared_(shared), x_(turned ? y : x), y_(turned ? x : y), turned_(turned), memory_(memory),
-        n_(static_cast<int>(n)), dim_(dim) {}
+      : block_(block),
+        shared_(shared),
+        x_(turned ? y : x),
+        y_(turned ? x : y),
+        turned_(turned),
+        memory_(memory),
+        n_(static_cast<int>(n)),
+        dim_(dim) {}
 
   // Goes on from a bijection of mean distance `cost` in `best_holds`, if that is finite, and a lower bound; leaves the
   // best bijection there, from x to y.
@@ -379,8 +385,7 @@ class Auction {
         }
         shared_.offers[t] = found;
       });
-      combine_groups(block_, shared_.offers, team,
-                     [](const Offer<C>& a, const Offer<C>& b) { return better(a, b); });
+      combine_groups(block_, shared_.offers, team, [](const Offer<C>& a, const Offer<C>& b) { return better(a, b); });
       block_.each([&](int t) {
         const int place = first + t / team;
         if ((t & (team - 1)) != 0 || place >= waiting) return;
@@ -578,7 +583,7 @@ PCDIFF_DEVICE void assign_body(const B& block, AuctionShared<C, B::kSize>& share
   int* const holds = a.holds + task * a.n;
   const int64_t size = a.n * a.dim;
   Auction<T, C, kPacked, B> auction(block, shared, a.x + row * size, a.y + column * size, !a.first_try, n, a.dim,
-                                     memory);
+                                    memory);
   auction.solve(tolerance, cost_before, bound_before, holds);
   const double cost = auction.cost(), bound = auction.bound();
   block.each([&](int t) {

@@ -173,9 +173,9 @@ Tensor chamfer_matrix(const Tensor& xs, const Tensor& ys, bool upper) {
   by_dtype(xs, [&](auto zero) {
     using T = decltype(zero);
     if (gpu::fits_chamfer<T>(dim, ys.size(1))) {
-      gpu::launch_chamfer<T>({read<T>(cx), read<T>(cy), xs.size(0), ys.size(0), xs.size(1), ys.size(1), dim, upper,
-                              write<T>(out)},
-                             device.stream());
+      gpu::launch_chamfer<T>(
+          {read<T>(cx), read<T>(cy), xs.size(0), ys.size(0), xs.size(1), ys.size(1), dim, upper, write<T>(out)},
+          device.stream());
     } else {
       chamfer_of_large<T>(cx, cy, upper, write<T>(out), device.stream());
     }
@@ -241,11 +241,10 @@ std::tuple<Tensor, Tensor, Tensor> approxmatch(const Tensor& x, const Tensor& y,
   const Tensor row_cost = stable::new_empty(x, {batch, n}, ScalarType::Double);
   by_dtype(x, [&](auto zero) {
     using T = decltype(zero);
-    gpu::launch_match<T>(
-        {read<T>(cx), read<T>(cy), batch, n, m, static_cast<int>(x.size(2)), static_cast<int>(first_level),
-         static_cast<int>(levels), squared, write<T>(rest_x), write<T>(rest_y), write<double>(row_cost), write<T>(left),
-         write<T>(right), write<T>(cost)},
-        device.stream());
+    gpu::launch_match<T>({read<T>(cx), read<T>(cy), batch, n, m, static_cast<int>(x.size(2)),
+                          static_cast<int>(first_level), static_cast<int>(levels), squared, write<T>(rest_x),
+                          write<T>(rest_y), write<double>(row_cost), write<T>(left), write<T>(right), write<T>(cost)},
+                         device.stream());
   });
   device.check("approxmatch");
   return {left, right, cost};

@@ -77,9 +77,7 @@ PCDIFF_DEVICE unsigned long long to_bits(double value) {
   return static_cast<unsigned long long>(__double_as_longlong(value));
 }
 PCDIFF_DEVICE float from_bits(unsigned bits) { return __uint_as_float(bits); }
-PCDIFF_DEVICE double from_bits(unsigned long long bits) {
-  return __longlong_as_double(static_cast<long long>(bits));
-}
+PCDIFF_DEVICE double from_bits(unsigned long long bits) { return __longlong_as_double(static_cast<long long>(bits)); }
 
 // Arithmetic that is never contracted to a fused multiply-add, whatever the compiler's flags.
 PCDIFF_DEVICE float minus(float a, float b) { return __fsub_rn(a, b); }

@@ -9,7 +9,8 @@ constexpr int kThreads = 256;
 
 // How many blocks a multiprocessor holds is given, so that no register is spilled to hold more.
 template <class T, int kQueries>
-__global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 4 : 2) chamfer_kernel(const ChamferArgs<T> a, int64_t tasks) {
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 4 : 2)
+    chamfer_kernel(const ChamferArgs<T> a, int64_t tasks) {
   __shared__ ChamferShared<T, kThreads> shared;
   const Block<kThreads> block;
   for (int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {

@@ -30,8 +30,6 @@ struct NearestShared {
   Packed<T> tile[kNearestTile];
 };
 
-
-
 // The queries [chunk * kThreads * kQueries, ...) of cloud `task / chunks`; dim <= 3.
 template <class T, int kQueries, class B>
 PCDIFF_DEVICE void nearest_body(const B& block, NearestShared<T>& shared, const NearestArgs<T>& a, int64_t task) {

@@ -14,8 +14,8 @@ struct FarthestArgs {
   int64_t k;               // at most every cloud's length
   const int64_t* start;    // batch
   const int64_t* lengths;  // batch, or null
-  T* distance;             // batch x n, scratch: each point's squared distance to the chosen ones, -1 for a chosen one
-  int64_t* out;            // batch x k, distinct
+  T* distance;  // batch x n, scratch: each point's squared distance to the chosen ones, -1 for a chosen one
+  int64_t* out;  // batch x k, distinct
 };
 
 template <class T>
