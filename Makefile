@@ -8,7 +8,7 @@ WORKERS ?= 2
 CHAIRS ?= ../shared/data/modelnet10/chair_1024.hdf5
 SOURCES := setup.py pyproject.toml $(wildcard pcdiff/ops/csrc/*.* pcdiff/ops/csrc/cuda/*.*)
 
-.PHONY: help setup demo chairs paper test test-all test-isa test-golden lint bench sanitize fuzz clean
+.PHONY: help setup demo chairs paper test test-all test-isa test-golden lint coverage bench sanitize fuzz clean
 
 help:
 	@echo "make demo    train, sample and score airplanes on this machine, within 7 minutes on two slow cores"
@@ -18,6 +18,8 @@ help:
 	@echo "make test-golden  the golden tests on a second set of other settings, made on the spot"
 	@echo "make chairs  train 40 minutes on real chairs (CHAIRS=file.hdf5), score on the test split"
 	@echo "make paper   the paper's generator from data to test scores, unattended (PAPER_DATA=file.hdf5 PAPER_CATEGORY=airplane GPUS=1)"
+	@echo "make lint    style, formatting and types (ruff, mypy)"
+	@echo "make coverage  the test suite once more, with a table of the lines and branches that no test runs"
 	@echo "make bench   time the ops, the scores, the sampling and the training step against their baselines"
 	@echo "make sanitize  the CPU ops under the address and undefined-behaviour sanitizers, seven minutes"
 	@echo "make fuzz    mutated files through every reader (FUZZ=1000 each, SEED=2020); only clean errors may come"
@@ -72,6 +74,7 @@ paper: $(STAMP)
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 test: lint
@@ -79,6 +82,11 @@ test: lint
 
 test-all: lint
 	$(PYTEST)
+
+# Several times as slow as `make test`: every line is counted, in child processes too.
+coverage: $(DEV_STAMP)
+	$(BIN)/python -m coverage erase
+	$(PYTEST) -m "not slow" --cov --cov-report=term
 
 # Golden, op and metric tests under every instruction set that the machine has, whatever it would choose itself.
 test-isa: $(DEV_STAMP)
