@@ -86,7 +86,7 @@ def toolkit(guess: str | None = None) -> Path:
     )
 
 
-def use_toolkit(builder: ModuleType) -> Path:
+def use_toolkit(builder: Any) -> Path:
     """Point torch's builder at the CUDA toolkit and return its folder; raises `RuntimeError` if there is none."""
     home = toolkit(builder.CUDA_HOME)
     builder.CUDA_HOME = str(home)
@@ -161,10 +161,13 @@ def extensions(wanted: str, builder: ModuleType) -> list[Extension]:
     return [cpu_extension(builder), cuda_extension(builder)]
 
 
-def lenient(build: type[build_ext]) -> type[build_ext]:
+def lenient(build: Any) -> type[build_ext]:
     """Return a builder for which, under `auto`, a compiler's failure leaves an extension out and says why."""
 
     class BuildOps(build):
+        extensions: list[Extension]
+        compiler: Any
+
         def run(self) -> None:
             built, compiler = [], self.compiler
             # One after the other, so that one's failure leaves the other.

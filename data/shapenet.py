@@ -112,7 +112,9 @@ def _read(source: Source, keys: dict[str, str], split: str) -> tuple[torch.Tenso
     """Return the clouds of one split, and the category and the id of each."""
     if split not in SPLITS:
         raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    points, names, ids = [], [], []
+    points: list[torch.Tensor] = []
+    names: list[str] = []
+    ids: list[str] = []
     for name, key in keys.items():
         clouds, cloud_ids = source.read(key, split)
         if points and clouds.shape[1] != points[0].shape[1]:

@@ -155,7 +155,7 @@ class Hdf5Source:
             if entry is None or not len(entry):
                 present = ", ".join(s for s in SPLITS if s in file[key] and len(file[key][s]))
                 raise InputError(f"{where} is empty or absent (splits with clouds: {present or 'none'})")
-            clouds = np.asarray(entry, dtype=_kept(entry.dtype))
+            clouds: np.ndarray = np.asarray(entry, dtype=_kept(entry.dtype))
         ids = [str(i) for i in range(len(clouds))]
         _check_finite(clouds, where, ids)
         return torch.from_numpy(clouds), ids

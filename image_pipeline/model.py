@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -155,7 +155,7 @@ class ImageModel(nn.Module):
             values = function(self.denoiser, batch.images, t, noise, cond, **given)
             terms[name] = (weight.to(values) * values).mean()
         weights = self.config.objective.weights
-        loss = sum(w * term for w, term in zip(weights, terms.values(), strict=True))
+        loss = reduce(torch.add, (w * term for w, term in zip(weights, terms.values(), strict=True)))
         return {"loss": loss, **terms} if len(terms) > 1 else {"loss": loss}
 
     def _labels(self, batch: ImageBatch, dropped: Tensor | None) -> Tensor | None:
@@ -297,7 +297,7 @@ def build_objectives(config: ObjectiveConfig, sigma_data: float | None = None) -
         raise InputError(
             f"weights must be one for each of the objectives {list(config.objectives)}, got {list(config.weights)}"
         )
-    built = {}
+    built: dict[str, Callable[..., Tensor]] = {}
     for name in config.objectives:
         function = objective(name)
         takes = inspect.signature(OBJECTIVES[name]).parameters

@@ -152,7 +152,7 @@ class NoisyClassifier(nn.Module):
         """
         log_probs = self.log_probs(self.process.perturb(batch.images, t, noise), t)
         values = F.nll_loss(log_probs, batch.labels, reduction="none")
-        right = (log_probs.argmax(dim=1) == batch.labels).float()
+        right = log_probs.argmax(dim=1).eq(batch.labels).float()
         return {"loss": (weight.to(values) * values).mean(), "accuracy": right.mean()}
 
 

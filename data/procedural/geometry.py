@@ -172,11 +172,11 @@ def revolve(
     caps: bool = True,
 ) -> Surface:
     """Return a profile of (radius, height) pairs turned about the vertical through `centre`."""
-    profile = np.asarray(profile, dtype=np.float64)
+    rows = np.asarray(profile, dtype=np.float64)
     circle = _circle(columns) * stretch
-    sections = np.empty((len(profile), columns, 3))
-    sections[..., [0, 2]] = profile[:, None, :1] * circle
-    sections[..., 1] = profile[:, None, 1]
+    sections = np.empty((len(rows), columns, 3))
+    sections[..., [0, 2]] = rows[:, None, :1] * circle
+    sections[..., 1] = rows[:, None, 1]
     return loft(sections + centre, caps, caps)
 
 

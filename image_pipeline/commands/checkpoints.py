@@ -144,8 +144,9 @@ def _done(path: Path, flags: dict[str, Any]) -> dict[str, Any]:
         return {}
     content = read_json(path)
     scores = content.get("scores") if isinstance(content, dict) else None
-    whole = isinstance(scores, dict) and all(isinstance(v, dict) and "checkpoint" in v for v in scores.values())
-    if not whole or content.get("format") != _FORMAT or not isinstance(content.get("flags"), dict):
+    if not isinstance(scores, dict) or not all(isinstance(v, dict) and "checkpoint" in v for v in scores.values()):
+        raise InputError(f"{path}: no scores of checkpoints, or damaged; delete it, or give another --out")
+    if content.get("format") != _FORMAT or not isinstance(content.get("flags"), dict):
         raise InputError(f"{path}: no scores of checkpoints, or damaged; delete it, or give another --out")
     was = content["flags"]
     # another range of the same run goes on with what is there

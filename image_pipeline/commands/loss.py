@@ -1,6 +1,7 @@
 """What the command `loss` does: a run's own objective on a split, for one checkpoint or a range of them."""
 
 import math
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -58,15 +59,16 @@ def _loss(command: Loss) -> dict[str, Any] | None:
             values.append([float(value) for value in terms.values()])
         return np.mean(values, axis=0)
 
+    def block_of(model: ImageModel, rows: torch.Tensor) -> tuple[np.ndarray]:
+        return (of_batch(model, rows),)
+
     def job(work: Work) -> dict[str, Any]:
         found: dict[str, Any] = {}
         with bar("loss", "batch") as progress:
             for k, file in enumerate(files):
                 model = load_model(file, command.checkpoint).to(device)
                 rows = []
-                for index, (values,) in enumerate(
-                    work.map(f"loss {k}", blocks, lambda block, model=model: (of_batch(model, block),))
-                ):
+                for index, (values,) in enumerate(work.map(f"loss {k}", blocks, partial(block_of, model))):
                     rows.append(values)
                     progress(k * len(blocks) + index + 1, len(files) * len(blocks))
                 found[str(model.file)] = _summed(model, np.array(rows), blocks)

@@ -99,7 +99,8 @@ def interpolate(command: Interpolate, trained: Trained) -> str:
             for image in (x, y):
                 ends.append(way.invert(model.denoiser, image, cond=cond, report=trained.report))
                 evaluations += trained.report.evaluations
-            start = slerp(*ends, torch.linspace(0, 1, command.steps))[:, 0]
+            first, last = ends
+            start = slerp(first, last, torch.linspace(0, 1, command.steps))[:, 0]
             labels = trained.labels(label, command.steps)
             made.append(model.sample(command.steps, labels, settings, x_init=start, **trained.options()))
             evaluations += trained.report.evaluations

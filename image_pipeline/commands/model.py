@@ -28,7 +28,7 @@ class Trained:
     """A model, what was asked of it, and the cost of what is done with it."""
 
     model: ImageModel
-    command: Command
+    command: Any  # the flags of the command at hand
     progress: Progress
     started: float = field(default_factory=time.perf_counter)
     report: SamplingReport = field(default_factory=SamplingReport)

@@ -97,8 +97,8 @@ def _training_default(argv: list[str]) -> ImageRunConfig:
 
 def _classifier_default(argv: list[str]) -> ClassifierRunConfig:
     run, resume = value_of("--run", argv), value_of("--resume", argv)
-    places = (None if place is None else Path(place) for place in (run, resume))
-    return classifier_default(*places, value_of("--dataset-path", argv))
+    of_run, of_training = (None if place is None else Path(place) for place in (run, resume))
+    return classifier_default(of_run, of_training, value_of("--dataset-path", argv))
 
 
 def _evaluation_default(argv: list[str]) -> Evaluate:

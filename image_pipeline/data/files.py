@@ -113,7 +113,8 @@ class ZipFiles:
 
     def __init__(self, path: Path) -> None:
         self.path, self.where = path, str(path)
-        self._process, self._archive = -1, None
+        self._process = -1
+        self._archive: zipfile.ZipFile | None = None
         # by the name, not `is_dir`, which stumbles over a member without one
         self._members = {
             info.filename: info for info in self._open().infolist() if info.filename[-1:] not in ("", "/")
@@ -121,14 +122,15 @@ class ZipFiles:
         self.names = sorted(filter(is_image, self._members))
 
     def _open(self) -> zipfile.ZipFile:
-        if self._process != os.getpid():  # a forked worker shares its parent's file position
+        archive = self._archive
+        if archive is None or self._process != os.getpid():  # a forked worker shares its parent's file position
             try:
-                self._archive = zipfile.ZipFile(self.path)
+                archive = self._archive = zipfile.ZipFile(self.path)
             except Exception as error:  # damaged bytes raise anything: struct.error, NotImplementedError, ...
                 raise InputError(f"{self.path}: truncated or no zip ({error}); fetch it again") from None
-            weakref.finalize(self, self._archive.close)
+            weakref.finalize(self, archive.close)
             self._process = os.getpid()
-        return self._archive
+        return archive
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_process": -1, "_archive": None}

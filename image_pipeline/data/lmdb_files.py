@@ -79,13 +79,14 @@ class LmdbFiles:
         self.names = [key.decode("latin1") for key in self._open().all_keys()]
 
     def _open(self) -> _Environment:
-        if self._process != os.getpid():
+        found = self._environment
+        if found is None or self._process != os.getpid():
             key = (os.getpid(), str(self.folder.resolve()))
             found = _environments.get(key)
             if found is None:
                 found = _environments[key] = _Environment(str(self.folder))
             self._environment, self._process = found, os.getpid()
-        return self._environment
+        return found
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_process": -1, "_environment": None}

@@ -103,10 +103,12 @@ def _from_json(files: Files, names: Sequence[str]) -> tuple[list[int] | None, tu
         raise InputError(f'{where}: must be {{"labels": [[name, class], ...]}} or null ({error})') from None
     if table is None:
         return None, ()
-    labels = [table.get(name) for name in names]
-    for name, label in zip(names, labels, strict=True):
+    labels: list[int] = []
+    for name in names:
+        label = table.get(name)
         if type(label) is not int or not 0 <= label < MOST_CLASSES:
             raise InputError(f"{where}: must give {name} a class number below {MOST_CLASSES:,}, got {short(label)}")
+        labels.append(label)
     class_names = content.get("class_names") or [str(i) for i in range(max(labels) + 1)]
     if not isinstance(class_names, list) or len(class_names) <= max(labels):
         raise InputError(f"{where}: class_names must name all {max(labels) + 1} classes")

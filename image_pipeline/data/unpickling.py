@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _frombuffer(buffer: bytes | bytearray, dtype: np.dtype, shape: tuple, order: str) -> np.ndarray:
+def _frombuffer(buffer: bytes | bytearray, dtype: np.dtype, shape: tuple, order: Literal["C", "F"]) -> np.ndarray:
     """Stand in for numpy's own, of protocol 5, whose array shares memory that the rest of the pickle may change."""
     if not isinstance(buffer, bytes | bytearray) or not isinstance(dtype, np.dtype):
         raise pickle.UnpicklingError("an array of something else than bytes")

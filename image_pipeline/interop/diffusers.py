@@ -6,6 +6,7 @@ A model folder is `config.json` with `diffusion_pytorch_model.safetensors`; a pi
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -61,12 +62,12 @@ def load(folder: str | Path, scheduler: Config | None = None) -> Imported:
     """
     folder = Path(folder)
     pipeline = is_file(folder / "model_index.json")
-    model = folder / "unet" if pipeline else folder
-    config_path = model / "config.json"
+    unet = folder / "unet" if pipeline else folder
+    config_path = unet / "config.json"
     if not is_file(config_path):
         raise InputError(f"{config_path}: no such file; expected a diffusers folder")
     settings = read_settings(config_path)
-    path, weights = _read_weights(model)
+    path, weights = _read_weights(unet)
     with blaming(config_path):
         net = built_for(weights, lambda: build_model(net_config(settings)))
     config, told_sigma = net.config, isinstance(net, SongUNet)
@@ -154,7 +155,7 @@ def _check_groups(net: UNet) -> None:
         raise InputError(f"diffusers cannot express this net: {wanted}, got {sorted(groups)}")
 
 
-def _image_shape(size: int | list[int] | None, channels: int) -> tuple[int, int | None, int | None]:
+def _image_shape(size: Any, channels: int) -> tuple[int, int | None, int | None]:
     height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
     return channels, height, width
 

@@ -143,8 +143,10 @@ def _levels(settings: Mapping[str, Any] | None, count: int) -> Tensor:
     """Return the noise levels `(L,)` that a config speaks of, falling; the NCSN paper's without one."""
     if settings is None:
         return geometric_sigmas(1.0, 0.01, count)
-    ends = [setting(settings, "model", name, float) for name in ("sigma_begin", "sigma_end")]
+    first, last = (setting(settings, "model", name, float) for name in ("sigma_begin", "sigma_end"))
     kind = settings["model"].get("sigma_dist", "geometric")
     if kind not in ("geometric", "uniform"):
         raise InputError(f"config: model.sigma_dist must be 'geometric' or 'uniform', got {kind!r}")
-    return geometric_sigmas(*ends, count) if kind == "geometric" else torch.linspace(*ends, count).double()
+    if kind == "geometric":
+        return geometric_sigmas(first, last, count)
+    return torch.linspace(first, last, count).double()

@@ -1,6 +1,7 @@
 """The names that the authors' code gives the weights of NCSN and NCSNv2, in ermongroup's code and in score_sde."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
@@ -27,7 +28,7 @@ def _modules(net: NCSN | NCSNv2) -> Iterator[tuple[str, nn.Module, str]]:
     yield "begin_conv", net.stem, "stem"
     yield "normalizer", net.norm, "norm"
     yield "end_conv", net.head, "head"
-    trunk = net.trunk
+    trunk: Any = net.trunk  # lists of modules, whose parts a type checker does not know
     for k, (number, blocks) in enumerate(zip(_STAGES[len(trunk.stages)], trunk.stages, strict=True)):
         for b, block in enumerate(blocks):
             here, ours = f"res{number}.{b}", f"trunk.stages.{k}.{b}"

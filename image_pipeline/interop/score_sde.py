@@ -172,9 +172,9 @@ def _process(settings: Mapping[str, Any], sde: str, continuous: bool) -> tuple[P
     """Return the process and the name of the label, as score_sde feeds it."""
     steps = setting(settings, "model", "num_scales", int)
     if sde == "vesde":
-        ends = [setting(settings, "model", name, float) for name in ("sigma_min", "sigma_max")]
-        return VE(*ends, num_scales=steps), "sigma" if continuous else "level"
-    ends = [setting(settings, "model", name, float) for name in ("beta_min", "beta_max")]
+        low, high = (setting(settings, "model", name, float) for name in ("sigma_min", "sigma_max"))
+        return VE(low, high, num_scales=steps), "sigma" if continuous else "level"
+    low, high = (setting(settings, "model", name, float) for name in ("beta_min", "beta_max"))
     if sde == "vpsde" and not continuous:
-        return DiscreteProcess(linear_betas(steps, *(end / steps for end in ends))), "step"
-    return (SubVP if sde == "subvpsde" else VP)(*ends, num_scales=steps), "999t"
+        return DiscreteProcess(linear_betas(steps, low / steps, high / steps)), "step"
+    return (SubVP if sde == "subvpsde" else VP)(low, high, num_scales=steps), "999t"

@@ -48,7 +48,8 @@ def names_of(net: nn.Module, modules: Iterable[tuple[str, str]], parts: Mapping[
         modules: pairs of our module's, or parameter's, name and theirs; a later pair wins.
         parts: what a block's parts, `conv1` and so on, are called there.
     """
-    keys, names = list(net.state_dict()), {}
+    keys = list(net.state_dict())
+    names: Names = {}
     for ours, theirs in modules:
         for key in keys:
             if key == ours:

@@ -19,7 +19,7 @@ from pcdiff.config import from_dict
 from pcdiff.errors import InputError
 from pcdiff.nets import UNet, UNetConfig
 
-MODELS: dict[str, type[nn.Module]] = {
+MODELS: dict[str, Any] = {  # classes of nets, each with its `Config`
     "ncsn": NCSN,
     "ncsnv2": NCSNv2,
     "ddpm": DDPM,

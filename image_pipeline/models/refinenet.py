@@ -5,7 +5,7 @@ Every norm is called `norm(x, label)`, and is built by `norm(channels)`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -220,8 +220,8 @@ class RefineNet(nn.Module):
     def forward(self, h: Tensor, label: Tensor) -> Tensor:
         """Return features at the size of `h (B, width, H, W)`; `label (B,)` is what norms ask."""
         found = []
-        for blocks in self.stages:
-            for block in blocks:
+        for stage in self.stages:
+            for block in cast(nn.ModuleList, stage):
                 h = block(h, label)
             found.append(h)
         inputs = [found.pop()]

@@ -60,6 +60,7 @@ class Downsample(nn.Module):
     def __init__(self, in_channels: int, out_channels: int | None = None, fir: Sequence[float] | None = None):
         super().__init__()
         self.conv = None if out_channels is None else conv(in_channels, out_channels, stride=2, padding=0)
+        self.kernel: Tensor | None
         self.register_buffer("kernel", None if fir is None else fir_kernel_2d(fir), persistent=False)
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
@@ -84,6 +85,7 @@ class Upsample(nn.Module):
     def __init__(self, in_channels: int, out_channels: int | None = None, fir: Sequence[float] | None = None):
         super().__init__()
         self.conv = None if out_channels is None else conv(in_channels, out_channels)
+        self.kernel: Tensor | None
         self.register_buffer("kernel", None if fir is None else fir_kernel_2d(fir), persistent=False)
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:

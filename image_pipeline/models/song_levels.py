@@ -59,7 +59,9 @@ class DownLevel(nn.Module):
         super().__init__()
         self.encoder = config.encoder
         channels, taps = config.channels[level], config.resample_filter
-        self.resample = self.side = self.filter = None
+        self.resample: nn.Module | None = None
+        self.side: nn.Conv2d | None = None
+        self.filter: Downsample | None = None
         if level > 0:
             self.resample = residual_block(config, in_channels, in_channels, Downsample(in_channels, fir=taps))
             self.filter = Downsample(in_channels, fir=taps)
@@ -82,10 +84,10 @@ class DownLevel(nn.Module):
         outputs = []
         if self.resample is not None:
             h = self.resample(h, embedding)
-            if self.encoder == "skip":
+            if self.encoder == "skip" and self.filter is not None and self.side is not None:
                 branch = self.filter(branch)
                 h = h + self.side(branch)
-            elif self.encoder == "residual":
+            elif self.filter is not None and self.side is not None:
                 side = filtered(self.side(branch), self.filter.kernel, 0, 0, stride=2)
                 h = branch = (h + side) / SQRT2
             outputs.append(h)
@@ -116,7 +118,9 @@ class UpLevel(nn.Module):
             self.blocks.append(residual_block(config, width, channels, norm=norm))
             in_channels = channels
         self.attention = self_attention(config, channels, groups) if attends else None
-        self.image_norm = self.image_conv = self.image_upsample = None
+        self.image_norm: nn.Module | None = None
+        self.image_conv: nn.Module | None = None
+        self.image_upsample: nn.Module | None = None
         if config.decoder == "skip" or level == 0:
             self.image_norm = _norm(config, channels)
             self.image_conv = conv(2, channels, config.out_channels)
@@ -133,9 +137,9 @@ class UpLevel(nn.Module):
             h = block(torch.cat([h, skips.pop()], dim=1), embedding)
         if self.attention is not None:
             h = self.attention(h)
-        if self.image_conv is not None:
+        if self.image_conv is not None and self.image_norm is not None:
             own = self.image_conv(F.silu(self.image_norm(h)))
-            image = own if image is None else self.image_upsample(image) + own
+            image = own if image is None or self.image_upsample is None else self.image_upsample(image) + own
         return h, image
 
 

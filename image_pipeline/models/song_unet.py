@@ -111,7 +111,7 @@ class SongUNet(nn.Module):
         elif cond is not None:
             raise InputError("cond must be None: this net has no classes")
         if augmentation is not None:
-            if augmentation.shape != (len(t), self.config.augment_dim):
+            if self.augment_embed is None or augmentation.shape != (len(t), self.config.augment_dim):
                 expected = (len(t), self.config.augment_dim)
                 raise InputError(f"augmentation must be {expected}, got {tuple(augmentation.shape)}")
             waves = waves + self.augment_embed(augmentation.to(dtype))
@@ -150,7 +150,8 @@ class SongUNet(nn.Module):
             outputs += new
         h = self.middle[0](outputs[-1], embedding)
         h = self.middle[1](self.middle_attention(h), embedding)
-        image = None
+        image: Tensor | None = None
         for level in self.up:
             h, image = level(h, outputs, image, embedding)
+        assert image is not None  # the last level always says it
         return image

@@ -127,7 +127,6 @@ class ScoreUNet(nn.Module):
         check_sizes(sizes, self.multiple, self.multiple)
 
     @differentiable_attention
-    @differentiable_attention
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """Predict what the denoiser makes of it: noise, or with `scale_by_sigma` the score.
 
@@ -147,7 +146,10 @@ class ScoreUNet(nn.Module):
         divisor = None
         if self.scale_by_sigma:
             divisor = t if self.fourier else self.sigmas[check_levels(t, len(self.sigmas))]
-        emb = self.time(self.features(t.to(self.features.dtype).log()) if self.fourier else sinusoidal(t, self.nf))
+        if self.features is not None:
+            emb = self.time(self.features(t.to(self.features.dtype).log()))
+        else:
+            emb = self.time(sinusoidal(t, self.nf))
 
         image = x if self.centered else 2 * x - 1
         skips = [self.stem(image)]
@@ -155,10 +157,10 @@ class ScoreUNet(nn.Module):
             more, image = level(skips[-1], emb, image)
             skips += more
         h = self.middle(skips[-1], emb)
-        told = None
+        told: Any = None
         for level in self.up:
             h, told = level(h, emb, skips, told)
-        out = told if self.head is None else self.head(self.act(self.norm(h)))
+        out = told if self.head is None or self.norm is None else self.head(self.act(self.norm(h)))
         out = out.to(x.dtype)
         return out if divisor is None else out / divisor.to(x.dtype)[:, None, None, None]
 

@@ -73,7 +73,7 @@ def _mistake(cls: Any, args: list[str], options: dict[str, Any]) -> str:
 
 def _flags(cls: Any, options: dict[str, Any]) -> dict[str, str]:
     """Return what flags take, as the help shows it, by flag."""
-    found = {}
+    found: dict[str, str] = {}
     for name, other, takes in _LISTED.findall(_shown(cls, ["--help"], options)):
         found |= {flag: takes for flag in (name, other) if flag}
     return found

@@ -72,7 +72,7 @@ class Trained:
         return f"{count} network evaluations, {time.perf_counter() - self.started:.1f} s"
 
 
-def perform(command: Command) -> None:
+def perform(command: Any) -> None:
     """Do what a command asks.
 
     Raises:
@@ -146,9 +146,9 @@ def _interpolate(command: Interpolate, trained: Trained) -> str:
 
 
 def _arithmetic(command: Arithmetic, trained: Trained) -> str:
-    given = [read_clouds(path, command, trained.mode).points for path in (command.a, command.b, command.c)]
-    num_points = command.num_points or max(points.shape[1] for points in given)
-    made = editing.arithmetic(trained.model, *given, num_points, command.seed, **trained.options(command))
+    a, b, c = (read_clouds(path, command, trained.mode).points for path in (command.a, command.b, command.c))
+    num_points = command.num_points or max(points.shape[1] for points in (a, b, c))
+    made = editing.arithmetic(trained.model, a, b, c, num_points, command.seed, **trained.options(command))
     return _written(command, trained, *restore_generated(made, command, trained.mode))
 
 

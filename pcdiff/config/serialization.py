@@ -23,7 +23,7 @@ def differences(config: Any, default: Any) -> dict[str, Any]:
         >>> differences(RunConfig(seed=1, data=DataConfig(rotate=True)), RunConfig())
         {'seed': 1, 'data.rotate': True}
     """
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in vars(config).items():
         other = getattr(default, name, None)
         if dataclasses.is_dataclass(value):

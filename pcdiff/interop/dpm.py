@@ -108,6 +108,7 @@ def _translate(weights: dict[str, Tensor], variational: bool) -> dict[str, Tenso
     """Rename the keys; merge what is one matrix here; resolve spectral norm; drop the tables."""
     weights = _without_spectral_norm(weights)
     out: dict[str, Tensor] = {}
+    layers: dict[str, dict[int, Tensor]]
     layers = {"_hyper_gate.weight": {}, "_hyper_gate.bias": {}, "_hyper_bias.weight": {}}
     for key, value in weights.items():
         if key.startswith("diffusion.var_sched."):

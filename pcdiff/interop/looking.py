@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from pcdiff.errors import InputError
 from pcdiff.runtime.paths import look
@@ -55,6 +55,13 @@ def look_at_lmdb(folder: Path) -> None:
     _LOOKER.look_at("lmdb", folder, folder / "data.mdb")
 
 
+def _pipes(child: subprocess.Popen) -> tuple[IO[bytes], IO[bytes]]:
+    """Return what the child reads and what it writes."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    return child.stdin, child.stdout
+
+
 class _Looker:
     """The child process, started with the first file and again after its death."""
 
@@ -82,19 +89,20 @@ class _Looker:
         """Return what is wrong with a file, and whether the library says so, or None."""
         for _ in range(2):  # a child that had nothing to do for long may have just left
             child = self._started()
+            asking, answers = _pipes(child)
             try:
-                child.stdin.write(json.dumps([kind, path]).encode() + b"\n")
-                child.stdin.flush()
+                asking.write(json.dumps([kind, path]).encode() + b"\n")
+                asking.flush()
             except BrokenPipeError:
                 self.end()
                 continue
-            if not select.select([child.stdout], [], [], _PATIENCE)[0]:
+            if not select.select([answers], [], [], _PATIENCE)[0]:
                 self.end()
                 text = f"holds up the {kind} library for more than {_PATIENCE:.0f} seconds: damaged; fetch it again"
                 return False, text
-            if answer := child.stdout.readline():
+            if answer := answers.readline():
                 wrong = json.loads(answer)
-                return None if wrong is None else tuple(wrong)
+                return None if wrong is None else (wrong[0], wrong[1])
             status = child.wait()
             self.end()
             if status != 0:
@@ -120,9 +128,10 @@ class _Looker:
         if child is None or self._process != os.getpid():
             return
         child.kill()
+        asking, answers = _pipes(child)
         with contextlib.suppress(BrokenPipeError):
-            child.stdin.close()
-        child.stdout.close()
+            asking.close()
+        answers.close()
         child.wait()
 
 

@@ -118,8 +118,15 @@ def _binary(data: bytes, fields: list[_Field], count: int) -> list[np.ndarray]:
     _check_size(count * record, len(data))
     place = {field.name: sum(other.size for other in fields[:i]) for i, field in enumerate(fields)}
     number = {field.name: field.number for field in fields if field.name in {*"xyz"}}
-    axes = {"names": [*"xyz"], "formats": [number[a] for a in "xyz"], "offsets": [place[a] for a in "xyz"]}
-    points = np.frombuffer(data, np.dtype({**axes, "itemsize": record}), count)
+    layout = np.dtype(
+        {
+            "names": [*"xyz"],
+            "formats": [number[a] for a in "xyz"],
+            "offsets": [place[a] for a in "xyz"],
+            "itemsize": record,
+        }
+    )
+    points: np.ndarray = np.frombuffer(data, layout, count)
     return [points[axis].astype(np.float64) for axis in "xyz"]
 
 

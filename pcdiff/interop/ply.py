@@ -1,6 +1,6 @@
 """Vertices and faces of PLY files (Greg Turk, The PLY Polygon File Format, 1994), text and binary, any polygons."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -118,7 +118,7 @@ class _Text:
         table = self.take(element.count * len(names)).reshape(element.count, len(names))
         return dict(zip(names, table.T, strict=True))
 
-    def lists(self, element: _Element) -> dict[str, np.ndarray | _Rows]:
+    def lists(self, element: _Element) -> Mapping[str, np.ndarray | _Rows]:
         def entries(name: str, _: str) -> np.ndarray:
             return self.take(_whole(self.take(1)[0]) if name in element.lengths else 1)
 
@@ -158,7 +158,7 @@ class _Binary:
         rows = self.take(np.dtype([(name, self.order + number) for name, number in element.numbers]), element.count)
         return {name: rows[name] for name, _ in element.numbers}
 
-    def lists(self, element: _Element) -> dict[str, np.ndarray | _Rows]:
+    def lists(self, element: _Element) -> Mapping[str, np.ndarray | _Rows]:
         def entries(name: str, number: str) -> np.ndarray:
             count = 1 if name not in element.lengths else int(self.take(self.order + element.lengths[name], 1)[0])
             return self.take(self.order + number, _whole(count))

@@ -130,12 +130,13 @@ def evaluate(
         "outside_share": {"samples": outside_share(ours), "reference": outside_share(theirs)},
     }
     details["scales_in_print"] = {c.name: c.scale for c in COLUMNS if c.name in result["scores"] and c.scale != 1}
-    details["notes"] = _notes(chosen, reference, ours, theirs, seed, details)
+    notes = _notes(chosen, reference, ours, theirs, seed, details)
+    details["notes"] = notes
     if floor and trained is not None and stand_ins is None:
-        details["notes"].append(_why_no_floor(trained, theirs))
+        notes.append(_why_no_floor(trained, theirs))
     offset = _offset(_checked(**given), chosen)
     if offset.any():
-        details["notes"].append(
+        notes.append(
             f"the clouds lie far from the origin: {tuple(offset.tolist())} was subtracted from all, in double"
         )
     return result | {"details": details, "seed": seed}

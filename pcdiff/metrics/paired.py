@@ -151,12 +151,13 @@ def compared(result: Mapping[str, Any], best: Mapping[str, Any], column: Column,
     if paired and one is not None and other is not None and len(one.shared) == len(other.shared):
         low, _ = difference_interval(one, other, column)
         return WORSE if low > 0 else TIE
-    intervals = [(each.get("intervals") or {}).get(column.name) for each in (result, best)]
-    if any(interval is None for interval in intervals):
+    found = [(each.get("intervals") or {}).get(column.name) for each in (result, best)]
+    intervals = [(low, high) for low, high in filter(None, found)]
+    if len(intervals) < len(found):
         return UNDECIDED
     # Two 95 % intervals that do not even touch leave no doubt; where they do, the difference may be real or not.
     if column.better == "near 50":
-        intervals = [_distances_from_50(*interval) for interval in intervals]
+        intervals = [_distances_from_50(low, high) for low, high in intervals]
     elif column.better == "high":
         intervals = [(-high, -low) for low, high in intervals]
     return WORSE if intervals[0][0] > intervals[1][1] else UNDECIDED

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +50,7 @@ def differentiable_attention(forward: Forward) -> Forward:
         with attention_backend(x, t):
             return forward(self, x, t, cond)
 
-    return attending
+    return cast(Forward, attending)
 
 
 def _differentiated(value: Tensor) -> bool:

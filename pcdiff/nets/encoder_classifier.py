@@ -90,6 +90,7 @@ class EncoderClassifier(UNetEncoder):
     """
 
     Config = ClassifierConfig
+    config: ClassifierConfig
 
     def __init__(self, config: ClassifierConfig):
         super().__init__(config)
@@ -98,7 +99,7 @@ class EncoderClassifier(UNetEncoder):
             first = nn.Linear(sum(self.skip_channels) + channels, HIDDEN)
             last = nn.Linear(HIDDEN, config.out_channels)
             middle = [nn.ReLU()] if config.pool == "spatial" else [norm(config, HIDDEN), nn.SiLU()]
-            self.head = nn.Sequential(first, *middle, last)
+            self.head: nn.Module = nn.Sequential(first, *middle, last)
             return
         self.norm_out = norm(config, channels)
         if config.pool == "attention":

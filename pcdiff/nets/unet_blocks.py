@@ -36,6 +36,7 @@ def conv(rank: int, in_channels: int, out_channels: int, kernel: int = 3, zero: 
     layer = CONVS[rank](in_channels, out_channels, kernel, padding=kernel // 2)
     if zero:
         nn.init.zeros_(layer.weight)
+        assert layer.bias is not None
         nn.init.zeros_(layer.bias)
     return layer
 

@@ -162,8 +162,8 @@ class UNetConfig:
 
     def attention_at(self, level: int, up: bool = False) -> bool:
         """Say whether the level has attention, on the way down or up."""
-        down_only = not up or self.up_attention_factors is None
-        return 2**level in (self.attention_factors if down_only else self.up_attention_factors)
+        factors = self.up_attention_factors if up else None
+        return 2**level in (self.attention_factors if factors is None else factors)
 
     def heads(self, channels: int, up: bool = False) -> int:
         """Return the number of heads of an attention over so many channels.

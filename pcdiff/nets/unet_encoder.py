@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pcdiff.errors import InputError
 from pcdiff.nets.classes import check_classes
 from pcdiff.nets.time_embedding import sinusoidal, time_mlp
-from pcdiff.nets.unet_blocks import CONVS, conv
+from pcdiff.nets.unet_blocks import conv
 from pcdiff.nets.unet_config import UNetConfig
 from pcdiff.nets.unet_levels import DownLevel, Middle
 
@@ -26,7 +26,7 @@ class UNetEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.time_mlp = time_mlp(config.model_channels, config.embed_dim)
-        self.class_embed = None
+        self.class_embed: nn.Embedding | None = None
         if config.num_classes is not None and not config.class_bias:
             self.class_embed = nn.Embedding(config.num_classes + config.null_class, config.embed_dim)
         channels = config.channels[0]
@@ -55,7 +55,7 @@ class UNetEncoder(nn.Module):
         for part in self.torso():
             for name, layer in part.named_modules():
                 told_of_time = name.endswith("embed")  # a linear layer, but no part of the torso
-                if isinstance(layer, (*CONVS.values(), nn.Linear)) and not told_of_time:
+                if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear) and not told_of_time:
                     layer.to(dtype)
         return self
 
@@ -80,7 +80,7 @@ class UNetEncoder(nn.Module):
                 raise InputError("cond must be None: this net has no classes")
             return (out,)
         classes = self._classes(cond, t)
-        return (out, classes) if config.class_bias else (out + self.class_embed(classes),)
+        return (out, classes) if self.class_embed is None else (out + self.class_embed(classes),)
 
     def _classes(self, cond: Tensor | None, t: Tensor) -> Tensor:
         count = self.config.num_classes + self.config.null_class

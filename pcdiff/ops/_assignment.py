@@ -53,14 +53,15 @@ def assign(
         assignment = torch.arange(x.shape[1]).repeat(len(x), 1)
         costs = []
         pairs = ((x[b, :count], y[b, :count]) for b, count in enumerate(counts))
-        for b, (cost, one) in enumerate(_by_scipy(pairs)):
+        for b, (least, one) in enumerate(_by_scipy(pairs)):
             assignment[b, : counts[b]] = torch.from_numpy(one)
-            costs.append(cost)
+            costs.append(least)
         cost = torch.tensor(costs, dtype=x.dtype, device=x.device)
         return assignment.to(x.device), cost, cost
     if device != x.device:
         lengths = None if lengths is None else lengths.to(device)
-        return tuple(found.to(x.device) for found in assign(x.to(device), y.to(device), lengths, tolerance))
+        assignment, cost, bound = assign(x.to(device), y.to(device), lengths, tolerance)
+        return assignment.to(x.device), cost.to(x.device), bound.to(x.device)
     assignment, cost, bound = _native.call("assign", lengths, tolerance, x=x, y=y)
     _tell_of_open_gaps(cost, bound, tolerance)
     return assignment, cost, bound

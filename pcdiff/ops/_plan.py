@@ -120,10 +120,11 @@ class _Moved(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        x, y, *factors = ctx.saved_tensors
-        plan = Plan(*factors, ctx.squared_kernel)
+        x, y, levels, log_left, log_right = ctx.saved_tensors
+        plan = Plan(levels, log_left, log_right, ctx.squared_kernel)
         # The plan's own precision: Sinkhorn's needs float64, whatever the clouds are.
-        x_grad, y_grad, dtype = [], 0, plan.levels.dtype
+        x_grad, dtype = [], plan.levels.dtype
+        y_grad = torch.zeros((), dtype=dtype, device=x.device)
         for _, weight, differences in _slopes(x.to(dtype), y.to(dtype), plan, ctx.squared):
             weight = weight * grad.to(dtype)[:, None, None]
             forces = [weight * difference for difference in differences]
@@ -139,9 +140,12 @@ class _MovedForward(_Moved):
     def jvp(ctx, x_tangent, y_tangent, *_):
         # Autograd switches forward mode off around a jvp, and forward mode of forward mode would silently give 0.
         with forward_ad._set_fwd_grad_enabled(True):
-            x, y, *factors = (forward_ad.unpack_dual(saved).primal for saved in ctx.saved_tensors)
-            plan = Plan(*factors, ctx.squared_kernel)
-            dtype, total = plan.levels.dtype, 0
+            x, y, levels, log_left, log_right = (
+                forward_ad.unpack_dual(saved).primal for saved in ctx.saved_tensors
+            )
+            plan = Plan(levels, log_left, log_right, ctx.squared_kernel)
+            dtype = plan.levels.dtype
+            total = torch.zeros((), dtype=dtype, device=x.device)
             x_tangent, y_tangent = x_tangent.to(dtype), y_tangent.to(dtype)
             for rows, weight, differences in _slopes(x.to(dtype), y.to(dtype), plan, ctx.squared):
                 moving = differences_of(x_tangent, y_tangent, rows)

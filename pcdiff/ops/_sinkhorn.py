@@ -9,7 +9,7 @@ prices that no pair of points violates.
 import math
 import warnings
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -111,10 +111,12 @@ def sinkhorn(
     _check.lengths("y_lengths", y_lengths, "y", y)
     low, high = _TOLERANCES
     # Compared before it is converted: the float32 nearest to 1e-6 lies below it.
-    if not isinstance(tolerance, Real) or isinstance(tolerance, bool) or not low <= tolerance <= high:
+    given: Any = tolerance
+    if isinstance(given, bool) or not isinstance(given, Real) or not low <= given <= high:
         raise InputError(f"tolerance must be between {low:g} and {high:g}, got {tolerance!r}")
     tolerance = max(float(tolerance), low)
-    if not isinstance(max_sweeps, Integral) or isinstance(max_sweeps, bool) or max_sweeps < 1:
+    given = max_sweeps
+    if isinstance(given, bool) or not isinstance(given, Integral) or given < 1:
         raise InputError(f"max_sweeps must be a positive integer, got {max_sweeps!r}")
     x = without_padding(x, past(x_lengths, x.shape[1]))
     y = without_padding(y, past(y_lengths, y.shape[1]))
@@ -203,7 +205,7 @@ class _Pair:
         shift = torch.where((high < 0) & (low >= 2 * high), high, shift)[:, None]
         self._x, self._y = (x - shift) / self._unit, (y - shift) / self._unit
         middle = ((low + high) / 2)[:, None]
-        self._narrow = tuple(((cloud - middle) / self._unit).float() for cloud in (x, y))
+        self._narrow = ((x - middle) / self._unit).float(), ((y - middle) / self._unit).float()
         self._tolerance, self._max_sweeps = tolerance, max_sweeps
         self._f, self._g = self._x.new_zeros(x.shape[:2]), self._y.new_zeros(y.shape[:2])
         self._log_n, self._log_m = math.log(x.shape[1]), math.log(y.shape[1])

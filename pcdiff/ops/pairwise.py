@@ -1,5 +1,6 @@
 """Distances between all pairs of two sets of clouds."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -81,12 +82,13 @@ def pairwise(
     return out + out.T if symmetric else out
 
 
-_MATRICES = {
+def _approximate(variant: str, xs: torch.Tensor, ys: torch.Tensor, upper: bool, tolerance: float) -> torch.Tensor:
+    return _approxmatch.approxmatch_matrix(xs, ys, variant)
+
+
+_MATRICES: dict[str, Callable[..., torch.Tensor]] = {
     "chamfer": lambda xs, ys, upper, tolerance: _nearest.chamfer_matrix(xs, ys, upper),
     "emd": _assignment.cost_matrix,
-    **{
-        name: lambda xs, ys, upper, tolerance, name=name: _approxmatch.approxmatch_matrix(xs, ys, name)
-        for name in _approxmatch.VARIANTS
-    },
+    **{name: functools.partial(_approximate, name) for name in _approxmatch.VARIANTS},
     "emd-exact": lambda xs, ys, upper, tolerance: _assignment.cost_matrix(xs, ys, upper, 0.0),
 }

@@ -1,6 +1,7 @@
 """Farthest point sampling: a few points of a cloud that cover it evenly."""
 
 from numbers import Integral
+from typing import Any
 
 import torch
 
@@ -57,7 +58,7 @@ def farthest_point_sample(
     return _reference(x, k, first, lengths)
 
 
-def _first(x, start, lengths, generator) -> torch.Tensor:
+def _first(x, start: Any, lengths, generator) -> torch.Tensor:
     """Return the first indices, int64 `(B,)`."""
     batch, n = x.shape[:2]
     if isinstance(start, str):
@@ -69,8 +70,8 @@ def _first(x, start, lengths, generator) -> torch.Tensor:
         return (draw * lengths).long()
     if generator is not None:
         raise InputError('generator is only for start="random"')
-    if isinstance(start, Integral) and not isinstance(start, bool):
-        return torch.full((batch,), start, dtype=torch.int64, device=x.device)
+    if not isinstance(start, bool) and isinstance(start, Integral):
+        return torch.full((batch,), int(start), dtype=torch.int64, device=x.device)
     if not isinstance(start, torch.Tensor):
         raise InputError(f'start must be an index, an int64 tensor ({batch},) or "random", got {start!r}')
     if tuple(start.shape) != (batch,) or start.dtype != torch.int64 or start.device != x.device:

@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ def checked(function: F | None = None, *, renamed: Mapping[str, str] | None = No
         check_kinds(function, bound.arguments)
         return function(*args, **kwargs)
 
-    return call
+    return cast(F, call)
 
 
 def check_kinds(function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
@@ -121,11 +121,12 @@ def _kinds(function: Callable[..., Any]) -> dict[str, list[_Kind]]:
         for name, parameter in inspect.signature(target).parameters.items()
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
-    found = {}
+    found: dict[str, list[_Kind]] = {}
     for name, hint in hints.items():
         kinds = [_kind(part) for part in _parts(hint)]
-        if name not in ("return", *starred) and all(kinds):
-            found[name] = kinds
+        known = [kind for kind in kinds if kind is not None]
+        if name not in ("return", *starred) and len(known) == len(kinds):
+            found[name] = known
     return found
 
 

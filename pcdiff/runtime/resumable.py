@@ -67,32 +67,33 @@ class Journal:
         self._file: BinaryIO | None = None
         self._synced = time.monotonic()
         if exists(path):
-            self._open()
+            file = self._open()
             try:
-                self._check(self._read())
+                self._check(file, self._read(file))
             except InputError:
-                self._file.close()
+                file.close()
                 raise
 
-    def _open(self) -> None:
+    def _open(self) -> BinaryIO:
         """Open the file, made where it is missing, for this process alone."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("r+b" if exists(self.path) else "x+b")
+            file = self._file = self.path.open("r+b" if exists(self.path) else "x+b")
             if fcntl is not None:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._file.close()
+            file.close()
             raise InputError(
                 f"{self.path}: another process writes there; wait for it, or give another place"
             ) from None
         except OSError as error:
             raise InputError(f"{self.path}: cannot write ({error.strerror or error})") from None
+        return file
 
-    def _check(self, found: dict[str, Any] | None) -> None:
+    def _check(self, file: BinaryIO, found: dict[str, Any] | None) -> None:
         """Refuse another job's journal; start a file anew that was torn before its first record."""
         if found is None:
-            self._start()
+            self._start(file)
             return
         if found != self._settings:
             keys = [*self._settings, *found]
@@ -105,17 +106,17 @@ class Journal:
         if self._begin is not None:
             self._begin()
 
-    def _start(self) -> None:
+    def _start(self, file: BinaryIO) -> None:
         if self._begin is not None:
             self._begin()
-        self._file.seek(0)
-        self._file.truncate()
-        self._write(_MAGIC + json.dumps(self._settings).encode() + b"\n")
+        file.seek(0)
+        file.truncate()
+        self._write(file, _MAGIC + json.dumps(self._settings).encode() + b"\n")
 
-    def _read(self) -> dict[str, Any] | None:
+    def _read(self, file: BinaryIO) -> dict[str, Any] | None:
         """Load the records, cut the file after the last whole one, return the settings: None for a fresh file."""
-        head = self._file.read(len(_MAGIC))
-        line = self._file.readline()
+        head = file.read(len(_MAGIC))
+        line = file.readline()
         if not line.endswith(b"\n") and _MAGIC.startswith(head):
             return None  # torn before the first record
         if head != _MAGIC:
@@ -124,12 +125,12 @@ class Journal:
         settings = parse_json(line, f"{self.path}: damaged: its settings", anew)
         if not isinstance(settings, dict):
             raise InputError(f"{self.path}: damaged: its settings are {shown(settings)}; {anew}")
-        whole = self._file.tell()
-        while len(lengths := self._file.read(_LENGTHS.size)) == _LENGTHS.size:
+        whole = file.tell()
+        while len(lengths := file.read(_LENGTHS.size)) == _LENGTHS.size:
             head_size, size, checksum = _LENGTHS.unpack(lengths)
-            if head_size + size > os.fstat(self._file.fileno()).st_size:
+            if head_size + size > os.fstat(file.fileno()).st_size:
                 break
-            content = self._file.read(head_size + size)
+            content = file.read(head_size + size)
             if len(content) < head_size + size or _checksum(content) != checksum:
                 break
             try:
@@ -137,9 +138,9 @@ class Journal:
             except (InputError, ValueError, TypeError, MemoryError) as error:  # whole, and yet none that we wrote
                 raise InputError(f"{self.path}: damaged: one of its records is none ({error}); {anew}") from None
             self.records[key] = arrays
-            whole = self._file.tell()
-        self._file.seek(whole)
-        self._file.truncate()
+            whole = file.tell()
+        file.seek(whole)
+        file.truncate()
         return settings
 
     def add(self, name: str, index: int, arrays: Arrays) -> None:
@@ -154,18 +155,19 @@ class Journal:
     def _flush(self) -> None:
         if not self._waiting:
             return
-        if self._file is None:
-            self._open()
-            self._start()
+        file = self._file
+        if file is None:
+            file = self._open()
+            self._start(file)
         waiting, self._waiting = self._waiting, []
-        self._write(b"".join(waiting))
+        self._write(file, b"".join(waiting))
 
-    def _write(self, content: bytes) -> None:
+    def _write(self, file: BinaryIO, content: bytes) -> None:
         try:
-            self._file.write(content)
-            self._file.flush()  # survives the death of the process; the sync below that of the machine
+            file.write(content)
+            file.flush()  # survives the death of the process; the sync below that of the machine
             if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
-                os.fsync(self._file.fileno())
+                os.fsync(file.fileno())
                 self._synced = time.monotonic()
         except OSError as error:
             raise InputError(

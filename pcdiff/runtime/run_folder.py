@@ -23,7 +23,7 @@ from pcdiff.runtime.paths import exists, is_file, is_folder
 
 T = TypeVar("T")
 # a run's: a frozen dataclass with out, resume, preset, seed, train, model, objective, data
-Config = TypeVar("Config")
+Config = TypeVar("Config", bound=Any)
 log = logging.getLogger("pcdiff")
 _SETTINGS = "evaluation.json"
 NOWHERE = Path(os.devnull)
@@ -70,7 +70,7 @@ def open_run(config: Config, name: str, read: Callable[[Path], Config] | None = 
         InputError: the folder already holds a run, or cannot be made; a resumed run's model, loss, data or seed
             would change; a job that may be started again has no `out` to find its run by.
     """
-    opened = None
+    opened: tuple[Config, Path] | None = None
     with distributed.refused_together():
         if distributed.may_restart() and config.out is None and config.resume is None:
             raise InputError("torchrun --max-restarts needs --out, so that a restarted job finds its run")
@@ -79,7 +79,9 @@ def open_run(config: Config, name: str, read: Callable[[Path], Config] | None = 
             again = config.resume is None and distributed.restarted() and begun
             config = replace(config, resume=config.out) if again else config
             opened = _open_run(config, name, read or read_config)
-    return distributed.broadcast(opened)
+    opened = distributed.broadcast(opened)
+    assert opened is not None  # the first process's
+    return opened
 
 
 def _open_run(config: Config, name: str, read: Callable[[Path], Config]) -> tuple[Config, Path]:
@@ -96,7 +98,8 @@ def _open_run(config: Config, name: str, read: Callable[[Path], Config]) -> tupl
                 f"--resume {folder}: batch_size is {before.train.batch_size} in this run; it cannot change"
             )
         for part in ("model", "process", "objective", "data", "seed"):
-            was, now = getattr(before, part, None), getattr(config, part, None)
+            was: Any = getattr(before, part, None)
+            now: Any = getattr(config, part, None)
             if part == "data":  # the same data may lie elsewhere by now; the checkpoint knows its fingerprint
                 was = replace(was, dataset_path=now.dataset_path)
             if was != now:

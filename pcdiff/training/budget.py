@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -80,7 +81,8 @@ def plan(
         InputError: the budget holds no step.
     """
     budget = 60 * config.budget_minutes
-    trials, closed = [], 0.0
+    trials: list[Trial] = []
+    closed = 0.0
     for precision, compiled in _ways(config, device):
         if compiled:  # of the faster precision alone
             precision = min(trials, key=lambda trial: trial.seconds).precision
@@ -106,9 +108,9 @@ def plan(
     return replace(scaled(config, steps), precision=best.precision, compile=best.compile, plan=text)
 
 
-def _ways(config: TrainConfig, device: torch.device) -> list[tuple[str, bool]]:
+def _ways(config: TrainConfig, device: torch.device) -> list[tuple[Any, bool]]:
     """Return the precisions to try, each not compiled, and what is to be tried compiled."""
-    precisions = [config.precision]
+    precisions: list[Any] = [config.precision]
     if config.precision == "auto":
         precisions = ["fp32", "bf16"] if native_bf16(device) else ["fp32"]
     ways = [(precision, False) for precision in precisions]

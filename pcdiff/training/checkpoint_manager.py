@@ -106,6 +106,7 @@ class Keeper:
             if path == self.path("last"):
                 self._last_step = metadata["step"]
             return path, tensors, metadata
+        assert refused is not None  # a candidate that was not returned was refused
         raise refused
 
     def _candidates(self) -> list[Path]:

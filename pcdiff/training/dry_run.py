@@ -70,7 +70,7 @@ def try_out(config: Any, default: Any, found: str, trainer: Trainer, unit: str) 
         trainer: of a fresh model; its batches have `steps_per_epoch`.
         unit: what a batch holds.
     """
-    model, train = trainer.model, config.train
+    model, train, batches = trainer.model, config.train, trainer.batches
     trainer.prepare()
     seconds = []
     for _ in range(_STEPS):  # the first pays for warming up
@@ -89,7 +89,7 @@ def try_out(config: Any, default: Any, found: str, trainer: Trainer, unit: str) 
         f"batch: {train.batch_size} {unit}; processes: {processes}, parts of each: {parts}, "
         f"in {trainer.precision} on {trainer.device}",
         f"memory: {peak_memory(trainer.device) / 2**30:.2f} GiB at the peak of a step, with data, in each process",
-        f"steps per epoch: {trainer.batches.steps_per_epoch:.1f}",
+        f"steps per epoch: {batches.steps_per_epoch:.1f}",
         f"a step: {step:.3f} s ({1 / step:.2f} steps/s, {train.batch_size / step:.0f} {unit}/s)",
         f"all {train.max_iters:,} steps: {in_words(train.max_iters * step)}, without validations",
         "dry run: nothing was written",

@@ -228,8 +228,9 @@ def _log_hyperparameters(config: RunConfig, folder: Path, outcome: Outcome) -> N
     metrics = {f"best/{name}": value for name, value in (outcome.best or {}).items()}
 
     def show(writer: SummaryWriter, step: int) -> None:
+        file_writer: Any = writer.file_writer  # annotated as the None that it is before it is opened
         for event in hparams(flat, metrics):
-            writer.file_writer.add_summary(event)
+            file_writer.add_summary(event)
         for name, value in metrics.items():
             writer.add_scalar(name, value, step)
 

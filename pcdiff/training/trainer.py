@@ -5,8 +5,9 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Trainer:
     """
 
     model: nn.Module
-    batches: Callable[[int, slice], Any]
+    batches: Any
     config: TrainConfig
     folder: Path
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -155,7 +156,7 @@ class Trainer:
             batch = self.batches(self.step, rows)
             draws = self._draws(self.step, batch) if draws is None else draws
             parts.append(self._backward(k, batch, draws))
-        terms = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
+        terms = {name: reduce(torch.add, (part[name] for part in parts)) / len(parts) for name in parts[0]}
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         # In fp16 a gradient that overflows is the scaler's affair.
@@ -167,7 +168,8 @@ class Trainer:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         else:
-            self.optimizer.found_inf = left_out  # on the device: nobody waits for it
+            # on the device: nobody waits for it; torch's annotations do not know the attribute
+            self.optimizer.found_inf = left_out  # type: ignore[attr-defined]
             self.optimizer.step()
         for buffer, old in zip(buffers, before, strict=True):
             buffer.copy_(torch.where(left_out > 0, old, buffer))
@@ -367,10 +369,10 @@ class Trainer:
         model = self.sampling_model
         training = model.training
         model.eval()
-        try:
+        scores: dict[str, float] | None = None
+        assert self.validate is not None  # `fit` comes here only with one
+        with suppress(Stopped):
             scores = self.validate(model)
-        except Stopped:
-            scores = None
         model.train(training)
         return distributed.broadcast(None if distributed.agreed(scores is None) else scores)
 

@@ -73,7 +73,7 @@ class ClassifierGuidance(Denoiser):
             return value
 
         # unlike a detached copy of x it keeps the way back to x, and to what else the classifier is made of
-        value, pullback = torch.func.vjp(log_prob, x)
+        value, pullback, *_ = torch.func.vjp(log_prob, x)
         return self.scale * pullback(torch.ones_like(value))[0]
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:

@@ -112,7 +112,7 @@ class MeasurementGuidance(ClassifierGuidance):
             return self.spectrum.to(x.device)
         if not hasattr(self, "square"):
             # |A^T 1|^2 = m g, where A A^T = g
-            measured, back = torch.func.vjp(self.operator, torch.zeros_like(x[:1]))
+            measured, back, *_ = torch.func.vjp(self.operator, torch.zeros_like(x[:1]))
             (spread,) = back(torch.ones_like(measured))
             self.square = spread.detach().double().square().sum().reshape(1) / measured.numel()
         return self.square.to(x.device)

@@ -23,6 +23,7 @@ def large(process: Process, values: Tensor | None, x: Tensor, t: Tensor, s: Tens
 
 def learned(process: Process, values: Tensor | None, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """Return the net's own log-variance, like `x`."""
+    assert values is not None
     return values
 
 
@@ -33,6 +34,7 @@ def learned_range(process: Process, values: Tensor | None, x: Tensor, t: Tensor,
     """
     low = append_dims(process.positive_posterior_variance(t, s).log(), x)
     high = append_dims(process.kernel(t, s)[3].log(), x)
+    assert values is not None
     share = (values + 1) / 2
     return share * high + (1 - share) * low
 

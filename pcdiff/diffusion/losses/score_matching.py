@@ -118,4 +118,5 @@ def sliced(
     return value if training else value.detach()
 
 
-sliced.second_derivative = True  # a net that torch.compile has made has the first only
+# a net that torch.compile has made has the first only; type checkers know no attributes of functions
+sliced.second_derivative = True  # type: ignore[attr-defined]

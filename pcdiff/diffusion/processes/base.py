@@ -67,6 +67,7 @@ class Process(nn.Module):
     sample_eps = 1e-3
     grid = "uniform"
     even_steps = True
+    _anchor: Tensor
 
     def __init__(self):
         super().__init__()
@@ -269,7 +270,7 @@ class Process(nn.Module):
         return torch.where(posterior_variance > 0, posterior_variance, forward_variance)
 
     def discretize(
-        self, x: Tensor, t: Tensor, num_steps: float | None = None, index: int | Tensor | None = None
+        self, x: Tensor, t: Tensor, num_steps: int | None = None, index: int | Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return f, like `x`, and G `(B,)` of one step of the chain, `x_{t+dt} = x + f + G z`, dt = T / num_steps.
 
@@ -285,17 +286,17 @@ class Process(nn.Module):
         Raises:
             InputError: `num_steps` is not positive, or the process cannot be cut so coarsely.
         """
-        dt = self.T / self._steps(num_steps)
+        dt = self.last_time() / self._steps(num_steps)
         return self.drift(x, t) * dt, self.diffusion(t) * math.sqrt(dt)
 
-    def step_alpha(self, t: Tensor, num_steps: float | None = None, index: int | Tensor | None = None) -> Tensor:
+    def step_alpha(self, t: Tensor, num_steps: int | None = None, index: int | Tensor | None = None) -> Tensor:
         """Return the squared scale `(B,)` that one of `num_steps` steps gives the signal, alpha_i of a chain.
 
         Langevin's corrector sizes its steps by it (Song et al., 2021, algorithm 5); 1 of exploding processes.
         """
-        return (2 * self.drift_rate(t) * self.T / self._steps(num_steps)).exp()
+        return (2 * self.drift_rate(t) * self.last_time() / self._steps(num_steps)).exp()
 
-    def _steps(self, num_steps: float | None) -> float:
+    def _steps(self, num_steps: int | None) -> int:
         num_steps = self.num_scales if num_steps is None else num_steps
         if num_steps is None or num_steps < 1:
             raise InputError(f"num_steps must be at least 1, got {num_steps}")
@@ -317,7 +318,7 @@ class Process(nn.Module):
         x: Tensor,
         t: Tensor,
         score: Tensor,
-        num_steps: float | None = None,
+        num_steps: int | None = None,
         flow: bool = False,
         index: int | Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -360,7 +361,7 @@ class Process(nn.Module):
 
     def position(self, t: Tensor) -> Tensor:
         """Return where times `t (B,)` stand among `num_scales` steps, 0 to num_scales - 1, fractions included."""
-        return t * (self.num_scales - 1) / self.T
+        return t * (self._steps(None) - 1) / self.last_time()
 
     def trained_at(self, t: Tensor) -> tuple["Process", Tensor]:
         """Return the process and times that a net was trained with, of which times `t` of this one are a part."""

@@ -24,7 +24,7 @@ class Chain(Process):
         self.num_steps = self.num_scales = num_steps
         self.T = float(num_steps)
 
-    def own_steps(self, num_steps: float | None) -> None:
+    def own_steps(self, num_steps: int | None) -> None:
         """Refuse to be cut into other steps than the chain's own.
 
         Raises:

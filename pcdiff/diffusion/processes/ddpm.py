@@ -29,6 +29,9 @@ class DiscreteProcess(Chain):
         >>> DiscreteProcess(linear_betas(1000)).sigma(torch.tensor([1000]))  # nearly 1
     """
 
+    betas: Tensor
+    alpha_bars: Tensor
+
     def __init__(self, betas: Tensor):
         betas = betas.double()
         if betas.dim() != 1 or len(betas) == 0:
@@ -87,14 +90,14 @@ class DiscreteProcess(Chain):
         return torch.where(variance > 0, variance, self.kernel(second, first)[2])
 
     def discretize(
-        self, x: Tensor, t: Tensor, num_steps: float | None = None, index: int | Tensor | None = None
+        self, x: Tensor, t: Tensor, num_steps: int | None = None, index: int | Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return `f = (sqrt(1 - beta_t) - 1) x`, `G = sqrt(beta_t)`: the chain itself (Ho et al., 2020, eq. 2)."""
         self.own_steps(num_steps)
         beta = self.beta(t)
         return append_dims((1 - beta).sqrt() - 1, x) * x, beta.sqrt()
 
-    def step_alpha(self, t: Tensor, num_steps: float | None = None, index: int | Tensor | None = None) -> Tensor:
+    def step_alpha(self, t: Tensor, num_steps: int | None = None, index: int | Tensor | None = None) -> Tensor:
         """Return `1 - beta_t` `(B,)`."""
         self.own_steps(num_steps)
         return 1 - self.beta(t)
@@ -124,6 +127,8 @@ class RespacedProcess(DiscreteProcess):
     Raises:
         InputError: `times` is not so.
     """
+
+    times: Tensor
 
     def __init__(self, parent: DiscreteProcess, times: Tensor):
         times = torch.as_tensor(times, device=parent.device)
@@ -167,12 +172,12 @@ def spaced_times(num_steps: int, spacing: str) -> Tensor:
         size = num_steps // len(counts) + (k < num_steps % len(counts))
         if not 1 <= count <= size:
             raise InputError(f"spacing {spacing!r} asks for {count} of the {size} steps in part {k + 1}")
-        stride = (size - 1) / (count - 1) if count > 1 else 1.0
+        step = (size - 1) / (count - 1) if count > 1 else 1.0
         # ADM adds the stride up: where a time falls on a half, the sum's rounding decides which way it goes
         at = 0.0
         for _ in range(count):
             times.append(start + round(at))
-            at += stride
+            at += step
         start += size
     return torch.tensor(times)
 

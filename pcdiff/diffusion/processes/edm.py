@@ -65,10 +65,10 @@ class EDMProcess(Process):
         return torch.ones_like(self.checked(t), dtype=torch.float64)
 
     def discretize(
-        self, x: Tensor, t: Tensor, num_steps: float | None = None, index: int | Tensor | None = None
+        self, x: Tensor, t: Tensor, num_steps: int | None = None, index: int | Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return SMLD's step from the level dt below, `G^2 = t^2 - (t - dt)^2` (Song et al., 2021, eq. 8)."""
-        below = (self.sigma(t) - self.T / self._steps(num_steps)).clamp(min=0)
+        below = (self.sigma(t) - self.last_time() / self._steps(num_steps)).clamp(min=0)
         return torch.zeros_like(x), (self.sigma(t).square() - below.square()).sqrt()
 
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ class NoiseLevels(Chain):
     """
 
     exploding = True
+    sigmas: Tensor
 
     def __init__(self, sigmas: Tensor):
         sigmas = torch.as_tensor(sigmas).double()
@@ -58,7 +59,7 @@ class NoiseLevels(Chain):
         return inverse(self.sigmas.square(), (-log_snr.double()).exp())
 
     def discretize(
-        self, x: Tensor, t: Tensor, num_steps: float | None = None, index: int | Tensor | None = None
+        self, x: Tensor, t: Tensor, num_steps: int | None = None, index: int | Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return SMLD's step: f = 0, `G = sqrt(sigma_t^2 - sigma_{t-1}^2)`; the levels are the steps."""
         self.own_steps(num_steps)
@@ -73,5 +74,5 @@ def geometric_sigmas(first: float, last: float, num_levels: int) -> Tensor:
     """
     if not (first > 0 and last > 0 and num_levels >= 1):
         raise InputError(f"first, last and num_levels must be positive, got {first}, {last}, {num_levels}")
-    ends = torch.tensor([first, last], dtype=torch.float64).log().tolist()
-    return torch.linspace(*ends, num_levels, dtype=torch.float64).exp()
+    start, end = torch.tensor([first, last], dtype=torch.float64).log().tolist()
+    return torch.linspace(start, end, num_levels, dtype=torch.float64).exp()

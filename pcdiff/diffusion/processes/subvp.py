@@ -43,7 +43,7 @@ class SubVP(VP):
         return self._t_of_integral(integral)
 
     def discretize(
-        self, x: Tensor, t: Tensor, num_steps: float | None = None, index: int | Tensor | None = None
+        self, x: Tensor, t: Tensor, num_steps: int | None = None, index: int | Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return Euler-Maruyama's step: no chain of DDPM's kind has these marginals."""
         return Process.discretize(self, x, t, num_steps)

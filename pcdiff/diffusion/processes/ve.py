@@ -65,7 +65,7 @@ class VE(Process):
         return ((-log_snr.double() / 2 - math.log(self.sigma_min)) / self.log_ratio).clamp(0, self.T)
 
     def discretize(
-        self, x: Tensor, t: Tensor, num_steps: float | None = None, index: int | Tensor | None = None
+        self, x: Tensor, t: Tensor, num_steps: int | None = None, index: int | Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return SMLD's step: f = 0, `G = sqrt(sigma_i^2 - sigma_{i-1}^2)`, sigma_{-1} = 0 (Song et al., eq. 8).
 
@@ -75,7 +75,7 @@ class VE(Process):
         num_steps = self._steps(num_steps)
         if num_steps == 1:
             raise InputError("num_steps must be at least 2 to cut VE into levels, got 1")
-        ends = math.log(self.sigma_min), math.log(self.sigma_max)
-        variance = torch.linspace(*ends, num_steps, dtype=torch.float64, device=t.device).mul(2).exp()
+        low, high = math.log(self.sigma_min), math.log(self.sigma_max)
+        variance = torch.linspace(low, high, num_steps, dtype=torch.float64, device=t.device).mul(2).exp()
         steps = torch.diff(variance, prepend=variance.new_zeros(1)).sqrt()
         return torch.zeros_like(x), at_step(steps, self.checked(t), index)

@@ -78,7 +78,7 @@ class VP(Process):
         return root.clamp(0, self.T)
 
     def discretize(
-        self, x: Tensor, t: Tensor, num_steps: float | None = None, index: int | Tensor | None = None
+        self, x: Tensor, t: Tensor, num_steps: int | None = None, index: int | Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return DDPM's step: `f = (sqrt(1 - beta_i) - 1) x`, `G = sqrt(beta_i)` (Song et al., 2021, eq. 10).
 
@@ -88,7 +88,7 @@ class VP(Process):
         beta = self._step_beta(t, num_steps, index)
         return append_dims((1 - beta).sqrt() - 1, x) * x, beta.sqrt()
 
-    def step_alpha(self, t: Tensor, num_steps: float | None = None, index: int | Tensor | None = None) -> Tensor:
+    def step_alpha(self, t: Tensor, num_steps: int | None = None, index: int | Tensor | None = None) -> Tensor:
         """Return `1 - beta_i` `(B,)`, of sub-VP too, whose drift is the same.
 
         Raises:
@@ -96,12 +96,12 @@ class VP(Process):
         """
         return 1 - self._step_beta(t, num_steps, index)
 
-    def _step_beta(self, t: Tensor, num_steps: float | None, index: int | Tensor | None) -> Tensor:
+    def _step_beta(self, t: Tensor, num_steps: int | None, index: int | Tensor | None) -> Tensor:
         num_steps = self._steps(num_steps)
         if num_steps <= self.beta_max:
             raise InputError(f"num_steps must be above beta_max {self.beta_max:g} for this chain, got {num_steps}")
-        ends = self.beta_min / num_steps, self.beta_max / num_steps
-        table = torch.linspace(*ends, num_steps, dtype=torch.float64, device=t.device)
+        low, high = self.beta_min / num_steps, self.beta_max / num_steps
+        table = torch.linspace(low, high, num_steps, dtype=torch.float64, device=t.device)
         return at_step(table, self.checked(t), index)
 
 

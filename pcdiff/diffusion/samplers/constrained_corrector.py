@@ -34,7 +34,7 @@ class ConstrainedCorrector(Stateful):
     def __init__(self, corrector: Corrector | str, constraint: Constraint, num_steps: int = 1):
         if num_steps < 1:
             raise InputError(f"num_steps of a corrector must be at least 1, got {num_steps}")
-        self.corrector = corrector_by_name(corrector) if isinstance(corrector, str) else corrector
+        self.corrector: Any = corrector_by_name(corrector) if isinstance(corrector, str) else corrector
         self.constraint, self.num_steps = constraint, num_steps
 
     def plan(self, process: Process, times: Tensor) -> None:

@@ -137,7 +137,7 @@ class Linear:
             raise InputError("known, the measurements, must be finite")
         self.process, self.known, self.strength = process, known, strength
         self.flat = isinstance(operator, Tensor)
-        self.measure, self.inverse = _of_matrix(operator, known) if self.flat else operator
+        self.measure, self.inverse = _of_matrix(operator, known) if isinstance(operator, Tensor) else operator
         self.dims = _dims_of_pair(self.measure, self.inverse, known)
 
     def __call__(self, x: Tensor, t: Tensor, noise: Noise | None) -> Tensor:

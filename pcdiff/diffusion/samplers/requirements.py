@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from pcdiff.diffusion.denoisers.base import Denoiser
 from pcdiff.diffusion.denoisers.variance import LEARNED
@@ -51,8 +51,8 @@ def needs(*what: Need) -> Callable[[Function], Function]:
             check_needs(function.__name__, checked, denoiser)
             return function(denoiser, *args, **options)
 
-        checked.needs = what
-        return checked
+        checked.needs = what  # type: ignore[attr-defined] # type checkers know no attributes of functions
+        return cast(Function, checked)
 
     return mark
 

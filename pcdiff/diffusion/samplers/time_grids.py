@@ -27,14 +27,14 @@ def quadratic(process: Process, start: float, low: float, count: int, rho: float
 
 def log_snr(process: Process, start: float, low: float, count: int, rho: float) -> Tensor:
     """Return times whose log-SNRs are evenly spaced (Lu et al., DPM-Solver, 2022)."""
-    ends = process.log_snr(_ends(process, start, low)).tolist()
-    return process.t_of_log_snr(torch.linspace(*ends, count, dtype=torch.float64, device=process.device))
+    first, last = process.log_snr(_ends(process, start, low)).tolist()
+    return process.t_of_log_snr(torch.linspace(first, last, count, dtype=torch.float64, device=process.device))
 
 
 def edm_levels(process: Process, start: float, low: float, count: int, rho: float) -> Tensor:
     """Return times at which `(sigma / alpha)^(1 / rho)` is evenly spaced (Karras et al., 2022, eq. 5)."""
-    ends = (-process.log_snr(_ends(process, start, low)) / (2 * rho)).exp().tolist()
-    roots = torch.linspace(*ends, count, dtype=torch.float64, device=process.device)
+    first, last = (-process.log_snr(_ends(process, start, low)) / (2 * rho)).exp().tolist()
+    roots = torch.linspace(first, last, count, dtype=torch.float64, device=process.device)
     return process.t_of_log_snr(-2 * rho * roots.log())
 
 

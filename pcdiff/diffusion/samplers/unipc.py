@@ -50,7 +50,7 @@ class UniPC(Multistep):
         """Return x_s."""
         process = denoiser.process
         m0 = denoiser(x, t, cond)
-        if self.correct and x is self.predicted:
+        if self.correct and self.before is not None and x is self.predicted:
             x_before, t_before, order = self.before
             x = self._update(process, x_before, t_before, t, order, m0)
         self.remember(process.log_snr(t) / 2, m0)
