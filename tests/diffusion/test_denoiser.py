@@ -5,35 +5,12 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from small_nets import FixedAnswer, KnownData
 
-from pcdiff.diffusion import Denoiser, EpsDenoiser, Process, append_dims, discrete_process
+from pcdiff.diffusion import EpsDenoiser, Process, append_dims, discrete_process
 from pcdiff.errors import InputError
 
 TIMES = torch.tensor([1, 9, 50])
-
-
-class Recorder(nn.Module):
-    """A net that remembers what it was given and answers with given noise."""
-
-    def __init__(self, answer):
-        super().__init__()
-        self.answer = answer
-
-    def forward(self, x, t, cond=None):
-        self.given = x, t, cond
-        return self.answer
-
-
-class Given(Denoiser):
-    """A denoiser that knows x_0."""
-
-    def __init__(self, process, x0):
-        super().__init__(process)
-        self.x0 = x0
-
-    def forward(self, x, t, cond=None):
-        return self.x0
 
 
 @pytest.fixture(params=["linear", "cosine"])
@@ -46,23 +23,23 @@ def setting(request, dims):
 
 def test_true_noise_gives_the_true_data(setting):
     process, x0, noise, x = setting
-    torch.testing.assert_close(EpsDenoiser(Recorder(noise), process)(x, TIMES), x0, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(EpsDenoiser(FixedAnswer(noise), process)(x, TIMES), x0, rtol=1e-9, atol=1e-9)
 
 
 def test_true_data_gives_the_true_noise(setting):
     process, x0, noise, x = setting
-    torch.testing.assert_close(Given(process, x0).eps(x, TIMES), noise, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(KnownData(process, x0).eps(x, TIMES), noise, rtol=1e-9, atol=1e-9)
 
 
 def test_noise_to_data_to_noise_for_any_estimate(setting):
     """Not only at the truth: the two conversions undo each other."""
     process, x0, noise, x = setting
     estimate = torch.tanh(3 * noise + 1)
-    denoised = EpsDenoiser(Recorder(estimate), process)(x, TIMES)
-    torch.testing.assert_close(Given(process, denoised).eps(x, TIMES), estimate, rtol=1e-9, atol=1e-9)
-    noised = Given(process, torch.tanh(x0)).eps(x, TIMES)
+    denoised = EpsDenoiser(FixedAnswer(estimate), process)(x, TIMES)
+    torch.testing.assert_close(KnownData(process, denoised).eps(x, TIMES), estimate, rtol=1e-9, atol=1e-9)
+    noised = KnownData(process, torch.tanh(x0)).eps(x, TIMES)
     torch.testing.assert_close(
-        EpsDenoiser(Recorder(noised), process)(x, TIMES), torch.tanh(x0), rtol=1e-9, atol=1e-9
+        EpsDenoiser(FixedAnswer(noised), process)(x, TIMES), torch.tanh(x0), rtol=1e-9, atol=1e-9
     )
 
 
@@ -72,7 +49,7 @@ def test_score_of_both_is_the_gradient_of_the_log_density(setting):
     x = x.requires_grad_()
     alpha, sigma = append_dims(process.alpha(TIMES), x0), append_dims(process.sigma(TIMES), x0)
     torch.distributions.Normal(alpha * x0, sigma.expand_as(x0)).log_prob(x).sum().backward()
-    for denoiser in (EpsDenoiser(Recorder(noise), process), Given(process, x0)):
+    for denoiser in (EpsDenoiser(FixedAnswer(noise), process), KnownData(process, x0)):
         torch.testing.assert_close(denoiser.score(x.detach(), TIMES), x.grad, rtol=1e-8, atol=1e-8)
 
 
@@ -87,7 +64,7 @@ def quarter_log_snr(beta):
 def test_the_net_is_fed_time_and_condition(time_input, expected, dims):
     process = discrete_process("linear", 2, 0.1, 0.5)  # alpha_bar is 0.9, then 0.45
     x, t, cond = torch.zeros(2, *dims), torch.tensor([1, 2]), object()
-    net = Recorder(x)
+    net = FixedAnswer(x)
     EpsDenoiser(net, process, time_input)(x, t, cond)
     torch.testing.assert_close(net.given[1], torch.tensor(expected), check_dtype=False)
     assert net.given[2] is cond
@@ -96,7 +73,7 @@ def test_the_net_is_fed_time_and_condition(time_input, expected, dims):
 @pytest.mark.parametrize("time_input", ["beta", "log_snr"])
 def test_a_copy_reads_its_own_process(time_input):
     """The moving average of the weights is a deep copy: it must not keep the original's tables."""
-    denoiser = EpsDenoiser(Recorder(torch.zeros(1, 2, 3)), discrete_process("linear", 5), time_input)
+    denoiser = EpsDenoiser(FixedAnswer(torch.zeros(1, 2, 3)), discrete_process("linear", 5), time_input)
     twin = copy.deepcopy(denoiser)
     twin.process.betas.fill_(0.25)
     twin.process.alpha_bars.fill_(0.25)
@@ -110,23 +87,23 @@ def test_a_copy_reads_its_own_process(time_input):
 def test_half_precision_noise_does_not_lower_the_datas_precision(dims):
     process = discrete_process("linear", 5)
     x, t = torch.ones(2, *dims), torch.tensor([1, 5])
-    assert EpsDenoiser(Recorder(torch.ones_like(x).bfloat16()), process)(x, t).dtype == torch.float32
+    assert EpsDenoiser(FixedAnswer(torch.ones_like(x).bfloat16()), process)(x, t).dtype == torch.float32
 
 
 def test_gradients_pass_through_all_forms(setting):
     process, _, noise, x = setting
     for form in ("forward", "eps", "score"):
         estimate = noise.clone().requires_grad_()
-        getattr(EpsDenoiser(Recorder(estimate), process), form)(x, TIMES).sum().backward()
+        getattr(EpsDenoiser(FixedAnswer(estimate), process), form)(x, TIMES).sum().backward()
         assert (estimate.grad != 0).all()
 
 
 def test_unknown_time_input_lists_the_known_ones():
     with pytest.raises(InputError, match=r"time_input must be one of .*'sigma'") as caught:
-        EpsDenoiser(Recorder(None), discrete_process("linear", 5), "sigma")
+        EpsDenoiser(FixedAnswer(None), discrete_process("linear", 5), "sigma")
     assert all(name in str(caught.value) for name in ("'beta'", "'index'", "'log_snr'"))
 
 
 def test_a_process_without_betas_cannot_feed_beta():
     with pytest.raises(InputError, match=r"time_input must be one of \['index', .*\] for this process, got 'beta'"):
-        EpsDenoiser(Recorder(None), Process(), "beta")
+        EpsDenoiser(FixedAnswer(None), Process(), "beta")

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from small_nets import FixedAnswer, KnownData
 from torch import nn
 
 from pcdiff.diffusion import (
@@ -12,7 +13,6 @@ from pcdiff.diffusion import (
     VARIANCES,
     VE,
     VP,
-    Denoiser,
     EDMProcess,
     NetDenoiser,
     NoiseLevels,
@@ -25,29 +25,6 @@ from pcdiff.diffusion import (
 )
 from pcdiff.diffusion.processes.ddpm import DiscreteProcess
 from pcdiff.errors import InputError
-
-
-class Fixed(nn.Module):
-    """A net that answers what it was told, and remembers what it was asked."""
-
-    def __init__(self, answer):
-        super().__init__()
-        self.answer = answer
-
-    def forward(self, x, t, cond=None):
-        self.given = x, t, cond
-        return self.answer
-
-
-class Given(Denoiser):
-    """A denoiser that knows x_0."""
-
-    def __init__(self, process, x0):
-        super().__init__(process)
-        self.x0 = x0
-
-    def forward(self, x, t, cond=None):
-        return self.x0
 
 
 def draws(*shape, seed=0):
@@ -71,7 +48,7 @@ def says(request, process):
     chosen = parametrization(request.param)
     if not chosen.fits(process):
         with pytest.raises(InputError, match=f"predicts '{request.param}' does not fit the process"):
-            NetDenoiser(Fixed(None), process, request.param)
+            NetDenoiser(FixedAnswer(None), process, request.param)
         pytest.skip("this process has no previous step")
     return chosen
 
@@ -80,7 +57,7 @@ def test_the_truth_comes_out_in_every_form(process, says, dims):
     t = times_of(process)
     x0, noise = draws(len(t), *dims), draws(len(t), *dims, seed=1)
     x = process.perturb(x0, t, noise)
-    denoiser = NetDenoiser(Fixed(says.target(process, x0, noise, t)), process, says)
+    denoiser = NetDenoiser(FixedAnswer(says.target(process, x0, noise, t)), process, says)
     sigma = append_dims(process.sigma(t), x)
     truths = {
         "forward": x0,
@@ -101,7 +78,7 @@ def test_any_output_stands_for_one_pair(process, says, dims):
     """Wrong estimates too obey x = alpha x_0 + sigma eps, and the other forms follow from the pair."""
     t = times_of(process)
     x, out = draws(len(t), *dims), draws(len(t), *dims, seed=1)
-    denoiser = NetDenoiser(Fixed(out), process, says)
+    denoiser = NetDenoiser(FixedAnswer(out), process, says)
     x0, eps = denoiser.estimate(x, t)
     alpha, sigma = append_dims(process.alpha(t), x), append_dims(process.sigma(t), x)
     scale = (alpha * x0).abs().max().item() + (sigma * eps).abs().max().item()
@@ -116,7 +93,7 @@ def test_a_denoiser_of_data_alone_has_all_forms(process, dims):
     t = times_of(process)
     x0, noise = draws(len(t), *dims), draws(len(t), *dims, seed=1)
     x = process.perturb(x0, t, noise)
-    denoiser = Given(process, x0)
+    denoiser = KnownData(process, x0)
     hidden = (process.alpha(t) / process.sigma(t)).max().item()
     assert denoiser.estimate(x, t).x0 is x0
     assert relative(denoiser.eps(x, t), noise) < 1e-12 * max(1, hidden)
@@ -173,7 +150,9 @@ def test_reverse_kernels_variance(variance, dims):
     t = torch.tensor([1, 2, 20])
     x, eps, values = draws(3, *dims), draws(3, *dims, seed=1), draws(3, *dims, seed=2)
     learned = variance.startswith("learned")
-    denoiser = NetDenoiser(Fixed(torch.cat([eps, values], dim=1) if learned else eps), process, variance=variance)
+    denoiser = NetDenoiser(
+        FixedAnswer(torch.cat([eps, values], dim=1) if learned else eps), process, variance=variance
+    )
     mean, log_variance, x0 = denoiser.reverse_kernel(x, t, t - 1)
     torch.testing.assert_close(x0, denoiser(x, t))
     expected_mean, posterior, forward = process.posterior(x0, x, t, t - 1)
@@ -194,7 +173,7 @@ def test_reverse_kernels_variance(variance, dims):
 def test_whichever_dimension_is_doubled_holds_the_variance(axis, dims):
     process, t = discrete_process("linear", 20), torch.tensor([3, 9])
     x, eps, values = draws(2, *dims), draws(2, *dims, seed=1), draws(2, *dims, seed=2)
-    denoiser = NetDenoiser(Fixed(torch.cat([eps, values], dim=axis)), process, variance="learned")
+    denoiser = NetDenoiser(FixedAnswer(torch.cat([eps, values], dim=axis)), process, variance="learned")
     assert torch.equal(denoiser.reverse_kernel(x, t, t - 1).log_variance, values)
     assert torch.equal(denoiser.eps(x, t), eps)
 
@@ -202,7 +181,7 @@ def test_whichever_dimension_is_doubled_holds_the_variance(axis, dims):
 def test_clipped_data_makes_the_mean(dims):
     process, t = discrete_process("linear", 20), torch.tensor([3, 9])
     x, x0 = draws(2, *dims), 3 * draws(2, *dims, seed=1)
-    for denoiser in (Given(process, x0), NetDenoiser(Fixed(x0), process, "x0")):
+    for denoiser in (KnownData(process, x0), NetDenoiser(FixedAnswer(x0), process, "x0")):
         kernel = denoiser.reverse_kernel(x, t, t - 1, clip=(-1, 1))
         assert torch.equal(kernel.x0, x0.clamp(-1, 1))
         torch.testing.assert_close(kernel.mean, process.posterior(x0.clamp(-1, 1), x, t, t - 1)[0])
@@ -210,7 +189,7 @@ def test_clipped_data_makes_the_mean(dims):
 
 def test_a_chain_of_one_step_has_a_variance(dims):
     process, t = DiscreteProcess(torch.tensor([0.9])), torch.tensor([1])
-    denoiser = NetDenoiser(Fixed(draws(1, *dims)), process)
+    denoiser = NetDenoiser(FixedAnswer(draws(1, *dims)), process)
     assert denoiser.reverse_kernel(draws(1, *dims), t, t - 1).log_variance.item() == pytest.approx(math.log(0.9))
 
 
@@ -235,7 +214,7 @@ def test_time_labels(name, process, t, expected, dims):
     t = torch.tensor(t)
     x = draws(len(t), *dims).float()
     cond = object()
-    denoiser = NetDenoiser(Fixed(x), process, time_input=name)
+    denoiser = NetDenoiser(FixedAnswer(x), process, time_input=name)
     denoiser.eps(x, t, cond)
     torch.testing.assert_close(denoiser.net.given[1].double(), torch.tensor(expected, dtype=torch.float64))
     assert denoiser.net.given[2] is cond
@@ -247,20 +226,20 @@ def test_every_label_is_told_or_refused(process, dims):
     x = draws(len(t), *dims)
     for name in TIME_INPUTS:
         if TIME_INPUTS[name].fits(process):
-            label = NetDenoiser(Fixed(x), process, time_input=name).tau(t)
+            label = NetDenoiser(FixedAnswer(x), process, time_input=name).tau(t)
             assert label.shape == t.shape
             assert label.isfinite().all()
         else:
             with pytest.raises(InputError, match=rf"time_input must be one of .* for this process, got '{name}'"):
-                NetDenoiser(Fixed(x), process, time_input=name)
+                NetDenoiser(FixedAnswer(x), process, time_input=name)
 
 
 @pytest.mark.parametrize("name", ["beta", "index", "log_snr", "step", "level", "t"])
 def test_a_shorter_chain_is_told_the_longer_ones_time(name):
     parent = DiscreteProcess(linear_betas(100))
     times = spaced_times(100, "7")
-    short = NetDenoiser(Fixed(None), parent.respaced(times), time_input=name)
-    long = NetDenoiser(Fixed(None), parent, time_input=name)
+    short = NetDenoiser(FixedAnswer(None), parent.respaced(times), time_input=name)
+    long = NetDenoiser(FixedAnswer(None), parent, time_input=name)
     assert torch.equal(short.tau(torch.arange(1, 8)), long.tau(times))
 
 
@@ -275,16 +254,16 @@ def test_a_shorter_chain_is_told_the_longer_ones_time(name):
 def test_unknown_names_list_the_known_ones(options, message):
     known = {"predicts": PARAMETRIZATIONS, "time_input": ["log_snr", "step", "beta"], "variance": VARIANCES}
     with pytest.raises(InputError, match=message) as caught:
-        NetDenoiser(Fixed(None), discrete_process("linear", 5), **options)
+        NetDenoiser(FixedAnswer(None), discrete_process("linear", 5), **options)
     assert all(f"'{name}'" in str(caught.value) for name in known[next(iter(options))])
 
 
 def test_outputs_of_another_shape_are_named(dims):
     process, t, x = discrete_process("linear", 5), torch.tensor([1, 2]), draws(2, *dims)
     with pytest.raises(InputError, match=r"the net's output must be like x \(2, .*, got \(2, 1\)"):
-        NetDenoiser(Fixed(x.flatten(1)[:, :1]), process)(x, t)
+        NetDenoiser(FixedAnswer(x.flatten(1)[:, :1]), process)(x, t)
     with pytest.raises(InputError, match="a net with a learned variance must double one dimension, got"):
-        NetDenoiser(Fixed(x), process, variance="learned_range")(x, t)
+        NetDenoiser(FixedAnswer(x), process, variance="learned_range")(x, t)
 
 
 def test_a_standard_deviation_is_positive():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from small_nets import Heads
 from torch import nn
 
 from pcdiff.diffusion import (
@@ -232,18 +233,6 @@ def test_sliced_score_matching_without_gradients_keeps_no_graph(dims):
     torch.testing.assert_close(loss, again.detach())
     with pytest.raises(InputError, match=r"projection must be like x0 \(4, .*\), got \(1,\)"):
         OBJECTIVES["sliced"](denoiser, x0, t, noise, projection=torch.zeros(1))
-
-
-class Heads(nn.Module):
-    """A noise estimate and a variance, one parameter each."""
-
-    def __init__(self):
-        super().__init__()
-        self.mean = nn.Parameter(torch.tensor(0.2, dtype=torch.float64))
-        self.variance = nn.Parameter(torch.tensor(0.1, dtype=torch.float64))
-
-    def forward(self, x, t, cond=None):
-        return torch.cat([self.mean * x, self.variance + 0 * x], dim=1)
 
 
 def test_half_precision_outputs_make_full_precision_losses(dims):

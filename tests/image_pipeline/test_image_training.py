@@ -16,10 +16,9 @@ from image_pipeline.configs import PRESETS, from_json, preset
 from image_pipeline.data import ImageBatch, ImageBatches, load_images
 from image_pipeline.loading import hold_out, load_model
 from image_pipeline.model import ImageModel
-from pcdiff.config import to_json
+from pcdiff.config import ModelConfig, to_json
 from pcdiff.diffusion import PROCESSES
 from pcdiff.errors import InputError
-from pcdiff.models import ModelConfig
 from pcdiff.models import build_model as build_cloud_model
 from pcdiff.training import checkpoint
 

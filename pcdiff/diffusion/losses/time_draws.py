@@ -47,8 +47,7 @@ def draw_times(
     Raises:
         InputError: `eps` is not in [0, T), or is given for a chain.
     """
-    if process.num_steps is not None and eps is not None:
-        raise InputError(f"eps must be left out for a chain, whose times are integers, got {eps}")
+    _check_eps(process, eps)
     if process.num_steps is not None and not stratified:
         return torch.randint(1, process.num_steps + 1, (batch,), generator=generator, device=process.device)
     u = _uniform(process, batch, generator, stratified)
@@ -99,10 +98,9 @@ def draw_importance_times(
     Raises:
         InputError: `eps` is not in (0, T), or is given for a chain.
     """
+    _check_eps(process, eps)
     u = _uniform(process, batch, generator, stratified)
     if process.num_steps is not None:
-        if eps is not None:
-            raise InputError(f"eps must be left out for a chain, whose times are integers, got {eps}")
         steps = torch.arange(1, process.num_steps + 1, device=process.device)
         density = (process.diffusion(steps) / process.sigma(steps)).square()
         density = density / density.sum()
@@ -172,6 +170,11 @@ def time_draw(name: str, **options: Any) -> Callable[..., Times]:
         InputError: the name or an option is unknown; the message lists the known ones.
     """
     return TIME_DRAWS.bind(name, **options)
+
+
+def _check_eps(process: Process, eps: float | None) -> None:
+    if process.num_steps is not None and eps is not None:
+        raise InputError(f"eps must be left out for a chain, whose times are integers, got {eps}")
 
 
 def _uniform(process: Process, batch: int, generator: torch.Generator | None, stratified: bool) -> Tensor:

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from pcdiff.diffusion.denoisers.base import Denoiser
-from pcdiff.diffusion.processes.base import Process, append_dims
-from pcdiff.diffusion.samplers.base import DataEndingSolver, Noise, check_falling, check_reverse_sde
+from pcdiff.diffusion.processes.base import append_dims
+from pcdiff.diffusion.samplers.base import Noise, ReverseSDESolver
 from pcdiff.diffusion.samplers.brownian import BrownianPath
 from pcdiff.errors import InputError
 
 
-class AdaptiveSDE(DataEndingSolver):
+class AdaptiveSDE(ReverseSDESolver):
     r"""Improved Euler steps on the reverse SDE, as long as the error allows (Jolicoeur-Martineau et al., 2021).
 
     "Gotta Go Fast When Generating Data with Score-Based Models", arXiv 2105.14080, algorithm 1. Euler-Maruyama's
@@ -39,7 +39,7 @@ class AdaptiveSDE(DataEndingSolver):
         InputError: a number is out of range; in a run, the score is not finite, or too rough for the tolerances.
     """
 
-    stochastic = True
+    name = "adaptive_sde"
     evaluations = None
     grid = "ends"
     draws_to_the_end = True
@@ -65,16 +65,6 @@ class AdaptiveSDE(DataEndingSolver):
             raise InputError(f"max_steps must be at least 1, got {max_steps}")
         self.rtol, self.atol, self.h_init = rtol, atol, h_init
         self.safety, self.exponent, self.max_steps, self.legacy = safety, exponent, max_steps, legacy
-
-    def plan(self, process: Process, times: Tensor) -> None:
-        """Find which steps end at the data.
-
-        Raises:
-            InputError: the process's SDE is infinite at the start (rectified flow), or the times rise.
-        """
-        check_falling(times, "predictor 'adaptive_sde'", "'ode'")
-        check_reverse_sde(process, times, "predictor 'adaptive_sde'")
-        super().plan(process, times)
 
     def __call__(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None

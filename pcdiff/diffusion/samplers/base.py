@@ -103,6 +103,27 @@ class DataEndingSolver(Solver):
         return not noisy
 
 
+class ReverseSDESolver(DataEndingSolver):
+    """A solver of the reverse SDE with steps of any length, whose last step to the data is the estimate of x_0.
+
+    Attributes:
+        name: its own in the registry, for messages.
+    """
+
+    name = ""
+    stochastic = True
+
+    def plan(self, process: Process, times: Tensor) -> None:
+        """Find which steps end at the data.
+
+        Raises:
+            InputError: the process's SDE is infinite at the start (rectified flow), or the times rise.
+        """
+        check_falling(times, f"predictor {self.name!r}", "'ddim' or 'ode'")
+        check_reverse_sde(process, times, f"predictor {self.name!r}")
+        super().plan(process, times)
+
+
 class ChainSolver(Solver):
     """Base of the predictors that reverse the chain that a process is cut into, step by step.
 

@@ -6,11 +6,11 @@ from typing import Any
 from torch import Tensor
 
 from pcdiff.diffusion.denoisers.base import Denoiser
-from pcdiff.diffusion.processes.base import Process, append_dims
-from pcdiff.diffusion.samplers.base import DataEndingSolver, Noise, check_falling, check_reverse_sde
+from pcdiff.diffusion.processes.base import append_dims
+from pcdiff.diffusion.samplers.base import Noise, ReverseSDESolver
 
 
-class StochasticRungeKutta(DataEndingSolver):
+class StochasticRungeKutta(ReverseSDESolver):
     r"""Roessler's SRA1 on the reverse SDE (Song et al., 2021, eq. 6 and section 4.1): two evaluations a step.
 
     "Runge-Kutta methods for the strong approximation of solutions of stochastic differential equations", SIAM J.
@@ -24,18 +24,8 @@ class StochasticRungeKutta(DataEndingSolver):
     A step to a time without noise, where the score is infinite, is the estimate of x_0.
     """
 
-    stochastic = True
+    name = "srk"
     evaluations = 2
-
-    def plan(self, process: Process, times: Tensor) -> None:
-        """Find which steps end at the data.
-
-        Raises:
-            InputError: the process's SDE is infinite at the start (rectified flow), or the times rise.
-        """
-        check_falling(times, "predictor 'srk'", "'ddim' or 'ode'")
-        check_reverse_sde(process, times, "predictor 'srk'")
-        super().plan(process, times)
 
     def __call__(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Any, noise: Noise | None
