@@ -1,66 +1,7 @@
-"""Score a trained run, or anyone's clouds.
+"""Score a trained run, or anyone's clouds: the command `pcdiff evaluate` as a script; `--help` lists its flags."""
 
-python evaluate.py --run runs/NAME # generate, then compare with the protocol's split
-
-python evaluate.py --samples A.npy --reference B.npy --output s.json # compare two sets of clouds
-
-python evaluate.py --reconstructions A.npy --reference B.npy # score an autoencoder's output, pair by pair
-
-python evaluate.py --compare a.json b.json # results side by side
-
-python evaluate.py --resume OUT # go on with a stopped evaluation
-
-torchrun --nproc-per-node K -- evaluate.py ... # share the work; the result is the same
-"""
-
-from dataclasses import replace
-
-from pcdiff import evaluation
 from pcdiff.commands import cli
-from pcdiff.config import EvaluateConfig, RunConfig
-from pcdiff.data import announce, load_clouds, load_raw
-from pcdiff.metrics import get_protocol
-from pcdiff.runtime import distributed, run_folder
-from pcdiff.runtime.stopping import Stop, interruptible
-
-
-def main() -> None:
-    """Score files, or load a run's data and score the run."""
-    config = cli.parse_evaluation(description=__doc__)
-    run = run_folder.read_config(config.run) if config.run else None
-    with (
-        distributed.joined(),
-        interruptible(config.max_minutes) as stop,
-        run_folder.logging_to(config.out or config.run),
-    ):
-        if run is not None:
-            score_run(config, run, stop)
-        elif config.samples:
-            evaluation.score_files(config, stop)
-        elif config.reconstructions:
-            evaluation.score_reconstructions(config, stop)
-        else:
-            evaluation.compare_results(config.compare, config.format)
-
-
-def score_run(config: EvaluateConfig, run: RunConfig, stop: Stop) -> None:
-    """Load the data that the run was trained on, and score the run."""
-    split = config.split or get_protocol(config.protocol).split
-    path, names = config.dataset_path or run.data.dataset_path, config.categories or run.data.categories
-    with stop.at_once():  # there is nothing to save yet
-        normalised = load_clouds(path, names, split, run.data.normalisation)
-        raw = {part: load_raw(path, names, part) for part in (split, "train")}
-    run_folder.log.info(announce(normalised.identity))
-    evaluation.score_run(
-        replace(config, split=split),
-        run,
-        normalised,
-        reference=raw[split],
-        train=raw["train"],
-        dataset=normalised.identity.to_dict(),
-        stop=stop,
-    )
-
+from pcdiff.commands.evaluate import main
 
 if __name__ == "__main__":
     cli.run(main)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from image_pipeline.configs import ImageRunConfig, ObjectiveConfig, ProcessConfig, SamplingConfig
 from image_pipeline.data import RANGES, ImageBatch
-from image_pipeline.data.augmentation import NUM_LABELS
 from image_pipeline.models import build_model
+from image_pipeline.models.song_config import NUM_LABELS
 from image_pipeline.models.song_unet import Augmented
 from pcdiff.diffusion import (
     OBJECTIVES,

@@ -25,6 +25,7 @@ from pcdiff.errors import InputError
 from pcdiff.runtime import distributed, run_folder
 from pcdiff.runtime.bounded_build import within
 from pcdiff.runtime.devices import resolve_device
+from pcdiff.runtime.invocation import command_line
 from pcdiff.runtime.progress import bar
 from pcdiff.runtime.run_folder import NOWHERE
 from pcdiff.runtime.stopping import Stop, interruptible
@@ -111,7 +112,7 @@ def _train(config: ImageRunConfig, stop: Stop) -> None:
             return
         with told_how_to_go_on(folder):
             model = trainer.sampling_model.eval()
-            draws = f"python -m image_pipeline sample --run {folder} draws them"
+            draws = f"{command_line('images sample')} --run {folder} draws them"
             drawn = closing.phase(name, lambda: _draw(config, model, stop), draws)
             if distributed.rank() == 0:
                 _keep(config, folder, drawn, outcome, used)
@@ -222,13 +223,4 @@ def _keep(
         folder / "training.json",
         {"dataset": dataset.identity.to_dict(), "training": training, "version": __version__},
     )
-    run_folder.log.info("score the run with: python -m image_pipeline evaluate --run %s", folder)
-
-
-def resumed(folder: Path) -> ImageRunConfig:
-    """Return the config that a resumed run starts from.
-
-    Raises:
-        InputError: the folder is not a run.
-    """
-    return replace(read_config(folder), resume=folder)
+    run_folder.log.info("score the run with: %s --run %s", command_line("images evaluate"), folder)

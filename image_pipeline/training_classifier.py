@@ -25,6 +25,7 @@ from pcdiff.config import check_train, to_json
 from pcdiff.errors import InputError
 from pcdiff.runtime import distributed, rng, run_folder
 from pcdiff.runtime.devices import resolve_device
+from pcdiff.runtime.invocation import command_line
 from pcdiff.runtime.paths import is_file
 from pcdiff.runtime.progress import bar
 from pcdiff.runtime.stopping import Stop, Stopped, interruptible
@@ -150,8 +151,8 @@ def _train(config: ClassifierRunConfig, stop: Stop) -> None:
         outcome = job.fit(config, trainer, "images", stop)
         if outcome.reason != "interrupted" and distributed.rank() == 0:
             run_folder.log.info(
-                "guide by it with: python -m image_pipeline class-conditional --run %s --classifier %s "
-                "--output classes.png", config.run, folder,
+                "guide by it with: %s --run %s --classifier %s --output classes.png",
+                command_line("images class-conditional"), config.run, folder,
             )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from image_pipeline.data.array_files import ENDINGS, open_arrays
 from image_pipeline.data.transforms import read_image
 from pcdiff.errors import InputError
 from pcdiff.runtime.atomic_write import replacing
+from pcdiff.runtime.invocation import command_line
 from pcdiff.runtime.paths import is_file
 
 
@@ -67,5 +68,5 @@ def check_shape(path: Path | str, got: Sequence[int], shape: Sequence[int] | Non
         wanted, found = ("x".join(map(str, dims)) for dims in (shape, got))
         raise InputError(
             f"{path}: images must be {wanted} here, got {found}; "
-            "python -m image_pipeline prepare brings them to a size"
+            f"{command_line('images prepare')} brings them to a size"
         )

@@ -6,12 +6,31 @@
 >>> distance = pcdiff.chamfer(clouds[:2], clouds[2:])
 """
 
-from pcdiff import interop
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from pcdiff.errors import InputError
-from pcdiff.models import AutoEncoder, FlowVAE, GaussianVAE
-from pcdiff.ops import chamfer, emd
-from pcdiff.training.checkpoint import load
 from pcdiff.version import __version__
+
+if TYPE_CHECKING:
+    from pcdiff import interop
+    from pcdiff.models import AutoEncoder, FlowVAE, GaussianVAE
+    from pcdiff.ops import chamfer, emd
+    from pcdiff.training.checkpoint import load
+
+# Imported at their first use: a command's --help, or a wrong flag, need not wait for torch.
+_LAZY = {
+    "AutoEncoder": "pcdiff.models",
+    "FlowVAE": "pcdiff.models",
+    "GaussianVAE": "pcdiff.models",
+    "chamfer": "pcdiff.ops",
+    "emd": "pcdiff.ops",
+    "load": "pcdiff.training.checkpoint",
+}
+_ROOMS = {
+    *("config", "data", "diffusion", "encoders", "evaluation", "flows", "interop", "metrics", "models", "nets"),
+    *("ops", "runtime", "training", "viz"),
+}
 
 __all__ = [
     "AutoEncoder",
@@ -24,3 +43,18 @@ __all__ = [
     "interop",
     "load",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        found = getattr(importlib.import_module(_LAZY[name]), name)
+    elif name in _ROOMS:
+        found = importlib.import_module(f"pcdiff.{name}")
+    else:
+        raise AttributeError(f"module 'pcdiff' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY, *_ROOMS})

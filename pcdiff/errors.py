@@ -16,6 +16,10 @@ class InputError(ValueError):
         super().__init__(printable(message))
 
 
+class WorkFailed(RuntimeError):
+    """What was begun cannot be finished, through no fault of the input; the scripts exit with status 1."""
+
+
 def printable(text: object) -> str:
     r"""Return a text as one line that moves no cursor: what cannot be printed becomes its escape, as in `\n`.
 

@@ -6,15 +6,18 @@ import sys
 import pytest
 from script_tools import script
 
-from image_pipeline.commands import parse
-from pcdiff.commands import AnyCommand, cli
+import image_pipeline.__main__ as image_pipeline
+import pcdiff.__main__ as pcdiff
+from image_pipeline.commands.parsing import COMMANDS, parse
+from pcdiff.commands import cli, model_commands
+from pcdiff.commands.flags import COMMANDS as ON_FILES
 from pcdiff.config.presets import GENERATOR_PRESETS
 from pcdiff.errors import InputError
+from pcdiff.version import __version__
 
-CLOUDS = "python -m pcdiff"
 PARSERS = {
     "images": parse,
-    "clouds": lambda argv: cli.parse(AnyCommand, argv, prog=CLOUDS),
+    "clouds": lambda argv: model_commands.parse(argv[0], argv[1:]),
     "train": lambda argv: cli.parse_run(GENERATOR_PRESETS, argv),
     "evaluate": cli.parse_evaluation,
 }
@@ -33,9 +36,9 @@ IMAGES, NEW = "sample --run x --output y.png", "sample --run x --output y.npy"
         ("images", f"{IMAGES} --trajectory yes", "sample: 'yes' follows no flag that takes it"),
         ("images", "sample --run x --outptu y", "sample: no such flag: '--outptu'; did you mean --output?"),
         ("images", "inpaint --run x --output y.png", "inpaint: --input PATH must be given"),
-        ("images", "train --lr high", "--lr must be a number, got 'high'"),
-        ("images", "train --model.num-heads 0", "num_heads must be a positive integer, got 0"),
-        ("images", "evaluate --metric fid", "no such flag: '--metric'; did you mean --metrics?"),
+        ("images", "train --lr high", "train: --lr must be a number, got 'high'"),
+        ("images", "train --model.num-heads 0", "train: num_heads must be a positive integer, got 0"),
+        ("images", "evaluate --metric fid", "evaluate: no such flag: '--metric'; did you mean --metrics?"),
         ("clouds", f"{NEW} --mean 1 2", "sample: --mean must be 3 values, each a number, got '1' '2'"),
         ("clouds", f"{NEW} --seed 1.5", "sample: --seed must be a whole number, got '1.5'"),
         ("clouds", "invert --run x", "invert: --input PATH and --output PATH must be given"),
@@ -62,11 +65,33 @@ def test_only_the_commands_own_flags_are_proposed():
     ("argv", "got"),
     [([], "got none"), (["smaple"], "got 'smaple'; did you mean sample"), (["--run", "x"], "got '--run'")],
 )
-@pytest.mark.parametrize("parser", ["images", "clouds"])
-def test_without_a_command_all_are_named(parser, argv, got):
+@pytest.mark.parametrize("program", [image_pipeline, pcdiff])
+def test_without_a_command_all_are_named(program, argv, got):
     with pytest.raises(InputError, match=r"the first argument must be a command, one of .*sample") as refused:
-        PARSERS[parser](argv)
+        program.main(argv)
     assert got in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("program", "commands"),
+    [(image_pipeline, {*COMMANDS}), (pcdiff, {*ON_FILES, "train-gen", "train-ae", "evaluate", "images"})],
+)
+def test_the_list_of_commands_is_that_of_those_there_are(program, commands, capsys):
+    assert sorted(name for group in program.GROUPS.values() for name in group) == sorted(commands)
+    with pytest.raises(SystemExit) as ended:
+        program.main(["--help"])
+    assert not ended.value.code
+    lines = capsys.readouterr().out.splitlines()
+    for name in commands:
+        (line,) = [line for line in lines if line.startswith(f"  {name} ")]
+        assert len(line) <= 116
+        assert line.endswith(".")
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        pcdiff.main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"pcdiff {__version__}\n")
 
 
 def test_a_script_ends_with_status_2_and_one_line(capsys):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from script_tools import TINY, assert_same, script, tensors, train
 
-import pcdiff.data
+from pcdiff.commands import training
 from pcdiff.models import sampling
 from pcdiff.runtime import stopping
 from pcdiff.runtime.resumable import Journal, Work
@@ -83,7 +83,7 @@ def test_a_validation_in_between_that_a_signal_ended_is_made_up_for(dataset, tmp
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("name", ["train_gen.py", "train_ae.py"])
 def test_a_signal_before_anything_is_there_leaves_nothing(name, number, dataset, tmp_path, monkeypatch, capsys):
-    told_at(monkeypatch, number, 2, target=pcdiff.data, name="load_clouds")
+    told_at(monkeypatch, number, 2, target=training, name="load_clouds")
     flags = [*TINY, "--categories", "chair", "--dataset-path", dataset, "--out", tmp_path / "run"]
     assert script(name, *flags) == 0
     assert "stopped before anything was begun" in capsys.readouterr().err

@@ -79,7 +79,7 @@ def test_too_few_images_are_told_with_numbers_and_flags(tmp_path, capsys):
 
 @pytest.mark.parametrize("lines", [1, 100_000])  # in the buffer until the end, and not
 def test_a_reader_that_leaves_gets_no_traceback(lines):
-    code = f"from pcdiff import cli; cli.run(lambda: [print('x') for _ in range({lines})] and None)"
+    code = f"from pcdiff.commands import cli; cli.run(lambda: [print('x') for _ in range({lines})] and None)"
     program = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True
     )
@@ -89,7 +89,8 @@ def test_a_reader_that_leaves_gets_no_traceback(lines):
 
 
 def test_another_pipe_that_breaks_is_told():
-    code = "from pcdiff import cli; import os; r, w = os.pipe(); os.close(r); cli.run(lambda: os.write(w, b'x'))"
+    code = "from pcdiff.commands import cli; import os; r, w = os.pipe(); os.close(r); "
+    code += "cli.run(lambda: os.write(w, b'x'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, text=True, check=False)
     assert done.returncode == 1
     assert "BrokenPipeError" in done.stderr

@@ -2,10 +2,7 @@
 
 from dataclasses import replace
 
-import torch
-
 from image_pipeline.configs import ImageRunConfig, ProcessConfig, SamplingConfig
-from image_pipeline.model import sampler_of
 from pcdiff.diffusion import PROCESSES, TIME_INPUTS, build_process, parametrization
 from pcdiff.errors import InputError
 
@@ -32,6 +29,10 @@ def other_process(config: ImageRunConfig, name: str | None, predicts: str | None
 
 
 def _with_process(config: ImageRunConfig, name: str) -> ImageRunConfig:
+    import torch
+
+    from image_pipeline.model import sampler_of
+
     was = config.process
     new = ProcessConfig(name=name, predicts=was.predicts, time_input=was.time_input, sigma_data=was.sigma_data)
     config = replace(config, process=new)

@@ -11,6 +11,7 @@ from image_pipeline.models import MODELS
 from pcdiff.config import TrainConfig, from_dict
 from pcdiff.errors import InputError, short
 from pcdiff.nets import UNetConfig
+from pcdiff.runtime.invocation import command_line
 from pcdiff.runtime.json_files import read_json
 from pcdiff.runtime.paths import is_file
 
@@ -179,7 +180,7 @@ class ImageRunConfig:
     """Train a score model for images."""
 
     preset: str = "digits/quick"
-    """Defaults of all other flags; `python -m image_pipeline configs` lists them."""
+    """Defaults of all other flags; the command `configs` lists them."""
     out: Path | None = None
     """The run's folder; a new one under runs/ by default."""
     resume: Path | None = None
@@ -237,6 +238,6 @@ def read_config(folder: Path) -> ImageRunConfig:
     path = folder / "config.json"
     if not is_file(path):
         raise InputError(
-            f"{folder}: not a run's folder (no config.json); expected what python -m image_pipeline train made"
+            f"{folder}: not a run's folder (no config.json); expected what {command_line('images train')} made"
         )
     return from_json(read_json(path), str(path))

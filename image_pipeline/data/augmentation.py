@@ -12,9 +12,6 @@ from torch import Tensor
 
 from pcdiff.errors import InputError
 
-NUM_LABELS = 9
-"""Numbers that say what was done to an image."""
-
 _SCALE = 2**0.2  # one standard deviation of the scale, and of the stretch
 _MOVE = 1 / 8  # of the move, in image sides
 

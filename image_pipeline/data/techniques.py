@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import brentq, minimize_scalar
-from scipy.special import ndtr
 from torch import Tensor
 
 from image_pipeline.data.batches import RANGES
@@ -131,6 +129,8 @@ def overlap(ratio: float, dims: int) -> float:
 
     `Phi(sqrt(2 D) (gamma - 1) + 3 gamma) - Phi(sqrt(2 D) (gamma - 1) - 3 gamma)`.
     """
+    from scipy.special import ndtr
+
     gap = math.sqrt(2 * dims) * (ratio - 1)
     return float(ndtr(gap + 3 * ratio) - ndtr(gap - 3 * ratio))
 
@@ -152,9 +152,12 @@ def level_ratio(dims: int, share: float = 0.5) -> float:
     if not 0 < share < overlap(1.0, dims):
         raise InputError(f"share must lie between 0 and {overlap(1.0, dims):.4g} for dims {dims}, got {share}")
     if math.sqrt(2 * dims) <= 3:
-        from scipy.stats import chi  # here, since it takes half a second of every program's start
+        from scipy.special import ndtr  # here, since it takes half a second of every program's start
+        from scipy.stats import chi
 
         return float(chi.isf(share, dims) / chi.ppf(ndtr(-3.0), dims))
+    from scipy.optimize import brentq
+
     # the overlap falls to 0 in the end
     upper = 2.0
     while overlap(upper, dims) > share:
@@ -182,6 +185,8 @@ def langevin_step(ratio: float, sigma_min: float, steps_per_level: int) -> float
     """
     if ratio <= 1 or steps_per_level < 1:
         raise InputError(f"ratio must exceed 1 and steps_per_level be at least 1, got {ratio}, {steps_per_level}")
+
+    from scipy.optimize import minimize_scalar
 
     def spread(log_step: float) -> float:
         return spread_after(math.exp(log_step) * sigma_min**2, ratio, sigma_min, steps_per_level)

@@ -10,6 +10,8 @@ EMBEDDINGS = ("positional", "fourier")
 ENCODERS = ("standard", "skip", "residual")
 DECODERS = ("standard", "skip")
 SQRT2 = math.sqrt(2)
+NUM_LABELS = 9
+"""Numbers that say what `image_pipeline.data.augmentation` did to an image: the `augment_dim` that goes with it."""
 
 
 @dataclass(frozen=True)

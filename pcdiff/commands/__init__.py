@@ -1,6 +1,4 @@
-"""What trained models do on files, behind `python -m pcdiff`."""
+"""What `pcdiff COMMAND` does.
 
-from pcdiff.commands.flags import AnyCommand, check
-from pcdiff.commands.perform import perform
-
-__all__ = ["AnyCommand", "check", "perform"]
+The modules that read flags import no torch; those that do the work are imported once the flags are right.
+"""

@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
-from typing import Any, get_args
+from typing import Any
 
 import tyro
 
@@ -19,38 +19,34 @@ _MISSING = re.compile(r"^ *(--[^\s,]+)", re.MULTILINE)
 _KINDS = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "a text"}
 
 
-def fill(cls: Any, args: Sequence[str], prog: str | None = None, **options: Any) -> Any:
-    """Fill a dataclass, or the one of a union that the first argument names, from arguments.
+def fill(cls: Any, args: Sequence[str], prog: str | None = None, where: str = "", **options: Any) -> Any:
+    """Fill a dataclass from arguments.
 
     Args:
-        cls: the dataclass, or a union of dataclasses, each a command (`tyro.conf.subcommand`).
+        cls: the dataclass.
         args: the arguments.
         prog: how the program is called.
+        where: before the message of a mistake, the command that it is in.
         **options: what else `tyro.cli` takes: `default`, `description`, `config`.
 
     Raises:
-        InputError: an unknown command or flag, with the closest of that command's own; a value of another kind; or
-            a flag that must be given and is not.
+        InputError: an unknown flag, with the closest of those there are; a value of another kind; or a flag that
+            must be given and is not.
     """
-    args, where = list(args), ""
-    commands = {part.__metadata__[0].name: get_args(part)[0] for part in get_args(cls)}
-    if commands and args and args[0] not in ("-h", "--help"):
-        command = args.pop(0)
-        if command not in commands:
-            got = repr(command) + _closest(command, commands)
-            raise InputError(f"the first argument must be a command, one of {', '.join(commands)}; got {got}")
-        # its own parser alone, in a fraction of the time
-        cls, where = commands[command], f"{command}: "
-        prog, options = f"{prog} {command}", options | {"description": None}
-    elif commands and not args:
-        raise InputError(f"the first argument must be a command, one of {', '.join(commands)}; got none")
+    args = list(args)
     try:
         with redirect_stderr(io.StringIO()):
             return tyro.cli(cls, prog=prog, args=args, **options)
     except SystemExit as end:
         if end.code in (None, 0):  # help was asked for
             raise
-    raise InputError(where + _mistake(cls, args, options))
+    raise InputError(f"{where}: {_mistake(cls, args, options)}" if where else _mistake(cls, args, options))
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return the one or two known names that a mistyped one may have meant, as the end of a message; or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.75)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _mistake(cls: Any, args: list[str], options: dict[str, Any]) -> str:
@@ -58,7 +54,7 @@ def _mistake(cls: Any, args: list[str], options: dict[str, Any]) -> str:
     for argument in args:
         name = _name(argument)
         if _GIVEN.match(argument) and name not in flags:
-            return f"no such flag: {name!r}{_closest(name, flags)}"
+            return f"no such flag: {name!r}{closest(name, [*flags, '--help'])}"
     text = re.sub(r"[╭╮╰╯│]", "", _shown(cls, args, options))
     if "Missing from" in text:
         listed = text.partition("Missing from")[2].partition("────")[0]
@@ -91,11 +87,6 @@ def _shown(cls: Any, args: list[str], options: dict[str, Any]) -> str:
 def _name(argument: str) -> str:
     flag = argument.partition("=")[0]
     return flag[:2] + flag[2:].replace("_", "-")
-
-
-def _closest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.75)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _values(flag: str, args: list[str]) -> str:

@@ -1,4 +1,7 @@
-"""What the scripts share: flags from dataclasses, and a user's mistake as one line and exit status 2."""
+"""What the commands share: flags from dataclasses, and a user's mistake as one line and exit status 2.
+
+What takes long to import is imported where it is used: `--help` and a mistake are answered before.
+"""
 
 import os
 import select
@@ -6,21 +9,17 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import tyro
 
 from pcdiff.commands.arguments import fill
 from pcdiff.config import EvaluateConfig, RunConfig, check, check_evaluation
 from pcdiff.config.presets import preset
-from pcdiff.errors import InputError, printable
-from pcdiff.metrics import get_protocol
-from pcdiff.runtime.distributed import PeerLost
+from pcdiff.errors import InputError, WorkFailed, printable
 from pcdiff.runtime.paths import check_paths, is_file
-from pcdiff.runtime.run_folder import read_config, read_settings
 from pcdiff.runtime.stopping import Stopped
 from pcdiff.runtime.user_modules import files_of, import_parts
-from pcdiff.training import TrainingDiverged
 
 T = TypeVar("T")
 
@@ -35,15 +34,17 @@ def parse(
     default: T | None = None,
     description: str = "",
     prog: str | None = None,
+    where: str = "",
 ) -> T:
     """Fill a config dataclass from flags; `--latent-dim` and `--latent_dim` are the same flag.
 
     Args:
-        cls: the dataclass, or a union of dataclasses, each a command.
+        cls: the dataclass.
         argv: the flags; the process's own by default.
         default: what the flags start from.
-        description: first lines of `--help`.
+        description: first lines of `--help`; the dataclass's docstring by default.
         prog: how the program is called, for `--help`; the script's name by default.
+        where: before the message of a mistake, the command that it is in.
 
     Raises:
         InputError: see `pcdiff.commands.arguments.fill`; a file to import that fails; or a path that cannot
@@ -51,15 +52,17 @@ def parse(
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     import_parts(files_of(argv))
-    # None would be a command of its own beside a union's
-    start = {} if default is None else {"default": default}
-    config = fill(cls, argv, prog, description=description, config=_STYLE, **start)
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    config = fill(cls, argv, prog, where, description=description or None, config=_STYLE, **options)
     check_paths(config)
     return config
 
 
 def parse_run(
-    presets: Mapping[str, RunConfig], argv: Sequence[str] | None = None, description: str = ""
+    presets: Mapping[str, RunConfig],
+    argv: Sequence[str] | None = None,
+    description: str = "",
+    prog: str | None = None,
 ) -> RunConfig:
     """Fill a `RunConfig` from flags, starting from the preset that `--preset` names, or from the resumed run's own.
 
@@ -69,15 +72,19 @@ def parse_run(
     argv = list(sys.argv[1:] if argv is None else argv)
     resume = value_of("--resume", argv)
     if resume is not None:
+        from pcdiff.runtime.run_folder import read_config
+
         default = read_config(Path(resume))
     else:
         default = preset(presets, value_of("--preset", argv) or "paper")
-    config = parse(RunConfig, argv, default, description)
+    config = parse(RunConfig, argv, default, description, prog)
     check(config)
     return config
 
 
-def parse_evaluation(argv: Sequence[str] | None = None, description: str = "") -> EvaluateConfig:
+def parse_evaluation(
+    argv: Sequence[str] | None = None, description: str = "", prog: str | None = None
+) -> EvaluateConfig:
     """Fill an `EvaluateConfig` from flags, starting from those of the stopped evaluation that `--resume` names.
 
     Raises:
@@ -86,6 +93,8 @@ def parse_evaluation(argv: Sequence[str] | None = None, description: str = "") -
     argv = list(sys.argv[1:] if argv is None else argv)
     resume, default = value_of("--resume", argv), None
     if resume is not None:
+        from pcdiff.runtime.run_folder import read_settings
+
         folder = Path(resume)
         default = read_settings(folder)
         if default is not None:
@@ -94,9 +103,11 @@ def parse_evaluation(argv: Sequence[str] | None = None, description: str = "") -
             default = EvaluateConfig(run=folder)
         else:
             raise InputError(f"--resume {folder}: no stopped evaluation there; a finished one needs no more")
-    config = parse(EvaluateConfig, argv, default, description)
+    config = parse(EvaluateConfig, argv, default, description, prog)
     check_evaluation(config)
     if config.seed is None:
+        from pcdiff.metrics import get_protocol
+
         config = replace(config, seed=get_protocol(config.protocol).seed)
     return config
 
@@ -148,7 +159,7 @@ def _told(main: Callable[[], None]) -> None:
         print("stopped before anything was begun", file=sys.stderr)
     except BrokenPipeError:
         raise
-    except (InputError, TrainingDiverged, PeerLost) as error:
+    except (InputError, WorkFailed) as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The commands of `python -m pcdiff`: one dataclass each, whose fields are its flags."""
+"""The commands that use a trained model on files: one dataclass each, whose fields are its flags."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,16 +160,16 @@ class LogLikelihood(Reading):
     """Trace: exact for nets that move every point by itself, or estimated with random signs or normal numbers."""
 
 
-AnyCommand = (
-    Annotated[Sample, tyro.conf.subcommand("sample")]
-    | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
-    | Annotated[Interpolate, tyro.conf.subcommand("interpolate")]
-    | Annotated[Arithmetic, tyro.conf.subcommand("arithmetic")]
-    | Annotated[Invert, tyro.conf.subcommand("invert")]
-    | Annotated[Upsample, tyro.conf.subcommand("upsample")]
-    | Annotated[Complete, tyro.conf.subcommand("complete")]
-    | Annotated[LogLikelihood, tyro.conf.subcommand("log-likelihood")]
-)
+COMMANDS: dict[str, type[Command]] = {
+    "sample": Sample,
+    "reconstruct": Reconstruct,
+    "interpolate": Interpolate,
+    "arithmetic": Arithmetic,
+    "invert": Invert,
+    "upsample": Upsample,
+    "complete": Complete,
+    "log-likelihood": LogLikelihood,
+}
 
 
 def check(command: Command) -> None:

@@ -1,4 +1,4 @@
-"""What each command does: read, run the model, write, and say so in one line."""
+"""What each command with a trained model does: read, run the model, write, and say so in one line."""
 
 import time
 from collections.abc import Callable

@@ -1,5 +1,6 @@
 """The diffusion core: processes, denoisers, objectives, the one sampler and likelihood, for any `(B, *dims)`."""
 
+import pcdiff.runtime.square_roots  # noqa: F401 - for what it does
 from pcdiff.diffusion.continuous_bound import ContinuousBound, continuous_bound
 from pcdiff.diffusion.denoisers.base import Denoiser, EpsDenoiser, Estimate, NetDenoiser, ReverseKernel
 from pcdiff.diffusion.denoisers.guidance import ClassifierFreeGuidance, ClassifierGuidance

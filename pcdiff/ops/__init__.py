@@ -4,8 +4,7 @@ Everything takes clouds `(B, N, D)`. On the CPU native kernels do the searching 
 PyTorch reference does, which announces itself. `backend()` tells which.
 """
 
-import torch
-
+import pcdiff.runtime.square_roots  # noqa: F401 - for what it does
 from pcdiff.ops._assignment import estimated_emd_seconds
 from pcdiff.ops._native import backend, cpu_capabilities
 from pcdiff.ops.bounds import PairBounds, emd_pairs, sliced_bound, slices
@@ -14,11 +13,6 @@ from pcdiff.ops.emd import EMD, emd
 from pcdiff.ops.knn import KNN, knn
 from pcdiff.ops.pairwise import pairwise
 from pcdiff.ops.sampling import farthest_point_sample
-
-# Torch's square roots come from a library that sets itself up at the first call. When two threads make that call
-# together, one of them may compute with errors of up to 3e-4 (1 in 14 processes, torch 2.13): one makes it here.
-torch.ones(1).sqrt()
-torch.ones(1, dtype=torch.float64).sqrt()
 
 __all__ = [
     "EMD",

@@ -6,8 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
 
 from pcdiff.ops import _check, _native
 
@@ -133,6 +131,8 @@ def _tell_of_open_gaps(cost: torch.Tensor, bound: torch.Tensor, tolerance: float
 
 def _by_scipy(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[tuple[float, np.ndarray]]:
     """Yield the least mean distance between each `(N, D)` and `(N, D)`, and whom each x goes to, int64 `(N,)`."""
+    from scipy.optimize import linear_sum_assignment  # here: half a second that few calls need
+    from scipy.spatial.distance import cdist
 
     def solve(pair: tuple[torch.Tensor, torch.Tensor]) -> tuple[float, np.ndarray]:
         x, y = (cloud.double().cpu().numpy() for cloud in pair)

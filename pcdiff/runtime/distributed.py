@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, WorkFailed
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 _PATIENCE = timedelta(hours=6)
 
 
-class PeerLost(RuntimeError):
+class PeerLost(WorkFailed):
     """Another process of the job died or left."""
 
 

@@ -17,6 +17,7 @@ from pcdiff.errors import InputError, OneLineArguments
 from pcdiff.runtime import distributed
 from pcdiff.runtime.atomic_write import replacing
 from pcdiff.runtime.file_lock import sole_writer
+from pcdiff.runtime.invocation import command_line
 from pcdiff.runtime.json_files import read_json
 from pcdiff.runtime.nonfinite import not_finite
 from pcdiff.runtime.paths import exists, is_file, is_folder
@@ -155,7 +156,9 @@ def read_config(folder: Path) -> RunConfig:
     """
     path = folder / "config.json"
     if not is_file(path):
-        raise InputError(f"{folder}: not a run's folder (no config.json); expected what train_gen.py --out made")
+        raise InputError(
+            f"{folder}: not a run's folder (no config.json); expected what {command_line('train-gen')} --out made"
+        )
     return _read(RunConfig, path)
 
 

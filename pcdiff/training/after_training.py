@@ -20,6 +20,7 @@ from pcdiff.metrics.tables import fitted
 from pcdiff.models import LatentPriorModel, PointCloudModel
 from pcdiff.models.sampling import reconstruct_all, sample_all, seconds_to_decode
 from pcdiff.runtime import distributed
+from pcdiff.runtime.invocation import command_line
 from pcdiff.runtime.progress import bar, terminal_width
 from pcdiff.runtime.resumable import Work
 from pcdiff.runtime.run_folder import log
@@ -81,13 +82,13 @@ class GeneratorEnding:
         """
         model.eval()
         with told_how_to_go_on(folder):
-            draws = f"python -m pcdiff sample --run {folder} draws them"
+            draws = f"{command_line('sample')} --run {folder} draws them"
             shown = self.closing.phase(self.names[0], lambda: self._drawn(model, *self._wanted), draws)
             if shown is not None and distributed.rank() == 0:
                 above = None if beside is None else beside[:, : config.sample_points]
                 title = f"samples: {self.dataset['name']}, step {outcome.step}"
                 keep_clouds(folder, "samples", shown, title, beside=above)
-            scores = f"score the test split with: python evaluate.py --run {folder}"
+            scores = f"score the test split with: {command_line('evaluate')} --run {folder}"
             results = self.closing.phase(self.names[1], lambda: self._scored(model, made), scores)
             if distributed.rank() == 0:
                 keep_results(folder, results or {}, self.dataset, config, outcome)
@@ -175,7 +176,7 @@ class AutoencoderEnding:
         """
         model.eval()
         with told_how_to_go_on(folder):
-            scores = f"score the test split with: python evaluate.py --run {folder}"
+            scores = f"score the test split with: {command_line('evaluate')} --run {folder}"
             found = self.closing.phase(self.name, lambda: self._scored(model, made), scores)
             if distributed.rank() > 0:
                 return

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from pcdiff.errors import WorkFailed
 
-class TrainingDiverged(RuntimeError):
+
+class TrainingDiverged(WorkFailed):
     """The loss or the gradient is not finite any more."""
 
 

@@ -50,8 +50,8 @@ class GeneratorValidation:
         if len(self.clouds) < 2:
             raise InputError(
                 f"the validation has {len(self.clouds)} cloud, and a generator's scores need 2 or more (1-NNA "
-                "leaves one out): give a val split of more clouds, or --val-clouds of 2 or more; train_ae.py "
-                "takes one"
+                "leaves one out): give a val split of more clouds, or --val-clouds of 2 or more; an "
+                "autoencoder takes one"
             )
 
     def __call__(self, model: nn.Module) -> dict[str, float]:

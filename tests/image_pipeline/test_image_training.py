@@ -11,7 +11,7 @@ from image_runs import TINY, command, train
 from PIL import Image
 from script_tools import assert_same, tensors
 
-from image_pipeline.commands import parse
+from image_pipeline.commands.parsing import parse
 from image_pipeline.configs import PRESETS, from_json, preset
 from image_pipeline.data import ImageBatch, ImageBatches, load_images
 from image_pipeline.loading import hold_out, load_model

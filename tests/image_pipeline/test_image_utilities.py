@@ -11,7 +11,7 @@ from image_runs import command, train
 from PIL import Image
 
 from image_pipeline.commands import converting
-from image_pipeline.commands.parsing import AnyCommand
+from image_pipeline.commands.parsing import COMMANDS
 from image_pipeline.configs import PRESETS
 from image_pipeline.interop import Imported, diffusers, native
 from image_pipeline.loading import load_model, of_imported
@@ -20,7 +20,7 @@ from image_pipeline.pictures import grid, save_trajectory
 from pcdiff.diffusion import VE, NetDenoiser, build_process
 from pcdiff.errors import InputError
 
-NAMES = {part.__metadata__[0].name for part in AnyCommand.__args__}
+NAMES = set(COMMANDS)
 
 
 def done(capsys, *args):

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from image_runs import train
 
-from image_pipeline.commands import parse, parsing
+from image_pipeline import training_classifier
 from image_pipeline.commands.flags import check
-from image_pipeline.commands.parsing import AnyCommand
+from image_pipeline.commands.parsing import COMMANDS as ALL
+from image_pipeline.commands.parsing import parse
 from image_pipeline.configs import PRESETS, ImageRunConfig
 from image_pipeline.configs.classifier import ClassifierRunConfig
 from image_pipeline.models import MODELS
@@ -18,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, flags=re.DOTALL)
 COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]
-NAMES = {command.__metadata__[0].name for command in AnyCommand.__args__}
+NAMES = set(ALL)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -32,7 +33,7 @@ def test_a_command_parses(command, tmp_path, monkeypatch):
         ]  # without the dashes torchrun takes --run for its own
     assert words[:3] == ["python", "-m", "image_pipeline"]
     if words[3] == "train-classifier":  # whose defaults are those of a run that is not here
-        monkeypatch.setattr(parsing, "classifier_default", lambda *places: ClassifierRunConfig())
+        monkeypatch.setattr(training_classifier, "classifier_default", lambda *places: ClassifierRunConfig())
     elif "--resume" in words:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "scores").mkdir()

@@ -7,7 +7,7 @@ import pytest
 from image_runs import TINY, command
 from script_tools import script
 
-from image_pipeline.commands import parse
+from image_pipeline.commands.parsing import parse
 from pcdiff import diffusion
 from pcdiff.errors import InputError
 from pcdiff.runtime.user_modules import files_of, import_parts

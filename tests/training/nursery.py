@@ -68,7 +68,7 @@ def run_script(errors, limit, argv):
 def main():
     import torch
 
-    import pcdiff.commands.cli
+    import pcdiff.commands.training
     import pcdiff.training.after_training
     import pcdiff.training.dry_run  # noqa: F401 - imported for the children
 

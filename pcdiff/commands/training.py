@@ -1,0 +1,84 @@
+"""Train a model of clouds; then do with it what its kind is for, and score that on the validation split."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from pcdiff.config import RunConfig
+from pcdiff.config.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS, preset
+from pcdiff.data import Batches, CloudDataset, announce, count_clouds, load_clouds
+from pcdiff.runtime import distributed, run_folder
+from pcdiff.runtime.devices import resolve_device
+from pcdiff.runtime.run_folder import NOWHERE
+from pcdiff.runtime.stopping import Stop, interruptible
+from pcdiff.training import job
+from pcdiff.training.after_training import AutoencoderEnding, GeneratorEnding
+from pcdiff.training.budget_plan import planned
+from pcdiff.training.dry_run import rehearse, tally
+from pcdiff.training.validation import AutoencoderValidation, GeneratorValidation
+
+
+class Scoring(NamedTuple):
+    """How a kind of model is validated, what follows its training, and the latter's further arguments."""
+
+    validation: GeneratorValidation | AutoencoderValidation
+    ending: GeneratorEnding | AutoencoderEnding
+    shown: dict[str, Any]
+
+
+def train_generator(config: RunConfig) -> None:
+    """Load, train, sample, score on the validation split."""
+    with distributed.joined(), interruptible(config.train.max_minutes) as stop:
+        _train(config, stop, "gen", GENERATOR_PRESETS, _of_generator)
+
+
+def train_autoencoder(config: RunConfig) -> None:
+    """Load, train, reconstruct, score on the validation split."""
+    with distributed.joined(), interruptible(config.train.max_minutes) as stop:
+        _train(config, stop, "ae", AUTOENCODER_PRESETS, _of_autoencoder)
+
+
+def _of_generator(config: RunConfig, clouds: CloudDataset, val: CloudDataset, stop: Stop) -> Scoring:
+    reference = val.points[: config.train.val_clouds]
+    points = min(config.train.val_points, reference.shape[1])
+    validation = GeneratorValidation(reference, points, config.seed, flexibility=config.flexibility, stop=stop)
+    ending = GeneratorEnding(config, clouds.identity.to_dict(), reference, points, stop)
+    return Scoring(validation, ending, {"beside": clouds.points})
+
+
+def _of_autoencoder(config: RunConfig, clouds: CloudDataset, val: CloudDataset, stop: Stop) -> Scoring:
+    given = val.points[: config.train.val_clouds, : config.train.val_points]
+    validation = AutoencoderValidation(given, config.seed, config.flexibility, stop)
+    ending = AutoencoderEnding(config, clouds.identity.to_dict(), given, val.denormalise, stop)
+    return Scoring(validation, ending, {})
+
+
+def _train(
+    config: RunConfig,
+    stop: Stop,
+    name: str,
+    presets: Mapping[str, RunConfig],
+    score: Callable[[RunConfig, CloudDataset, CloudDataset, Stop], Scoring],
+) -> None:
+    started = time.monotonic()
+    data, device = config.data, resolve_device(config.device)
+    with stop.at_once():  # there is nothing to save yet
+        asked = data.dataset_path, data.categories
+        clouds, val = (load_clouds(*asked, split, data.normalisation) for split in ("train", "val"))
+        batches = Batches(clouds.points, config.train.batch_size, data.num_points, config.seed, device, data.rotate)
+        validation, ending, shown = score(config, clouds, val, stop)
+        parts = batches, clouds.identity.to_dict(), device, validation, clouds.statistics
+        if config.dry_run:
+            config = planned(config, NOWHERE, started, ending.seconds, *parts)
+            found = tally(count_clouds(data.dataset_path, data.categories))
+            rehearse(config, preset(presets, config.preset), found, *parts)
+            return
+    config, folder = run_folder.open_run(config, name)
+    with run_folder.logging_to(folder), run_folder.alone_in(folder):
+        run_folder.log.info(announce(clouds.identity))
+        config = planned(config, folder, started, ending.seconds, *parts)
+        trainer = job.make_trainer(config, folder, *parts)
+        outcome = job.fit(config, trainer, stop=stop, closing=ending.seconds)
+        if outcome.reason != "interrupted":
+            made = validation.made if trainer.validated == outcome.step else None
+            ending(config, folder, trainer.sampling_model, outcome, made, **shown)
