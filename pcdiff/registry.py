@@ -39,7 +39,8 @@ class Registry(MutableMapping[str, T], Generic[T]):
         ...         self.layer = torch.nn.Linear(config.width, 3)
         >>> NETS.build("linear", width=4).layer.in_features
         4
-        >>> NETS.resolve("my_nets.py:MyNet")  # the class, from a file; from now on NETS.build takes that name
+        >>> NETS.resolve("torch.nn:Identity")  # a class from outside; from now on NETS.build takes that name
+        <class 'torch.nn.modules.linear.Identity'>
     """
 
     def __init__(

@@ -79,7 +79,7 @@ def evaluate(
         >>> clouds = np.random.default_rng(0).normal(size=(8, 64, 3))
         >>> result = evaluate(samples=clouds[:4], reference=clouds[4:])
         >>> sorted(result["scores"])
-        ['1-NNA-CD', '1-NNA-EMD', 'COV-CD', 'COV-EMD', 'JSD', 'MMD-CD', 'MMD-EMD']
+        ['1-NNA-CD', '1-NNA-EMD', 'COV-CD', 'COV-EMD', 'JSD', 'JSD-normalized', 'MMD-CD', 'MMD-EMD']
     """
     chosen = get_protocol(protocol)
     given = {"samples": samples, "reference": reference, "train": train}

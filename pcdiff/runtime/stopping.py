@@ -92,7 +92,7 @@ def interruptible(minutes: float | None = None) -> Iterator[Stop]:
         minutes: wall clock that the work may take, from now on.
 
     Example:
-        >>> with interruptible(minutes=60) as stop:
+        >>> with interruptible(minutes=0.001) as stop:
         ...     while not stop():
         ...         work()
     """
