@@ -98,7 +98,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
         """Return the class or function of a name.
 
         Raises:
-            InputError: the name is unknown; the message lists the known ones, or says that the part is one from
+            InputError: the name is unknown; the message lists the known ones, or states that the part is one from
                 outside, which is not imported for a name's sake alone.
         """
         if isinstance(name, str) and name in self:

@@ -61,7 +61,7 @@ def guiding(command: Guidable, trained: Trained) -> Guide:
         raise InputError(
             f"{command.classifier}: knows {known} classes, the net must be told one of {model.num_classes}"
         )
-    return Guide(ClassifierGuidance(model.denoiser, log_prob, command.classifier_scale, told=told), known)
+    return Guide(ClassifierGuidance(model.denoiser, log_prob, command.classifier_scale, conditional=told), known)
 
 
 def open_classifier(path: Path, config: Path | None, model: ImageModel) -> tuple[LogProb, int]:

@@ -25,7 +25,7 @@ def check_trace(trace: str, dims: torch.Size, num_probes: int = 1) -> None:
     """Refuse a trace that is unknown or does not fit samples of dimensions `dims`.
 
     Raises:
-        InputError: says which traces fit.
+        InputError: the trace is unknown or does not fit; the message lists those that do.
     """
     if trace not in TRACES:
         raise InputError(f"trace must be one of {sorted(TRACES)}, got {trace!r}")
@@ -90,7 +90,7 @@ def divergence(field: Callable[[Tensor], Tensor], x: Tensor, probes: Probes) -> 
         total = value.new_zeros(len(x))
         chunk = max(1, CHUNK_ELEMENTS // max(1, x.numel()))
         for vectors in probes.vectors.to(value.dtype).split(chunk):
-            # one vector goes without vmap, which not every operator knows
+            # one vector goes without vmap, which not every operator supports
             many = len(vectors) > 1
             (products,) = torch.autograd.grad(
                 value,

@@ -16,7 +16,7 @@ from pcdiff.runtime.call_checks import checked
 
 
 class Likelihood(NamedTuple):
-    """What the probability flow says of data.
+    """The log-likelihood of data under the probability flow.
 
     Attributes:
         log_likelihood: `(B,)` in nats a sample, float64.
@@ -50,8 +50,8 @@ def log_likelihood(
 
     `log p(x) = log p_T(z) + int_eps^T div v(x_t, t) dt` along `dx_t / dt = v(x_t, t)` from `x_eps = x` to
     `x_T = z`. State and integral are float64; the denoiser sees the dtype of `x`. Errors are measured for each
-    sample by itself, and the worst decides the step that all take: that step, within the tolerances, is all that a
-    sample's result owes to the others in its batch (beside the draw of the probes, in the batch's order).
+    sample by itself, and the worst decides the step that all take: by that step alone, within the tolerances, a
+    sample's result depends on the others in its batch (beside the draw of the probes, in the batch's order).
 
     A drawn trace gives an unbiased estimate of the log-likelihood, noisy unless the Jacobian is diagonal
     (rademacher). A chain starts at its first noisy state, t = 1, and is integrated over log(sigma / alpha), in

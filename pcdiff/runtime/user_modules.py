@@ -95,7 +95,7 @@ def run_file(path: str | Path, what: str) -> ModuleType:
     """Run a Python file as a module of its own, and return it.
 
     Raises:
-        InputError: there is no such Python file, or it fails; begins with `what`, tells the line and the error.
+        InputError: there is no such Python file, or it fails; begins with `what`, names the line and the error.
     """
     path = Path(path)
     if path.suffix != ".py" or not is_file(path):
@@ -105,7 +105,7 @@ def run_file(path: str | Path, what: str) -> ModuleType:
     if getattr(sys.modules.get(path.stem), "__file__", module.__file__) == module.__file__:
         sys.modules[path.stem] = module  # classes of its own find their module; no other is replaced
     try:
-        # from its source: bytecode kept beside it is told from a new file's by size and second alone
+        # from its source: cached bytecode is matched to a file by size and second alone
         exec(compile(path.read_bytes(), path, "exec"), vars(module))
     except Exception as error:  # whatever a user's code raises
         where, trace = "", error.__traceback__

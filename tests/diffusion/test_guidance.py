@@ -148,7 +148,7 @@ def test_a_model_that_knows_no_condition_is_not_told_it(dims):
     base.__class__ = Spy
     x, t = pattern((3, *dims), 1), torch.tensor([2, 20, 40])
     for told in (True, False):
-        guided = ClassifierGuidance(base, tilt(process, w), told=told)
+        guided = ClassifierGuidance(base, tilt(process, w), conditional=told)
         guided.estimate(x, t, "which")
         guided.reverse_kernel(x, t, t - 1, "which")
         assert set(seen) == {"which" if told else None}

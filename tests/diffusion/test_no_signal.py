@@ -26,7 +26,7 @@ from pcdiff.errors import InputError
 PATH = RectifiedFlow()
 END = torch.ones(2, dtype=torch.float64)
 NEAR = END - 1e-9
-BLIND = ("eps", "score")  # say nothing of x_0 there
+BLIND = ("eps", "score")  # do not determine x_0 there
 
 
 def net(x, tau, cond=None):
@@ -61,9 +61,9 @@ def test_noise_and_score_say_nothing_of_the_data_there(name, dims):
 @pytest.mark.parametrize("name", BLIND)
 def test_samplers_refuse_such_nets_at_the_end(step, name, dims):
     model = NetDenoiser(net, PATH, name, "t")
-    with pytest.raises(InputError, match="noise and score say nothing of x_0 there"):
+    with pytest.raises(InputError, match="noise and score do not determine x_0 there"):
         sample(model, (2, *dims), sampler=step, num_steps=None if step == "ode" else 4)
-    with pytest.raises(InputError, match="noise and score say nothing of x_0 there"):
+    with pytest.raises(InputError, match="noise and score do not determine x_0 there"):
         invert(model, draws(2, *dims), sampler=predictor("heun", variable="t"), num_steps=4)
     x = sample(model, x_init=draws(2, *dims), t_start=0.99, sampler=step, num_steps=None if step == "ode" else 4)
     assert x.isfinite().all()

@@ -166,5 +166,5 @@ def test_smallest_times_that_do_not_fit():
             draw(build_process("ddpm"), 2, seeded(), eps=0.1)
     with pytest.raises(InputError, match="eps must be positive to draw times by importance"):
         draw_importance_times(VE(), 2, seeded(), eps=0.0)
-    with pytest.raises(InputError, match="std must not be negative, got -1"):
+    with pytest.raises(InputError, match="std must be at least 0, got -1"):
         draw_log_normal_times(VE(), 2, seeded(), std=-1)

@@ -118,7 +118,7 @@ def test_classifiers_guide_by_command(golden, tmp_path):
             start = torch.randn(64, *model.image_shape, generator=rng.generator(1, "sample", 0))[:4]
             few = {"x_init": start, "sampler": "ddim", "num_steps": 4}
             expected = sample(
-                ClassifierGuidance(denoiser, log_prob, 1000, told=own is not None), cond=classes, **few
+                ClassifierGuidance(denoiser, log_prob, 1000, conditional=own is not None), cond=classes, **few
             )
             assert (drawn.int() - to_bytes(expected, "symmetric").int()).abs().max() <= 1, (path.stem, unet.stem)
             assert not torch.equal(drawn, to_bytes(sample(denoiser, cond=own, **few), "symmetric"))

@@ -154,7 +154,7 @@ class NetDenoiser(Denoiser):
         return TIME_INPUTS[self.time_input].label(*self.process.trained_at(t))
 
     def output(self, x: Tensor, t: Tensor, cond: Any = None) -> tuple[Tensor, Tensor | None]:
-        """Return the net's prediction, like `x`, and what it says of the variance, like `x` or None.
+        """Return the net's prediction, like `x`, and its output for the variance, like `x` or None.
 
         Raises:
             InputError: the output's shape is not that of `x`, nor (with a learned variance) twice that.
@@ -177,8 +177,8 @@ class NetDenoiser(Denoiser):
 
     def estimate(self, x: Tensor, t: Tensor, cond: Any = None) -> Estimate:
         """Return the estimates of x_0 and eps, each like `x`, from one evaluation of the net."""
-        out, says = self.output(x, t, cond)[0], self.parametrization
-        return Estimate(says.x0(self.process, out, x, t), says.eps(self.process, out, x, t))
+        out, meaning = self.output(x, t, cond)[0], self.parametrization
+        return Estimate(meaning.x0(self.process, out, x, t), meaning.eps(self.process, out, x, t))
 
     def eps(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """Return the estimate of the noise, like `x`."""
@@ -219,7 +219,7 @@ class EpsDenoiser(NetDenoiser):
         process: the forward process.
         time_input: what tau is: `"beta"` (beta_t, as DPM feeds its net), `"index"` (t itself), `"log_snr"`
             (`log(alpha^2 / sigma^2) / 4`, which spreads the chain over a few units, as EDM's c_noise does; beta_t
-            hardly varies, so a net learns slowly to tell one beta from the next), or another of `TIME_INPUTS`.
+            hardly varies, so a net learns slowly to distinguish its values), or another of `TIME_INPUTS`.
 
     Raises:
         InputError: unknown `time_input`, or `"beta"` with a process that has no `beta`.

@@ -1,4 +1,4 @@
-"""Guidance: denoisers about a denoiser, so that any sampler follows it. All they say stems from one estimate."""
+"""Guidance: denoisers that wrap a denoiser, so that any sampler follows it. All outputs stem from one estimate."""
 
 import math
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class ClassifierGuidance(Denoiser):
         form: how `reverse_kernel` follows: `"score"` by the shifted score (algorithm 2), `"mean"` by the kernel's
             mean shifted by its variance times the gradient (algorithm 1). All else is the score's.
         clip: bounds that the model's own estimate of x_0 is cut to before the shift, as ADM's DDIM does.
-        told: the model is given the condition too; False for one that knows none, or should not use it.
+        conditional: condition the model too; False for an unconditional one, or to leave the condition out.
 
     Raises:
         InputError: `scale` is not finite, or `form` is unknown.
@@ -45,13 +45,13 @@ class ClassifierGuidance(Denoiser):
         scale: float = 1.0,
         form: str = "score",
         clip: tuple[float, float] | None = None,
-        told: bool = True,
+        conditional: bool = True,
     ):
         super().__init__(denoiser.process)
         if form not in FORMS:
             raise InputError(f"form must be one of {sorted(FORMS)}, got {form!r}")
         self.denoiser, self.log_prob, self.scale = denoiser, log_prob, _finite(scale)
-        self.form, self.clip, self.told, self.variance = form, clip, told, denoiser.variance
+        self.form, self.clip, self.conditional, self.variance = form, clip, conditional, denoiser.variance
 
     def gradient(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """Return `scale grad log p(y | x_t)`, like `x`.
@@ -84,9 +84,9 @@ class ClassifierGuidance(Denoiser):
         """Return `x_0 + sigma^2 / alpha` and `eps - sigma` times the gradient, each like `x`.
 
         Raises:
-            InputError: no signal is left at a time: a score says nothing of x_0 there.
+            InputError: no signal is left at a time: a score does not determine x_0 there.
         """
-        x0, eps = self.denoiser.estimate(x, t, cond if self.told else None)
+        x0, eps = self.denoiser.estimate(x, t, cond if self.conditional else None)
         alpha, sigma = (append_dims(v, x) for v in self._signal(t))
         if self.clip is not None:
             x0 = clipped(x0, self.clip)
@@ -104,7 +104,7 @@ class ClassifierGuidance(Denoiser):
         self, x: Tensor, t: Tensor, s: Tensor, cond: Any = None, clip: tuple[float, float] | None = None
     ) -> ReverseKernel:
         """Return p(x_s | x_t, y); `clip` cuts the model's own estimate (see `Denoiser.reverse_kernel`)."""
-        own = cond if self.told else None
+        own = cond if self.conditional else None
         mean, log_variance, x0 = self.denoiser.reverse_kernel(x, t, s, own, self.clip if clip is None else clip)
         gradient = self.gradient(x, t, cond)
         if self.form == "mean":

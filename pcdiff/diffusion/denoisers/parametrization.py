@@ -17,7 +17,7 @@ class Parametrization:
     """Base: a subclass gives `x0` and `target`; the rest follows, and is overridden where it is nearer."""
 
     needs_signal = False
-    """Whether the output says nothing of x_0 where no signal is left, alpha = 0."""
+    """Whether the output does not determine x_0 where no signal is left, alpha = 0."""
 
     def fits(self, process: Process) -> bool:
         """Say whether the process has what this parametrization needs."""

@@ -1,4 +1,4 @@
-"""What a net is told about time: labels by name, and which nets can read them."""
+"""The time input of a net: labels by name, and the nets that can read them."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from pcdiff.errors import InputError
 from pcdiff.registry import Registry
 
 LABELS = ("numbers", "positive", "levels")
-"""What a net may say of itself in an attribute `label`: that it reads any numbers (so does one that says nothing),
+"""What a net may state in an attribute `label`: that it reads any numbers (the default),
 positive ones, whose logarithm it takes, or integers from 0 that stand for its `num_levels` noise levels."""
 
 
@@ -70,7 +70,7 @@ TIME_INPUTS: Registry[TimeInput] = Registry(
             lambda process: process.num_scales is not None,
         ),
         # the noise level counted from the largest, as NCSN and score_sde's discrete VE count; EDM's times go on
-        # past T and lie too close together there for the steps to tell them apart
+        # past T and lie too close together there for the steps to distinguish them
         "level": TimeInput(
             lambda process, t: (process.num_scales - 1 - process.position(t)).round().long(),
             lambda process: process.num_scales is not None and math.isfinite(process.t_end),
@@ -95,10 +95,10 @@ def check_time_input(name: str, process: Process, net: nn.Module | None = None) 
     Args:
         name: of the label.
         process: a process.
-        net: the net that is told it; see `LABELS`.
+        net: the net that receives it; see `LABELS`.
 
     Raises:
-        InputError: unknown or unfit (the message lists those that fit), or the net knows too few levels.
+        InputError: unknown or unfit (the message lists those that fit), or the net has too few levels.
     """
     fit = sorted(key for key, time_input in TIME_INPUTS.items() if time_input.fits(process))
     if name not in fit:
@@ -113,6 +113,6 @@ def check_time_input(name: str, process: Process, net: nn.Module | None = None) 
         trained, _ = process.trained_at(torch.ones(1, dtype=torch.long))
         if trained.num_scales > net.num_levels:
             raise InputError(
-                f"the net {kind} knows {net.num_levels} noise levels, too few for the process's "
+                f"the net {kind} has {net.num_levels} noise levels, too few for the process's "
                 f"{trained.num_scales}; give both as many num_scales"
             )

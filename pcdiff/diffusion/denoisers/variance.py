@@ -53,7 +53,7 @@ LEARNED = ("learned", "learned_range")
 
 
 def log_variance(kind: str, process: Process, values: Tensor | None, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """Return the log-variance of the kind, `(B, 1, ..., 1)` or like `x`; `values` are what the net says of it."""
+    """Return the log-variance of the kind, `(B, 1, ..., 1)` or like `x`; `values` are the net's output for it."""
     return VARIANCES[kind](process, values, x, t, s)
 
 

@@ -2,7 +2,7 @@
 
 Each is `objective(denoiser, x0, t, noise, cond=None, **options) -> (B,)`; times come from
 `pcdiff.diffusion.losses.time_draws`.
-A new objective is one function and one line in `OBJECTIVES`; what it needs of a denoiser it says with
+A new objective is one function and one line in `OBJECTIVES`; what it needs of a denoiser is stated with
 `pcdiff.diffusion.samplers.requirements.needs`.
 """
 

@@ -1,4 +1,4 @@
-"""Objectives that compare the estimate with the truth: of the noise, of the data, of what the net says itself."""
+"""Objectives that compare an estimate with the truth: of the noise, the data, or the net's own target."""
 
 from typing import Any
 

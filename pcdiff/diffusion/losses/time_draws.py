@@ -142,7 +142,7 @@ def draw_log_normal_times(
         InputError: `std` is negative.
     """
     if not std >= 0:
-        raise InputError(f"std must not be negative, got {std}")
+        raise InputError(f"std must be at least 0, got {std}")
     log_sigma = mean + std * torch.randn(batch, generator=generator, device=process.device, dtype=torch.float32)
     t = process.t_of_log_snr(-2 * log_sigma.double())
     if process.num_steps is not None:

@@ -185,7 +185,7 @@ def hybrid(
         `(B,)`: the mean squared error plus `vlb_weight` times `vlb`.
 
     Raises:
-        InputError: the denoiser has no net of its own that says its variance, the process is no chain, t is not of
+        InputError: the denoiser has no net that outputs its variance, the process is no chain, t is none of
             its steps, or a name is unknown.
     """
     process = denoiser.process

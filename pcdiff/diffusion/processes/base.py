@@ -2,7 +2,7 @@
 
 A process is a signal scale alpha(t) and a noise scale sigma(t): `x_t = alpha(t) x_0 + sigma(t) eps`, with t = 0 the
 data and t = T (nearly) noise. In the DDPM papers' symbols alpha(t) is `sqrt(alpha_bar_t)` and sigma(t) is
-`sqrt(1 - alpha_bar_t)`. Nothing here knows whether x is a cloud `(B, N, 3)` or an image `(B, C, H, W)`.
+`sqrt(1 - alpha_bar_t)`. Nothing here depends on whether x is a cloud `(B, N, 3)` or an image `(B, C, H, W)`.
 
 Scales come as float64 `(B,)`, whatever the data's dtype, and are cast where they meet it (`append_dims`):
 differences such as `1 - alpha^2` cancel in float32. Times that are known to lie outside `[0, T]` are refused; that
@@ -48,14 +48,14 @@ class Process(nn.Module):
     (Song et al., 2021, arXiv 2011.13456, eq. 5 and appendix B; Kingma et al., VDM, 2021, appendix D).
 
     Attributes:
-        T: the last time; None where a subclass has not said.
+        T: the last time; None where a subclass does not set it.
         num_steps: steps of the chain whose times are the integers 1..T; None for continuous time.
         t_end: the largest time that has an alpha and sigma; T unless the process goes on.
         num_scales: steps of the chain that the process is, or is discretized to (N in Song et al., 2021).
         exploding: whether alpha is 1, so that sigma alone is the noise level and the prior's scale is sigma(T).
         train_eps: smallest time of training and likelihood (Song et al., 2021, appendix C).
         sample_eps: smallest time of sampling.
-        grid: name of the times that samplers without a wish of their own take.
+        grid: name of the times that samplers without a grid of their own take.
         even_steps: whether `discretize` cuts [0, T] into even steps only.
     """
 
@@ -116,7 +116,7 @@ class Process(nn.Module):
         return sigma
 
     def scales_with_signal(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return alpha and sigma `(B,)`, or refuse times `t (B,)` without signal, where eps says nothing of x_0.
+        """Return alpha and sigma `(B,)`, or refuse times `t (B,)` without signal, where eps does not determine x_0.
 
         Raises:
             InputError: alpha is 0 at a time (checked on the CPU, outside compiled code).
@@ -124,8 +124,8 @@ class Process(nn.Module):
         alpha, sigma = self.scales(t)
         if _looked_at(alpha) and not (alpha > 0).all():
             raise InputError(
-                f"t must have signal here, alpha(t) > 0, got {float(t.max()):g}: noise and score say nothing of "
-                "x_0 there; give x_init and a t_start below, or a net that predicts x0, v, velocity or edm"
+                f"t must have signal here, alpha(t) > 0, got {float(t.max()):g}: noise and score do not "
+                "determine x_0 there; give x_init and a t_start below, or a net that predicts x0, v, velocity, edm"
             )
         return alpha, sigma
 
@@ -144,7 +144,7 @@ class Process(nn.Module):
         """Return T.
 
         Raises:
-            InputError: the process has not said.
+            InputError: the process does not set it.
         """
         if self.T is None:
             raise InputError(f"a process must set T, its last time; {type(self).__name__} has none")

@@ -18,7 +18,7 @@ from pcdiff.registry import Registry
 
 log = logging.getLogger("pcdiff")
 _MOST_SIGNAL = 0.1  # alpha at the end: a hundredth of the variance
-_TOLD: set[tuple[str, float]] = set()
+_WARNED: set[tuple[str, float]] = set()
 
 
 def noise_levels(sigma_min: float = 0.01, sigma_max: float = 50.0, num_scales: int = 232) -> NoiseLevels:
@@ -60,19 +60,19 @@ def build_process(name: str, **options: Any) -> Process:
         >>> build_process("ve", sigma_min=0.01, sigma_max=50.0)
     """
     process = PROCESSES.build(name, **options)
-    _tell_signal_left(name, process)
+    _warn_of_signal_left(name, process)
     return process
 
 
-def _tell_signal_left(name: str, process: Process) -> None:
-    """Say once of each process whose end is not noise what is left: its prior, pure noise, is not where it ends."""
+def _warn_of_signal_left(name: str, process: Process) -> None:
+    """Warn once of each process that leaves signal at its end: the prior, pure noise, is not its last marginal."""
     if process.T is None or process.exploding:
         return
     left = float(process.alpha(torch.tensor([process.T], dtype=torch.float64)))
-    if left > _MOST_SIGNAL and (told := (name, round(left, 2))) not in _TOLD:
-        _TOLD.add(told)
+    if left > _MOST_SIGNAL and (left_of := (name, round(left, 2))) not in _WARNED:
+        _WARNED.add(left_of)
         log.warning(
             "process %r ends with alpha(T) = %.2f of the signal left, not in noise, from which samples start; "
             "give it more steps or larger rates",
-            *told,
+            *left_of,
         )

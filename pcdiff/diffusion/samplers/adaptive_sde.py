@@ -21,7 +21,8 @@ class AdaptiveSDE(ReverseSDESolver):
     sample goes on to x'', and its next step is `safety E^-exponent` times as long. A refused step sees the same
     Brownian path when it is tried again, shorter. The paper draws anew, which favors calm paths: a Gaussian's
     variance in 15 dimensions came out 7 to 12 % too large, and 10 to 16 % at a fourth of the tolerances; in 64,
-    where lengths vary little, as it should. A sample that has arrived waits for the others, and owes them nothing.
+    where lengths vary little, as it should. A sample that has arrived waits for the others, independent
+    of them.
 
     Alone it goes from the first time to the last (the grid "ends"); between the times of another grid it stops at
     each. Two evaluations of the batch a try. A step to a time without noise is the estimate of x_0.

@@ -77,7 +77,7 @@ def kernel_step(
     """Draw from the denoiser's own p(x_s | x_t), whose variance may be learned (Nichol & Dhariwal, 2021, eq. 15).
 
     Args:
-        denoiser: the model; `denoiser.variance` says which variance it has.
+        denoiser: the model; `denoiser.variance` names its variance.
         x: x_t `(B, *dims)`.
         t: current times `(B,)`.
         s: next times `(B,)`, s < t.

@@ -47,7 +47,7 @@ class Stateful:
 
 
 class Solver(Stateful):
-    """Base of the predictors. What commands, tables and tests must know of one it states itself, as attributes.
+    """Base of the predictors. Each states as attributes what commands, tables and tests need to know about it.
 
     On the class they hold for the default options, on an object for its own: `DDIM.stochastic` is False,
     `DDIM(eta=1.0).stochastic` True. Of a plain function those that it lacks are the ones below (`attribute_of`).
@@ -98,7 +98,7 @@ class DataEndingSolver(Solver):
         self.step = 0
 
     def reaches_data(self) -> bool:
-        """Tell whether the step at hand ends at the data; the next call tells it of the next step."""
+        """Return whether the current step ends at the data, and go on to the next step."""
         noisy, self.step = self.noisy[self.step], self.step + 1
         return not noisy
 
@@ -163,7 +163,7 @@ def check_falling(times: Tensor, name: str, instead: str) -> None:
     """Refuse times that rise, as for inversion, for a method that draws from what came before.
 
     Raises:
-        InputError: they rise; the message says what to take `instead`.
+        InputError: they rise; the message names what to take `instead`.
     """
     if times[-1] > times[0]:
         raise InputError(f"{name} needs falling times; to go up take {instead}")
@@ -174,7 +174,7 @@ def check_reverse_sde(process: Process, times: Tensor, name: str, instead: str =
 
     Raises:
         InputError: drift or diffusion are infinite at a time that a step begins at, as at rectified flow's T;
-            the message says what to take `instead`.
+            the message names what to take `instead`.
     """
     start = times[:-1]
     finite = process.drift_rate(start).isfinite() & process.diffusion(start).isfinite()

@@ -12,7 +12,7 @@ from pcdiff.errors import InputError
 
 
 class ConstrainedCorrector(Stateful):
-    """Alternate steps of a corrector with a constraint, so that the rest settles beside what is known.
+    """Alternate steps of a corrector with a constraint, so that the rest adapts to what is known.
 
     `num_steps` of the corrector itself would let the known drift along with the rest until all are done. NCSNv2's
     inpainting alternates so (Song & Ermon, 2020).
@@ -27,8 +27,8 @@ class ConstrainedCorrector(Stateful):
 
     Example:
         >>> keep = Inpaint(denoiser.process, clouds, mask)
-        >>> settle = ConstrainedCorrector(corrector("ald", snr=0.5), keep, num_steps=4)
-        >>> sample(denoiser, clouds.shape, constraint=keep, corrector=settle)
+        >>> alternating = ConstrainedCorrector(corrector("ald", snr=0.5), keep, num_steps=4)
+        >>> sample(denoiser, clouds.shape, constraint=keep, corrector=alternating)
     """
 
     def __init__(self, corrector: Corrector | str, constraint: Constraint, num_steps: int = 1):

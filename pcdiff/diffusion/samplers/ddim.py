@@ -70,7 +70,7 @@ class DDIM(Solver):
 
     def __init__(self, eta: float = 0.0, clip: tuple[float, float] | None = None):
         if not eta >= 0:
-            raise InputError(f"eta must not be negative, got {eta}")
+            raise InputError(f"eta must be at least 0, got {eta}")
         self.eta, self.clip = eta, clip
         self.stochastic, self.invertible = eta > 0, eta == 0
 
@@ -88,7 +88,7 @@ class DDIM(Solver):
         most = (
             float((process.sigma(times[1:])[drawn].square() / variance[drawn]).sqrt().min()) if drawn.any() else 1.0
         )
-        # 1 never asks for more, whatever rounding says
+        # 1 never asks for more, even where rounding suggests it
         if self.eta > max(most, 1.0):
             raise InputError(
                 f"eta must be at most {most:.4g} on these times, where x has no more noise, got {self.eta}"

@@ -94,7 +94,7 @@ class DPMSolver(Multistep):
     ):
         super().__init__(order, lower_final)
         if not eta >= 0:
-            raise InputError(f"eta must not be negative, got {eta}")
+            raise InputError(f"eta must be at least 0, got {eta}")
         self.eta, self.taylor, self.legacy = eta, taylor, legacy
         self.stochastic, self.invertible = eta > 0, eta == 0
 

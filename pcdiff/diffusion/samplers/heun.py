@@ -46,7 +46,7 @@ class Heun(Solver):
     ):
         for name, value in {"churn": churn, "churn_min": churn_min, "noise_scale": noise_scale}.items():
             if not value >= 0:
-                raise InputError(f"{name} must not be negative, got {value}")
+                raise InputError(f"{name} must be at least 0, got {value}")
         if variable not in VARIABLES:
             raise InputError(f"variable must be one of {sorted(VARIABLES)}, got {variable!r}")
         self.churn, self.churn_min, self.churn_max = churn, churn_min, churn_max
@@ -77,7 +77,7 @@ class Heun(Solver):
         """Return x_s."""
         gamma, noisy, self.step = self.gammas[self.step], self.noisy[self.step], self.step + 1
         if gamma > 0 and noise is not None:
-            x, t = self._stir(denoiser.process, x, t, gamma, noise)
+            x, t = self._raise_level(denoiser.process, x, t, gamma, noise)
         if self.variable == "t":
             velocity, dt = denoiser.velocity(x, t, cond), append_dims((s - t).double(), x)
             guess = x + dt * velocity
@@ -90,7 +90,9 @@ class Heun(Solver):
         rise = append_dims((sigma_s - alpha_s * sigma / alpha) / 2, x)
         return guess + rise * (denoiser.eps(guess, s, cond) - eps)
 
-    def _stir(self, process: Process, x: Tensor, t: Tensor, gamma: float, noise: Noise) -> tuple[Tensor, Tensor]:
+    def _raise_level(
+        self, process: Process, x: Tensor, t: Tensor, gamma: float, noise: Noise
+    ) -> tuple[Tensor, Tensor]:
         raised = process.t_of_log_snr(process.log_snr(t) - 2 * math.log1p(gamma))
         # the last time may cut the level off, so it is read back
         (alpha, sigma), (alpha_up, sigma_up) = process.scales(t), process.scales(raised)

@@ -1,4 +1,4 @@
-"""What a part needs of the denoiser it works on: said once, at the part, and looked at before any work."""
+"""What a part needs of its denoiser: stated once, at the part, and checked before any work."""
 
 import functools
 from collections.abc import Callable
@@ -16,7 +16,7 @@ class Need(NamedTuple):
 
     Attributes:
         what: in words, behind "needs".
-        met: says whether a denoiser has it.
+        met: returns whether a denoiser has it.
         found: what it has instead, in words.
     """
 
@@ -58,7 +58,7 @@ def needs(*what: Need) -> Callable[[Function], Function]:
 
 
 def check_needs(name: str, function: Callable[..., Any], denoiser: Denoiser) -> None:
-    """Refuse a denoiser that lacks what an objective needs; one that says nothing needs nothing.
+    """Refuse a denoiser that lacks what an objective needs; one without `needs` needs nothing.
 
     Raises:
         InputError: names the objective, what it needs and what there is.
