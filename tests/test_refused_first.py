@@ -98,6 +98,6 @@ def test_another_pipe_that_breaks_is_told():
 
 def test_every_script_runs_under_cli():
     scripts = ["train_gen.py", "train_ae.py", "evaluate.py", "pcdiff/__main__.py", "image_pipeline/__main__.py"]
-    scripts += [f"benchmarks/{name}.py" for name in ("images", "metrics", "ops", "sampling", "training")]
+    scripts += [f"benchmarks/{name}.py" for name in ("images", "metrics", "ops", "sampling", "startup", "training")]
     for name in scripts:
         assert (ROOT / name).read_text().rstrip().endswith('if __name__ == "__main__":\n    cli.run(main)'), name
