@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from image_pipeline.configs import ImageRunConfig, ObjectiveConfig, ProcessConfig, SamplingConfig
 from image_pipeline.data import RANGES, ImageBatch
-from image_pipeline.models import build_model
-from image_pipeline.models.song_config import NUM_LABELS
-from image_pipeline.models.song_unet import Augmented
+from image_pipeline.nets import build_model
+from image_pipeline.nets.song_config import NUM_LABELS
+from image_pipeline.nets.song_unet import Augmented
 from pcdiff.diffusion import (
     OBJECTIVES,
     PARAMETRIZATIONS,

@@ -12,7 +12,7 @@ from image_pipeline.interop import abarankab, adm, adm_config, diffusers
 from image_pipeline.interop.imported import Imported
 from image_pipeline.interop.refinenet_names import refinenet_names
 from image_pipeline.interop.weights import names_of
-from image_pipeline.models import build_model
+from image_pipeline.nets import build_model
 from pcdiff.diffusion import NetDenoiser, discrete_process
 from pcdiff.nets import UNet, UNetConfig
 

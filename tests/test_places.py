@@ -7,9 +7,9 @@ from script_tools import script
 
 import pcdiff
 from image_pipeline.data import load_images
+from image_pipeline.data.image_files import read_images
 from image_pipeline.interop import LOADERS
-from image_pipeline.loading import load_model
-from image_pipeline.writing import read_images
+from image_pipeline.models.loading import load_model
 from pcdiff.data import load_clouds
 from pcdiff.errors import InputError
 from pcdiff.interop import dpm, read_cloud_set

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from script_tools import ROOT, TINY, script
 
-from image_pipeline.models import build_model
+from image_pipeline.nets import build_model
 from pcdiff.errors import InputError
 from pcdiff.training.validation import GeneratorValidation
 

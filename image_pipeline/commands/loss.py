@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from image_pipeline.commands.checkpoints import Saved, checkpoints_of
+from image_pipeline.commands.checkpoint_sweep import Saved, checkpoints_of
 from image_pipeline.commands.flags import Loss
 from image_pipeline.data import ImageBatch, to_range
-from image_pipeline.loading import load_model, open_own_data
 from image_pipeline.model import ImageModel
+from image_pipeline.models.loading import load_model, open_own_data
 from pcdiff.errors import escaped
 from pcdiff.evaluation.job import Places, finish
 from pcdiff.runtime import distributed, rng, run_folder

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import torch
 
-from image_pipeline.commands.classifier import guiding
+from image_pipeline.commands.classifier_guidance import guiding
 from image_pipeline.commands.flags import ClassConditional, Interpolate, Sample, SDEdit
-from image_pipeline.commands.model import Trained
+from image_pipeline.commands.trained_model import Trained
 from image_pipeline.configs import SamplingConfig
-from image_pipeline.drawing import draw_chunk, generate
 from image_pipeline.model import predictor_of, sampler_of
-from image_pipeline.pictures import save_trajectory
+from image_pipeline.models.sampling import draw_chunk, generate
+from image_pipeline.viz import save_trajectory
 from pcdiff import diffusion
 from pcdiff.diffusion import (
     Trajectory,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from image_pipeline.commands.adapting import other_process
+from image_pipeline.commands.change_process import other_process
 from image_pipeline.commands.flags import (
     ClassConditional,
     Colorize,
@@ -21,7 +21,7 @@ from image_pipeline.commands.flags import (
 from image_pipeline.commands.tool_flags import Configs, Convert, Dump, NoiseScales, Prepare
 from image_pipeline.configs import ImageRunConfig, preset, read_config
 from image_pipeline.configs.classifier import ClassifierRunConfig
-from image_pipeline.models import MODELS
+from image_pipeline.nets import MODELS
 from pcdiff.commands.arguments import fill
 from pcdiff.commands.choices import with_choice
 from pcdiff.commands.cli import value_of
@@ -89,7 +89,7 @@ def _classifier_default(argv: list[str]) -> ClassifierRunConfig:
     run, resume = value_of("--run", argv), value_of("--resume", argv)
     if run is None and resume is None:
         return ClassifierRunConfig()
-    from image_pipeline.training_classifier import classifier_default
+    from image_pipeline.training.classifier_job import classifier_default
 
     of_run, of_training = (None if place is None else Path(place) for place in (run, resume))
     return classifier_default(of_run, of_training, value_of("--dataset-path", argv))

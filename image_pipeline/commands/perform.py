@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from image_pipeline.commands import data
-from image_pipeline.commands.converting import convert
-from image_pipeline.commands.evaluating import evaluate
+from image_pipeline.commands.convert import convert
+from image_pipeline.commands.evaluate import evaluate
 from image_pipeline.commands.flags import (
     ClassConditional,
     Colorize,
@@ -19,16 +19,16 @@ from image_pipeline.commands.flags import (
     SDEdit,
     check,
 )
+from image_pipeline.commands.likelihood import likelihood
 from image_pipeline.commands.loss import loss
 from image_pipeline.commands.making import class_conditional, interpolate, sample_images, sdedit
-from image_pipeline.commands.measuring import likelihood
-from image_pipeline.commands.model import Trained
 from image_pipeline.commands.restoring import colorize, inpaint, inverse
 from image_pipeline.commands.tool_flags import Configs, Convert, Dump, NoiseScales, Prepare
+from image_pipeline.commands.trained_model import Trained
 from image_pipeline.configs import ImageRunConfig
 from image_pipeline.configs.classifier import ClassifierRunConfig
-from image_pipeline.training import train
-from image_pipeline.training_classifier import train_classifier
+from image_pipeline.training.classifier_job import train_classifier
+from image_pipeline.training.job import train
 from pcdiff.errors import escaped
 from pcdiff.runtime.file_lock import sole_writer
 from pcdiff.runtime.progress import bar

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from image_pipeline.commands.flags import Colorize, Inpaint, Inverse, Restoring
-from image_pipeline.commands.model import Trained, merged
+from image_pipeline.commands.trained_model import Trained, merged
 from image_pipeline.configs import SamplingConfig
 from image_pipeline.data.transforms import read_image
 from image_pipeline.model import predictor_of, sampler_of

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from image_pipeline.configs.parts import check_parts
-from image_pipeline.models import MODELS
+from image_pipeline.nets import MODELS
 from pcdiff.config import TrainConfig, from_dict
 from pcdiff.errors import InputError, short
 from pcdiff.nets import UNetConfig
@@ -204,7 +204,7 @@ class ImageRunConfig:
     net: str = "unet"
     """The net, by name; another than the preset's starts from that net's own defaults."""
     model: Any = field(default_factory=_digits_net)
-    """The net's own config, one of those of `image_pipeline.models`."""
+    """The net's own config, one of those of `image_pipeline.nets`."""
     data: Annotated[DataConfig, _PLAIN] = field(default_factory=DataConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
     objective: Annotated[ObjectiveConfig, _PLAIN] = field(default_factory=ObjectiveConfig)

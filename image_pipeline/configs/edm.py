@@ -11,8 +11,8 @@ from image_pipeline.configs.config import (
     ProcessConfig,
     SamplingConfig,
 )
-from image_pipeline.models import SongUNetConfig
-from image_pipeline.models.song_config import NUM_LABELS
+from image_pipeline.nets import SongUNetConfig
+from image_pipeline.nets.song_config import NUM_LABELS
 
 _BATCH = 512
 _MILLION = 1_000_000

@@ -4,7 +4,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from image_pipeline.models import MODELS
+from image_pipeline.nets import MODELS
 from pcdiff.diffusion import CORRECTORS, GRIDS, OBJECTIVES, PARAMETRIZATIONS, PREDICTORS, PROCESSES, TIME_INPUTS
 from pcdiff.errors import InputError
 from pcdiff.runtime.user_modules import FLAG

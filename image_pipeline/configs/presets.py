@@ -14,7 +14,7 @@ from image_pipeline.configs.config import (
 )
 from image_pipeline.configs.edm import edm_presets
 from image_pipeline.configs.score_sde import score_sde_presets
-from image_pipeline.models import DDPMppConfig
+from image_pipeline.nets import DDPMppConfig
 from pcdiff.errors import InputError
 
 # Minutes on two CPU cores, on scikit-learn's 8 x 8 digits. EDM's process and preconditioning (Karras et al., 2022)

@@ -17,7 +17,7 @@ from image_pipeline.configs.config import (
     ProcessConfig,
     SamplingConfig,
 )
-from image_pipeline.models import DDPMConfig, DDPMppConfig, NCSNConfig, NCSNppConfig, NCSNv2Config
+from image_pipeline.nets import DDPMConfig, DDPMppConfig, NCSNConfig, NCSNppConfig, NCSNv2Config
 
 _UNCLIPPED = 1e9  # grad_clip -1
 

@@ -17,9 +17,9 @@ from image_pipeline.interop.diffusers_scheduler import VE_SCHEDULER, denoiser, s
 from image_pipeline.interop.imported import Imported
 from image_pipeline.interop.settings import Config, blaming, called, read_settings
 from image_pipeline.interop.weights import Names, fill, names_of, read_state_dict
-from image_pipeline.models import build_model
-from image_pipeline.models.sigma_label import SigmaLabel
-from image_pipeline.models.song_unet import SongUNet
+from image_pipeline.nets import build_model
+from image_pipeline.nets.sigma_label import SigmaLabel
+from image_pipeline.nets.song_unet import SongUNet
 from pcdiff.errors import InputError
 from pcdiff.nets import UNet
 from pcdiff.runtime.atomic_write import replacing

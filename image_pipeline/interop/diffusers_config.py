@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from image_pipeline.models.song_config import SongUNetConfig
+from image_pipeline.nets.song_config import SongUNetConfig
 from pcdiff.errors import InputError
 from pcdiff.nets import UNetConfig
 from pcdiff.runtime.bounded_build import check_depth

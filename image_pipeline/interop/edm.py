@@ -15,10 +15,10 @@ from image_pipeline.interop.imported import Imported
 from image_pipeline.interop.persistence import Record, read
 from image_pipeline.interop.settings import blaming
 from image_pipeline.interop.weights import by_channel, fill, names_of
-from image_pipeline.models import build_model
-from image_pipeline.models.sigma_label import SigmaLabel
-from image_pipeline.models.song_config import SongUNetConfig
-from image_pipeline.models.song_unet import SongUNet
+from image_pipeline.nets import build_model
+from image_pipeline.nets.sigma_label import SigmaLabel
+from image_pipeline.nets.song_config import SongUNetConfig
+from image_pipeline.nets.song_unet import SongUNet
 from pcdiff.diffusion import VE, VP, DiscreteProcess, EDMProcess, NetDenoiser, cosine_betas, parametrization
 from pcdiff.errors import InputError
 from pcdiff.nets import UNet, UNetConfig

@@ -12,8 +12,8 @@ from torch import nn
 
 from image_pipeline.interop.imported import Imported
 from image_pipeline.interop.settings import blaming
-from image_pipeline.models import build_model, plain_config
-from image_pipeline.models.sigma_label import SigmaLabel
+from image_pipeline.nets import build_model, plain_config
+from image_pipeline.nets.sigma_label import SigmaLabel
 from pcdiff.diffusion import denoiser_from_dict, denoiser_to_dict
 from pcdiff.errors import InputError
 from pcdiff.runtime.bounded_build import budget_for, built_for
@@ -29,7 +29,7 @@ def save(path: str | Path, model: Imported) -> None:
 
     Args:
         path: the file, by custom `*.safetensors`.
-        model: whose net is one of `image_pipeline.models.MODELS`, in a `SigmaLabel` or not.
+        model: whose net is one of `image_pipeline.nets.MODELS`, in a `SigmaLabel` or not.
 
     Raises:
         InputError: its net, process or parametrisation has no plain form, or the file cannot be written.

@@ -14,8 +14,8 @@ from image_pipeline.interop.imported import Imported
 from image_pipeline.interop.refinenet_names import refinenet_names
 from image_pipeline.interop.settings import Config, blaming, read_settings, setting
 from image_pipeline.interop.weights import fill, named_tensors
-from image_pipeline.models import build_model
-from image_pipeline.models.instance_norm import NORMS
+from image_pipeline.nets import build_model
+from image_pipeline.nets.instance_norm import NORMS
 from pcdiff.diffusion import NetDenoiser, NoiseLevels, geometric_sigmas
 from pcdiff.errors import InputError
 from pcdiff.interop.checks import listed

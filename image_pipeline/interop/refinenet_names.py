@@ -6,9 +6,9 @@ from typing import Any
 from torch import nn
 
 from image_pipeline.interop.weights import Names
-from image_pipeline.models.ncsn import NCSN
-from image_pipeline.models.ncsnv2 import NCSNv2
-from image_pipeline.models.refinenet import ConvUnits
+from image_pipeline.nets.ncsn import NCSN
+from image_pipeline.nets.ncsnv2 import NCSNv2
+from image_pipeline.nets.refinenet import ConvUnits
 
 # NCSNv2's deepest net has one stage more than "deeper", and calls it 31
 _STAGES = {4: ["1", "2", "3", "4"], 5: ["1", "2", "3", "4", "5"], 6: ["1", "2", "3", "31", "4", "5"]}

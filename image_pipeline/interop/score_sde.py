@@ -17,8 +17,8 @@ from image_pipeline.interop.refinenet_names import refinenet_names
 from image_pipeline.interop.settings import Config, blaming, read_settings, setting
 from image_pipeline.interop.unet_names import unet_names
 from image_pipeline.interop.weights import fill, named_tensors
-from image_pipeline.models import MODELS, build_model
-from image_pipeline.models.unet import ScoreUNet
+from image_pipeline.nets import MODELS, build_model
+from image_pipeline.nets.unet import ScoreUNet
 from pcdiff.diffusion import VE, VP, DiscreteProcess, NetDenoiser, Process, SubVP, linear_betas
 from pcdiff.errors import InputError
 from pcdiff.interop.numpy_scalars import NUMPY_SCALARS

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from torch import nn
 
 from image_pipeline.interop.weights import Names
-from image_pipeline.models.blocks import ResBlock
-from image_pipeline.models.embeddings import FourierFeatures
-from image_pipeline.models.levels import Combine, InputSkip, OutputSkip
-from image_pipeline.models.resampling import Downsample, Upsample
-from image_pipeline.models.unet import ScoreUNet
+from image_pipeline.nets.blocks import ResBlock
+from image_pipeline.nets.embeddings import FourierFeatures
+from image_pipeline.nets.levels import Combine, InputSkip, OutputSkip
+from image_pipeline.nets.resampling import Downsample, Upsample
+from image_pipeline.nets.unet import ScoreUNet
 from pcdiff.nets.attention import SelfAttention
 
 # what score_sde counts as one module, with or without weights

@@ -45,11 +45,11 @@ from image_pipeline.commands.flags import Evaluate
 from image_pipeline.configs import ImageRunConfig
 from image_pipeline.configs import read_config as read_image_config
 from image_pipeline.data import load_images
+from image_pipeline.data.image_files import read_images, save_images
 from image_pipeline.interop import abarankab, adm, diffusers, edm, native, ncsn, score_sde
-from image_pipeline.loading import load_model
 from image_pipeline.metrics.statistics import FeatureStatistics, load_statistics, save_statistics
 from image_pipeline.model import ImageModel
-from image_pipeline.writing import read_images, save_images
+from image_pipeline.models.loading import load_model
 from pcdiff.config import EvaluateConfig, ModelConfig, RunConfig, TrainConfig, check, to_json
 from pcdiff.data import load_clouds
 from pcdiff.diffusion import discrete_process

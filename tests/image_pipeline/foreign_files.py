@@ -11,7 +11,7 @@ import torch
 from image_pipeline.interop import score_sde
 from image_pipeline.interop.refinenet_names import refinenet_names
 from image_pipeline.interop.unet_names import unet_names
-from image_pipeline.models import MODELS, build_model
+from image_pipeline.nets import MODELS, build_model
 
 LEVELS = {"sigma_min": 0.01, "sigma_max": 2.0, "num_scales": 6}
 UNET = {

@@ -7,10 +7,10 @@ import pytest
 import torch
 from image_runs import command, train
 
-from image_pipeline.commands import evaluating
-from image_pipeline.commands.checkpoints import checkpoints_of, table
+from image_pipeline.commands import evaluate
+from image_pipeline.commands.checkpoint_sweep import checkpoints_of, table
 from image_pipeline.data import ImageBatch, load_images, to_range
-from image_pipeline.loading import load_model
+from image_pipeline.models.loading import load_model
 from pcdiff.errors import InputError
 from pcdiff.runtime import rng
 
@@ -110,7 +110,7 @@ def test_a_stopped_range_goes_on(run, tmp_path, monkeypatch):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     flags = ["--run", run, "--checkpoints", "all", *SCORES]
     assert command("evaluate", *flags, "--out", whole) == 0
-    drawn = evaluating.draw_chunk
+    drawn = evaluate.draw_chunk
     calls = []
 
     def dies(*args, **options):
@@ -119,9 +119,9 @@ def test_a_stopped_range_goes_on(run, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return drawn(*args, **options)
 
-    monkeypatch.setattr(evaluating, "draw_chunk", dies)
+    monkeypatch.setattr(evaluate, "draw_chunk", dies)
     assert command("evaluate", *flags, "--out", parts) == 130
-    monkeypatch.setattr(evaluating, "draw_chunk", drawn)
+    monkeypatch.setattr(evaluate, "draw_chunk", drawn)
     assert command("evaluate", "--resume", parts) == 0
     a, b = (json.loads((out / "checkpoints.json").read_text())["scores"] for out in (whole, parts))
     assert {step: score["fid"] for step, score in a.items()} == {step: score["fid"] for step, score in b.items()}

@@ -12,9 +12,9 @@ from test_adm import CLASSIFIER, written
 
 from image_pipeline.configs.classifier import ClassifierNetConfig
 from image_pipeline.interop import Imported, adm, native
-from image_pipeline.loading import load_model
-from image_pipeline.models import build_model
-from image_pipeline.noisy_classifier import Guided, NoisyClassifier, load_classifier
+from image_pipeline.models.loading import load_model
+from image_pipeline.models.noisy_classifier import Guided, NoisyClassifier, load_classifier
+from image_pipeline.nets import build_model
 from pcdiff.diffusion import NetDenoiser, build_process
 from pcdiff.diffusion.serialization import process_to_dict
 

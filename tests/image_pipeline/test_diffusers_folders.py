@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from image_pipeline.interop import diffusers
 from image_pipeline.interop.imported import Imported
-from image_pipeline.models.sigma_label import SigmaLabel
-from image_pipeline.models.song_unet import SongUNet, SongUNetConfig
+from image_pipeline.nets.sigma_label import SigmaLabel
+from image_pipeline.nets.song_unet import SongUNet, SongUNetConfig
 from pcdiff.diffusion import PARAMETRIZATIONS, VE, VP, DiscreteProcess, NetDenoiser, discrete_process, spaced_times
 from pcdiff.errors import InputError
 from pcdiff.nets import UNet, UNetConfig

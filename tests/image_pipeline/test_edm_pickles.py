@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from image_pipeline.interop import edm, native, persistence
-from image_pipeline.models import build_model
+from image_pipeline.nets import build_model
 from pcdiff.diffusion import ClassifierFreeGuidance, sample
 from pcdiff.errors import InputError
 

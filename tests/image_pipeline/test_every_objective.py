@@ -8,8 +8,8 @@ import torch
 from image_pipeline.configs import ObjectiveConfig, ProcessConfig, SamplingConfig, preset
 from image_pipeline.data import ImageBatch
 from image_pipeline.model import ImageModel, build_objectives
-from image_pipeline.models import MODELS
-from image_pipeline.training import check
+from image_pipeline.nets import MODELS
+from image_pipeline.training.job import check
 from pcdiff.diffusion import OBJECTIVES, PROCESSES
 from pcdiff.errors import InputError
 

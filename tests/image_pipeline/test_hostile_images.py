@@ -14,10 +14,9 @@ import pytest
 import torch
 from image_files import lsun_lmdb, pictures, png, stylegan_zip
 
-from image_pipeline import stored
 from image_pipeline.configs import ImageRunConfig, read_config
 from image_pipeline.data import files as image_files_module
-from image_pipeline.data import load_images
+from image_pipeline.data import load_images, stored_images
 from image_pipeline.data.unpickling import load_arrays
 from pcdiff.config import to_json
 from pcdiff.errors import InputError
@@ -112,7 +111,7 @@ def drawn(k, progress=None):
 
 
 def test_what_was_drawn_comes_back(tmp_path):
-    images = stored.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, Work())
+    images = stored_images.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, Work())
     assert images[torch.arange(6)].flatten(1)[:, 0].tolist() == [0, 0, 1, 1, 2, 2]
     assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
 
@@ -124,7 +123,7 @@ def test_a_disk_without_room_is_noticed_before_the_first_image(tmp_path, monkeyp
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     with pytest.raises(InputError, match=r"a\.partial\.npy: cannot write \(No space left on device\); make room"):
-        stored.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, Work())
+        stored_images.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, Work())
     assert not list(tmp_path.iterdir())
 
 
@@ -133,7 +132,7 @@ def test_a_disk_that_fills_up_later_is_one_line_and_no_signal():
     with pytest.raises(
         InputError, match=r"/dev/full: cannot write \(No space left on device\); what is in it stays"
     ):
-        stored._write(Path("/dev/full"), 0, bytes(10_000))
+        stored_images._write(Path("/dev/full"), 0, bytes(10_000))
 
 
 def test_a_draft_of_another_kind_is_made_anew(tmp_path):
@@ -143,9 +142,9 @@ def test_a_draft_of_another_kind_is_made_anew(tmp_path):
         np.asfortranarray(np.zeros((6, 4, 4, 1), np.uint8)),
     ):
         np.save(tmp_path / "a.partial.npy", other)
-        assert len(stored.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, Work())) == 6
+        assert len(stored_images.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, Work())) == 6
     (tmp_path / "a.partial.npy").write_bytes(b"\x93NUMPY" + struct.pack("<BBH", 1, 0, 9) + b"nonsense\n")
-    assert len(stored.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, Work())) == 6
+    assert len(stored_images.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, Work())) == 6
 
 
 def test_a_class_that_asks_for_a_name_for_every_number_below_it(tmp_path):

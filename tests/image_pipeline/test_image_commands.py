@@ -9,10 +9,10 @@ import torch
 from image_runs import command, train
 from PIL import Image
 
-from image_pipeline.commands.model import merged
+from image_pipeline.commands.trained_model import merged
 from image_pipeline.configs import SamplingConfig
 from image_pipeline.data import load_images
-from image_pipeline.loading import load_model
+from image_pipeline.models.loading import load_model
 
 
 @pytest.fixture(scope="module")

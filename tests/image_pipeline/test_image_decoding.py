@@ -8,7 +8,7 @@ from script_tools import script
 
 from image_pipeline.commands.restoring import read_mask
 from image_pipeline.data import load_images
-from image_pipeline.writing import read_images
+from image_pipeline.data.image_files import read_images
 from pcdiff.errors import InputError
 
 HEIGHT, WIDTH = 4, 6

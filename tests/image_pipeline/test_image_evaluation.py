@@ -8,9 +8,8 @@ import torch
 from image_runs import command, train
 from PIL import Image
 
-from image_pipeline import stored
-from image_pipeline.commands import evaluating
-from image_pipeline.data import load_images
+from image_pipeline.commands import evaluate as evaluating
+from image_pipeline.data import load_images, stored_images
 from pcdiff.errors import InputError
 
 
@@ -183,16 +182,16 @@ def test_what_was_drawn_can_be_scored_again(run, whole, tmp_path):
 
 def test_stored_images_are_read_where_they_are_asked_for(tmp_path):
     np.save(tmp_path / "s.npy", np.arange(24, dtype=np.uint8).reshape(6, 2, 2, 1))
-    images = stored.StoredImages(tmp_path / "s.npy")
+    images = stored_images.StoredImages(tmp_path / "s.npy")
     assert len(images) == 6
     assert isinstance(images.array, np.memmap)
     assert images.shape == (6, 1, 2, 2)
     assert images[torch.tensor([5, 0])].flatten(1).tolist() == [[20, 21, 22, 23], [0, 1, 2, 3]]
-    colours = stored.StoredImages(tmp_path / "s.npy", (3, 2, 2))
+    colours = stored_images.StoredImages(tmp_path / "s.npy", (3, 2, 2))
     assert colours.shape == (6, 3, 2, 2)
     assert torch.equal(colours[torch.tensor([1])], images[torch.tensor([1])].expand(-1, 3, -1, -1))
     with pytest.raises(InputError, match="images must be 1x4x4 here, got 1x2x2"):
-        stored.StoredImages(tmp_path / "s.npy", (1, 4, 4))
+        stored_images.StoredImages(tmp_path / "s.npy", (1, 4, 4))
 
 
 def test_a_fid_of_few_images_says_what_that_means(whole):

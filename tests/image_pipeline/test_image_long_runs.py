@@ -9,8 +9,8 @@ import pytest
 from image_runs import TINY, command, train
 from script_tools import assert_same, tensors
 
-import image_pipeline.commands.evaluating as evaluating
-from image_pipeline import drawing, loading
+import image_pipeline.commands.evaluate as evaluating
+from image_pipeline.models import loading, sampling
 from pcdiff.training import checkpoint
 
 FLAGS = ["--max-iters", 3, "--val-every", 3]
@@ -37,7 +37,7 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize("phase", [1, 2])  # the pictures of the last validation, and the samples
 def test_after_a_signal_past_the_last_step_going_on_ends_alike(phase, whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        told_at(patched, phase, drawing, "draw_chunk")
+        told_at(patched, phase, sampling, "draw_chunk")
         run = train(tmp_path / "run", *FLAGS)  # status 0
     assert (run / "log.txt").read_text().rstrip().endswith(f"go on with: --resume {run}")
     assert not (run / "samples.npz").exists()

@@ -10,13 +10,13 @@ from foreign_files import checkpoint_of
 from image_runs import command, train
 from PIL import Image
 
-from image_pipeline.commands import converting
+from image_pipeline.commands import convert
 from image_pipeline.commands.parsing import COMMANDS
 from image_pipeline.configs import PRESETS
 from image_pipeline.interop import Imported, diffusers, native
-from image_pipeline.loading import load_model, of_imported
-from image_pipeline.models import build_model
-from image_pipeline.pictures import grid, save_trajectory
+from image_pipeline.models.loading import load_model, of_imported
+from image_pipeline.nets import build_model
+from image_pipeline.viz import grid, save_trajectory
 from pcdiff.diffusion import VE, NetDenoiser, build_process
 from pcdiff.errors import InputError
 
@@ -153,7 +153,7 @@ def test_what_diffusers_cannot_express_is_refused(tmp_path, capsys):
 
 
 def test_a_size_that_no_file_says_must_be_given(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(converting, "load", lambda *args: imported(VE(), image_shape=(1, None, None)))
+    monkeypatch.setattr(convert, "load", lambda *args: imported(VE(), image_shape=(1, None, None)))
     flags = ["convert", "--kind", "ncsn", "--input", "x.pth", "--output", tmp_path / "y.safetensors"]
     assert command(*flags) == 2
     assert "x.pth: does not say its images' size; give --size" in capsys.readouterr().err

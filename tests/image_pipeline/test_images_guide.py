@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from image_runs import train
 
-from image_pipeline import training_classifier
 from image_pipeline.commands.flags import check
 from image_pipeline.commands.parsing import COMMANDS as ALL
 from image_pipeline.commands.parsing import parse
 from image_pipeline.configs import PRESETS, ImageRunConfig
 from image_pipeline.configs.classifier import ClassifierRunConfig
-from image_pipeline.models import MODELS
+from image_pipeline.nets import MODELS
+from image_pipeline.training import classifier_job
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
@@ -33,7 +33,7 @@ def test_a_command_parses(command, tmp_path, monkeypatch):
         ]  # without the dashes torchrun takes --run for its own
     assert words[:3] == ["python", "-m", "image_pipeline"]
     if words[3] == "train-classifier":  # whose defaults are those of a run that is not here
-        monkeypatch.setattr(training_classifier, "classifier_default", lambda *places: ClassifierRunConfig())
+        monkeypatch.setattr(classifier_job, "classifier_default", lambda *places: ClassifierRunConfig())
     elif "--resume" in words:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "scores").mkdir()

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 import pcdiff
 from image_pipeline.interop import Imported, native
-from image_pipeline.models import MODELS, build_model, plain_config
-from image_pipeline.models.sigma_label import SigmaLabel
+from image_pipeline.nets import MODELS, build_model, plain_config
+from image_pipeline.nets.sigma_label import SigmaLabel
 from pcdiff.diffusion import VE, VP, EDMProcess, NetDenoiser, discrete_process, parametrization
 from pcdiff.errors import InputError
 

@@ -92,7 +92,7 @@ def test_ncsns_variants_and_norms(kind, variant, changes, tmp_path):
 
 def test_variance_norm_in_closed_form():
     """A channel 0, 2, 4, 6 has variance 20/3 over three: its mean stays, and its shape."""
-    from image_pipeline.models.instance_norm import ConditionalVarianceNorm, VarianceNorm
+    from image_pipeline.nets.instance_norm import ConditionalVarianceNorm, VarianceNorm
 
     x = torch.tensor([0.0, 2.0, 4.0, 6.0]).view(1, 1, 2, 2)
     norm, own = VarianceNorm(1), ConditionalVarianceNorm(1, 2)
@@ -129,8 +129,8 @@ def test_a_skip_nets_input_is_centred_too(tmp_path):
     from test_diffusers_folders import SKIP
 
     from image_pipeline.interop.imported import Imported
-    from image_pipeline.models.sigma_label import SigmaLabel
-    from image_pipeline.models.song_unet import SongUNet, SongUNetConfig
+    from image_pipeline.nets.sigma_label import SigmaLabel
+    from image_pipeline.nets.song_unet import SongUNet, SongUNetConfig
     from pcdiff.diffusion import VE, NetDenoiser
 
     torch.manual_seed(0)

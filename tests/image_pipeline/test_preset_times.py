@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from image_pipeline.configs import PRESETS
-from image_pipeline.loading import _suited
 from image_pipeline.model import sampler_of
+from image_pipeline.models.loading import _suited
 from pcdiff.diffusion import (
     VE,
     Denoiser,

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from scipy.signal import upfirdn
 
-from image_pipeline.models.blocks import attention_block
-from image_pipeline.models.embeddings import FourierFeatures, sinusoidal
-from image_pipeline.models.instance_norm import ConditionalInstanceNormPlus, InstanceNormPlus
-from image_pipeline.models.refinenet import ChainedPooling, Fusion, RefineNet, Stage
-from image_pipeline.models.resampling import Downsample, Upsample
+from image_pipeline.nets.blocks import attention_block
+from image_pipeline.nets.embeddings import FourierFeatures, sinusoidal
+from image_pipeline.nets.instance_norm import ConditionalInstanceNormPlus, InstanceNormPlus
+from image_pipeline.nets.refinenet import ChainedPooling, Fusion, RefineNet, Stage
+from image_pipeline.nets.resampling import Downsample, Upsample
 
 TAPS = [(1, 3, 3, 1), (1, 2, 1), (1, 1), (1, 2, 3, 4, 5), (0.5, 3, -1, 1)]
 

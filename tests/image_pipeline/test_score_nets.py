@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from image_pipeline.models import MODELS, NCSN, NCSNConfig, build_model, plain_config
+from image_pipeline.nets import MODELS, NCSN, NCSNConfig, build_model, plain_config
 from pcdiff.errors import InputError
 
 SMALL = {"nf": 8, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [8], "image_size": 16, "dropout": 0.0}

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from image_pipeline.models import build_model
-from image_pipeline.models.layers import conv, linear, variance_scaling_
+from image_pipeline.nets import build_model
+from image_pipeline.nets.layers import conv, linear, variance_scaling_
 
 UNET = {"nf": 8, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (8,), "image_size": 16, "dropout": 0.0}
 SMALL = {

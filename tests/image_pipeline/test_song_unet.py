@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
-from image_pipeline.models.sigma_label import SigmaLabel
-from image_pipeline.models.song_unet import Augmented, SongUNet, SongUNetConfig
+from image_pipeline.nets.sigma_label import SigmaLabel
+from image_pipeline.nets.song_unet import Augmented, SongUNet, SongUNetConfig
 from pcdiff.errors import InputError
 
 BASE = {"model_channels": 8, "channel_mult": (1, 2), "num_blocks": 1}

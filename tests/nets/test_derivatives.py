@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from image_pipeline.models import MODELS, build_model
+from image_pipeline.nets import MODELS, build_model
 from pcdiff.nets import ClassifierConfig, EncoderClassifier, PointwiseNet
 
 SCORE_UNET = {

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from image_pipeline.commands.checkpoints import sweep
+from image_pipeline.commands.checkpoint_sweep import sweep
 from image_pipeline.commands.flags import Evaluate
-from image_pipeline.commands.model import check_guidance, merged
+from image_pipeline.commands.trained_model import check_guidance, merged
 from image_pipeline.data import ImageDataset, ImageIdentity, load_images, to_bytes
-from image_pipeline.drawing import draw_chunk
-from image_pipeline.loading import load_model, open_own_data
+from image_pipeline.data.image_files import check_shape, read_images
+from image_pipeline.data.stored_images import StoredImages, generated
 from image_pipeline.metrics import (
     METRICS,
     FeatureNet,
@@ -26,9 +26,9 @@ from image_pipeline.metrics import (
     try_net,
 )
 from image_pipeline.model import ImageModel
-from image_pipeline.pictures import save_grid
-from image_pipeline.stored import StoredImages, generated
-from image_pipeline.writing import check_shape, read_images
+from image_pipeline.models.loading import load_model, open_own_data
+from image_pipeline.models.sampling import draw_chunk
+from image_pipeline.viz import save_grid
 from pcdiff.errors import InputError, Lines
 from pcdiff.evaluation.job import Places, finish
 from pcdiff.evaluation.report import source_commit

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from image_pipeline.models.layers import conv
+from image_pipeline.nets.layers import conv
 from pcdiff.errors import InputError
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from image_pipeline.commands.tool_flags import Convert
 from image_pipeline.interop import Imported, diffusers, load, native
-from image_pipeline.loading import load_model
+from image_pipeline.models.loading import load_model
 from pcdiff.errors import InputError
 
 

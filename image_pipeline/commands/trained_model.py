@@ -12,10 +12,10 @@ from torch import Tensor
 from image_pipeline.commands.flags import Command, Making
 from image_pipeline.configs import SamplingConfig
 from image_pipeline.data import to_bytes, to_range
-from image_pipeline.loading import load_model
+from image_pipeline.data.image_files import read_images, save_images
 from image_pipeline.model import ImageModel
-from image_pipeline.pictures import save_grid
-from image_pipeline.writing import read_images, save_images
+from image_pipeline.models.loading import load_model
+from image_pipeline.viz import save_grid
 from pcdiff.diffusion import Denoiser, SamplingReport
 from pcdiff.diffusion.samplers.base import Progress
 from pcdiff.errors import InputError

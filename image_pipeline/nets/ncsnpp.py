@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from image_pipeline.models.unet import NCSNppConfig, ScoreUNet
+from image_pipeline.nets.unet import NCSNppConfig, ScoreUNet
 
 
 class NCSNpp(ScoreUNet):

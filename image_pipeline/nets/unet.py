@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from image_pipeline.models.blocks import ResBlock, attention_block
-from image_pipeline.models.checks import check_fields, check_images, check_levels, check_no_condition, check_sizes
-from image_pipeline.models.embeddings import FourierFeatures, TimeMLP, sinusoidal
-from image_pipeline.models.layers import activation, conv, group_norm
-from image_pipeline.models.levels import (
+from image_pipeline.nets.blocks import ResBlock, attention_block
+from image_pipeline.nets.checks import check_fields, check_images, check_levels, check_no_condition, check_sizes
+from image_pipeline.nets.embeddings import FourierFeatures, TimeMLP, sinusoidal
+from image_pipeline.nets.layers import activation, conv, group_norm
+from image_pipeline.nets.levels import (
     DownLevel,
     InputResidual,
     InputSkip,
@@ -20,7 +20,7 @@ from image_pipeline.models.levels import (
     Step,
     UpLevel,
 )
-from image_pipeline.models.resampling import Downsample, Upsample
+from image_pipeline.nets.resampling import Downsample, Upsample
 from pcdiff.diffusion import geometric_sigmas
 from pcdiff.errors import InputError
 from pcdiff.nets.attention import SelfAttention, differentiable_attention

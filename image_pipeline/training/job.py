@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from image_pipeline.configs import ImageRunConfig, preset, read_config
 from image_pipeline.data import ImageBatches, ImageDataset, to_bytes
-from image_pipeline.drawing import draw_images, seconds_to_draw
-from image_pipeline.loading import hold_out, open_data
+from image_pipeline.data.image_files import save_images
 from image_pipeline.model import ImageModel
-from image_pipeline.pictures import save_grid
-from image_pipeline.validation import ImageValidation
-from image_pipeline.writing import save_images
+from image_pipeline.models.loading import hold_out, open_data
+from image_pipeline.models.sampling import draw_images, seconds_to_draw
+from image_pipeline.training.validation import ImageValidation
+from image_pipeline.viz import save_grid
 from pcdiff.config import TrainConfig, check_train, to_json
 from pcdiff.diffusion import OBJECTIVES
 from pcdiff.errors import InputError

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor, nn
 
-from image_pipeline.models.layers import Activation, conv, group_norm, linear, start_attention
+from image_pipeline.nets.layers import Activation, conv, group_norm, linear, start_attention
 from pcdiff.nets.attention import SelfAttention
 
 

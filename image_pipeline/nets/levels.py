@@ -9,9 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from image_pipeline.models.blocks import ResBlock
-from image_pipeline.models.layers import Activation, conv, group_norm
-from image_pipeline.models.resampling import Downsample, Upsample
+from image_pipeline.nets.blocks import ResBlock
+from image_pipeline.nets.layers import Activation, conv, group_norm
+from image_pipeline.nets.resampling import Downsample, Upsample
 from pcdiff.nets.attention import SelfAttention
 
 

@@ -12,8 +12,8 @@ from image_pipeline.data.dataset import Images
 from image_pipeline.interop import Imported, native
 from image_pipeline.interop.imported import is_shape
 from image_pipeline.model import ImageModel
-from image_pipeline.models import plain_config
-from image_pipeline.models.sigma_label import SigmaLabel
+from image_pipeline.nets import plain_config
+from image_pipeline.nets.sigma_label import SigmaLabel
 from pcdiff.diffusion import EDMProcess, Process
 from pcdiff.errors import InputError
 from pcdiff.runtime.bounded_build import built_for

@@ -16,11 +16,11 @@ from image_pipeline.configs.classifier import (
 )
 from image_pipeline.configs.config import DataConfig, from_json
 from image_pipeline.data import RANGES, ImageBatch, ImageBatches, ImageDataset, to_range
+from image_pipeline.data.image_files import check_shape
 from image_pipeline.interop import native
-from image_pipeline.loading import hold_out, load_model, open_data
-from image_pipeline.noisy_classifier import KIND, Guided, NoisyClassifier
-from image_pipeline.training import cpu_threads
-from image_pipeline.writing import check_shape
+from image_pipeline.models.loading import hold_out, load_model, open_data
+from image_pipeline.models.noisy_classifier import KIND, Guided, NoisyClassifier
+from image_pipeline.training.job import cpu_threads
 from pcdiff.config import check_train, to_json
 from pcdiff.errors import InputError
 from pcdiff.runtime import distributed, rng, run_folder

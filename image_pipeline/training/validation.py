@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from image_pipeline.data import ImageBatch, ImageDataset, to_bytes, to_range
-from image_pipeline.drawing import draw_images, seconds_to_draw
 from image_pipeline.model import ImageModel
-from image_pipeline.pictures import grid
+from image_pipeline.models.sampling import draw_images, seconds_to_draw
+from image_pipeline.viz import grid
 from pcdiff.runtime import distributed, rng
 from pcdiff.runtime.progress import bar
 from pcdiff.runtime.stopping import Stop, Stopped

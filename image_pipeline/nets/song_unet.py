@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from image_pipeline.models.checks import check_images, check_sizes
-from image_pipeline.models.embeddings import FourierFeatures
-from image_pipeline.models.layers import start_attention, variance_scaling_
-from image_pipeline.models.song_config import SongUNetConfig
-from image_pipeline.models.song_levels import DownLevel, UpLevel, residual_block, self_attention
+from image_pipeline.nets.checks import check_images, check_sizes
+from image_pipeline.nets.embeddings import FourierFeatures
+from image_pipeline.nets.layers import start_attention, variance_scaling_
+from image_pipeline.nets.song_config import SongUNetConfig
+from image_pipeline.nets.song_levels import DownLevel, UpLevel, residual_block, self_attention
 from pcdiff.errors import InputError
 from pcdiff.nets.attention import SelfAttention, differentiable_attention
 from pcdiff.nets.classes import check_classes

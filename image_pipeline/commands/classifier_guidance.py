@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from image_pipeline.commands.flags import Guidable
-from image_pipeline.commands.model import Trained
+from image_pipeline.commands.trained_model import Trained
 from image_pipeline.interop import adm
 from image_pipeline.model import ImageModel
-from image_pipeline.noisy_classifier import Guided, load_classifier
+from image_pipeline.models.noisy_classifier import Guided, load_classifier
 from pcdiff.diffusion import ClassifierGuidance, Denoiser
 from pcdiff.diffusion.denoisers.guidance import LogProb
 from pcdiff.errors import InputError

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from image_pipeline.models.checks import check_fields, check_images, check_levels, check_no_condition, check_sizes
-from image_pipeline.models.instance_norm import NORMS
-from image_pipeline.models.layers import activation
-from image_pipeline.models.refinenet import VARIANTS, RefineNet
+from image_pipeline.nets.checks import check_fields, check_images, check_levels, check_no_condition, check_sizes
+from image_pipeline.nets.instance_norm import NORMS
+from image_pipeline.nets.layers import activation
+from image_pipeline.nets.refinenet import VARIANTS, RefineNet
 from pcdiff.errors import InputError
 
 

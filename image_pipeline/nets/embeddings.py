@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from image_pipeline.models.layers import Activation, linear
+from image_pipeline.nets.layers import Activation, linear
 
 
 def sinusoidal(t: Tensor, channels: int) -> Tensor:

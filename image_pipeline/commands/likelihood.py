@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from image_pipeline.commands.flags import Likelihood
-from image_pipeline.commands.model import Trained
+from image_pipeline.commands.trained_model import Trained
 from image_pipeline.data import RANGES
-from image_pipeline.loading import open_own_data
-from image_pipeline.writing import read_images
+from image_pipeline.data.image_files import read_images
+from image_pipeline.models.loading import open_own_data
 from pcdiff.diffusion import (
     bits_per_dim,
     chain_bound,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from image_pipeline.data.array_files import open_arrays
-from image_pipeline.writing import check_shape
+from image_pipeline.data.image_files import check_shape
 from pcdiff.errors import InputError
 from pcdiff.runtime import distributed
 from pcdiff.runtime.progress import Progress, bar, part_of

@@ -1,0 +1,1 @@
+"""Training of image models and of the classifiers that guide them."""
