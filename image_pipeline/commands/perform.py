@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from image_pipeline.commands import data
+from image_pipeline.commands.class_conditional import class_conditional
+from image_pipeline.commands.colorize import colorize
+from image_pipeline.commands.configs import configs
 from image_pipeline.commands.convert import convert
+from image_pipeline.commands.dump import dump
 from image_pipeline.commands.evaluate import evaluate
 from image_pipeline.commands.flags import (
     ClassConditional,
@@ -19,10 +22,15 @@ from image_pipeline.commands.flags import (
     SDEdit,
     check,
 )
+from image_pipeline.commands.inpaint import inpaint
+from image_pipeline.commands.interpolate import interpolate
+from image_pipeline.commands.inverse import inverse
 from image_pipeline.commands.likelihood import likelihood
 from image_pipeline.commands.loss import loss
-from image_pipeline.commands.making import class_conditional, interpolate, sample_images, sdedit
-from image_pipeline.commands.restoring import colorize, inpaint, inverse
+from image_pipeline.commands.noise_scales import noise_scales
+from image_pipeline.commands.prepare import prepare
+from image_pipeline.commands.sample import sample_images
+from image_pipeline.commands.sdedit import sdedit
 from image_pipeline.commands.tool_flags import Configs, Convert, Dump, NoiseScales, Prepare
 from image_pipeline.commands.trained_model import Trained
 from image_pipeline.configs import ImageRunConfig
@@ -44,11 +52,11 @@ _WITH_MODEL: dict[type, Callable[[Any, Trained], str]] = {
     Likelihood: likelihood,
 }
 _WITHOUT_MODEL: dict[type, Callable[[Any], str]] = {
-    Configs: data.configs,
+    Configs: configs,
     Convert: convert,
-    Prepare: data.prepare,
-    Dump: data.dump,
-    NoiseScales: data.noise_scales,
+    Prepare: prepare,
+    Dump: dump,
+    NoiseScales: noise_scales,
 }
 
 

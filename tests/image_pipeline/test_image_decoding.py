@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from script_tools import script
 
-from image_pipeline.commands.restoring import read_mask
+from image_pipeline.commands.inpaint import read_mask
 from image_pipeline.data import load_images
 from image_pipeline.data.image_files import read_images
 from pcdiff.errors import InputError
