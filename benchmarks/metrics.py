@@ -21,10 +21,10 @@ from pcdiff import ops
 from pcdiff.commands import cli
 from pcdiff.data import procedural
 from pcdiff.metrics import normalise_bbox
+from pcdiff.metrics._blocks import in_order
 from pcdiff.metrics.generation import named, pairs_compared, score_by, scores_of
 from pcdiff.metrics.neighbours import neighbours_in_matrices
 from pcdiff.runtime import rng
-from pcdiff.runtime.resumable import Work
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -84,7 +84,7 @@ def trio(samples: Tensor, reference: Tensor, distance: str, quiet: bool = False)
             told = time.monotonic()
             print(f"    {done:,} of {total:,} pairs", flush=True)
 
-    scores, details = score_by(samples, reference, [distance], Work(), "", progress)
+    scores, details = score_by(samples, reference, [distance], in_order, "", progress)
     return named(scores), details[distance.upper()]
 
 

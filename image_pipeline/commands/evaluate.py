@@ -98,7 +98,7 @@ def _evaluate(config: Evaluate, stop: Stop) -> dict[str, Any] | None:
             if not isinstance(reference, ImageDataset):
                 raise InputError("--save-statistics needs a reference of images")
             with sole_writer(config.save_statistics if distributed.rank() == 0 else None):
-                statistics = dataset_statistics(reference, net, config.batch_size)
+                statistics = dataset_statistics(reference, net, config.batch_size, distributed.share_out)
                 if distributed.rank() == 0:
                     save_statistics(config.save_statistics, statistics)
                     run_folder.log.info("statistics: %s", config.save_statistics)
@@ -238,6 +238,7 @@ def _scored(
             kid_subset_size=min(config.kid_subset_size, *sizes),
             seed=config.seed,
             progress=moved,
+            share_out=distributed.share_out,
         )
     result = {**scores.to_dict(), **facts, "seed": config.seed}
     result |= {"version": __version__, "commit": source_commit()}

@@ -18,8 +18,6 @@ from image_pipeline.metrics.kernel import KernelDistance, kernel_distance
 from image_pipeline.metrics.manifold import PrecisionRecall, precision_recall
 from image_pipeline.metrics.statistics import FeatureStatistics
 from pcdiff.errors import InputError
-from pcdiff.runtime import distributed
-from pcdiff.runtime.stopping import Stopped
 
 METRICS = ("fid", "kid", "is", "prc")
 _NEED_FEATURES = frozenset({"kid", "prc"})
@@ -81,6 +79,15 @@ class Extracted:
     classes: ClassSums | None
 
 
+ShareOut = Callable[[Sequence[int], Callable[[Sequence[int]], Any]], list[Any]]
+"""`share_out(items, compute)` gives `compute(share)` of all shares into which it parts the items, in one order."""
+
+
+def in_one(items: Sequence[int], compute: Callable[[Sequence[int]], Any]) -> list[Any]:
+    """Compute all items here, as one share."""
+    return [compute(items)]
+
+
 def extract(
     images: Tensor | Images,
     net: FeatureNet,
@@ -88,8 +95,9 @@ def extract(
     keep_features: bool = False,
     splits: Tensor | None = None,
     progress: Callable[[int], object] = lambda count: None,
+    share_out: ShareOut = in_one,
 ) -> Extracted:
-    """Run a network over all images; processes that have joined share the work, and all get the whole.
+    """Run a network over all images.
 
     Without keeping features, memory does not grow with the number of images.
 
@@ -99,36 +107,33 @@ def extract(
         batch_size: images at a time.
         keep_features: keep all features, `n * D` float32.
         splits: of the Inception Score, the split of each image `(n,)`; None leaves the logits alone.
-        progress: called with the number of images done, after each batch of this process; it may raise `Stopped`.
+        progress: called with the number of images done, after each batch of this process.
+        share_out: who runs which batches; `pcdiff.runtime.distributed.share_out` shares them among the processes of
+            a job, all of which get the whole. By default this process runs all.
 
     Raises:
-        Stopped: `progress` raised it in any process; all do.
         InputError: no image, a batch size below 1, logits asked of a network that gives none, or features that are
             not finite.
     """
     if not len(images) or batch_size < 1:
         raise InputError(f"images and batch_size must be at least 1, got {len(images)}, {batch_size}")
-    batches = range(0, len(images), batch_size)
-    moments, features, classes = None, {}, None
-    stopped = False
-    for first in batches[distributed.rank() :: distributed.world_size()]:
-        indices = torch.arange(first, min(first + batch_size, len(images)))
-        found = net(images[indices])
-        moments = (moments or FeatureMoments.empty(found.features.shape[1])).add(found.features)
-        if keep_features:
-            features[first] = found.features.float().cpu()
-        if splits is not None:
-            logits = _logits(found, net)
-            classes = classes or ClassSums.empty(int(splits.max()) + 1, logits.shape[1])
-            classes = classes.add(logits, splits[indices])
-        try:
+
+    def run(share: Sequence[int]) -> tuple[FeatureMoments | None, dict[int, Tensor], ClassSums | None]:
+        moments, features, classes = None, {}, None
+        for first in share:
+            indices = torch.arange(first, min(first + batch_size, len(images)))
+            found = net(images[indices])
+            moments = (moments or FeatureMoments.empty(found.features.shape[1])).add(found.features)
+            if keep_features:
+                features[first] = found.features.float().cpu()
+            if splits is not None:
+                logits = _logits(found, net)
+                classes = classes or ClassSums.empty(int(splits.max()) + 1, logits.shape[1])
+                classes = classes.add(logits, splits[indices])
             progress(len(indices))
-        except Stopped:
-            stopped = True
-            break
-    if distributed.agreed(stopped):  # no process waits for one that has left
-        raise Stopped
-    parts = distributed.gather((moments, features, classes))
+        return moments, features, classes
+
+    parts = share_out(range(0, len(images), batch_size), run)
     # by rank, so that every process adds up in one order
     moments, classes = (_merged([part[i] for part in parts if part[i] is not None]) for i in (0, 2))
     return Extracted(moments, _in_order([part[1] for part in parts]) if keep_features else None, classes)
@@ -149,13 +154,21 @@ def _in_order(parts: Iterable[dict[int, Tensor]]) -> Tensor:
     return torch.cat([whole[first] for first in sorted(whole)])
 
 
-def dataset_statistics(dataset: ImageDataset, net: FeatureNet, batch_size: int = 64) -> FeatureStatistics:
+def dataset_statistics(
+    dataset: ImageDataset, net: FeatureNet, batch_size: int = 64, share_out: ShareOut = in_one
+) -> FeatureStatistics:
     """Return what FID needs of a data set's split, to be kept by `save_statistics`.
+
+    Args:
+        dataset: the images.
+        net: the feature network.
+        batch_size: images at a time.
+        share_out: as for `extract`.
 
     Raises:
         InputError: fewer than two images, or as `extract`.
     """
-    moments = extract(dataset.images, net, batch_size).moments
+    moments = extract(dataset.images, net, batch_size, share_out=share_out).moments
     return FeatureStatistics.of(moments, net.identity, _about(dataset))
 
 
@@ -171,6 +184,7 @@ def score_images(
     neighbour: int = 3,
     seed: int = 2020,
     progress: Callable[[int], object] = lambda count: None,
+    share_out: ShareOut = in_one,
 ) -> ImageScores:
     """Score samples; the defaults are torch-fidelity's, so its numbers can stand beside.
 
@@ -186,6 +200,7 @@ def score_images(
         neighbour: k of precision and recall.
         seed: of KID's subsets and the Inception Score's shuffle.
         progress: called with the number of images done, after each batch.
+        share_out: as for `extract`.
 
     Raises:
         InputError: an unknown metric, statistics of another network, a metric they do not suffice for, or sets too
@@ -202,10 +217,10 @@ def score_images(
     whole = bool(_NEED_FEATURES & set(asked))
     given = isinstance(reference, FeatureStatistics)
     splits = splits_of(len(samples), is_splits, seed) if "is" in asked else None
-    mine = extract(samples, net, batch_size, whole, splits, progress)
+    mine = extract(samples, net, batch_size, whole, splits, progress, share_out)
     theirs = None
     if not given and asked != ["is"]:
-        theirs = extract(reference.images, net, batch_size, whole, progress=progress)
+        theirs = extract(reference.images, net, batch_size, whole, None, progress, share_out)
     scores: dict = {}
     if "fid" in asked:
         known = reference if given else FeatureStatistics.of(theirs.moments, net.identity, None)

@@ -114,7 +114,7 @@ def compared(config: EvaluateConfig, work: Work, **sets: Tensor) -> dict[str, An
             resamples=config.resamples,
             seed=config.seed,
             progress=progress,
-            work=work,
+            map_blocks=work.map,
         )
 
 
@@ -126,7 +126,7 @@ def reconstructed(config: EvaluateConfig, work: Work, **sets: Tensor) -> dict[st
         seconds = pairs * emd_seconds(pairs, points) / pairs_compared(pairs)
         emd = seconds < EMD_LIMIT_SECONDS and points == sets["reconstructions"].shape[1]
     with bar("comparing", "pair") as progress:
-        return reconstruction_report(**sets, emd=emd, progress=progress, work=work)
+        return reconstruction_report(**sets, emd=emd, progress=progress, map_blocks=work.map)
 
 
 def with_emd(config: EvaluateConfig) -> bool | None:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pcdiff.metrics._blocks import MapBlocks
 from pcdiff.metrics.neighbours import TIE_TOLERANCE, Nearest, Neighbours, Progress
 from pcdiff.ops import chamfer, emd_pairs, sliced_bound, slices
-from pcdiff.runtime.resumable import Work
 
 EMD_METHOD = "exact"
 # Seconds of two cores' work; on CUDA about what fills the device. The same everywhere, so that a journal fits.
@@ -53,10 +53,10 @@ class _Matrix:
     """Lower and upper bounds of the distances between two sets, or within one; equal where a pair is solved."""
 
     def __init__(
-        self, xs: Tensor, ys: Tensor | None, centre: Tensor, work: Work, name: str, effort: Effort
+        self, xs: Tensor, ys: Tensor | None, centre: Tensor, map_blocks: MapBlocks, name: str, effort: Effort
     ) -> None:
         self._xs, self._ys = xs, xs if ys is None else ys
-        self._work, self._name, self._effort = work, name, effort
+        self._map_blocks, self._name, self._effort = map_blocks, name, effort
         self._calls = 0
         self.symmetric = ys is None
         self.low = self._sliced(slices(xs, centre), None if ys is None else slices(ys, centre))
@@ -74,7 +74,7 @@ class _Matrix:
             part = xs._replace(quantiles=xs.quantiles[:, i : i + _SLICED_IN_A_BLOCK])
             return (sliced_bound(part, ys).cpu().numpy(),)
 
-        return np.concatenate([part for (part,) in self._work.map(f"{self._name} slices", rows, compute)])
+        return np.concatenate([part for (part,) in self._map_blocks(f"{self._name} slices", rows, compute)])
 
     def lowest_open(self, limit: np.ndarray, k: int, columns: bool = False) -> np.ndarray:
         """Return pairs `(K, 2)`: of every row the k of least lower bound that are open, or fewer.
@@ -104,7 +104,7 @@ class _Matrix:
             part = slice(k, k + _PAIRS_IN_A_BLOCK)
             return self._bounds(torch.from_numpy(pairs[part]), torch.from_numpy(limit[part]))
 
-        found = self._work.map(f"{self._name} {self._calls}", blocks, compute)
+        found = self._map_blocks(f"{self._name} {self._calls}", blocks, compute)
         for k, (low, high, started) in zip(blocks, found, strict=True):
             i, j = pairs[k : k + _PAIRS_IN_A_BLOCK].T
             for a, b in ((i, j), (j, i)) if self.symmetric else ((i, j),):
@@ -137,14 +137,14 @@ class _Matrix:
 
 
 def emd_neighbours(
-    samples: Tensor, reference: Tensor, work: Work, name: str, progress: Progress
+    samples: Tensor, reference: Tensor, map_blocks: MapBlocks, name: str, progress: Progress
 ) -> tuple[Neighbours, Effort]:
     """Find what MMD, coverage and 1-NNA need of the neighbours by the exact earth mover's distance.
 
     Args:
         samples: `(S, P, 3)`.
         reference: `(R, P, 3)`.
-        work: does the blocks.
+        map_blocks: computes the blocks.
         name: of this piece of work.
         progress: called with the number of pairs of clouds dealt with, whenever some are.
 
@@ -155,13 +155,13 @@ def emd_neighbours(
     effort = Effort()
     total = sum(clouds.sum(dim=(0, 1), dtype=torch.float64) for clouds in (samples, reference))
     centre = total / ((len(samples) + len(reference)) * samples.shape[1])
-    across = _Matrix(samples, reference, centre, work, f"{name} across", effort)
+    across = _Matrix(samples, reference, centre, map_blocks, f"{name} across", effort)
     _resolve_across(across, progress)
     rows, columns = Nearest.of_rows(across.high), Nearest.of_rows(across.high.T)
     del across
     within = []
     for clouds, nearest, title in ((samples, rows, "samples"), (reference, columns, "reference")):
-        matrix = _Matrix(clouds, None, centre, work, f"{name} {title}", effort)
+        matrix = _Matrix(clouds, None, centre, map_blocks, f"{name} {title}", effort)
         _resolve_within(matrix, nearest.distance, progress)
         within.append(matrix.high.min(axis=1).astype(np.float64))
     return Neighbours(rows, columns, *within), effort

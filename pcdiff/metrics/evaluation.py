@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pcdiff.errors import InputError
+from pcdiff.metrics._blocks import MapBlocks, in_order
 from pcdiff.metrics._inputs import as_clouds
 from pcdiff.metrics.bootstrap import LEVEL, RESAMPLES, jsd_interval, pooled_interval
 from pcdiff.metrics.columns import COLUMNS, markdown
@@ -21,7 +22,6 @@ from pcdiff.ops import estimated_emd_seconds
 from pcdiff.ops.far_origin import shared_offset
 from pcdiff.runtime import rng
 from pcdiff.runtime.call_checks import checked
-from pcdiff.runtime.resumable import Work
 
 EMD_LIMIT_SECONDS = 600.0
 # The search for neighbours took 2 % of the time of all pairs for 405 clouds (docs/results.md).
@@ -44,7 +44,7 @@ def evaluate(
     resamples: int = RESAMPLES,
     seed: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    work: Work | None = None,
+    map_blocks: MapBlocks = in_order,
 ) -> dict:
     """Score generated clouds against a reference set under a named protocol.
 
@@ -61,7 +61,7 @@ def evaluate(
         resamples: of the bootstrap intervals; 0 leaves these out.
         seed: of the bootstrap, and of the draw of the training clouds; the protocol's by default.
         progress: called with (pairs of clouds compared, pairs in all).
-        work: shares the work and keeps what is finished; by default this process does all.
+        map_blocks: computes the blocks of the work; by default this process does, one after the other.
 
     Returns:
         A dict ready for JSON, the same to the bit whoever does the work: `protocol`, `counts`, `scores` (MMD and
@@ -96,9 +96,9 @@ def evaluate(
 
     compared = len(distances) * pairs_compared(len(ours)) * (1 if stand_ins is None else 2)
     memorised = 0 if trained is None else (len(ours) + len(theirs)) * len(trained)
-    steps, work = Steps(progress, compared + memorised), work or Work()
+    steps = Steps(progress, compared + memorised)
 
-    found, details = score_by(ours, theirs, distances, work, "", steps)
+    found, details = score_by(ours, theirs, distances, map_blocks, "", steps)
     result: dict[str, Any] = {
         "protocol": chosen.to_dict(),
         "dataset": {name: {"sha256": fingerprint(clouds)} for name, clouds in sets.items()},
@@ -106,11 +106,11 @@ def evaluate(
     }
     result |= _scored(found, ours, theirs, resamples, seed)
     if stand_ins is not None:
-        stood_in, _ = score_by(stand_ins, theirs, distances, work, "floor ", steps)
+        stood_in, _ = score_by(stand_ins, theirs, distances, map_blocks, "floor ", steps)
         result["floor"] = {"what": _FLOOR} | _scored(stood_in, stand_ins, theirs, resamples, seed)
     if trained is not None:
-        to_train = nearest_by_chamfer(ours, trained, work, "CD samples to train", steps)
-        held_out = nearest_by_chamfer(theirs, trained, work, "CD reference to train", steps)
+        to_train = nearest_by_chamfer(ours, trained, map_blocks, "CD samples to train", steps)
+        held_out = nearest_by_chamfer(theirs, trained, map_blocks, "CD reference to train", steps)
         result["memorisation"] = {"distance_is": "CD"} | memorisation(
             sample_distance=to_train.distance,
             sample_index=to_train.index,

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from pcdiff.errors import InputError
+from pcdiff.metrics._blocks import MapBlocks, in_order
 from pcdiff.metrics._inputs import as_clouds, as_matrix
 from pcdiff.metrics.emd_search import emd_neighbours
 from pcdiff.metrics.neighbours import (
@@ -24,7 +25,6 @@ from pcdiff.metrics.neighbours import (
     neighbours_in_matrices,
 )
 from pcdiff.runtime.call_checks import checked
-from pcdiff.runtime.resumable import Work
 
 DISTANCES = ("cd", "emd")
 
@@ -168,7 +168,7 @@ def generation_scores(
     reference,
     distances: Sequence[str] = ("cd", "emd"),
     progress: Callable[[int, int], None] | None = None,
-    work: Work | None = None,
+    map_blocks: MapBlocks = in_order,
 ) -> dict:
     """Score generated clouds against a reference set of the same size. The clouds are compared as they come.
 
@@ -177,7 +177,7 @@ def generation_scores(
         reference: `(n, Q, 3)`; P = Q where "emd" is asked.
         distances: of "cd" (squared, mean + mean) and "emd" (exact, Euclidean, mean).
         progress: called with (pairs of clouds compared, pairs in all); a pair counts once for each distance.
-        work: shares the work and keeps what is finished; by default this process does all.
+        map_blocks: computes the blocks of the work; by default this process does, one after the other.
 
     Returns:
         For each distance D: `MMD-D` (unit of D), `COV-D` and `1-NNA-D` (percent); and under `details` per D the
@@ -195,12 +195,17 @@ def generation_scores(
     samples, reference = as_clouds(samples, "samples"), as_clouds(reference, "reference")
     check_sets(samples, reference, distances)
     steps = Steps(progress, len(distances) * pairs_compared(len(samples)))
-    found, details = score_by(samples, reference, distances, work or Work(), "", steps)
+    found, details = score_by(samples, reference, distances, map_blocks, "", steps)
     return named(found) | {"details": details}
 
 
 def score_by(
-    samples: Tensor, reference: Tensor, distances: Sequence[str], work: Work, title: str, progress: Progress
+    samples: Tensor,
+    reference: Tensor,
+    distances: Sequence[str],
+    map_blocks: MapBlocks,
+    title: str,
+    progress: Progress,
 ) -> tuple[dict[str, Scores], dict[str, dict]]:
     """Return the scores by each distance of two checked sets, and each distance's details for a result file.
 
@@ -208,17 +213,17 @@ def score_by(
         samples: `(n, P, 3)`.
         reference: `(n, Q, 3)`.
         distances: of `DISTANCES`.
-        work: does the blocks.
-        title: sets this comparison apart from others by the same `work`.
+        map_blocks: computes the blocks.
+        title: sets this comparison apart from others of the same job.
         progress: called with the number of pairs compared, whenever some are.
     """
     scores, details = {}, {}
     for short in distances:
         name, effort = short.upper(), {}
         if short == "cd":
-            neighbours = chamfer_neighbours(samples, reference, work, f"{title}{name}", progress)
+            neighbours = chamfer_neighbours(samples, reference, map_blocks, f"{title}{name}", progress)
         else:
-            neighbours, spent = emd_neighbours(samples, reference, work, f"{title}{name}", progress)
+            neighbours, spent = emd_neighbours(samples, reference, map_blocks, f"{title}{name}", progress)
             effort = spent.to_dict()
         scores[name] = scores_of(neighbours)
         test = scores[name].one_nna

@@ -7,9 +7,9 @@ import numpy as np
 from torch import Tensor
 
 from pcdiff.errors import InputError
+from pcdiff.metrics._blocks import MapBlocks
 from pcdiff.metrics._inputs import as_matrix
 from pcdiff.ops import pairwise
-from pcdiff.runtime.resumable import Work
 
 TIE_TOLERANCE = 1e-6  # relative; float32 sums over the same points in another order differ by about 1e-7
 _CLOUDS_IN_A_BLOCK = 32  # along each side: a few tenths of a second for Chamfer distances of 2048 points
@@ -82,27 +82,31 @@ def neighbours_in_matrices(sample_reference, reference_reference, sample_sample)
     )
 
 
-def chamfer_neighbours(samples: Tensor, reference: Tensor, work: Work, name: str, progress: Progress) -> Neighbours:
+def chamfer_neighbours(
+    samples: Tensor, reference: Tensor, map_blocks: MapBlocks, name: str, progress: Progress
+) -> Neighbours:
     """Find the neighbours by the Chamfer distance (squared, mean + mean), block by block: no matrix is kept.
 
     Args:
         samples: `(S, P, 3)`.
         reference: `(R, Q, 3)`.
-        work: does the blocks.
+        map_blocks: computes the blocks.
         name: of this piece of work.
         progress: called with the number of pairs of clouds compared, whenever some are.
     """
-    rows, columns = _search(samples, reference, work, f"{name} across", progress)
+    rows, columns = _search(samples, reference, map_blocks, f"{name} across", progress)
     within = []
     for clouds, title in ((samples, "samples"), (reference, "reference")):
-        found, _ = _search(clouds, None, work, f"{name} {title}", progress)
+        found, _ = _search(clouds, None, map_blocks, f"{name} {title}", progress)
         within.append(found.nearest().distance)
     return Neighbours(rows.nearest(), columns.nearest(), *within)
 
 
-def nearest_by_chamfer(clouds: Tensor, others: Tensor, work: Work, name: str, progress: Progress) -> Nearest:
+def nearest_by_chamfer(
+    clouds: Tensor, others: Tensor, map_blocks: MapBlocks, name: str, progress: Progress
+) -> Nearest:
     """Find each cloud's nearest one of another set by the Chamfer distance; sizes `(n, P, 3)` and `(m, Q, 3)`."""
-    return _search(clouds, others, work, name, progress)[0].nearest()
+    return _search(clouds, others, map_blocks, name, progress)[0].nearest()
 
 
 class _BestTwo:
@@ -126,7 +130,9 @@ class _BestTwo:
         return Nearest(first.copy(), self.index.copy(), equal(first, second))
 
 
-def _search(xs: Tensor, ys: Tensor | None, work: Work, name: str, progress: Progress) -> tuple[_BestTwo, _BestTwo]:
+def _search(
+    xs: Tensor, ys: Tensor | None, map_blocks: MapBlocks, name: str, progress: Progress
+) -> tuple[_BestTwo, _BestTwo]:
     """Return the best two of xs in ys, and of ys in xs; without ys of xs among its other clouds, twice the same."""
     symmetric = ys is None
     others = xs if ys is None else ys
@@ -145,7 +151,7 @@ def _search(xs: Tensor, ys: Tensor | None, work: Work, name: str, progress: Prog
 
     blocks = list(_blocks(len(xs), len(others), symmetric))
     for (i, j), (distance, index, distance_back, index_back) in zip(
-        blocks, work.map(name, blocks, compute), strict=True
+        blocks, map_blocks(name, blocks, compute), strict=True
     ):
         rows.add(i, distance, index + j)
         if not symmetric or i != j:

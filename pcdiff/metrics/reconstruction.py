@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from pcdiff.errors import InputError, short
+from pcdiff.metrics._blocks import MapBlocks, in_order
 from pcdiff.metrics._inputs import as_clouds
 from pcdiff.metrics.columns import markdown
 from pcdiff.ops import emd as earth_mover
 from pcdiff.ops import nearest
 from pcdiff.runtime.call_checks import checked
 from pcdiff.runtime.progress import Progress, part_of
-from pcdiff.runtime.resumable import Work
 
 F_SCORE_THRESHOLD = 1e-3  # squared distance, the peers' default
 _CLOUDS_AT_ONCE = 64  # between two calls of `progress`
@@ -144,7 +144,7 @@ def reconstruction_report(
     thresholds: Sequence[float] = (),
     emd: bool = True,
     progress: Progress | None = None,
-    work: Work | None = None,
+    map_blocks: MapBlocks = in_order,
 ) -> dict:
     """Score reconstructions, and the oracle (`oracle_scores`) beside them at one number of points.
 
@@ -159,7 +159,7 @@ def reconstruction_report(
         thresholds: further ones.
         emd: also the exact Earth Mover's Distance.
         progress: called with (pairs done, pairs in all), over all comparisons.
-        work: shares the work and keeps what is finished; by default this process does all.
+        map_blocks: computes the blocks of the work; by default this process does, one after the other.
 
     Returns:
         A dict ready for JSON: what `reconstruction_scores` returns, and `oracle` with `points`, of both its rows;
@@ -186,10 +186,9 @@ def reconstruction_report(
     if ours.shape[1] == theirs.shape[1] == points:
         del pairs["cut"]
     scored: dict[str, dict] = {}
-    work = work or Work()
     for row, pair in pairs.items():
         part = part_of(progress, len(scored), len(pairs))
-        scored[row] = _score_pair(*pair, threshold, thresholds, emd, part, work, row)
+        scored[row] = _score_pair(*pair, threshold, thresholds, emd, part, map_blocks, row)
     cut, oracle = scored.get("cut", scored["whole"]), scored["oracle"]
     return scored["whole"] | {
         "oracle": {
@@ -243,7 +242,7 @@ def _check_pair(sets: dict, emd: bool) -> tuple[torch.Tensor, torch.Tensor]:
     return a, b
 
 
-def _score_pair(ours, theirs, threshold, thresholds, emd, progress, work=None, name="pairs") -> dict:
+def _score_pair(ours, theirs, threshold, thresholds, emd, progress, map_blocks=in_order, name="pairs") -> dict:
     """Do what `reconstruction_scores` promises, with checked clouds, block by block."""
     try:
         at = [threshold, *map(float, thresholds)]
@@ -261,7 +260,7 @@ def _score_pair(ours, theirs, threshold, thresholds, emd, progress, work=None, n
         return cd.cpu().numpy(), cost.cpu().numpy(), f_scores
 
     firsts, found = range(0, len(ours), _CLOUDS_AT_ONCE), []
-    for first, arrays in zip(firsts, (work or Work()).map(name, firsts, compute), strict=True):
+    for first, arrays in zip(firsts, map_blocks(name, firsts, compute), strict=True):
         found.append(arrays)
         if progress is not None:
             progress(min(first + _CLOUDS_AT_ONCE, len(ours)), len(ours))

@@ -4,7 +4,7 @@ Everything works in a single process too, where nothing is sent.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -14,8 +14,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pcdiff.errors import InputError, WorkFailed
+from pcdiff.runtime.stopping import Stopped
 
 T = TypeVar("T")
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 # How long a process waits for another that lives: rank 0 may be validating. One that died is told at once.
 _PATIENCE = timedelta(hours=6)
@@ -134,6 +137,25 @@ def mean(values: Tensor) -> Tensor:
     total = values.clone()
     dist.all_reduce(total)
     return total / world_size()
+
+
+def share_out(items: Sequence[Item], compute: Callable[[Sequence[Item]], Found]) -> list[Found]:
+    """Return `compute(share)` of every process's share of the items, by rank, to every process.
+
+    Args:
+        items: the same in every process; the process of rank r computes every `world_size()`-th from the r-th on.
+        compute: what is done with a share, which may be empty.
+
+    Raises:
+        Stopped: `compute` raised it in any process; all raise it, so that none waits for one that has left.
+    """
+    try:
+        mine, stopped = compute(items[rank() :: world_size()]), False
+    except Stopped:
+        mine, stopped = None, True
+    if agreed(stopped):
+        raise Stopped
+    return gather(mine)
 
 
 class Agreement:

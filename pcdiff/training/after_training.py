@@ -108,7 +108,9 @@ class GeneratorEnding:
     def _scored(self, model: LatentPriorModel, made: Tensor | None) -> dict[str, Any]:
         drawn = self._drawn(model, len(self.reference), self.num_points) if made is None else made
         with bar("comparing", "pair") as progress:
-            return self._compared(drawn, self.reference, RESAMPLES, progress=progress, work=Work(stop=self.stop))
+            return self._compared(
+                drawn, self.reference, RESAMPLES, progress=progress, map_blocks=Work(stop=self.stop).map
+            )
 
     def _compared(self, samples: Tensor, reference: Tensor, resamples: int, **options: Any) -> dict[str, Any]:
         sets = {"samples": samples, "reference": reference}

@@ -88,7 +88,9 @@ class GeneratorValidation:
         normalise = get_protocol(self.protocol).normalise
         sets = {name: normalise(clouds, f"validation {name}") for name, clouds in sets.items()}
         with bar("validation: comparing", "pair") as progress:
-            return generation_scores(**sets, distances=["cd"], progress=progress, work=Work(stop=self.stop))
+            return generation_scores(
+                **sets, distances=["cd"], progress=progress, map_blocks=Work(stop=self.stop).map
+            )
 
     def show(self, writer: SummaryWriter, step: int) -> None:
         """Log a few of the last samples to TensorBoard's mesh plugin."""

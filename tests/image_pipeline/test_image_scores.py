@@ -131,9 +131,9 @@ def test_processes_share_the_work(monkeypatch, size):
     for rank in range(size):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         with pytest.raises(Sent):
-            extract(images, net, 8, True, splits)
+            extract(images, net, 8, True, splits, share_out=distributed.share_out)
     monkeypatch.setattr(distributed, "gather", lambda share: shares)
-    together = extract(images, net, 8, True, splits)
+    together = extract(images, net, 8, True, splits, share_out=distributed.share_out)
     assert torch.equal(together.features, alone.features)
     assert together.classes.score().mean == pytest.approx(alone.classes.score().mean, rel=1e-12)
     assert together.moments.count == 50

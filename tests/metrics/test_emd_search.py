@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from pcdiff.metrics._blocks import in_order
 from pcdiff.metrics.emd_search import Effort, emd_neighbours
 from pcdiff.metrics.generation import scores_of
 from pcdiff.metrics.neighbours import neighbours_in_matrices
 from pcdiff.metrics.protocols import normalise_bbox
 from pcdiff.ops import pairwise
-from pcdiff.runtime.resumable import Work
 
 
 def brute_force(samples, reference):
@@ -19,7 +19,7 @@ def brute_force(samples, reference):
 
 def search(samples, reference):
     steps = []
-    found, effort = emd_neighbours(samples, reference, Work(), "EMD", steps.append)
+    found, effort = emd_neighbours(samples, reference, in_order, "EMD", steps.append)
     count, other = len(samples), len(reference)
     assert sum(steps) == effort.pairs == count * other + count * (count - 1) // 2 + other * (other - 1) // 2
     return found, effort

@@ -178,11 +178,11 @@ def test_finished_blocks_are_not_computed_again_and_change_nothing(tmp_path, mon
     samples, reference = _sets()
     whole = evaluate(samples=samples, reference=reference, train=_train())
     with Journal(tmp_path / "journal", {}) as journal:
-        assert evaluate(samples=samples, reference=reference, train=_train(), work=Work(journal)) == whole
+        assert evaluate(samples=samples, reference=reference, train=_train(), map_blocks=Work(journal).map) == whole
     monkeypatch.setattr("pcdiff.metrics.neighbours.pairwise", None)
     monkeypatch.setattr("pcdiff.metrics.emd_search.emd_pairs", None)
     with Journal(tmp_path / "journal", {}) as journal:
-        assert evaluate(samples=samples, reference=reference, train=_train(), work=Work(journal)) == whole
+        assert evaluate(samples=samples, reference=reference, train=_train(), map_blocks=Work(journal).map) == whole
 
 
 def test_fingerprints_tell_sets_apart():

@@ -18,11 +18,11 @@ from pcdiff.metrics import (
     one_nna,
     reconstruction_scores,
 )
+from pcdiff.metrics._blocks import in_order
 from pcdiff.metrics.emd_search import emd_neighbours
 from pcdiff.metrics.generation import scores_of
 from pcdiff.metrics.jsd import cell_counts, sphere_grid
 from pcdiff.ops import nearest, pairwise
-from pcdiff.runtime.resumable import Work
 
 pytestmark = pytest.mark.golden
 
@@ -75,7 +75,7 @@ def test_emd_scores_by_search_equal_the_peers(cases):
     checked = 0
     for arrays, expected in cases.values():
         samples, reference = _tensor(arrays["sample"]), _tensor(arrays["ref"])
-        neighbours, effort = emd_neighbours(samples, reference, Work(), "EMD", lambda pairs: None)
+        neighbours, effort = emd_neighbours(samples, reference, in_order, "EMD", lambda pairs: None)
         scores = scores_of(neighbours)
         assert effort.solved <= effort.pairs
         for key in (key for key in expected if "exact_emd" in key and "compute_all_metrics" in key):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from pcdiff.metrics._blocks import in_order
 from pcdiff.metrics.neighbours import chamfer_neighbours, equal, nearest_by_chamfer, neighbours_in_matrices
 from pcdiff.ops import pairwise
-from pcdiff.runtime.resumable import Work
 
 
 def clouds(count, points=20, seed=0):
@@ -22,7 +22,7 @@ def test_blocks_of_any_size_give_the_matrix(side, sizes, monkeypatch):
     reference[0] = samples[0, :15]
     reference[-1] = reference[0]
     steps = []
-    found = chamfer_neighbours(samples, reference, Work(), "CD", steps.append)
+    found = chamfer_neighbours(samples, reference, in_order, "CD", steps.append)
     matrices = pairwise(samples, reference), pairwise(reference), pairwise(samples)
     expected = neighbours_in_matrices(*matrices)
     for name in ("sample_reference", "reference_sample"):
@@ -39,14 +39,14 @@ def test_blocks_of_any_size_give_the_matrix(side, sizes, monkeypatch):
 def test_nearest_of_another_set():
     ours, others = clouds(5), clouds(40, seed=2)
     others[33] = ours[2].flip(0)
-    found = nearest_by_chamfer(ours, others, Work(), "train", lambda pairs: None)
+    found = nearest_by_chamfer(ours, others, in_order, "train", lambda pairs: None)
     assert found.index[2] == 33
     assert found.distance[2] == 0
     np.testing.assert_array_equal(found.index, pairwise(ours, others).argmin(dim=1).numpy())
 
 
 def test_one_cloud_alone_has_no_other():
-    found = nearest_by_chamfer(clouds(3), clouds(1, seed=1), Work(), "one", lambda pairs: None)
+    found = nearest_by_chamfer(clouds(3), clouds(1, seed=1), in_order, "one", lambda pairs: None)
     assert not found.tied.any()
     assert (found.index == 0).all()
 
