@@ -77,8 +77,8 @@ class ImageModel(nn.Module):
             denoiser = build_denoiser(build_model({"name": config.net, **vars(config.model)}), config.process)
         self.denoiser = denoiser
         self.num_classes = getattr(config.model, "num_classes", None)
-        # SongUNet always has a class that stands for none, UNet where it is told to
-        self.knows_none = self.num_classes is not None and getattr(config.model, "null_class", True)
+        # SongUNet always has a class that stands for none, UNet with `null_class`
+        self.has_null_class = self.num_classes is not None and getattr(config.model, "null_class", True)
         channels = getattr(config.model, "num_channels", getattr(config.model, "in_channels", None))
         if channels != self.image_shape[0]:
             raise InputError(
@@ -92,7 +92,8 @@ class ImageModel(nn.Module):
                 raise InputError(f"the images do not fit the net {config.net}: {error}; take --size N") from None
         if config.data.augment is not None and getattr(config.model, "augment_dim", 0) != NUM_LABELS:
             raise InputError(
-                f"--augment needs a net that is told of it: --net song with --model.augment-dim {NUM_LABELS}"
+                "--augment needs a net that takes augmentation labels: "
+                f"--net song with --model.augment-dim {NUM_LABELS}"
             )
         self._objectives = build_objectives(config.objective, config.process.sigma_data)
         for name in self._objectives:
@@ -118,7 +119,7 @@ class ImageModel(nn.Module):
         x = batch.images
         t, weight = self._draw_times(self.denoiser.process, count, generator)
         draws = {"t": t, "weight": weight, "noise": _normal(count, x, generator)}
-        if self.knows_none:
+        if self.has_null_class:
             draws["dropped"] = torch.rand(count, generator=generator, device=x.device)
         if "sliced" in self.config.objective.objectives:
             draws["projection"] = _normal(count, x, generator)
@@ -136,7 +137,7 @@ class ImageModel(nn.Module):
         """Return the loss and each objective, means over the images.
 
         Args:
-            batch: images `(B, C, H, W)`, labels `(B,)`, and what the net is told of augmentations.
+            batch: images `(B, C, H, W)`, labels `(B,)`, and augmentation labels.
             t: times `(B,)`.
             weight: of the times, `(B,)`.
             noise: standard normal, like the images.
@@ -144,7 +145,7 @@ class ImageModel(nn.Module):
             projection: of sliced score matching, like the images.
 
         Raises:
-            InputError: the net is told classes and the images have none.
+            InputError: the net is conditioned on classes and the images have none.
         """
         cond: Tensor | Augmented | None = self._labels(batch, dropped)
         if batch.augmentation is not None:
@@ -163,8 +164,8 @@ class ImageModel(nn.Module):
             return None
         if batch.labels is None:
             raise InputError(
-                f"the net is told {self.num_classes} classes, the images have none; take --model.num-classes None, "
-                "and --model.no-null-class"
+                f"the net is conditioned on {self.num_classes} classes, the images have none; "
+                "take --model.num-classes None, and --model.no-null-class"
             )
         if dropped is None:
             return batch.labels
@@ -178,26 +179,27 @@ class ImageModel(nn.Module):
         """
         if scale == 1:
             return self.denoiser
-        if not self.knows_none:
+        if not self.has_null_class:
             raise InputError(
-                f"guidance {scale:g} needs a net that is told classes, and none; train it with classes, or take 1"
+                f"guidance {scale:g} needs a net conditioned on classes, with a null class; "
+                "train it with classes, or take 1"
             )
         null = torch.tensor([self.num_classes], device=self.denoiser.process.device)
         return ClassifierFreeGuidance(self.denoiser, null, scale)
 
     def condition(self, labels: Tensor | None, count: int) -> Tensor | None:
-        """Return what the net is told for `count` images of these classes, or of none.
+        """Return the net's condition for `count` images of these classes, or of none.
 
         Raises:
-            InputError: classes for a net that is told none, or that it does not know, or none where it needs them.
+            InputError: classes for an unconditional net, an unknown class, or none where the net needs one.
         """
         if self.num_classes is None:
             if labels is not None:
-                raise InputError("this model is told no classes; leave them out")
+                raise InputError("this model is not conditioned on classes; leave them out")
             return None
         if labels is None:
-            if not self.knows_none:
-                raise InputError(f"this model must be told a class, 0..{self.num_classes - 1}, for every image")
+            if not self.has_null_class:
+                raise InputError(f"this model needs a class, 0..{self.num_classes - 1}, for every image")
             return torch.full((count,), self.num_classes, device=self.denoiser.process.device)
         if labels.shape != (count,) or not ((labels >= 0) & (labels < self.num_classes)).all():
             raise InputError(
@@ -252,17 +254,17 @@ class ImageModel(nn.Module):
 
 
 def check_signal(predicts: str, denoiser: NetDenoiser) -> None:
-    """Refuse a net whose output says nothing of the image where sampling starts, before it is trained.
+    """Refuse a net whose output does not determine the image where sampling starts, before it is trained.
 
     Raises:
-        InputError: it is so: the process ends without any signal; the message says what to predict instead.
+        InputError: the process ends without any signal; the message names what to predict instead.
     """
     process = denoiser.process
     start = torch.tensor([process.last_time()], dtype=torch.float64, device=process.device)
     if denoiser.parametrization.needs_signal and float(process.alpha(start)) == 0:
         raise InputError(
-            f"predicts {predicts!r} says nothing of the image at the start of {type(process).__name__}, where no "
-            "signal is left; take --process.predicts velocity, v, x0 or edm"
+            f"predicts {predicts!r} does not determine the image at the start of {type(process).__name__}, "
+            "where no signal is left; take --process.predicts velocity, v, x0 or edm"
         )
 
 

@@ -10,8 +10,8 @@ from pcdiff.errors import InputError
 def other_process(config: ImageRunConfig, name: str | None, predicts: str | None) -> ImageRunConfig:
     """Return the config with another process, or another prediction of the net, and of the rest what still fits.
 
-    Another process starts from its own defaults, as another net does. What the net predicts, what it is told of
-    time and how images are drawn stay where they fit the process, and are the defaults where they do not. The
+    Another process starts from its own defaults, as another net does. What the net predicts, its time
+    input and how images are drawn stay where they fit the process, and are the defaults where they do not. The
     standard deviation of the data stays where something asks for it.
 
     Args:
@@ -44,10 +44,10 @@ def _with_process(config: ImageRunConfig, name: str) -> ImageRunConfig:
         return config
     if not TIME_INPUTS[was.time_input].fits(process):
         new = replace(new, time_input=ProcessConfig.time_input)
-    says, start = parametrization(was.predicts), torch.tensor([process.last_time()], dtype=torch.float64)
-    if not says.fits(process):
+    predicted, start = parametrization(was.predicts), torch.tensor([process.last_time()], dtype=torch.float64)
+    if not predicted.fits(process):
         new = replace(new, predicts=ProcessConfig.predicts)
-    elif says.needs_signal and float(process.alpha(start)) == 0:
+    elif predicted.needs_signal and float(process.alpha(start)) == 0:
         new = replace(new, predicts="velocity")
     try:
         sampler_of(config.sampling).check(process)

@@ -49,7 +49,7 @@ def checkpoints_of(run: Path, wanted: str) -> list[Saved]:
         raise InputError(f"{run}: has no folder of checkpoints; --checkpoints needs a run's folder")
     first, last = (int(end) if end else None for end in (span.groups() if span else ("", "")))
     found: dict[int, Saved] = {}
-    # of two files of one step the one that also knows how to go on
+    # of two files of one step the one that can also be resumed
     for file in sorted(folder.glob("*.safetensors"), key=lambda path: path.name != "best.safetensors"):
         if file.name.startswith("."):  # the draft of a process that was killed
             continue
@@ -60,7 +60,7 @@ def checkpoints_of(run: Path, wanted: str) -> list[Saved]:
         if (first is None or first <= step) and (last is None or step <= last):
             found[step] = Saved(step, file, hashlib.sha256(file.read_bytes()).hexdigest())
     if not found:
-        raise InputError(f"{folder}: has no checkpoint in {wanted}; --keep of train says how many stay")
+        raise InputError(f"{folder}: has no checkpoint in {wanted}; --keep of train sets how many stay")
     return [found[step] for step in sorted(found)]
 
 
@@ -126,7 +126,7 @@ def table(scores: Mapping[str, Mapping[str, Any]]) -> str:
             f"{column[step]:.4g}{'*' if column[step] == best[name] else ' '}" for name, column in values.items()
         )
         lines.append(f"{step:>10}" + "".join(f"{cell:>12}" for cell in cells))
-    return "\n".join([*lines, "* best of its column; the fewer the images, the less that says"])
+    return "\n".join([*lines, "* best of its column; with few images the difference means little"])
 
 
 def _flags(config: Evaluate) -> dict[str, Any]:

@@ -13,7 +13,7 @@ def class_conditional(command: ClassConditional, trained: Trained) -> str:
     """Draw a row of images for each class, by the net's own classes or by a classifier's."""
     model, guide = trained.model, guiding(command, trained)
     if guide.num_classes is None:
-        raise InputError(f"{command.run}: this model is told no classes; give --classifier to guide it by one")
+        raise InputError(f"{command.run}: this model is not conditioned on classes; give --classifier to guide it")
     classes = command.classes or tuple(range(guide.num_classes))
     guide.check(classes)
     labels = torch.tensor(classes).repeat_interleave(command.per_class).to(trained.device)

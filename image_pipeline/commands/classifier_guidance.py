@@ -1,4 +1,4 @@
-"""Classifiers of noisy images, which guide a model that knows nothing of their classes."""
+"""Classifiers of noisy images, which guide a model that is not conditioned on their classes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from pcdiff.diffusion.denoisers.guidance import LogProb
 from pcdiff.errors import InputError
 from pcdiff.runtime.paths import is_file, is_folder
 
-_ADM_LABELS = ("step", "step1000")  # what ADM's classifiers are told of the time
+_ADM_LABELS = ("step", "step1000")  # the time inputs of ADM's classifiers
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Guide:
 
     Attributes:
         denoiser: follows a classifier; None where the net's own classes are taken.
-        num_classes: how many there are; None where the net is told none.
+        num_classes: how many there are; None where the net is unconditional.
     """
 
     denoiser: Denoiser | None
     num_classes: int | None
 
     def check(self, classes: tuple[int, ...]) -> None:
-        """Refuse classes that nobody knows.
+        """Refuse classes that do not exist.
 
         Raises:
             InputError: one is outside 0..num_classes - 1.
@@ -56,12 +56,13 @@ def guiding(command: Guidable, trained: Trained) -> Guide:
         raise InputError("--guidance is by the net's own classes: leave it out with --classifier")
     log_prob, known = open_classifier(command.classifier, command.classifier_config, model)
     # a net that can do without its classes leaves them to the classifier
-    told = model.num_classes is not None and not model.knows_none
-    if told and known != model.num_classes:
+    conditional = model.num_classes is not None and not model.has_null_class
+    if conditional and known != model.num_classes:
         raise InputError(
-            f"{command.classifier}: knows {known} classes, the net must be told one of {model.num_classes}"
+            f"{command.classifier}: has {known} classes, the net must be conditioned on one of {model.num_classes}"
         )
-    return Guide(ClassifierGuidance(model.denoiser, log_prob, command.classifier_scale, conditional=told), known)
+    guided = ClassifierGuidance(model.denoiser, log_prob, command.classifier_scale, conditional=conditional)
+    return Guide(guided, known)
 
 
 def open_classifier(path: Path, config: Path | None, model: ImageModel) -> tuple[LogProb, int]:
@@ -83,7 +84,7 @@ def open_classifier(path: Path, config: Path | None, model: ImageModel) -> tuple
     device = model.denoiser.process.device
     if is_folder(path) or path.suffix == ".safetensors":
         if config is not None:
-            raise InputError("--classifier-config goes with ADM's state dict; train-classifier's says it all")
+            raise InputError("--classifier-config goes with ADM's state dict; train-classifier's is complete")
         own = load_classifier(path).to(device)
         difference = own.guided.differs(Guided.of(model))
         if difference is not None:
@@ -98,8 +99,8 @@ def open_classifier(path: Path, config: Path | None, model: ImageModel) -> tuple
         if model.denoiser.time_input not in _ADM_LABELS or model.data_range != (-1.0, 1.0):
             low, high = model.data_range
             raise InputError(
-                f"{path}: ADM's classifiers are told the chain's step and see images in [-1, 1]; this model's net "
-                f"is told {model.denoiser.time_input} and sees images in [{low:g}, {high:g}]"
+                f"{path}: ADM's classifiers are conditioned on the chain's step and take images in [-1, 1]; this "
+                f"model's net is conditioned on {model.denoiser.time_input} and takes images in [{low:g}, {high:g}]"
             )
     else:
         if config is not None:

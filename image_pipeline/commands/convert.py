@@ -33,7 +33,7 @@ def _ours(command: Convert) -> Imported:
     """Open a run of ours, or what was converted before."""
     for name in ("config", "size"):
         if getattr(command, name) is not None:
-            raise InputError(f"--{name} is for other people's checkpoints, with --kind; a run of ours says it all")
+            raise InputError(f"--{name} is for other people's checkpoints, with --kind; a run of ours is complete")
     model = load_model(command.input, ema=command.ema)
     averaged = model.config.train.ema_decay is not None
     ema = averaged and (command.ema or model.file.name == "best.safetensors")  # `best` holds nothing else

@@ -15,7 +15,7 @@ Split = Literal["train", "test", "all"]
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What every command with a model is told."""
+    """The flags of every command with a model."""
 
     run: Path
     """A trained run's folder, or one of its checkpoint files."""
@@ -54,7 +54,7 @@ class Guidable(Making):
     classifier: Path | None = None
     """A classifier of noisy images: what train-classifier made (a folder or .safetensors), a .pt of ADM, with
     --classifier-config, or a .pt2 (torch.export) that maps images and the net's own time labels to logits. It
-    guides instead of the net's own classes, and beside them where the net must be told one."""
+    guides instead of the net's own classes, and beside them where the net needs one."""
     classifier_config: Path | None = None
     """Settings of ADM's classifier, a JSON file."""
     classifier_scale: float = 1.0
@@ -68,8 +68,8 @@ class Sample(Guidable):
     num_samples: int = 64
     """Images to draw (images)."""
     classes: tuple[int, ...] = ()
-    """Classes of the images, in turn; drawn evenly by default, where the model is told classes; with a classifier
-    all of its, in turn."""
+    """Classes of the images, in turn; drawn evenly by default, where the model is conditioned on classes; with a
+    classifier all of its, in turn."""
     trajectory: bool = False
     """Write the way from noise to data as a .gif too."""
     batch_size: int = 64
@@ -107,7 +107,7 @@ class Restoring(Given):
     """
 
     label: int | None = None
-    """Class of the images, where the model is told classes; none by default."""
+    """Class of the images, where the model is conditioned on classes; none by default."""
     settle: int = 0
     """Langevin steps at every time that keep to the known, for a rest that fits it better (steps)."""
     settle_snr: float | None = None
@@ -137,7 +137,7 @@ class Inverse(Restoring):
     """
 
     problem: Literal["super-resolution", "compressed-sensing"] = "super-resolution"
-    """`super-resolution` knows means over blocks, `compressed-sensing` random projections."""
+    """`super-resolution` is given means over blocks, `compressed-sensing` random projections."""
     factor: int | None = None
     """Side of a block of super-resolution; 2 by default (pixels)."""
     measurements: int | None = None
@@ -160,7 +160,7 @@ class Interpolate(Making):
     steps: int = 8
     """Images on the way, both ends included (images)."""
     label: int | None = None
-    """Class that the net is told, where it is told classes; none by default."""
+    """Class that the net is conditioned on, where there are classes; none by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +170,7 @@ class SDEdit(Given):
     strength: float = 0.5
     """Share of the sampler's steps that is taken, in (0, 1]: the more, the less is left of the input."""
     label: int | None = None
-    """Class that the net is told, where it is told classes; none by default."""
+    """Class that the net is conditioned on, where there are classes; none by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +200,7 @@ class Likelihood(Command):
     labelled: bool = False
     """Tell the net the images' classes."""
     label: int | None = None
-    """Class of all the images of --input, where the net is told classes."""
+    """Class of all the images of --input, where the net is conditioned on classes."""
     tolerance: float | None = None
     """Relative and absolute tolerance of the flow's solver; 1e-5 by default."""
     batch_size: int = 64

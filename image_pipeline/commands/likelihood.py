@@ -25,7 +25,7 @@ from pcdiff.runtime.nonfinite import check_finite
 from pcdiff.runtime.run_folder import write_json
 
 _TRACE, _TOLERANCE, _NUM_TIMES = "rademacher", 1e-5, 32
-_WIDTH, _STEPS, _FITTING_TIMES = 32, 300, 2  # of the net that is told the pixels around, and of its training
+_WIDTH, _STEPS, _FITTING_TIMES = 32, 300, 2  # of the net that dequantises by the pixels around, and of its training
 
 
 def likelihood(command: Likelihood, trained: Trained) -> str:

@@ -86,8 +86,8 @@ def _loss(command: Loss) -> dict[str, Any] | None:
         error = values["standard_error"]
         spread = "" if error is None else f" (standard error {error:.2g})"
         where = file if command.output is None else f"{file} -> {command.output}"
-        told = f"loss: step {values['step']}, {terms}{spread} over {count} images of split {command.split}: {where}"
-        print(escaped(told))
+        line = f"loss: step {values['step']}, {terms}{spread} over {count} images of split {command.split}: {where}"
+        print(escaped(line))
     return found
 
 

@@ -46,7 +46,7 @@ def restored(
             )
         step = step or corrector("langevin", snr=command.settle_snr or _SETTLE_SNR)
         sampler = replace(sampler, corrector=ConstrainedCorrector(step, constraint, command.settle))
-    cond, denoiser = trained.told(command.label, count)
+    cond, denoiser = trained.conditioned(command.label, count)
     denoiser = denoiser if guide is None else guide(denoiser)
     with autocast(command.precision, trained.device):
         return sampler(

@@ -22,7 +22,7 @@ def sdedit(command: SDEdit, trained: Trained) -> str:
     # in continuous time the last step to the data itself is no start: hardly any noise would be added
     least = 2 if times[-1] == 0 and model.denoiser.process.num_steps is None else 1
     taken = min(steps, max(least, round(command.strength * steps)))
-    cond, denoiser = trained.told(command.label, len(given))
+    cond, denoiser = trained.conditioned(command.label, len(given))
     with autocast(command.precision, trained.device):
         made = diffusion.sdedit(
             denoiser,

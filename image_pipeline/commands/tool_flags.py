@@ -32,7 +32,7 @@ class Convert:
     ema: bool = True
     """Take the moving average of the weights, where the file holds both."""
     size: int | None = None
-    """Side of its images, where neither file nor config says (pixels)."""
+    """Side of its images, where neither file nor config has it (pixels)."""
     output: Path
     """The .safetensors file, or the folder."""
 

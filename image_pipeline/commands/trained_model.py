@@ -53,7 +53,7 @@ class Trained:
 
     @property
     def settings(self) -> SamplingConfig:
-        """How images are drawn: as asked, else as the run says."""
+        """How images are drawn: as asked, else by the run's settings."""
         return merged(self.model.config.sampling, self.command.sampling)
 
     def generator(self, what: str) -> torch.Generator:
@@ -61,11 +61,11 @@ class Trained:
         return rng.generator(self.command.seed, what, device=self.device)
 
     def options(self) -> dict[str, Any]:
-        """Return what every sampling is told."""
+        """Return the options of every sampling."""
         return {"report": self.report, "progress": self.progress}
 
     def read(self, path: Path, shape: tuple[int, int, int] | None = None) -> Tensor:
-        """Read images `(n, C, H, W)`, as many as the command says, into the model's range.
+        """Read images `(n, C, H, W)`, as many as the command asks for, into the model's range.
 
         Args:
             path: see `read_images`.
@@ -82,14 +82,14 @@ class Trained:
         """Return one class for all images, or None.
 
         Raises:
-            InputError: the model does not know it.
+            InputError: there is no such class.
         """
         known = self.model.num_classes
         if label is not None and known is not None and not 0 <= label < known:
             raise InputError(f"--label must be in 0..{known - 1}, got {label}")
         return None if label is None else torch.full((count,), label, device=self.device)
 
-    def told(self, label: int | None, count: int) -> tuple[Tensor | None, Denoiser]:
+    def conditioned(self, label: int | None, count: int) -> tuple[Tensor | None, Denoiser]:
         """Return the condition for one class of all images, or none, and the denoiser that follows it."""
         labels, scale = self.labels(label, count), self.settings.guidance
         guided = self.model.guided(1.0 if label is None or scale is None else scale)
@@ -129,10 +129,10 @@ def check_guidance(model: ImageModel, asked: SamplingConfig) -> None:
     """Refuse guidance that would do nothing.
 
     Raises:
-        InputError: the model is told no classes.
+        InputError: the model is not conditioned on classes.
     """
     if asked.guidance is not None and model.num_classes is None:
-        raise InputError("--guidance stresses a class, and this model is told none")
+        raise InputError("--guidance stresses a class, and this model is not conditioned on classes")
 
 
 def merged(own: SamplingConfig, asked: SamplingConfig) -> SamplingConfig:

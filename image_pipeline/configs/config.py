@@ -51,8 +51,8 @@ class DataConfig:
     flip: bool = False
     """Mirror training images left to right with probability one half."""
     augment: float | None = None
-    """Probability that a training image is scaled, turned, stretched, moved; the net (song) is told so. None leaves
-    that out, and mirroring is then --flip's."""
+    """Probability that a training image is scaled, turned, stretched, moved; the net (song) takes the label.
+    None leaves that out, and mirroring is then --flip's."""
     dequantise: bool = False
     """Add uniform noise of one grey level to training images; likelihoods always do."""
     data_range: Literal["unit", "symmetric"] = "symmetric"

@@ -22,7 +22,7 @@ def check_parts(values: dict[str, Any], source: str) -> None:
     """
     files = values.get("imports")
     files = files if isinstance(files, list) else []
-    # what is no name at all is told by the reading of the config
+    # what is no name at all is refused when the config is read
     named = [(kind, name, known) for kind, name, known in _named(values) if isinstance(name, str)]
     missing = [f"{kind} {name!r}" for kind, name, known in named if name not in known]
     if files and missing:

@@ -153,7 +153,7 @@ def _run(data: _DataSet, net: str, model: Any, data_range: str, ema: float | Non
 
 
 def _ve(data: _DataSet, ema: float = 0.999, **fields: Any) -> ImageRunConfig:
-    """NCSN++ under the VE SDE; it is told the noise level itself."""
+    """NCSN++ under the VE SDE, conditioned on the noise level itself."""
     ends = {"sigma_min": 0.01, "sigma_max": data.sigma_max, "num_scales": data.num_scales}
     return _run(
         data,
@@ -168,7 +168,7 @@ def _ve(data: _DataSet, ema: float = 0.999, **fields: Any) -> ImageRunConfig:
 
 
 def _ve_levels(data: _DataSet, net: str, model: Any) -> ImageRunConfig:
-    """Discrete training with VE: a list of levels, told by index from the largest."""
+    """Discrete training with VE: a list of levels, indexed from the largest."""
     ends = {"sigma_min": 0.01, "sigma_max": data.sigma_max, "num_scales": data.num_scales}
     process = ProcessConfig(name="ncsn", **ends, predicts="score", time_input="level")
     return _run(

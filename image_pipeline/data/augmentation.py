@@ -1,7 +1,7 @@
-"""Augmentations that the net is told of, so that nothing it draws without them shows them (Karras et al., 2022).
+"""Augmentations that the net is conditioned on, so that they do not show in what it draws (Karras et al., 2022).
 
 Images are mirrored, scaled, turned, stretched and moved (their appendix F.2 and table 6); what was done goes to the
-net beside the noise level, and at sampling it is told that nothing was.
+net beside the noise level, and at sampling the label is 0: nothing was.
 """
 
 import math
@@ -50,7 +50,7 @@ def draw_augmentation(probability: float, generator: torch.Generator) -> Tensor:
 
 
 def labels_of(done: Tensor) -> Tensor:
-    """Return what the net is told of augmentations `(B, 8)`: `(B, 9)`, zeros for none."""
+    """Return the augmentation labels `(B, 9)` of augmentations `(B, 8)`, zeros for none."""
     mirrored, upended, scale, angle, stretch, along, *moves = done.unbind(1)
     angles = [angle.cos() - 1, angle.sin(), stretch * along.cos(), stretch * along.sin()]
     return torch.stack([mirrored, upended, scale, *angles, *moves], dim=1)

@@ -24,7 +24,7 @@ class ImageBatch(NamedTuple):
     Attributes:
         images: `(B, C, H, W)` float32 in the range asked for.
         labels: `(B,)` int64, or None.
-        augmentation: what the net is told of augmentations, `(B, 9)`, or None.
+        augmentation: augmentation labels `(B, 9)`, or None.
     """
 
     images: Tensor

@@ -37,8 +37,8 @@ def prepare(
     """Write any data set that `load_images` opens as a zip of PNG files of one size.
 
     The zip holds `00000/img00000000.png` and so on, `dataset.json` with the labels (StyleGAN's and EDM's form) and
-    `manifest.json`, which says what was done to what. Nothing in it depends on the time, the machine's user or the
-    order of a folder's listing: the same source gives the same bytes, as long as Pillow packs PNG alike.
+    `manifest.json`, which records what was done to what. Nothing in it depends on the time, the machine's user or
+    the order of a folder's listing: the same source gives the same bytes, as long as Pillow packs PNG alike.
 
     Args:
         source: a path or `digits`, as for `load_images`.

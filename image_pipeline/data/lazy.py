@@ -23,7 +23,7 @@ class LazyImages:
     """Images `(n, C, H, W)` in files; `images[indices]` reads, decodes and preprocesses those, in threads.
 
     The headers of up to 256 images, spread evenly, are read at once, to find the shape and whether there is any
-    colour; the others are checked when they are decoded. All are decoded as `transforms.decoded` says.
+    colour; the others are checked when they are decoded. All are decoded by `transforms.decoded`.
 
     Args:
         files: where they lie.

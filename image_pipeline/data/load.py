@@ -179,7 +179,7 @@ def _choose(files: Files, names: list[str], split: str, own: bool) -> tuple[list
         if only is None:
             return seeded_split(len(names), split).tolist(), split_story(len(names))
         if split not in (only, "all"):
-            raise InputError(f"{files.where}: its manifest says that it holds the {only} split, got {split}")
+            raise InputError(f"{files.where}: by its manifest it holds the {only} split, got {split}")
         return list(range(len(names))), f"its manifest: only {only}"
     story = f"{_OWN} folders: " + ", ".join(f"{len(held)} {part}" for part, held in sorted(divided.items()))
     if split == "all":
@@ -191,7 +191,7 @@ def _choose(files: Files, names: list[str], split: str, own: bool) -> tuple[list
 
 
 def _written_split(files: Files) -> str | None:
-    """Return the split that a zip of `prepare` says it holds, or None if it holds all, or says nothing."""
+    """Return the split that a zip of `prepare` holds by its manifest, or None if it holds all or does not tell."""
     if not files.has("manifest.json"):
         return None
     try:

@@ -73,11 +73,11 @@ def generated(
         shape: `(n, C, H, W)`.
         config: has `batch_size` and `max_iters`.
         draw: `draw(k, progress)` gives batch k, uint8 `(k, C, H, W)`; the same whenever it is called. It calls
-            `progress(done, total)` after every step of the sampler, where it may be told to stop.
+            `progress(done, total)` after every step of the sampler, where it may have to stop.
         work: keeps account.
 
     Raises:
-        Stopped: this call has made as many as it should, or was told to stop.
+        Stopped: this call has made as many as it should, or had to stop.
     """
     count, size = shape[0], config.batch_size
     draft = path.with_suffix(".partial.npy")
@@ -131,7 +131,7 @@ def _make(draft: Path, shape: tuple[int, ...]) -> None:
 
 
 def _write(draft: Path, place: int, pixels: bytes) -> None:
-    """Write by the system's own call: on a full disk it says so, where a mapped page would end the process."""
+    """Write by the system's own call: a full disk is an error, where a mapped page would end the process."""
     try:
         with draft.open("r+b") as file:
             file.seek(place)

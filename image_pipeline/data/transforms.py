@@ -114,7 +114,7 @@ def _is_sixteen_bit(image: Image.Image) -> bool:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Turn an image as its EXIF orientation says, as every viewer does."""
+    """Turn an image by its EXIF orientation, as every viewer does."""
     image.load()  # Pillow turns TIFF by itself now
     try:
         turn = _TURNS.get(image.getexif().get(_ORIENTATION))
@@ -159,7 +159,7 @@ def decoded(image: Image.Image, where: str, channels: int | None = None) -> Imag
 
 
 def read_image(path: Path, channels: int | None = None) -> np.ndarray:
-    """Return an image file as uint8 `(C, H, W)`, decoded as `decoded` says.
+    """Return an image file as uint8 `(C, H, W)`, decoded by `decoded`.
 
     Raises:
         InputError: it cannot be read, or as `decoded`.

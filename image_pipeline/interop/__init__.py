@@ -46,7 +46,7 @@ def load(kind: str, path: str | Path, config: Config | None = None, ema: bool = 
         kind: whose it is, a key of `LOADERS`.
         path: the file, or for diffusers the folder.
         config: what the file itself does not say, as a dict, JSON or the path of a JSON file; see the loader.
-        ema: take the moving average of the weights where the file holds both; the result's `ema` says what it got.
+        ema: take the moving average of the weights where the file holds both; the result's `ema` is what was taken.
 
     Raises:
         InputError: the kind is unknown (the message lists the known ones), the config is missing or not wanted,

@@ -74,7 +74,7 @@ def load(path: str | Path, config: Config) -> Imported:
             (net.config.in_channels, size, size) if net.config.rank == 2 else None,
             f"ADM {path.stem}",
             net.config.num_classes,
-            ema=path.name.startswith("ema_"),  # the file says so nowhere else
+            ema=path.name.startswith("ema_"),  # nothing else in the file tells
         )
 
 
@@ -99,7 +99,7 @@ def load_classifier(path: str | Path, config: Config) -> EncoderClassifier:
 
 
 def classifier_log_prob(classifier: nn.Module, denoiser: NetDenoiser) -> LogProb:
-    """Return log p(y | x_t) for `ClassifierGuidance`: the classifier is told the time as the denoiser's net is.
+    """Return log p(y | x_t) for `ClassifierGuidance`: the classifier takes the denoiser's time input.
 
     Args:
         classifier: `classifier(x, label) -> logits (B, classes)`.

@@ -70,7 +70,7 @@ def unet_config(config: Mapping[str, Any], num_classes: int | None) -> UNetConfi
 
     Args:
         config: constructor arguments or flags, with those of the diffusion among them or not.
-        num_classes: classes that the weights know, for flags, which only say `class_cond`.
+        num_classes: number of classes of the weights, for flags, which have `class_cond` alone.
 
     Raises:
         InputError: a setting is unknown, missing, or does not fit another.
@@ -206,7 +206,7 @@ def process(config: Mapping[str, Any]) -> DiscreteProcess:
 
 
 def time_input(config: Mapping[str, Any]) -> str:
-    """Return how the net is told the step: as it is, or stretched to a thousand.
+    """Return how the net takes the step: as it is, or stretched to a thousand.
 
     The default differs: guided-diffusion does not stretch, improved-diffusion does. With a thousand steps both say
     the same.

@@ -44,9 +44,9 @@ def load(folder: str | Path, scheduler: Config | None = None) -> Imported:
     """Rebuild a model with its process.
 
     A bare model folder does not say what chain its net was trained on: it is taken to be the one that diffusers'
-    schedulers assume, DDPM's thousand linear steps, or the noise levels of `ScoreSdeVeScheduler` for nets told the
-    noise level; `scheduler` says otherwise. The second half of an output twice as wide as the input is taken to be
-    a learned variance between both bounds, as ADM's (Nichol & Dhariwal, 2021, eq. 15).
+    schedulers assume, DDPM's thousand linear steps, or the noise levels of `ScoreSdeVeScheduler` for nets
+    conditioned on the noise level; `scheduler` overrides that. The second half of an output twice as wide as the
+    input is taken to be a learned variance between both bounds, as ADM's (Nichol & Dhariwal, 2021, eq. 15).
 
     Args:
         folder: a pipeline folder or a model folder.
@@ -70,25 +70,25 @@ def load(folder: str | Path, scheduler: Config | None = None) -> Imported:
     path, weights = _read_weights(unet)
     with blaming(config_path):
         net = built_for(weights, lambda: build_model(net_config(settings)))
-    config, told_sigma = net.config, isinstance(net, SongUNet)
+    config, conditioned_on_sigma = net.config, isinstance(net, SongUNet)
     with blaming(path):
         fill(net, _names(net), weights)
     if scheduler is None and pipeline:
         scheduler = folder / "scheduler" / "scheduler_config.json"
     elif scheduler is None:
-        scheduler = {"_class_name": VE_SCHEDULER if told_sigma else "DDPMScheduler"}
-        if config.out_channels == 2 * config.in_channels:  # no scheduler beside it says so, but its width does
+        scheduler = {"_class_name": VE_SCHEDULER if conditioned_on_sigma else "DDPMScheduler"}
+        if config.out_channels == 2 * config.in_channels:  # no scheduler beside it tells, but its width does
             scheduler["variance_type"] = "learned_range"
     chain = read_settings(scheduler)
     with blaming(f"scheduler's {called(scheduler)}", TypeError, ArithmeticError, RuntimeError), budget_for(weights):
-        if told_sigma != (chain.get("_class_name") == VE_SCHEDULER):
-            told = "the noise level" if told_sigma else "the step"
-            raise InputError(f"{chain.get('_class_name')} does not fit a net told {told}")
-        model = denoiser(SigmaLabel(net) if told_sigma else net, chain)
+        if conditioned_on_sigma != (chain.get("_class_name") == VE_SCHEDULER):
+            label = "the noise level" if conditioned_on_sigma else "the step"
+            raise InputError(f"{chain.get('_class_name')} does not fit a net conditioned on {label}")
+        model = denoiser(SigmaLabel(net) if conditioned_on_sigma else net, chain)
     with blaming(config_path):
         return Imported(
             model.eval(),
-            (0.0, 1.0) if told_sigma else (-1.0, 1.0),
+            (0.0, 1.0) if conditioned_on_sigma else (-1.0, 1.0),
             _image_shape(settings.get("sample_size"), config.in_channels),
             f"diffusers {folder.name}",
             config.num_classes,
@@ -123,7 +123,9 @@ def save(model: Imported, folder: str | Path) -> None:
         config, pipeline = plain_json(net.config, size), "DDPMPipeline"
         _check_groups(net)
     else:
-        raise InputError(f"diffusers needs a UNet, or a SongUNet told the noise level; got {type(net).__name__}")
+        raise InputError(
+            f"diffusers needs a UNet, or a SongUNet conditioned on the noise level; got {type(net).__name__}"
+        )
     drawn = (0.0, 1.0) if pipeline == "ScoreSdeVePipeline" else (-1.0, 1.0)  # what the pipeline shows as images
     if model.data_range != drawn:
         raise InputError(f"{pipeline} takes images in {list(drawn)}, the model's are in {list(model.data_range)}")

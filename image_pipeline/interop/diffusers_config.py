@@ -8,7 +8,7 @@ from pcdiff.errors import InputError
 from pcdiff.nets import UNetConfig
 from pcdiff.runtime.bounded_build import check_depth
 
-# what diffusers assumes where a config says nothing
+# what diffusers assumes where a config leaves it open
 DEFAULTS = {
     "sample_size": None,
     "in_channels": 3,
@@ -154,7 +154,7 @@ def _resampling(block: str, with_attention: str | None) -> str:
 
 
 def _skip(config: Mapping[str, Any]) -> SongUNetConfig:
-    # flip_sin_to_cos does not reach random frequencies: sines come first whatever it says
+    # flip_sin_to_cos does not reach random frequencies: sines come first whatever its value
     needed = {
         "time_embedding_type": "fourier",
         "in_channels": 3,

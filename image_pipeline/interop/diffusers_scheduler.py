@@ -51,8 +51,8 @@ def denoiser(net: nn.Module, config: Mapping[str, Any]) -> NetDenoiser:
     """Return a denoiser of a net under a scheduler's process.
 
     Args:
-        net: told the step with a chain, the noise level with `ScoreSdeVeScheduler`.
-        config: of the scheduler; where it says nothing, what diffusers assumes.
+        net: conditioned on the step with a chain, on the noise level with `ScoreSdeVeScheduler`.
+        config: of the scheduler; diffusers' defaults for what it lacks.
 
     Raises:
         InputError: the scheduler, or one of its settings, is not supported.
@@ -116,7 +116,9 @@ def scheduler_json(model: NetDenoiser) -> dict[str, Any]:
     labels = ("step", "step1000") if process.num_steps == 1000 else ("step",)
     if not isinstance(process, DiscreteProcess) or model.time_input not in labels or predicts is None:
         got = f"{type(process).__name__}, {model.time_input!r}, {output}"
-        raise InputError(f"diffusers needs a DDPM chain told the step, of eps, x0 or v, or a VE score; got {got}")
+        raise InputError(
+            f"diffusers needs a DDPM chain conditioned on the step, of eps, x0 or v, or a VE score; got {got}"
+        )
     return {
         "_class_name": "DDPMScheduler",
         **_schedule(process.betas[1:]),

@@ -38,8 +38,8 @@ PARTS = {
 def load(path: str | Path) -> Imported:
     """Rebuild a network with its process and preconditioning.
 
-    Sampling is told of no augmentation. Class labels are indices; index `num_classes`, and none, stand for no
-    class.
+    Sampling is conditioned on no augmentation. Class labels are indices; index `num_classes`, and none, stand for
+    no class.
 
     Args:
         path: a pickle with the key `ema`, as training writes it, or of the network alone.
@@ -76,7 +76,7 @@ def _rebuild(wrapped: Record, name: str, ema: bool) -> Imported:
     stored, size = inner.tensors(), arguments["img_resolution"]
     net = built_for(stored, lambda: build_model(config))
     modules = _dhariwal_modules(net, size) if isinstance(net, UNet) else _song_modules(net, size)
-    # without what follows from the config, and what our UNet is never told
+    # without what follows from the config, and what our UNet never takes
     unused = ("resample_filter", "map_augment.weight") if isinstance(net, UNet) else ("resample_filter",)
     weights = {key: value for key, value in stored.items() if not key.endswith(unused)}
     if isinstance(net, UNet) and "map_label.weight" in weights:

@@ -17,7 +17,7 @@ class Imported:
         denoiser: the net with its process, label and parametrisation, in evaluation mode; the bare net is
             `denoiser.net`.
         data_range: lowest and highest value of the images it was trained on.
-        image_shape: (C, H, W); H and W are None where neither file nor config says, all of it where it is of no
+        image_shape: (C, H, W); H and W are None where neither file nor config has them, all of it where it is of no
             images.
         name: whose net it is, such as `score_sde ncsnpp`.
         num_classes: classes that it can be conditioned on; None if it takes none.
@@ -36,7 +36,7 @@ class Imported:
     ema: bool = False
 
     def __post_init__(self):
-        """Refuse what no image model has, whatever the file says."""
+        """Refuse what no image model has, whatever is in the file."""
         process = self.denoiser.process
         for name in ("num_scales", "num_steps"):
             check_count(name, getattr(process, name, None))

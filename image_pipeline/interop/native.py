@@ -1,6 +1,6 @@
 """Our own format of a ready denoiser: one safetensors file, from which it is rebuilt to the bit.
 
-The tensors `model.*` are the net's; the JSON in the file's metadata says the rest, all in plain values: the net's
+The tensors `model.*` are the net's; the JSON in the file's metadata has the rest, all in plain values: the net's
 config, process, parametrisation, label, variance, and what must be known of the images.
 """
 

@@ -30,14 +30,14 @@ _WHAT = "a checkpoint of NCSN or NCSNv2 (a list that starts with the weights)"
 def load(path: str | Path, config: Config | None = None, ema: bool = True) -> Imported:
     """Open a checkpoint without running any code in it.
 
-    Net, widths and, in NCSNv2, noise levels are in the file; a config says the rest and must agree with it.
+    Net, widths and, in NCSNv2, noise levels are in the file; a config has the rest and must agree with it.
 
     Args:
         path: a `checkpoint_<step>.pth`.
         config: the config of that run, as a dict, JSON or the path of a JSON file. None stands for what all configs
             published with both papers say: images in [0, 1], ELU, and for NCSN, whose file does not hold them,
             geometric levels from 1 to 0.01.
-        ema: take the moving average, where the file has one; the result's `ema` says. NCSN's own code keeps none.
+        ema: take the moving average, where the file has one; the result's `ema` tells. NCSN's own code keeps none.
 
     Raises:
         InputError: the file is missing, damaged, would run code or is not theirs; the config lacks something or
@@ -121,7 +121,7 @@ def _normalization(weights: Mapping[str, Tensor], nf: int) -> str:
 
 
 def _said(settings: Mapping[str, Any], found: Mapping[str, int]) -> dict[str, Any]:
-    """Return what only the config says; refuse one that contradicts the file, or data that no net here is fed."""
+    """Return what the config alone has; refuse one that contradicts the file, or data that no net here is fed."""
     places = {"nf": ("model", "ngf"), "num_channels": ("data", "channels"), "num_scales": ("model", "num_classes")}
     for name, (section, theirs) in places.items():
         said = setting(settings, section, theirs, int)

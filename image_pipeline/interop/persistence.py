@@ -27,7 +27,7 @@ class Record:
     state: dict[str, Any] = field(default_factory=dict)
 
     def __setstate__(self, state: Any) -> None:
-        """Keep what the pickle says of the object."""
+        """Keep the object's state as the pickle has it."""
         self.state = state if isinstance(state, dict) else {}
 
     @property

@@ -1,4 +1,4 @@
-"""Other people's weights into our nets: renamed, turned where that says the same, and checked to the last key."""
+"""Other people's weights into our nets: renamed, transposed where layouts differ, checked to the last key."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path

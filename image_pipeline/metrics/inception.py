@@ -15,7 +15,7 @@ INPUT_SIZE = 299
 
 
 class ConvUnit(nn.Module):
-    """Convolution, batch normalisation, ReLU; `same` padding at stride one unless told otherwise."""
+    """Convolution, batch normalisation, ReLU; `same` padding at stride one unless given."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int | tuple[int, int], stride: int = 1, padded: bool | None = None

@@ -24,7 +24,7 @@ def find_inception_weights(path: Path | str | None = None) -> Path:
     """Return the weights file: the one given, else `$PCDIFF_INCEPTION`, else in torch's hub folder.
 
     Raises:
-        InputError: it is nowhere; the message says which file to put where. Nothing is downloaded.
+        InputError: it is nowhere; the message names the file and where to put it. Nothing is downloaded.
     """
     named = path or os.environ.get(VARIABLE)
     if named:

@@ -1,4 +1,4 @@
-"""What FID needs to know of a data set, in a file."""
+"""The statistics of a data set that FID needs, in a file."""
 
 from __future__ import annotations
 

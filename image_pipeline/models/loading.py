@@ -48,7 +48,7 @@ class Rows:
 
 
 def open_data(data: DataConfig, split: str) -> ImageDataset:
-    """Load a split as the run's data config says.
+    """Load a split by the run's data config.
 
     Raises:
         InputError: see `load_images`.

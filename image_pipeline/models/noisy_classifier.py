@@ -1,4 +1,4 @@
-"""A classifier of noisy images on a trained model's own process: what it is trained on, and what it says."""
+"""A classifier of noisy images on a trained model's own process."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -88,8 +88,8 @@ class NoisyClassifier(nn.Module):
     """log p(y | x_t), trained by `pcdiff.training.Trainer` through `draw` and `loss_terms`.
 
     The net sees `x_t / sqrt(alpha^2 + sigma^2)`, which has about the data's scale at every time of every process,
-    and is told the time as the guided model's net is (Dhariwal & Nichol, 2021, section 4: a classifier trained on
-    noisy images, told the time, on the diffusion model's own noise).
+    and takes the guided model's time input (Dhariwal & Nichol, 2021, section 4: a classifier of noisy images,
+    conditioned on the time, trained on the diffusion model's own noise).
 
     Args:
         config: of the net.

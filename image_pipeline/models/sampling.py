@@ -44,7 +44,7 @@ def draw_chunk(
         seed: of every draw.
         size: images in a chunk.
         count: images wanted, the first ones.
-        labels: classes `(count,)`; a model that is told classes draws them evenly where none are given.
+        labels: classes `(count,)`; a model conditioned on classes draws them evenly where none are given.
         settings: how; the run's own by default.
         precision: of matrix products, a key of `pcdiff.runtime.precision.PRECISIONS` or `auto`.
         report: the run's evaluations are added to it.

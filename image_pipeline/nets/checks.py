@@ -70,7 +70,7 @@ def check_sizes(sizes: Sequence[int], multiple: int, smallest: int) -> None:
 
 
 def check_no_condition(cond: Any) -> None:
-    """Refuse a condition: none of the score nets is told a class.
+    """Refuse a condition: none of the score nets is conditioned on classes.
 
     Raises:
         InputError: there is one.

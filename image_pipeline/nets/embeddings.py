@@ -47,7 +47,7 @@ class FourierFeatures(nn.Module):
 
 
 class TimeMLP(nn.Module):
-    """Two linear layers with an activation after each, from features `(B, F)` to what every block is told.
+    """Two linear layers with an activation after each, from features `(B, F)` to every block's embedding.
 
     Args:
         in_features: F.

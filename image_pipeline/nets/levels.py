@@ -49,12 +49,12 @@ class Combine(nn.Module):
 
     def forward(self, pyramid: Tensor, h: Tensor) -> Tensor:
         """Return `(B, channels, H, W)`, with `cat` `(B, 2 channels, H, W)`."""
-        told = self.conv(pyramid)
-        return told + h if self.method == "sum" else torch.cat([told, h], dim=1)
+        own = self.conv(pyramid)
+        return own + h if self.method == "sum" else torch.cat([own, h], dim=1)
 
 
 class InputSkip(nn.Module):
-    """The image, halved again and again, is told to every level (Song et al., 2021, appendix H, "input skip")."""
+    """The image, halved again and again, is fed to every level (Song et al., 2021, appendix H, "input skip")."""
 
     def __init__(self, image_channels: int, channels: int, fir: tuple[float, ...] | None, method: str):
         super().__init__()
@@ -82,7 +82,7 @@ class InputResidual(nn.Module):
 
 
 class OutputSkip(nn.Module):
-    """Every level says an image; doubled again and again they add up to the output (appendix H, "output skip").
+    """Every level puts out an image; doubled again and again they add up to the output (appendix H, "output skip").
 
     Args:
         channels: of the features.
@@ -110,8 +110,8 @@ class OutputSkip(nn.Module):
 
     def forward(self, pyramid: Tensor | None, h: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum so far `(B, image_channels, H, W)`, and the features as they are."""
-        told = self.conv(self.act(self.norm(h)))
-        return (told if self.up is None else self.up(pyramid) + told), h
+        own = self.conv(self.act(self.norm(h)))
+        return (own if self.up is None else self.up(pyramid) + own), h
 
 
 class OutputResidual(nn.Module):

@@ -35,7 +35,7 @@ class NCSNConfig:
 
 
 class NCSN(nn.Module):
-    """A RefineNet whose every norm knows the noise level; it predicts the score (appendix A).
+    """A RefineNet whose every norm is conditioned on the noise level; it predicts the score (appendix A).
 
     Args:
         config: what is built.

@@ -41,7 +41,7 @@ class DDPMppConfig(NCSNppConfig):
 
 
 class DDPMpp(NCSNpp):
-    """DDPM++: NCSN++ without filters and pyramids, told the step; it predicts noise.
+    """DDPM++: NCSN++ without filters and pyramids, conditioned on the step; it predicts noise.
 
     Args:
         config: what is built.

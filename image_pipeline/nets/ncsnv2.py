@@ -39,7 +39,7 @@ class NCSNv2Config:
 
 
 class NCSNv2(nn.Module):
-    """A RefineNet that is not told the noise level; its output over sigma is the score (technique 3).
+    """A RefineNet that is not conditioned on the noise level; its output over sigma is the score (technique 3).
 
     Args:
         config: what is built.

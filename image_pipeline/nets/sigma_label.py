@@ -1,4 +1,4 @@
-"""Nets told the noise level itself that take its logarithm, and answer in units of it."""
+"""Nets conditioned on the noise level that take its logarithm, and answer in units of it."""
 
 from torch import Tensor, nn
 

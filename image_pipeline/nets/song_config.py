@@ -56,7 +56,7 @@ class SongUNetConfig:
     num_classes: int | None = None
     """Number of classes; one more index, `num_classes`, and no condition stand for none of them."""
     augment_dim: int = 0
-    """Numbers that tell the net how an image was augmented; 0 where it is told nothing, 9 for ours."""
+    """Size of the augmentation label; 0 for a net without one, 9 for ours."""
     center_input: bool = False
     """Feed the net 2 x - 1 for x."""
     norm_eps: float = 1e-6

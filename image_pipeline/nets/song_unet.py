@@ -21,7 +21,7 @@ from pcdiff.nets.unet_blocks import ResBlock, conv
 
 
 class Augmented(NamedTuple):
-    """What a net is told of augmented images, in the place of their classes.
+    """The condition of a net on augmented images, in the place of their classes.
 
     Attributes:
         classes: `(B,)`, or None.
@@ -93,11 +93,11 @@ class SongUNet(nn.Module):
                 variance_scaling_(module.image_conv.weight, 0.0)
 
     def embedding(self, t: Tensor, cond: Tensor | Augmented | None) -> Tensor:
-        """Return the embedding `(B, E)` of labels `t (B,)` and classes `cond (B,)`, or what `Augmented` says.
+        """Return the embedding `(B, E)` of labels `t (B,)` and classes `cond (B,)`, or of `Augmented`.
 
         Raises:
-            InputError: `cond` is not one class index a sample, or is given to a net without classes; or it tells of
-                augmentations in other numbers than the net knows.
+            InputError: `cond` is not one class index a sample, or is given to a net without classes; or the
+                augmentation labels are not `(B, augment_dim)`.
         """
         cond, augmentation = cond if isinstance(cond, Augmented) else (cond, None)
         config, dtype = self.config, self.time_mlp[0].weight.dtype

@@ -62,7 +62,7 @@ class NCSNppConfig:
     progressive: Literal["none", "output_skip", "residual"] = "none"
     """How the output grows through the sizes."""
     progressive_input: Literal["none", "input_skip", "residual"] = "residual"
-    """How the image is told to the smaller sizes."""
+    """How the image is fed to the smaller sizes."""
     progressive_combine: Literal["sum", "cat"] = "sum"
     """How `input_skip` joins it to the features."""
     embedding_type: Literal["fourier", "positional"] = "fourier"
@@ -111,9 +111,9 @@ class ScoreUNet(nn.Module):
         self.down, skips = parts.way_down()
         self.middle = Middle(skips[-1], parts.res_block, parts.attention)
         self.up, channels = parts.way_up(skips)
-        says_itself = config.progressive != "output_skip"  # otherwise the levels have said it all
-        self.norm = group_norm(channels, groups) if says_itself else None
-        self.head = conv(channels, config.num_channels, scale=config.init_scale) if says_itself else None
+        has_head = config.progressive != "output_skip"  # otherwise the levels' images are the output
+        self.norm = group_norm(channels, groups) if has_head else None
+        self.head = conv(channels, config.num_channels, scale=config.init_scale) if has_head else None
 
     @property
     def label(self) -> str:
@@ -157,10 +157,10 @@ class ScoreUNet(nn.Module):
             more, image = level(skips[-1], emb, image)
             skips += more
         h = self.middle(skips[-1], emb)
-        told: Any = None
+        image_out: Any = None
         for level in self.up:
-            h, told = level(h, emb, skips, told)
-        out = told if self.head is None or self.norm is None else self.head(self.act(self.norm(h)))
+            h, image_out = level(h, emb, skips, image_out)
+        out = image_out if self.head is None or self.norm is None else self.head(self.act(self.norm(h)))
         out = out.to(x.dtype)
         return out if divisor is None else out / divisor.to(x.dtype)[:, None, None, None]
 

@@ -113,7 +113,9 @@ def _check(config: ClassifierRunConfig) -> None:
     if config.train.budget_minutes is not None:
         raise InputError("--budget-minutes plans score models; take --max-minutes for a classifier")
     if config.data.augment is not None:
-        raise InputError("--augment needs a net that is told of it, which a classifier is not; take --flip")
+        raise InputError(
+            "--augment needs a net that takes augmentation labels, which a classifier does not; take --flip"
+        )
     for name, least in (("seed", 0), ("threads", 1)):
         value = getattr(config, name)
         if value is not None and value < least:

@@ -175,7 +175,8 @@ def make_model(config: ImageRunConfig, dataset: ImageDataset) -> ImageModel:
         model = within(budget, lambda: ImageModel(config, dataset.images.shape[1:]))
     if model.num_classes is not None and dataset.num_classes != model.num_classes:
         raise InputError(
-            f"the net is told {model.num_classes} classes, the images have {dataset.num_classes or 'none'}; "
+            f"the net is conditioned on {model.num_classes} classes, "
+            f"the images have {dataset.num_classes or 'none'}; "
             + (
                 "take --model.num-classes None, and --model.no-null-class"
                 if dataset.num_classes is None

@@ -1,4 +1,4 @@
-"""What a net that is told classes refuses."""
+"""What a net conditioned on classes refuses."""
 
 import torch
 from torch import Tensor

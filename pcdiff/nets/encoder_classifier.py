@@ -115,7 +115,7 @@ class EncoderClassifier(UNetEncoder):
         Args:
             x: `(B, in_channels, *dims)`.
             t: time labels `(B,)`.
-            cond: classes the net is told, where its config has any.
+            cond: classes, where the net's config has any.
 
         Raises:
             InputError: a shape or a class does not fit.

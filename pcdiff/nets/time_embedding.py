@@ -1,4 +1,4 @@
-"""What a net is told about time: sines and cosines of a label, and the small network behind them."""
+"""The embedding of time: sines and cosines of a label, and the small network behind them."""
 
 import math
 

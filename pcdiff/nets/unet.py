@@ -56,9 +56,9 @@ class UNet(UNetEncoder):
         Raises:
             InputError: a shape or a class does not fit.
         """
-        skips, h, told = self.encode(x, t, cond)
+        skips, h, conditioning = self.encode(x, t, cond)
         for level in self.up:
-            h = level(h, skips, *told)[-1]
+            h = level(h, skips, *conditioning)[-1]
         return self._out(h, x)
 
     def _out(self, h: Tensor, x: Tensor) -> Tensor:
@@ -72,9 +72,9 @@ class UNet(UNetEncoder):
 
         `up` lists a level's last block by what goes on, after the size is changed; `down` lists both.
         """
-        skips, h, told = self.encode(x, t, cond)
+        skips, h, conditioning = self.encode(x, t, cond)
         found = {"down": list(skips), "middle": [h], "up": []}
         for level in self.up:
-            found["up"] += level(h, skips, *told)
+            found["up"] += level(h, skips, *conditioning)
             h = found["up"][-1]
         return found

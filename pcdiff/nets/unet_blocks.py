@@ -83,7 +83,7 @@ def nearest() -> nn.Module:
 
 
 class ResBlock(nn.Module):
-    """Residual block told the time (Dhariwal & Nichol, 2021, section 3; Ho et al., 2020, appendix B).
+    """Residual block conditioned on the time (Dhariwal & Nichol, 2021, section 3; Ho et al., 2020, appendix B).
 
     Args:
         norms: normalisations of `in_channels` and of `out_channels`.
@@ -140,16 +140,16 @@ class ResBlock(nn.Module):
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
         h = self.conv1(h)
-        told = self.embed(self.act(embedding)).to(h.dtype)
-        told = told.view(*told.shape, *[1] * (h.dim() - 2))
+        bias_or_scale = self.embed(self.act(embedding)).to(h.dtype)
+        bias_or_scale = bias_or_scale.view(*bias_or_scale.shape, *[1] * (h.dim() - 2))
         if not self.scale_shift:
-            h = h + told
+            h = h + bias_or_scale
         if self.class_embed is not None:
             bias = self.class_embed(cond).to(h.dtype)
             h = h + bias.view(*bias.shape, *[1] * (h.dim() - 2))
         h = self.norm2(h)
         if self.scale_shift:
-            scale, shift = told.chunk(2, dim=1)
+            scale, shift = bias_or_scale.chunk(2, dim=1)
             h = torch.addcmul(shift, h, 1 + scale)
         h = self.skip(x) + self.conv2(self.dropout(self.act(h)))
         return h if self.divisor == 1 else h / self.divisor

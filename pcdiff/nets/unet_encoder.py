@@ -54,8 +54,8 @@ class UNetEncoder(nn.Module):
         """
         for part in self.torso():
             for name, layer in part.named_modules():
-                told_of_time = name.endswith("embed")  # a linear layer, but no part of the torso
-                if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear) and not told_of_time:
+                embeds_time = name.endswith("embed")  # a linear layer, but no part of the torso
+                if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear) and not embeds_time:
                     layer.to(dtype)
         return self
 
@@ -63,8 +63,8 @@ class UNetEncoder(nn.Module):
         """Return the parts that may run in half precision."""
         return [self.conv_in, self.down, self.middle]
 
-    def told(self, t: Tensor, cond: Tensor | None) -> tuple[Tensor, ...]:
-        """Return what every block is told of labels `t (B,)` and classes `cond (B,)`.
+    def conditioning(self, t: Tensor, cond: Tensor | None) -> tuple[Tensor, ...]:
+        """Return what conditions every block, from labels `t (B,)` and classes `cond (B,)`.
 
         That is the embedding `(B, E)` of both, or with `class_bias` the time's and the classes `(B,)` beside it.
 
@@ -99,7 +99,7 @@ class UNetEncoder(nn.Module):
             raise InputError(f"x must have sizes divisible by {factor}{padded}, got {tuple(sizes)}")
 
     def encode(self, x: Tensor, t: Tensor, cond: Tensor | None) -> tuple[list[Tensor], Tensor, tuple[Tensor, ...]]:
-        """Return every output of the way down, the middle's output, and what the blocks are `told`.
+        """Return every output of the way down, the middle's output, and the blocks' `conditioning`.
 
         Raises:
             InputError: a shape does not fit.
@@ -111,10 +111,10 @@ class UNetEncoder(nn.Module):
         self.check_sizes(x.shape[2:])
         if t.shape != x.shape[:1]:
             raise InputError(f"t must be (B,) = {tuple(x.shape[:1])}, got {tuple(t.shape)}")
-        told = self.told(t, cond)
+        conditioning = self.conditioning(t, cond)
         x = 2 * x - 1 if config.center_input else x
         x = F.pad(x, (config.pad,) * 2 * config.rank) if config.pad else x
         outputs = [self.conv_in(x.to(self.conv_in.weight.dtype))]
         for level in self.down:
-            outputs += level(outputs[-1], *told)
-        return outputs, self.middle(outputs[-1], *told), told
+            outputs += level(outputs[-1], *conditioning)
+        return outputs, self.middle(outputs[-1], *conditioning), conditioning

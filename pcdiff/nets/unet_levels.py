@@ -50,14 +50,14 @@ class Level(nn.Module):
             return checkpoint(layer, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), again))
         return layer(*inputs)
 
-    def step(self, i: int, h: Tensor, *told: Tensor) -> Tensor:
-        """Run block i and its attention; `told` is the embedding `(B, E)`, and with `class_bias` classes `(B,)`."""
-        h = self._run(self.blocks[i], h, *told)
+    def step(self, i: int, h: Tensor, *conditioning: Tensor) -> Tensor:
+        """Run block i and its attention; see `UNetEncoder.conditioning` for what conditions a block."""
+        h = self._run(self.blocks[i], h, *conditioning)
         return self._run(self.attentions[i], h) if len(self.attentions) else h
 
-    def change_size(self, h: Tensor, *told: Tensor) -> Tensor:
+    def change_size(self, h: Tensor, *conditioning: Tensor) -> Tensor:
         """Run what halves or doubles every dimension."""
-        return self._run(self.resample, *((h, *told) if isinstance(self.resample, ResBlock) else (h,)))
+        return self._run(self.resample, *((h, *conditioning) if isinstance(self.resample, ResBlock) else (h,)))
 
 
 class DownLevel(Level):
@@ -85,14 +85,14 @@ class DownLevel(Level):
             }[config.downsample_at(level)]()
         super().__init__(config, blocks, attentions, resample)
 
-    def forward(self, h: Tensor, *told: Tensor) -> list[Tensor]:
+    def forward(self, h: Tensor, *conditioning: Tensor) -> list[Tensor]:
         """Return every block's output `(B, C, *dims)`, and the smaller one for the next level, if there is one."""
         outputs = []
         for i in range(len(self.blocks)):
-            h = self.step(i, h, *told)
+            h = self.step(i, h, *conditioning)
             outputs.append(h)
         if self.resample is not None:
-            outputs.append(self.change_size(h, *told))
+            outputs.append(self.change_size(h, *conditioning))
         return outputs
 
 
@@ -124,20 +124,20 @@ class UpLevel(Level):
             }[config.upsample_at(level)]()
         super().__init__(config, blocks, attentions, resample)
 
-    def forward(self, h: Tensor, skips: list[Tensor], *told: Tensor) -> list[Tensor]:
+    def forward(self, h: Tensor, skips: list[Tensor], *conditioning: Tensor) -> list[Tensor]:
         """Return every block's output; the last one is the larger one that goes on, if there is a next level.
 
         Args:
             h: `(B, C, *dims)`.
             skips: outputs of the way down; those used are taken off its end.
-            told: the embedding `(B, E)`, and classes `(B,)` for the blocks' own biases.
+            conditioning: the embedding `(B, E)`, and classes `(B,)` for the blocks' own biases.
         """
         outputs = []
         for i in range(len(self.blocks)):
-            h = self.step(i, torch.cat([h, skips.pop()], dim=1), *told)
+            h = self.step(i, torch.cat([h, skips.pop()], dim=1), *conditioning)
             outputs.append(h)
         if self.resample is not None:
-            outputs[-1] = self.change_size(h, *told)
+            outputs[-1] = self.change_size(h, *conditioning)
         return outputs
 
 
@@ -153,8 +153,8 @@ class Middle(Level):
         attention = SelfAttention(channels, config.heads(channels), normalise)
         super().__init__(config, [block(config, channels, channels) for _ in range(2)], [attention], None)
 
-    def forward(self, h: Tensor, *told: Tensor) -> Tensor:
+    def forward(self, h: Tensor, *conditioning: Tensor) -> Tensor:
         """Return a tensor like `h` `(B, C, *dims)`."""
-        h = self._run(self.blocks[0], h, *told)
+        h = self._run(self.blocks[0], h, *conditioning)
         h = self._run(self.attentions[0], h)
-        return self._run(self.blocks[1], h, *told)
+        return self._run(self.blocks[1], h, *conditioning)

@@ -1,4 +1,4 @@
-"""Augmentations: each moves an image as its name says, as often as asked, and the net is told the truth."""
+"""Augmentations: each moves an image as its name says, as often as asked, and its label is right."""
 
 import math
 

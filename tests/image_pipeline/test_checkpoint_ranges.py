@@ -35,7 +35,7 @@ def test_checkpoints_by_range(run):
     ("wanted", "says"),
     [
         ("2-4", "--checkpoints must be all or FIRST:LAST in steps, such as 1000:5000, got '2-4'"),
-        ("7:", "has no checkpoint in 7:; --keep of train says how many stay"),
+        ("7:", "has no checkpoint in 7:; --keep of train sets how many stay"),
     ],
 )
 def test_no_such_range_is_refused(run, wanted, says):

@@ -32,11 +32,11 @@ class Bright(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Untrained models of 1 x 8 x 8 images: without classes, and one that must be told one of three."""
+    """Untrained models of 1 x 8 x 8 images: without classes, and one that needs one of three."""
     folder = tmp_path_factory.mktemp("models")
     widths = {"model_channels": 8, "channel_mult": [1], "attention_factors": [], "norm_groups": 4}
     process = build_process("ddpm", num_steps=1000)
-    for name, classes in (("plain", None), ("told", 3)):
+    for name, classes in (("plain", None), ("conditional", 3)):
         net = build_model("unet", in_channels=1, out_channels=1, num_classes=classes, **widths)
         for time_input in ("step", "log_snr"):
             denoiser = NetDenoiser(net, process, "eps", time_input)
@@ -63,11 +63,11 @@ def guided(run, out, *flags):
 def test_a_classifier_of_another_class_count_is_refused_where_the_net_is_told(models, tmp_path, capsys):
     two, three = (exported(tmp_path / f"{n}.pt2", n) for n in (2, 3))
     out = tmp_path / "g.png"
-    assert guided(models / "told-step.safetensors", out, "--classifier", two) == 2
+    assert guided(models / "conditional-step.safetensors", out, "--classifier", two) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "2.pt2: knows 2 classes, the net must be told one of 3" in error
-    assert guided(models / "told-step.safetensors", out, "--classifier", three) == 0
+    assert "2.pt2: has 2 classes, the net must be conditioned on one of 3" in error
+    assert guided(models / "conditional-step.safetensors", out, "--classifier", three) == 0
     assert np.load(out.with_suffix(".npz"))["arr_0"].shape == (3, 8, 8, 1)
     # a net without classes follows either; how many there are is found out
     assert guided(models / "plain-step.safetensors", out, "--classifier", two) == 0
@@ -103,7 +103,7 @@ def test_a_classifier_of_adm_needs_adms_label_of_time_and_the_models_images(mode
             assert "does not take this model's images 1x8x8" in error
             continue
         assert guided(models / "plain-log_snr.safetensors", tmp_path / "g.png", *flags) == 2
-        assert "ADM's classifiers are told the chain's step" in capsys.readouterr().err
+        assert "ADM's classifiers are conditioned on the chain's step" in capsys.readouterr().err
 
 
 SMALL = (
@@ -192,7 +192,7 @@ def test_a_classifier_is_no_model_and_a_model_no_classifier(trained, digits_run,
     [
         ("--labels none", "a classifier needs images of two classes or more"),
         ("--data-range unit", "--data-range must be the model's, [-1, 1], got unit"),
-        ("--augment 0.1", "--augment needs a net that is told of it"),
+        ("--augment 0.1", "--augment needs a net that takes augmentation labels"),
         ("--size 16", "images must be 1x8x8 here, got 1x16x16"),
         ("--model.channel-mult 1 2 4 8 16", "image_size must be positive and divisible by 16, got 8"),
         ("--budget-minutes 3", "--budget-minutes plans score models"),

@@ -174,7 +174,7 @@ def test_misfits(changes, message, tmp_path):
     ("changes", "message"),
     [
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "scheduler must be one of"),
-        ({"_class_name": "ScoreSdeVeScheduler"}, "does not fit a net told the step"),
+        ({"_class_name": "ScoreSdeVeScheduler"}, "does not fit a net conditioned on the step"),
         ({"beta_schedule": "laplace"}, "beta_schedule must be one of"),
         ({"prediction_type": "flow"}, "prediction_type must be one of"),
         ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr must be false"),
@@ -227,5 +227,5 @@ def test_nets_that_diffusers_cannot_express(config, message, tmp_path):
 def test_processes_that_diffusers_does_not_have(tmp_path):
     net = UNet(UNetConfig(**BASE))
     denoiser = NetDenoiser(net, VP(), "eps", "999t")
-    with pytest.raises(InputError, match="diffusers needs a DDPM chain told the step"):
+    with pytest.raises(InputError, match="diffusers needs a DDPM chain conditioned on the step"):
         diffusers.save(Imported(denoiser, (-1.0, 1.0), None, "ours"), tmp_path)

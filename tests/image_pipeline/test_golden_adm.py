@@ -88,7 +88,7 @@ def test_classifiers_gradients_through_guidance(golden):
 
 
 def test_classifiers_guide_by_command(golden, tmp_path):
-    """The command draws what the guided checkpoints themselves do, with a net that is told classes and without."""
+    """The command draws what the guided checkpoints themselves do, with a net of classes and without."""
     guided = 0
     for path in files(golden, "classifier_*.pt"):
         classifier = adm_settings(path)
@@ -107,7 +107,7 @@ def test_classifiers_guide_by_command(golden, tmp_path):
             flags += ["--classifier", path, "--classifier-config", config, "--classifier-scale", 1000]
             status = command("class-conditional", "--run", ours, "--output", out, *flags)
             if model.num_classes not in (None, classifier["out_channels"]):
-                assert status == 2  # a net that must be told a class, and a classifier of others
+                assert status == 2  # a net that needs a class, and a classifier of others
                 continue
             assert status == 0
             drawn = torch.from_numpy(np.load(out.with_suffix(".npz"))["arr_0"]).permute(0, 3, 1, 2)

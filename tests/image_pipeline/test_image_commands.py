@@ -132,7 +132,7 @@ def test_a_classifier_guides(colour_run, tmp_path, capsys):
     images = made(out).astype(float)
     assert images[:3].mean() > images[3:].mean() + 20
     assert command(*base) == 2
-    assert "this model is told no classes; give --classifier" in capsys.readouterr().err
+    assert "this model is not conditioned on classes; give --classifier" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mask", ["upper", "file", "drawn"])
@@ -286,7 +286,7 @@ def test_what_is_asked_takes_the_place_of_the_runs_own():
 
 def test_guidance_needs_a_model_that_is_told_classes(colour_run, tmp_path, capsys):
     assert command("sample", "--run", colour_run, "--output", tmp_path / "s.png", "--guidance", 2) == 2
-    assert "--guidance stresses a class, and this model is told none" in capsys.readouterr().err
+    assert "--guidance stresses a class, and this model is not conditioned on classes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

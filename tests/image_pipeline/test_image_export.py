@@ -50,7 +50,7 @@ def test_a_zip_of_one_split_serves_as_that_split_only(tmp_path):
     again = load_images(tmp_path / "test.zip", "test")
     assert torch.equal(all_of(again), all_of(test))
     assert torch.equal(again.labels, test.labels)
-    with pytest.raises(InputError, match="its manifest says that it holds the test split, got train"):
+    with pytest.raises(InputError, match="by its manifest it holds the test split, got train"):
         load_images(tmp_path / "test.zip", "train")
 
 

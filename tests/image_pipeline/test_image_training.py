@@ -114,8 +114,8 @@ def test_a_presets_parts_go_together(name):
     shape = (net_channels(net), *[max(8, 2 ** (levels - 1))] * 2)
     model = ImageModel(dataclasses.replace(config, model=net), shape)
     labels = torch.tensor([1, 2]) if model.num_classes else None
-    told = torch.zeros(2, 9) if config.data.augment is not None else None
-    batch = ImageBatch(torch.rand(2, *shape), labels, told)
+    augmentation = torch.zeros(2, 9) if config.data.augment is not None else None
+    batch = ImageBatch(torch.rand(2, *shape), labels, augmentation)
     terms = model.loss_terms(batch, **model.draw(batch, 2, torch.Generator().manual_seed(0)))
     assert terms["loss"].isfinite()
     model.check_sampling()
@@ -143,7 +143,7 @@ def test_another_process_or_prediction_drops_what_does_not_belong(name, predicts
     config = parse(["train", *TINY[:4], "--process.name", name, *asked])
     model = ImageModel(config, (1, 8, 8))
     if (name, predicts) == ("rectified_flow", "eps"):  # it would train, and never give an image
-        with pytest.raises(InputError, match="says nothing of the image at the start of RectifiedFlow"):
+        with pytest.raises(InputError, match="does not determine the image at the start of RectifiedFlow"):
             model.check_sampling()
     else:
         model.check_sampling()
@@ -220,10 +220,10 @@ def test_labels_are_dropped_for_the_share_asked_for():
         (["--process.name", "rectified_flow", "--sampler", "euler_maruyama"], "take flow=True"),
         (
             ["--model.num-classes", "7"],
-            "the net is told 7 classes, the images have 10; take --model.num-classes 10",
+            "the net is conditioned on 7 classes, the images have 10; take --model.num-classes 10",
         ),
         (["--model.in-channels", "3"], "the net unet is for 3 channels, the images have 1"),
-        (["--augment", "0.1"], "--augment needs a net that is told of it: --net song with --model.augment-dim 9"),
+        (["--augment", "0.1"], "takes augmentation labels: --net song with --model.augment-dim 9"),
         (["--augment", "1.1"], "augment must be a probability in [0, 1], got 1.1"),
         (["--sampler", "nope"], "predictor must be one of ["),
         (["--sampler", "heun", "--eta", "0.5"], "predictor 'heun' takes ['churn', "),

@@ -196,8 +196,8 @@ def test_grids_and_trajectories(tmp_path):
 def test_help_speaks_of_images(name, capsys):
     assert command(name, "--help") == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    told = re.sub(r"--val-(clouds|points) INT Of point clouds; .*?\)", "", text)  # accepted, and without effect
-    assert not re.search("cloud|encoder", told, re.IGNORECASE)
+    shown = re.sub(r"--val-(clouds|points) INT Of point clouds; .*?\)", "", text)  # accepted, and without effect
+    assert not re.search("cloud|encoder", shown, re.IGNORECASE)
 
 
 def test_help_lists_every_command(capsys):

@@ -104,7 +104,7 @@ def test_images_and_labels_of_a_batch_do_not_mix(net):
     for k in range(3):
         torch.testing.assert_close(net(x[k : k + 1], t[k : k + 1])[0], whole[k], rtol=1e-3, atol=atol)
     other = net(x, t.flip(0))
-    assert (other[0] - whole[0]).abs().max() > 1e-3  # it is told its label
+    assert (other[0] - whole[0]).abs().max() > 1e-3  # it depends on its label
     torch.testing.assert_close(other[1], whole[1], rtol=1e-3, atol=atol)
 
 
