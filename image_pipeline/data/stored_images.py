@@ -14,6 +14,7 @@ from image_pipeline.data.array_files import open_arrays
 from image_pipeline.data.image_files import check_shape
 from pcdiff.errors import InputError
 from pcdiff.runtime import distributed
+from pcdiff.runtime.chunks import Chunks
 from pcdiff.runtime.progress import Progress, bar, part_of
 from pcdiff.runtime.resumable import Work
 from pcdiff.runtime.stopping import Stopped, watched
@@ -86,21 +87,20 @@ def generated(
     distributed.gather(None)  # the file is there
     array = np.load(draft, mmap_mode="r")
 
-    blocks = range(-(-count // size))
+    chunks = Chunks(count, size)
 
-    def put(k: int, progress: Progress) -> int:
-        images = draw(k, watched(part_of(progress, k, len(blocks)), work.check))
+    def put(k: int, moved: Progress) -> Tensor:
+        images = draw(k, moved)
         pixels = images.permute(0, 2, 3, 1).contiguous().numpy().tobytes()
         _write(draft, array.offset + k * size * array[0].nbytes, pixels)
-        return zlib.crc32(pixels)
+        return torch.tensor([zlib.crc32(pixels)])
 
     with bar("generating", "step") as progress:
-        sums = work.map("generating", blocks, lambda k: (np.array([put(k, progress)]),))
-        for k, (checksum,) in zip(blocks, sums, strict=True):
-            rows = array[k * size : (k + 1) * size]
-            if zlib.crc32(np.ascontiguousarray(rows).tobytes()) != int(checksum[0]):
-                put(k, progress)
-            more = k + 1 < len(blocks)
+        sums = chunks.drawn(put, work, "generating", work.check, progress)
+        for k, checksum in enumerate(sums):
+            if zlib.crc32(np.ascontiguousarray(array[chunks.rows(k)]).tobytes()) != int(checksum):
+                put(k, watched(part_of(progress, k, len(chunks)), work.check))
+            more = k + 1 < len(chunks)
             if more and config.max_iters is not None and work.computed * size >= config.max_iters:
                 raise Stopped
     distributed.gather(None)  # all have written

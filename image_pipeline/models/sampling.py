@@ -3,18 +3,17 @@
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from image_pipeline.configs import SamplingConfig
 from image_pipeline.model import ImageModel
 from pcdiff.diffusion import SamplingReport
-from pcdiff.runtime import distributed, rng
+from pcdiff.runtime import rng
+from pcdiff.runtime.chunks import Chunks, chunk_noise
 from pcdiff.runtime.precision import autocast
-from pcdiff.runtime.progress import Progress, estimated_seconds, part_of
-from pcdiff.runtime.resumable import Work
-from pcdiff.runtime.stopping import Stop, watched
+from pcdiff.runtime.progress import Progress
+from pcdiff.runtime.stopping import Stop
 
 CHUNK = 64
 """Images drawn at once by default; each chunk has its own random stream, so a stopped job goes on with the next."""
@@ -57,21 +56,23 @@ def draw_chunk(
     count = size if count is None else count
     device = model.denoiser.process.device
     generator = rng.generator(seed, "sample", k, device=device)
-
-    def whole(x: Tensor) -> Tensor:
-        # always a whole chunk's numbers: the stream goes on at the same place however many images there are
-        return torch.randn(size, *x.shape[1:], generator=generator, device=device, dtype=x.dtype)[: len(x)]
-
     if labels is None and model.num_classes is not None:
         labels = torch.randint(model.num_classes, (size,), generator=generator, device=device)[:count]
     start = model.denoiser.process.prior_sample((size, *model.image_shape), generator)[:count]
     cost = SamplingReport()
     with autocast(precision, device):
         drawn = model.sample(
-            count, labels, settings, x_init=start, noise=whole, report=cost, progress=progress, **options
+            count,
+            labels,
+            settings,
+            x_init=start,
+            noise=chunk_noise(size, count, generator),
+            report=cost,
+            progress=progress,
+            **options,
         )
     if report is not None:
-        report.num_steps, report.evaluations = cost.num_steps, report.evaluations + cost.evaluations
+        report.add(cost)
     return drawn.float().cpu()
 
 
@@ -79,10 +80,10 @@ def generate(
     model: ImageModel, count: int, seed: int, *, size: int = CHUNK, labels: Tensor | None = None, **options: Any
 ) -> Iterator[Tensor]:
     """Yield `count` images chunk by chunk; arguments as for `draw_chunk`, `labels (count,)`."""
-    for k in range(-(-count // size)):
-        rows = slice(k * size, min((k + 1) * size, count))
-        own = None if labels is None else labels[rows]
-        yield draw_chunk(model, k, seed, size=size, count=rows.stop - rows.start, labels=own, **options)
+    chunks = Chunks(count, size)
+    for k in range(len(chunks)):
+        own = None if labels is None else labels[chunks.rows(k)]
+        yield draw_chunk(model, k, seed, size=size, count=chunks.rows_in(k), labels=own, **options)
 
 
 def draw_images(
@@ -107,16 +108,12 @@ def draw_images(
     Raises:
         Stopped: `stop` said so, in any process; all raise it.
     """
-    total = -(-count // CHUNK)
+    chunks = Chunks(count, CHUNK)
 
-    def chunk(k: int) -> tuple[np.ndarray]:
-        moved = part_of(progress, k, total)
-        moved = moved if stop is None else watched(moved, stop.check)
-        size = min(CHUNK, count - k * CHUNK)
-        return (draw_chunk(model, k, seed, count=size, progress=moved, **options).numpy(),)
+    def draw(k: int, moved: Progress | None) -> Tensor:
+        return draw_chunk(model, k, seed, count=chunks.rows_in(k), progress=moved, **options)
 
-    made = Work(stop=stop).map("images", range(total), chunk)
-    return torch.cat([torch.from_numpy(images) for (images,) in made])
+    return chunks.all_drawn(draw, stop, progress)
 
 
 def seconds_to_draw(model: ImageModel, count: int) -> float:
@@ -124,8 +121,5 @@ def seconds_to_draw(model: ImageModel, count: int) -> float:
 
     The processes of a job share the chunks.
     """
-    some = min(CHUNK, count)
-    whole = (
-        estimated_seconds(lambda progress: draw_chunk(model, 0, 0, count=some, progress=progress)) * count / some
-    )
-    return whole / min(distributed.world_size(), -(-count // CHUNK))
+    chunks = Chunks(count, CHUNK)
+    return chunks.seconds(lambda k, moved: draw_chunk(model, k, 0, count=chunks.rows_in(k), progress=moved))

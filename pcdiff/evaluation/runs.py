@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,12 +16,13 @@ from pcdiff.evaluation.job import Places, finish, generated_enough
 from pcdiff.evaluation.report import picture, report
 from pcdiff.metrics import fingerprint, get_protocol
 from pcdiff.models import LatentPriorModel, PointCloudModel
-from pcdiff.models.sampling import chunks, decoding, draw_chunk, reconstruct_chunk
+from pcdiff.models.sampling import CHUNK, decoding, draw_chunk, reconstruct_chunk
 from pcdiff.runtime import distributed
+from pcdiff.runtime.chunks import Chunks
 from pcdiff.runtime.devices import prepare, resolve_device
-from pcdiff.runtime.progress import Progress, bar, part_of
+from pcdiff.runtime.progress import Progress, bar
 from pcdiff.runtime.resumable import Work
-from pcdiff.runtime.stopping import Stop, Stopped, watched
+from pcdiff.runtime.stopping import Stop, Stopped
 from pcdiff.training.checkpoint import check_facts, load, locate
 from pcdiff.training.job import keep_clouds
 
@@ -171,15 +171,11 @@ def _in_chunks(
     Raises:
         Stopped: this call has made as many as it should, or was told to stop.
     """
-    made, total = [], chunks(count)
+    made, chunks = [], Chunks(count, CHUNK)
     with bar(what, "step") as progress:
-
-        def chunk(k: int) -> tuple[np.ndarray]:
-            return (draw(k, watched(part_of(progress, k, total), work.check)).numpy(),)
-
-        for (drawn,) in work.map(what, range(total), chunk):
-            made.append(torch.from_numpy(drawn))
-            if len(made) < total and generated_enough(config, work):
+        for drawn in chunks.drawn(draw, work, what, work.check, progress):
+            made.append(drawn)
+            if len(made) < len(chunks) and generated_enough(config, work):
                 raise Stopped
     return torch.cat(made)[:count]
 

@@ -1,19 +1,18 @@
 """Draw, decode or reconstruct many clouds with a trained model, in chunks that do not depend on one another."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pcdiff.diffusion import SamplingReport
 from pcdiff.models import LatentPriorModel, PointCloudModel
-from pcdiff.runtime import distributed, rng
+from pcdiff.runtime import rng
+from pcdiff.runtime.chunks import Chunks, chunk_noise
 from pcdiff.runtime.nonfinite import check_finite
-from pcdiff.runtime.progress import Progress, estimated_seconds, part_of
-from pcdiff.runtime.resumable import Work
-from pcdiff.runtime.stopping import Stop, watched
+from pcdiff.runtime.progress import Progress
+from pcdiff.runtime.stopping import Stop
 
 CHUNK = 32
 """Clouds drawn at once; chunk k has its own random stream, so that a stopped job goes on with the next."""
@@ -72,14 +71,10 @@ def generate(
     Yields:
         Chunks `(<= CHUNK, num_points, 3)` on the CPU, in the training set's normalisation.
     """
-    for k in range(chunks(num_samples)):
-        count = min(CHUNK, num_samples - k * CHUNK)
+    chunks = Chunks(num_samples, CHUNK)
+    for k in range(len(chunks)):
+        count = chunks.rows_in(k)
         yield draw_chunk(model, k, num_points, seed, count=count, truncate_std=truncate_std, **options)
-
-
-def chunks(count: int) -> int:
-    """Return how many chunks hold `count` clouds."""
-    return -(-count // CHUNK)
 
 
 def draw_chunk(
@@ -126,18 +121,13 @@ def decode_chunk(
         InputError: a cloud is not finite; or see `PointCloudModel.decode`.
     """
     count = len(z) // frames
-
-    def draw(x: Tensor) -> Tensor:
-        # always a whole chunk's numbers: the stream goes on at the same place however many clouds there are
-        whole = torch.randn(CHUNK, *x.shape[1:], generator=generator, device=x.device, dtype=x.dtype)
-        return whole[:count].repeat(frames, 1, 1)
-
+    draw = chunk_noise(CHUNK, count, generator, frames)
     start = model.denoiser.process.prior_sample((CHUNK, max(num_points, 0), model.encoder.point_dim), generator)
     cost = SamplingReport()
     start = start[:count].repeat(frames, 1, 1)
     clouds = model.decode(z, num_points, x_init=start, noise=draw, report=cost, **options)
     if report is not None:
-        report.num_steps, report.evaluations = cost.num_steps, report.evaluations + cost.evaluations
+        report.add(cost)
     return check_finite(clouds.float().cpu(), "clouds")
 
 
@@ -156,7 +146,7 @@ def reconstruct(
     Yields:
         Chunks `(<= CHUNK, num_points, 3)` on the CPU.
     """
-    for k in range(chunks(len(clouds))):
+    for k in range(len(Chunks(len(clouds), CHUNK))):
         yield reconstruct_chunk(model, clouds, k, num_points, seed, **options)
 
 
@@ -197,12 +187,12 @@ def sample_all(
     Raises:
         Stopped: `stop` said so, in any process; all raise it.
     """
+    chunks = Chunks(num_samples, CHUNK)
 
-    def draw(k: int, **moving: Any) -> Tensor:
-        count = min(CHUNK, num_samples - k * CHUNK)
-        return draw_chunk(model, k, num_points, seed, count=count, **moving, **options)
+    def draw(k: int, moved: Progress | None) -> Tensor:
+        return draw_chunk(model, k, num_points, seed, count=chunks.rows_in(k), progress=moved, **options)
 
-    return _joined(draw, num_samples, stop, progress)
+    return chunks.all_drawn(draw, stop, progress)
 
 
 def reconstruct_all(
@@ -223,10 +213,10 @@ def reconstruct_all(
         Stopped: `stop` said so, in any process; all raise it.
     """
 
-    def draw(k: int, **moving: Any) -> Tensor:
-        return reconstruct_chunk(model, clouds, k, num_points, seed, **moving, **options)
+    def draw(k: int, moved: Progress | None) -> Tensor:
+        return reconstruct_chunk(model, clouds, k, num_points, seed, progress=moved, **options)
 
-    return _joined(draw, len(clouds), stop, progress)
+    return Chunks(len(clouds), CHUNK).all_drawn(draw, stop, progress)
 
 
 def seconds_to_decode(model: PointCloudModel, count: int, num_points: int) -> float:
@@ -234,21 +224,10 @@ def seconds_to_decode(model: PointCloudModel, count: int, num_points: int) -> fl
 
     The processes of a job share the chunks.
     """
-    some = min(CHUNK, count)
-    z = torch.zeros(some, model.config.latent_dim, device=model.denoiser.process.device)
+    chunks = Chunks(count, CHUNK)
+    z = torch.zeros(chunks.rows_in(0), model.config.latent_dim, device=model.denoiser.process.device)
 
-    def decode(progress: Progress) -> None:
-        decode_chunk(model, z, num_points, decoding_generator(model, 0, 0), progress=progress)
+    def decode(k: int, moved: Progress | None) -> Tensor:
+        return decode_chunk(model, z, num_points, decoding_generator(model, 0, k), progress=moved)
 
-    return estimated_seconds(decode) * count / some / min(distributed.world_size(), chunks(count))
-
-
-def _joined(draw: Callable[..., Tensor], count: int, stop: Stop | None, progress: Progress | None) -> Tensor:
-    total = chunks(count)
-
-    def chunk(k: int) -> tuple[np.ndarray]:
-        moved = part_of(progress, k, total)
-        return (draw(k, progress=moved if stop is None else watched(moved, stop.check)).numpy(),)
-
-    made = Work(stop=stop).map("chunks", range(total), chunk)
-    return torch.cat([torch.from_numpy(chunk) for (chunk,) in made])
+    return chunks.seconds(decode)
