@@ -8,9 +8,9 @@ from image_pipeline.interop.weights import Names
 from image_pipeline.nets.blocks import ResBlock
 from image_pipeline.nets.embeddings import FourierFeatures
 from image_pipeline.nets.levels import Combine, InputSkip, OutputSkip
-from image_pipeline.nets.resampling import Downsample, Upsample
 from image_pipeline.nets.unet import ScoreUNet
 from pcdiff.nets.attention import SelfAttention
+from pcdiff.nets.resampling import Downsample, Upsample
 
 # what score_sde counts as one module, with or without weights
 _COUNTED = (

@@ -4,7 +4,8 @@ import math
 
 from torch import Tensor, nn
 
-from image_pipeline.nets.layers import Activation, conv, group_norm, linear, start_attention
+from image_pipeline.nets.layers import conv, group_norm, linear, start_attention
+from pcdiff.nets.activations import Activation
 from pcdiff.nets.attention import SelfAttention
 
 

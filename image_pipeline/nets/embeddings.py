@@ -1,26 +1,12 @@
-"""How a net reads its label `(B,)`: sines and cosines at fixed or random frequencies, then two linear layers."""
+"""How a score net reads its label `(B,)`: sines and cosines at random frequencies, and two linear layers."""
 
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from image_pipeline.nets.layers import Activation, linear
-
-
-def sinusoidal(t: Tensor, channels: int) -> Tensor:
-    """Return sines, then cosines `(B, channels)` of labels `(B,)` at frequencies 1 down to 1e-4.
-
-    Vaswani et al. (2017, section 3.5) in the form of DDPM's code, whose last frequency is exactly 1e-4. Always
-    float32: half precision cannot tell step 998 from 999. `pcdiff.nets.time_embedding` divides last, as ADM does:
-    that rounds otherwise, and near step 1000 its sines lie 6e-5 off those that these nets were trained on.
-    """
-    half = channels // 2
-    decay = -math.log(10000) / (half - 1)
-    frequencies = torch.exp(torch.arange(half, dtype=torch.float32, device=t.device) * decay)
-    angles = t.float()[:, None] * frequencies
-    return F.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, channels % 2))
+from image_pipeline.nets.layers import linear
+from pcdiff.nets.activations import Activation
 
 
 class FourierFeatures(nn.Module):

@@ -1,35 +1,13 @@
-"""Layers as DDPM starts them, by variance scaling and near zero at the end; group norms; activations by name."""
+"""Layers as DDPM starts them, by variance scaling and near zero at the end, and their group norms."""
 
 import math
-from collections.abc import Callable
-from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcdiff.errors import InputError
 from pcdiff.nets.attention import SelfAttention
-
-Activation = Callable[[Tensor], Tensor]
-
-ACTIVATIONS: dict[str, Activation] = {
-    "elu": F.elu,
-    "relu": F.relu,
-    "lrelu": partial(F.leaky_relu, negative_slope=0.2),
-    "swish": F.silu,
-}
-
-
-def activation(name: str) -> Activation:
-    """Return an activation by name.
-
-    Raises:
-        InputError: the name is unknown; the message lists the known ones.
-    """
-    if name not in ACTIVATIONS:
-        raise InputError(f"nonlinearity must be one of {sorted(ACTIVATIONS)}, got {name!r}")
-    return ACTIVATIONS[name]
+from pcdiff.nets.resampling import Downsample, Upsample
 
 
 def variance_scaling_(weight: Tensor, scale: float = 1.0) -> Tensor:
@@ -66,6 +44,14 @@ def linear(in_features: int, out_features: int, scale: float = 1.0) -> nn.Linear
     layer = nn.Linear(in_features, out_features)
     variance_scaling_(layer.weight, scale)
     nn.init.zeros_(layer.bias)
+    return layer
+
+
+def start_resampling(layer: Downsample | Upsample) -> Downsample | Upsample:
+    """Give the convolution of a layer that has one DDPM's start, bias 0; return the layer."""
+    if layer.conv is not None:
+        variance_scaling_(layer.conv.weight)
+        nn.init.zeros_(layer.conv.bias)
     return layer
 
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from image_pipeline.nets.blocks import ResBlock
-from image_pipeline.nets.layers import Activation, conv, group_norm
-from image_pipeline.nets.resampling import Downsample, Upsample
+from image_pipeline.nets.layers import conv, group_norm, start_resampling
+from pcdiff.nets.activations import Activation
 from pcdiff.nets.attention import SelfAttention
+from pcdiff.nets.resampling import Downsample, Upsample
 
 
 class Step(nn.Module):
@@ -72,7 +73,7 @@ class InputResidual(nn.Module):
 
     def __init__(self, pyramid_channels: int, channels: int, fir: tuple[float, ...] | None, rescale: bool):
         super().__init__()
-        self.down = Downsample(pyramid_channels, channels, fir)
+        self.down = start_resampling(Downsample(pyramid_channels, channels, fir))
         self.scale = math.sqrt(0.5) if rescale else 1.0
 
     def forward(self, pyramid: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,7 +139,7 @@ class OutputResidual(nn.Module):
         if self.first:
             self.norm, self.conv = group_norm(channels), conv(channels, channels)
         else:
-            self.up = Upsample(pyramid_channels, channels, fir)
+            self.up = start_resampling(Upsample(pyramid_channels, channels, fir))
         self.act = act
         self.scale = math.sqrt(0.5) if rescale else 1.0
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from image_pipeline.nets.checks import check_fields, check_images, check_levels, check_no_condition, check_sizes
 from image_pipeline.nets.instance_norm import NORMS
-from image_pipeline.nets.layers import activation
 from image_pipeline.nets.refinenet import VARIANTS, RefineNet
 from pcdiff.errors import InputError
+from pcdiff.nets.activations import activation
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class NCSN(nn.Module):
         for name, known in (("variant", ("base", "deeper")), ("normalization", NORMS)):
             if getattr(config, name) not in known:
                 raise InputError(f"{name} must be one of {sorted(known)}, got {getattr(config, name)!r}")
-        nf, self.act = config.nf, activation(config.nonlinearity)
+        nf, self.act = config.nf, activation(config.nonlinearity, "nonlinearity")
         norm = partial(NORMS[config.normalization][1], num_scales=config.num_scales)
         stages, widths = VARIANTS[config.variant]
         self.multiple = 2 ** sum(stage.halved for stage in stages)

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from image_pipeline.nets.checks import check_fields, check_images, check_levels, check_no_condition, check_sizes
 from image_pipeline.nets.instance_norm import NORMS, Unnormalised
-from image_pipeline.nets.layers import activation
 from image_pipeline.nets.refinenet import VARIANTS, RefineNet
 from pcdiff.diffusion import geometric_sigmas
 from pcdiff.errors import InputError
+from pcdiff.nets.activations import activation
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class NCSNv2(nn.Module):
         norm, _ = NORMS[config.normalization]
         stages, widths = VARIANTS[config.variant]
         self.multiple = 2 ** sum(stage.halved for stage in stages)
-        nf, self.act = config.nf, activation(config.nonlinearity)
+        nf, self.act = config.nf, activation(config.nonlinearity, "nonlinearity")
         sigmas = geometric_sigmas(config.sigma_max, config.sigma_min, config.num_scales)
         self.register_buffer("sigmas", sigmas)
         self.num_levels = len(sigmas)

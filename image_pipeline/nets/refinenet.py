@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from image_pipeline.nets.layers import Activation
+from pcdiff.nets.activations import Activation
 
 Norm = Callable[[int], nn.Module]
 

@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from image_pipeline.nets.resampling import Downsample, Upsample, filtered
 from image_pipeline.nets.song_config import SQRT2, SongUNetConfig
 from pcdiff.errors import InputError
 from pcdiff.nets.attention import SelfAttention
+from pcdiff.nets.resampling import Downsample, Upsample, filtered
 from pcdiff.nets.unet_blocks import ResBlock, conv, group_norm
 
 

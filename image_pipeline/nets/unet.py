@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from image_pipeline.nets.blocks import ResBlock, attention_block
 from image_pipeline.nets.checks import check_fields, check_images, check_levels, check_no_condition, check_sizes
-from image_pipeline.nets.embeddings import FourierFeatures, TimeMLP, sinusoidal
-from image_pipeline.nets.layers import activation, conv, group_norm
+from image_pipeline.nets.embeddings import FourierFeatures, TimeMLP
+from image_pipeline.nets.layers import conv, group_norm, start_resampling
 from image_pipeline.nets.levels import (
     DownLevel,
     InputResidual,
@@ -20,10 +20,12 @@ from image_pipeline.nets.levels import (
     Step,
     UpLevel,
 )
-from image_pipeline.nets.resampling import Downsample, Upsample
 from pcdiff.diffusion import geometric_sigmas
 from pcdiff.errors import InputError
+from pcdiff.nets.activations import activation
 from pcdiff.nets.attention import SelfAttention, differentiable_attention
+from pcdiff.nets.resampling import Downsample, Upsample
+from pcdiff.nets.time_embedding import sinusoidal
 from pcdiff.runtime.bounded_build import check_depth
 
 
@@ -100,7 +102,7 @@ class ScoreUNet(nn.Module):
         self.nf, self.fourier = config.nf, config.embedding_type == "fourier"
         self.multiple = 2 ** (len(config.ch_mult) - 1)
         self.scale_by_sigma = config.scale_by_sigma
-        self.act = activation(config.nonlinearity)
+        self.act = activation(config.nonlinearity, "nonlinearity")
         if config.scale_by_sigma and not self.fourier:
             self.register_buffer("sigmas", geometric_sigmas(config.sigma_max, config.sigma_min, config.num_scales))
             self.num_levels = len(self.sigmas)
@@ -147,9 +149,10 @@ class ScoreUNet(nn.Module):
         if self.scale_by_sigma:
             divisor = t if self.fourier else self.sigmas[check_levels(t, len(self.sigmas))]
         if self.features is not None:
-            emb = self.time(self.features(t.to(self.features.dtype).log()))
+            features = self.features(t.to(self.features.dtype).log())
         else:
-            emb = self.time(sinusoidal(t, self.nf))
+            features = sinusoidal(t, self.nf, sin_first=True, freq_shift=1, rounding="ddpm")
+        emb = self.time(features)
 
         image = x if self.centered else 2 * x - 1
         skips = [self.stem(image)]
@@ -170,7 +173,7 @@ class _Parts:
 
     def __init__(self, config: NCSNppConfig, groups: int | None, shortcut_scale: float):
         self.config, self.shortcut_scale = config, shortcut_scale
-        self.act = activation(config.nonlinearity)
+        self.act = activation(config.nonlinearity, "nonlinearity")
         self.fir = config.fir_kernel if config.fir else None
         self.widths = [config.nf * mult for mult in config.ch_mult]
         self.shared = {"groups": groups, "rescale": config.skip_rescale, "init_scale": config.init_scale}
@@ -197,7 +200,7 @@ class _Parts:
     def resampled(self, kind: type[Downsample] | type[Upsample], channels: int) -> nn.Module:
         if self.config.resblock_type == "biggan":
             return self.res_block(channels, channels, kind(channels, fir=self.fir))
-        return kind(channels, channels if self.config.resamp_with_conv else None, self.fir)
+        return start_resampling(kind(channels, channels if self.config.resamp_with_conv else None, self.fir))
 
     def way_down(self) -> tuple[nn.ModuleList, list[int]]:
         """Return the levels, and the channels of all that they leave for the way up."""

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcdiff.errors import InputError
+from pcdiff.nets.activations import activation
 from pcdiff.nets.attention import differentiable_attention
-from pcdiff.nets.unet_blocks import ACTIVATIONS, conv
+from pcdiff.nets.unet_blocks import conv
 from pcdiff.nets.unet_config import UNetConfig
 from pcdiff.nets.unet_encoder import UNetEncoder
 from pcdiff.nets.unet_levels import norm
@@ -124,7 +125,7 @@ class EncoderClassifier(UNetEncoder):
         if self.config.pool.startswith("spatial"):
             means = [output.to(x.dtype).flatten(2).mean(dim=2) for output in (*outputs, h)]
             return self.head(torch.cat(means, dim=1))
-        h = ACTIVATIONS[self.config.activation](self.norm_out(h.to(x.dtype)))
+        h = activation(self.config.activation)(self.norm_out(h.to(x.dtype)))
         if self.config.pool == "attention":
             return self.head(h)
         return self.head(h.flatten(2).mean(dim=2).view(*h.shape[:2], *[1] * self.config.rank)).flatten(1)

@@ -2,8 +2,9 @@
 
 from torch import Tensor, nn
 
+from pcdiff.nets.activations import activation
 from pcdiff.nets.attention import differentiable_attention
-from pcdiff.nets.unet_blocks import ACTIVATIONS, conv
+from pcdiff.nets.unet_blocks import conv
 from pcdiff.nets.unet_config import UNetConfig
 from pcdiff.nets.unet_encoder import UNetEncoder
 from pcdiff.nets.unet_levels import UpLevel, norm
@@ -62,7 +63,7 @@ class UNet(UNetEncoder):
         return self._out(h, x)
 
     def _out(self, h: Tensor, x: Tensor) -> Tensor:
-        out = self.conv_out(ACTIVATIONS[self.config.activation](self.norm_out(h.to(x.dtype))))
+        out = self.conv_out(activation(self.config.activation)(self.norm_out(h.to(x.dtype))))
         for dim in range(2, x.dim()) if self.config.pad else ():
             out = out.narrow(dim, self.config.pad, x.shape[dim])
         return out

@@ -1,14 +1,11 @@
-"""The parts of a UNet over 1, 2 or 3 dimensions: norms, convolutions, resampling, residual blocks."""
+"""The parts of a UNet over 1, 2 or 3 dimensions: norms, convolutions, residual blocks."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcdiff.errors import InputError
-
-ACTIVATIONS = {"silu": F.silu, "relu": F.relu, "mish": F.mish}
-CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-POOLS = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
+from pcdiff.nets.activations import activation as activation_of
+from pcdiff.nets.resampling import CONVS
 
 
 class GroupNorm(nn.GroupNorm):
@@ -41,47 +38,6 @@ def conv(rank: int, in_channels: int, out_channels: int, kernel: int = 3, zero: 
     return layer
 
 
-class ConvDownsample(nn.Module):
-    """Halve every dimension by a strided convolution.
-
-    Args:
-        rank: number of dimensions.
-        channels: C.
-        asymmetric_padding: pad the far end only, as TensorFlow, and so DDPM, does; else one on both ends.
-    """
-
-    def __init__(self, rank: int, channels: int, asymmetric_padding: bool = False):
-        super().__init__()
-        self.pad = (0, 1) * rank if asymmetric_padding else (1, 1) * rank
-        self.conv = CONVS[rank](channels, channels, 3, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `(B, C, *dims / 2)` of `x` `(B, C, *dims)`."""
-        return self.conv(F.pad(x, self.pad))
-
-
-class ConvUpsample(nn.Module):
-    """Double every dimension by repetition, then a convolution."""
-
-    def __init__(self, rank: int, channels: int):
-        super().__init__()
-        self.conv = conv(rank, channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `(B, C, 2 * dims)` of `x` `(B, C, *dims)`."""
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-
-def pool(rank: int) -> nn.Module:
-    """Build the average over neighbours that halves every dimension."""
-    return POOLS[rank](2)
-
-
-def nearest() -> nn.Module:
-    """Build the repetition that doubles every dimension."""
-    return nn.Upsample(scale_factor=2.0, mode="nearest")
-
-
 class ResBlock(nn.Module):
     """Residual block conditioned on the time (Dhariwal & Nichol, 2021, section 3; Ho et al., 2020, appendix B).
 
@@ -97,7 +53,7 @@ class ResBlock(nn.Module):
         resample: halves or doubles both branches after the first norm.
         project: put a 1x1 convolution on the skip even where the channels stay.
         divisor: the sum of both branches is divided by it.
-        activation: a key of `ACTIVATIONS`.
+        activation: a key of `pcdiff.nets.activations.ACTIVATIONS`.
         num_classes: classes of an embedding of its own, added beside the time's; None for no such embedding.
     """
 
@@ -117,7 +73,7 @@ class ResBlock(nn.Module):
         num_classes: int | None = None,
     ):
         super().__init__()
-        self.scale_shift, self.divisor, self.act = scale_shift, divisor, ACTIVATIONS[activation]
+        self.scale_shift, self.divisor, self.act = scale_shift, divisor, activation_of(activation)
         self.norm1, self.norm2 = norms
         self.conv1 = conv(rank, in_channels, out_channels)
         self.embed = nn.Linear(embed_dim, out_channels * (2 if scale_shift else 1))

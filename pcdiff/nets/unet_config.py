@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass, fields
 
 from pcdiff.errors import InputError, short
+from pcdiff.nets.activations import activation
 from pcdiff.runtime.bounded_build import check_depth
 
 DOWNSAMPLES = ("conv", "pool", "resblock")
 UPSAMPLES = ("conv", "nearest", "resblock")
-ACTIVATIONS = ("silu", "relu", "mish")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ class UNetConfig:
     middle_norm_groups: int | None = None
     """Groups of the norm before the middle's attention; as elsewhere by default, 0 leaves it out."""
     activation: str = "silu"
-    """`silu`, `relu` or `mish`, after every norm and before the blocks' share of the time's embedding."""
+    """After every norm and before the blocks' share of the time's embedding: a key of
+    `pcdiff.nets.activations.ACTIVATIONS`."""
     center_input: bool = False
     """Feed the net 2 x - 1 for x."""
     pad: int = 0
@@ -113,8 +114,7 @@ class UNetConfig:
         for name in ("null_class", "class_bias"):
             if getattr(self, name) and self.num_classes is None:
                 raise InputError(f"{name} needs num_classes")
-        if self.activation not in ACTIVATIONS:
-            raise InputError(f"activation must be one of {ACTIVATIONS}, got {self.activation!r}")
+        activation(self.activation)
         if not isinstance(self.pad, int) or isinstance(self.pad, bool) or self.pad < 0:
             raise InputError(f"pad must be an integer of at least 0, got {self.pad!r}")
         if not 0 < self.time_scale < math.inf:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pcdiff.nets.attention import SameAttention, SelfAttention
-from pcdiff.nets.unet_blocks import ConvDownsample, ConvUpsample, ResBlock, group_norm, nearest, pool
+from pcdiff.nets.resampling import Downsample, Upsample
+from pcdiff.nets.unet_blocks import ResBlock, group_norm
 from pcdiff.nets.unet_config import UNetConfig
 
 
@@ -79,9 +80,9 @@ class DownLevel(Level):
         resample = None
         if level < len(config.channels) - 1:
             resample = {
-                "conv": lambda: ConvDownsample(config.rank, channels, config.asymmetric_padding),
-                "pool": lambda: pool(config.rank),
-                "resblock": lambda: block(config, channels, channels, pool(config.rank)),
+                "conv": lambda: Downsample(channels, channels, None, config.rank, config.asymmetric_padding),
+                "pool": lambda: Downsample(channels, rank=config.rank),
+                "resblock": lambda: block(config, channels, channels, Downsample(channels, rank=config.rank)),
             }[config.downsample_at(level)]()
         super().__init__(config, blocks, attentions, resample)
 
@@ -118,9 +119,9 @@ class UpLevel(Level):
         resample = None
         if level > 0:
             resample = {
-                "conv": lambda: ConvUpsample(config.rank, channels),
-                "nearest": nearest,
-                "resblock": lambda: block(config, channels, channels, nearest()),
+                "conv": lambda: Upsample(channels, channels, rank=config.rank),
+                "nearest": lambda: Upsample(channels, rank=config.rank),
+                "resblock": lambda: block(config, channels, channels, Upsample(channels, rank=config.rank)),
             }[config.upsample_at(level)]()
         super().__init__(config, blocks, attentions, resample)
 

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from scipy.signal import upfirdn
 
 from image_pipeline.nets.blocks import attention_block
-from image_pipeline.nets.embeddings import FourierFeatures, sinusoidal
+from image_pipeline.nets.embeddings import FourierFeatures
 from image_pipeline.nets.instance_norm import ConditionalInstanceNormPlus, InstanceNormPlus
 from image_pipeline.nets.refinenet import ChainedPooling, Fusion, RefineNet, Stage
-from image_pipeline.nets.resampling import Downsample, Upsample
+from pcdiff.nets.resampling import Downsample, Upsample
+from pcdiff.nets.time_embedding import sinusoidal
 
 TAPS = [(1, 3, 3, 1), (1, 2, 1), (1, 1), (1, 2, 3, 4, 5), (0.5, 3, -1, 1)]
 
@@ -83,14 +84,14 @@ def test_unfiltered_convolutions_of_halving_and_doubling():
 @pytest.mark.parametrize("channels", [8, 9])
 def test_sines_and_cosines(channels):
     t = torch.tensor([0.0, 3.0, 999.0])
-    out, half = sinusoidal(t, channels), channels // 2
+    out, half = sinusoidal(t, channels, True, 1, rounding="ddpm"), channels // 2
     frequencies = np.logspace(0, -4, half)
     angles = t.numpy()[:, None].astype(np.float64) * frequencies
     np.testing.assert_allclose(out[:, :half], np.sin(angles), atol=1e-4)
     np.testing.assert_allclose(out[:, half : 2 * half], np.cos(angles), atol=1e-4)
     assert out.shape == (3, channels)
     assert (out[:, 2 * half :] == 0).all()
-    assert torch.equal(out, sinusoidal(t.long(), channels))
+    assert torch.equal(out, sinusoidal(t.long(), channels, True, 1, rounding="ddpm"))
 
 
 def test_fourier_features():

@@ -1,7 +1,8 @@
-"""Halving and doubling images: plain, with a FIR filter against aliasing, with a convolution or without.
+"""Halving and doubling signals, images and volumes, with a convolution or without; images with a FIR filter too.
 
-The filters are those of StyleGAN2 (Karras et al., 2020, appendix B; Zhang, 2019), as NCSN++ takes them over (Song
-et al., 2021, appendix H), each one strided depthwise convolution: no zero is put in only to be multiplied.
+The filters against aliasing are those of StyleGAN2 (Karras et al., 2020, appendix B; Zhang, 2019), as NCSN++ takes
+them over (Song et al., 2021, appendix H), each one strided depthwise convolution: no zero is put in only to be
+multiplied.
 """
 
 from collections.abc import Sequence
@@ -10,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from image_pipeline.nets.layers import conv
 from pcdiff.errors import InputError
+
+CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+AVERAGES = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 def fir_kernel_2d(taps: Sequence[float]) -> Tensor:
@@ -49,47 +52,68 @@ def fir_up(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 class Downsample(nn.Module):
-    """Halve images `(B, C, H, W)`: `(B, out_channels, H/2, W/2)`.
+    """Halve every dimension of `(B, C, *dims)`: `(B, out_channels, *dims / 2)`.
 
     Args:
         in_channels: C.
-        out_channels: with a 3x3 convolution to so many channels; None has no convolution, and C stays.
-        fir: taps of the filter; None averages 2x2 pixels, or strides the convolution without a filter.
+        out_channels: with a convolution of width 3 to so many channels; None has no convolution, and C stays.
+        fir: taps of the filter, in two dimensions; None averages neighbours, or strides the convolution without a
+            filter.
+        rank: number of dimensions.
+        asymmetric_padding: a convolution without a filter pads the far end only, as TensorFlow, and so DDPM, does;
+            else one on both ends.
     """
 
-    def __init__(self, in_channels: int, out_channels: int | None = None, fir: Sequence[float] | None = None):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int | None = None,
+        fir: Sequence[float] | None = None,
+        rank: int = 2,
+        asymmetric_padding: bool = True,
+    ):
         super().__init__()
-        self.conv = None if out_channels is None else conv(in_channels, out_channels, stride=2, padding=0)
+        assert fir is None or rank == 2
+        self.rank, self.pad = rank, ((0, 1) if asymmetric_padding else (1, 1)) * rank
+        self.conv = None if out_channels is None else CONVS[rank](in_channels, out_channels, 3, stride=2)
         self.kernel: Tensor | None
         self.register_buffer("kernel", None if fir is None else fir_kernel_2d(fir), persistent=False)
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
-        """Return the halved images; `emb` is let pass, so that this can stand where a residual block does."""
+        """Return the halved tensor; `emb` is let pass, so that this can stand where a residual block does."""
         if self.conv is None:
-            return F.avg_pool2d(x, 2) if self.kernel is None else fir_down(x, self.kernel)
+            return AVERAGES[self.rank](x, 2) if self.kernel is None else fir_down(x, self.kernel)
         if self.kernel is None:
-            return self.conv(F.pad(x, (0, 1, 0, 1)))
+            return self.conv(F.pad(x, self.pad))
         # the filter is not thinned out: the convolution behind it takes the stride
         return self.conv(filtered(x, self.kernel, (len(self.kernel) + 1) // 2, len(self.kernel) // 2))
 
 
 class Upsample(nn.Module):
-    """Double images `(B, C, H, W)`: `(B, out_channels, 2H, 2W)`.
+    """Double every dimension of `(B, C, *dims)`: `(B, out_channels, *2 dims)`.
 
     Args:
         in_channels: C.
-        out_channels: with a 3x3 convolution to so many channels; None has no convolution, and C stays.
-        fir: taps of the filter; None repeats every pixel.
+        out_channels: with a convolution of width 3 to so many channels; None has no convolution, and C stays.
+        fir: taps of the filter, in two dimensions; None repeats every value.
+        rank: number of dimensions.
     """
 
-    def __init__(self, in_channels: int, out_channels: int | None = None, fir: Sequence[float] | None = None):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int | None = None,
+        fir: Sequence[float] | None = None,
+        rank: int = 2,
+    ):
         super().__init__()
-        self.conv = None if out_channels is None else conv(in_channels, out_channels)
+        assert fir is None or rank == 2
+        self.conv = None if out_channels is None else CONVS[rank](in_channels, out_channels, 3, padding=1)
         self.kernel: Tensor | None
         self.register_buffer("kernel", None if fir is None else fir_kernel_2d(fir), persistent=False)
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
-        """Return the doubled images; `emb` is let pass, so that this can stand where a residual block does."""
+        """Return the doubled tensor; `emb` is let pass, so that this can stand where a residual block does."""
         if self.kernel is None:
             doubled = F.interpolate(x, scale_factor=2.0, mode="nearest")
             return doubled if self.conv is None else self.conv(doubled)
