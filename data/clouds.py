@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,10 +12,11 @@ from torch.utils.data import Dataset
 from pcdiff.errors import InputError
 from pcdiff.ops.far_origin import placed
 from pcdiff.ops.normalization import GLOBAL_MODES, SHARED_MODES
+from pcdiff.runtime.identity import Identity
 
 
 @dataclass(frozen=True)
-class DatasetIdentity:
+class DatasetIdentity(Identity):
     """What a data set is, so that a result file can say what it was computed on.
 
     Attributes:
@@ -32,24 +33,6 @@ class DatasetIdentity:
     stand_in: bool
     categories: tuple[str, ...]
     fingerprint: str
-
-    def to_dict(self) -> dict:
-        """Return a JSON-ready dict."""
-        return {**asdict(self), "categories": list(self.categories)}
-
-    @classmethod
-    def from_dict(cls, entries: dict) -> DatasetIdentity:
-        """Rebuild from `to_dict`.
-
-        Raises:
-            InputError: a key is missing or unknown.
-        """
-        expected = set(cls.__dataclass_fields__)
-        if set(entries) != expected:
-            raise InputError(
-                f"data set identity must have the keys {sorted(expected)}, got {sorted(map(str, entries))}"
-            )
-        return cls(**{**entries, "categories": tuple(entries["categories"])})
 
 
 class StreamingMoments:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from pcdiff.errors import InputError
+from pcdiff.runtime.identity import Identity
 
 SPLITS = ("train", "test", "all")
 TEST_SHARE = 6  # one image in six is held out of a data set without a split of its own, as in CIFAR-10 and MNIST
@@ -18,7 +19,7 @@ _SPLIT_SEED = 0
 
 
 @dataclass(frozen=True)
-class ImageIdentity:
+class ImageIdentity(Identity):
     """What a data set is, so that a checkpoint or a result can say what it was computed on.
 
     Attributes:
@@ -37,23 +38,7 @@ class ImageIdentity:
     splits: str
     fingerprint: str
 
-    def to_dict(self) -> dict:
-        """Return a JSON-ready dict."""
-        return {**asdict(self), "shape": list(self.shape)}
-
-    @classmethod
-    def from_dict(cls, entries: dict) -> ImageIdentity:
-        """Rebuild from `to_dict`.
-
-        Raises:
-            InputError: a key is missing or unknown.
-        """
-        expected = set(cls.__dataclass_fields__)
-        if set(entries) != expected:
-            raise InputError(
-                f"image data set identity must have the keys {sorted(expected)}, got {sorted(map(str, entries))}"
-            )
-        return cls(**{**entries, "shape": tuple(entries["shape"])})
+    kind: ClassVar[str] = "image data set identity"
 
 
 class Images(Protocol):

@@ -1,14 +1,10 @@
-"""Open what a run needs: its data, and its model from a checkpoint."""
+"""Open a model from a run or a checkpoint, and the data that it was trained on."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from image_pipeline.configs import DataConfig, ImageRunConfig, SamplingConfig, from_json
-from image_pipeline.data import RANGES, ImageDataset, load_images
-from image_pipeline.data.dataset import Images
+from image_pipeline.data import RANGES, ImageDataset
+from image_pipeline.data.splits import open_data
 from image_pipeline.interop import Imported, native
 from image_pipeline.interop.imported import is_shape
 from image_pipeline.model import ImageModel
@@ -18,42 +14,6 @@ from pcdiff.diffusion import EDMProcess, Process
 from pcdiff.errors import InputError
 from pcdiff.runtime.bounded_build import built_for
 from pcdiff.training import checkpoint
-
-_HELD_OUT_SEED = 1  # one choice for all runs, so that their validations compare
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Some images of others, by index.
-
-    Attributes:
-        images: resident or lazy.
-        rows: int64 `(n,)`.
-    """
-
-    images: Images
-    rows: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """`(n, C, H, W)`."""
-        return (len(self.rows), *self.images.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, indices: Tensor | slice) -> Tensor:
-        """Return the images of indices `(k,)`, uint8 `(k, C, H, W)`."""
-        return self.images[self.rows[indices]]
-
-
-def open_data(data: DataConfig, split: str) -> ImageDataset:
-    """Load a split by the run's data config.
-
-    Raises:
-        InputError: see `load_images`.
-    """
-    return load_images(str(data.dataset_path), split, data.size, data.crop, data.filter, data.channels, data.labels)
 
 
 def open_own_data(model: ImageModel, split: str, instead: str) -> ImageDataset:
@@ -75,19 +35,6 @@ def open_own_data(model: ImageModel, split: str, instead: str) -> ImageDataset:
         place = model.config.data.dataset_path
         raise InputError(f"{model.file}: trained on other data than lie at {place}; give {instead}")
     return dataset
-
-
-def hold_out(dataset: ImageDataset, count: int) -> tuple[ImageDataset, ImageDataset]:
-    """Split a training set into what is trained on and `count` images, at most a tenth, for the validation."""
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(_HELD_OUT_SEED))
-    count = min(count, len(dataset) // 10)
-    return _chosen(dataset, order[count:].sort().values), _chosen(dataset, order[:count].sort().values)
-
-
-def _chosen(dataset: ImageDataset, rows: Tensor) -> ImageDataset:
-    images = dataset.images[rows] if dataset.resident else Rows(dataset.images, rows)
-    labels = None if dataset.labels is None else dataset.labels[rows]
-    return ImageDataset(images, labels, dataset.class_names, dataset.split, dataset.identity, dataset.found)
 
 
 def load_model(path: Path, which: str = "auto", ema: bool = True) -> ImageModel:

@@ -1,17 +1,11 @@
 """NCSN (Song & Ermon, "Generative Modeling by Estimating Gradients of the Data Distribution", NeurIPS 2019)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
-from torch import Tensor, nn
-
-from image_pipeline.nets.checks import check_fields, check_images, check_levels, check_no_condition, check_sizes
 from image_pipeline.nets.instance_norm import NORMS
-from image_pipeline.nets.refinenet import VARIANTS, RefineNet
-from pcdiff.errors import InputError
-from pcdiff.nets.activations import activation
+from image_pipeline.nets.score_refinenet import ScoreRefineNet, check_config
 
 
 @dataclass(frozen=True)
@@ -34,7 +28,7 @@ class NCSNConfig:
     """The norm, each noise level with its own factors."""
 
 
-class NCSN(nn.Module):
+class NCSN(ScoreRefineNet):
     """A RefineNet whose every norm is conditioned on the noise level; it predicts the score (appendix A).
 
     Args:
@@ -50,46 +44,9 @@ class NCSN(nn.Module):
     """
 
     Config = NCSNConfig
-    label = "levels"
 
     def __init__(self, config: NCSNConfig | None = None):
-        super().__init__()
-        self.config = config = NCSNConfig() if config is None else config
-        self.num_levels = config.num_scales
-        check_fields(config, {"at least 1": "num_channels num_scales", "at least 2": "nf"})
-        for name, known in (("variant", ("base", "deeper")), ("normalization", NORMS)):
-            if getattr(config, name) not in known:
-                raise InputError(f"{name} must be one of {sorted(known)}, got {getattr(config, name)!r}")
-        nf, self.act = config.nf, activation(config.nonlinearity, "nonlinearity")
+        config = NCSNConfig() if config is None else config
+        check_config(config, ("base", "deeper"))
         norm = partial(NORMS[config.normalization][1], num_scales=config.num_scales)
-        stages, widths = VARIANTS[config.variant]
-        self.multiple = 2 ** sum(stage.halved for stage in stages)
-        self.stem = nn.Conv2d(config.num_channels, nf, 3, padding=1)
-        stages = [stage._replace(width=nf * stage.width) for stage in stages]
-        self.trunk = RefineNet(stages, [nf * width for width in widths], norm, norm, self.act, "avg")
-        self.norm = norm(nf)
-        self.head = nn.Conv2d(nf, config.num_channels, 3, padding=1)
-
-    def check_sizes(self, sizes: Sequence[int]) -> None:
-        """Raise InputError unless the net can halve images of these sides (H, W)."""
-        check_sizes(sizes, self.multiple, 2 * self.multiple)
-
-    def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
-        """Predict the score.
-
-        Args:
-            x: images `(B, C, H, W)`; H and W are multiples of 2 (deeper: of 4), twice that at least.
-            t: indices of noise levels `(B,)`, 0 the largest.
-            cond: None.
-
-        Returns:
-            A tensor like `x`.
-
-        Raises:
-            InputError: a shape or label does not fit.
-        """
-        check_no_condition(cond)
-        check_images(x, t, self.config.num_channels, self.multiple, 2 * self.multiple)
-        label = check_levels(t, self.config.num_scales)
-        h = self.trunk(self.stem(x if self.config.centered else 2 * x - 1), label)
-        return self.head(self.act(self.norm(h, label))).to(x.dtype)
+        super().__init__(config, norm, norm, "avg")

@@ -1,17 +1,14 @@
 """NCSNv2 (Song & Ermon, "Improved Techniques for Training Score-Based Generative Models", NeurIPS 2020)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from image_pipeline.nets.checks import check_fields, check_images, check_levels, check_no_condition, check_sizes
 from image_pipeline.nets.instance_norm import NORMS, Unnormalised
-from image_pipeline.nets.refinenet import VARIANTS, RefineNet
+from image_pipeline.nets.refinenet import VARIANTS
+from image_pipeline.nets.score_refinenet import ScoreRefineNet, check_config
 from pcdiff.diffusion import geometric_sigmas
-from pcdiff.errors import InputError
-from pcdiff.nets.activations import activation
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class NCSNv2Config:
     """The norm of the residual blocks and of the end."""
 
 
-class NCSNv2(nn.Module):
+class NCSNv2(ScoreRefineNet):
     """A RefineNet that is not conditioned on the noise level; its output over sigma is the score (technique 3).
 
     Args:
@@ -54,56 +51,15 @@ class NCSNv2(nn.Module):
     """
 
     Config = NCSNv2Config
-    label = "levels"
 
     def __init__(self, config: NCSNv2Config | None = None):
-        super().__init__()
-        self.config = config = NCSNv2Config() if config is None else config
-        ranges = {"at least 1": "num_channels num_scales", "at least 2": "nf", "positive": "sigma_min sigma_max"}
-        check_fields(config, ranges)
-        for name, known in (("variant", VARIANTS), ("normalization", NORMS)):
-            if getattr(config, name) not in known:
-                raise InputError(f"{name} must be one of {sorted(known)}, got {getattr(config, name)!r}")
+        config = NCSNv2Config() if config is None else config
+        check_config(config, VARIANTS, "sigma_min sigma_max")
         norm, _ = NORMS[config.normalization]
-        stages, widths = VARIANTS[config.variant]
-        self.multiple = 2 ** sum(stage.halved for stage in stages)
-        nf, self.act = config.nf, activation(config.nonlinearity, "nonlinearity")
-        sigmas = geometric_sigmas(config.sigma_max, config.sigma_min, config.num_scales)
-        self.register_buffer("sigmas", sigmas)
-        self.num_levels = len(sigmas)
-        self.stem = nn.Conv2d(config.num_channels, nf, 3, padding=1)
-        self.trunk = RefineNet(
-            [stage._replace(width=nf * stage.width) for stage in stages],
-            [nf * width for width in widths],
-            norm,
-            Unnormalised,
-            self.act,
-            "max",
-        )
-        self.norm = norm(nf)
-        self.head = nn.Conv2d(nf, config.num_channels, 3, padding=1)
-
-    def check_sizes(self, sizes: Sequence[int]) -> None:
-        """Raise InputError unless the net can halve images of these sides (H, W)."""
-        check_sizes(sizes, self.multiple, 2 * self.multiple)
+        super().__init__(config, norm, Unnormalised, "max")
+        self.register_buffer("sigmas", geometric_sigmas(config.sigma_max, config.sigma_min, config.num_scales))
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
-        """Predict the score.
-
-        Args:
-            x: images `(B, C, H, W)`; H and W are multiples of 2, 4 or 8 (base, deeper, deepest), twice that at
-                least.
-            t: indices of noise levels `(B,)`, 0 the largest.
-            cond: None.
-
-        Returns:
-            A tensor like `x`.
-
-        Raises:
-            InputError: a shape or label does not fit.
-        """
-        check_no_condition(cond)
-        check_images(x, t, self.config.num_channels, self.multiple, 2 * self.multiple)
-        sigma = self.sigmas[check_levels(t, len(self.sigmas))].to(x.dtype)
-        h = self.trunk(self.stem(x if self.config.centered else 2 * x - 1), t)
-        return self.head(self.act(self.norm(h, t))).to(x.dtype) / sigma[:, None, None, None]
+        """Return the score, like `x`; arguments and errors are `ScoreRefineNet.forward`'s."""
+        out = super().forward(x, t, cond)
+        return out / self.sigmas[t].to(x.dtype)[:, None, None, None]

@@ -1,9 +1,10 @@
 """What a DDPM++ or NCSN++ of Karras et al. is built from."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from pcdiff.errors import InputError, short
+from pcdiff.nets.config_checks import check_factors, check_positive_integers, lists_to_tuples
 from pcdiff.runtime.bounded_build import check_depth
 
 EMBEDDINGS = ("positional", "fourier")
@@ -68,24 +69,15 @@ class SongUNetConfig:
 
     def __post_init__(self):
         """Turn lists into tuples and refuse what no net can have."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, list):
-                object.__setattr__(self, field.name, tuple(value))
+        lists_to_tuples(self)
         check_depth("channel_mult", self.channel_mult)
-        for name in ("in_channels", "out_channels", "model_channels", "embed_mult", "noise_mult", "num_blocks"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise InputError(f"{name} must be a positive integer, got {short(getattr(self, name))}")
+        check_positive_integers(self, "in_channels out_channels model_channels embed_mult noise_mult num_blocks")
         if not isinstance(self.augment_dim, int) or self.augment_dim < 0:
-            raise InputError(f"augment_dim must not be negative, got {short(self.augment_dim)}")
+            raise InputError(f"augment_dim must be at least 0, got {short(self.augment_dim)}")
         for name, known in (("embedding", EMBEDDINGS), ("encoder", ENCODERS), ("decoder", DECODERS)):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} must be one of {known}, got {short(getattr(self, name))}")
-        factors = {2**level for level in range(len(self.channel_mult))}
-        if not set(self.attention_factors) <= factors:
-            raise InputError(
-                f"attention_factors must be among {sorted(factors)}, got {short(self.attention_factors)}"
-            )
+        check_factors(self, "attention_factors", len(self.channel_mult))
         if not self.channel_mult or min(self.channels) < 4:
             raise InputError(f"channel_mult must give each level at least 4 channels, got {short(self.channels)}")
 

@@ -1,6 +1,5 @@
 """Train a classifier of noisy images for a trained model, with the trainer that all have."""
 
-import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +14,13 @@ from image_pipeline.configs.classifier import (
     read_classifier_config,
 )
 from image_pipeline.configs.config import DataConfig, from_json
-from image_pipeline.data import RANGES, ImageBatch, ImageBatches, ImageDataset, to_range
+from image_pipeline.data import RANGES, ImageBatch, ImageDataset, to_range
 from image_pipeline.data.image_files import check_shape
+from image_pipeline.data.splits import open_data
 from image_pipeline.interop import native
-from image_pipeline.models.loading import hold_out, load_model, open_data
+from image_pipeline.models.loading import load_model
 from image_pipeline.models.noisy_classifier import KIND, Guided, NoisyClassifier
-from image_pipeline.training.job import cpu_threads
-from pcdiff.config import check_train, to_json
+from image_pipeline.training.setup import TrainingImages, check_run, cpu_threads
 from pcdiff.errors import InputError
 from pcdiff.runtime import distributed, rng, run_folder
 from pcdiff.runtime.devices import resolve_device
@@ -30,7 +29,6 @@ from pcdiff.runtime.paths import is_file
 from pcdiff.runtime.progress import bar
 from pcdiff.runtime.stopping import Stop, Stopped, interruptible
 from pcdiff.training import Trainer, checkpoint, job
-from pcdiff.version import __version__
 
 _CHUNK = 64
 _DRAWS = 4  # times and noises of each held-out image
@@ -107,7 +105,7 @@ def train_classifier(config: ClassifierRunConfig) -> None:
 
 
 def _check(config: ClassifierRunConfig) -> None:
-    check_train(config.train)
+    check_run(config)
     if config.run is None:
         raise InputError("--run must be given: the model that the classifier will guide")
     if config.train.budget_minutes is not None:
@@ -116,40 +114,19 @@ def _check(config: ClassifierRunConfig) -> None:
         raise InputError(
             "--augment needs a net that takes augmentation labels, which a classifier does not; take --flip"
         )
-    for name, least in (("seed", 0), ("threads", 1)):
-        value = getattr(config, name)
-        if value is not None and value < least:
-            raise InputError(f"{name} must be at least {least}, got {value}")
-    if config.data.held_out < 0:
-        raise InputError(f"held_out must not be negative, got {config.data.held_out}")
 
 
 def _train(config: ClassifierRunConfig, stop: Stop) -> None:
     with stop.at_once():  # there is nothing to save yet
-        model, batches, validation, used, device = _parts(config, stop)
+        model, images, device = _parts(config)
     config, folder = run_folder.open_run(config, "classifier", read_classifier_config)
     with run_folder.logging_to(folder), run_folder.alone_in(folder):
-        identity = used.identity
-        run_folder.log.info(
-            "data: %s, %d images %s, %d classes, %d held out (%s)", identity.name, len(used), identity.shape,
-            model.num_classes, len(validation.dataset), identity.splits,
-        )  # fmt: skip
-        if used.enlarged is not None:
-            run_folder.log.warning("%s", used.enlarged)
-        parameters = sum(p.numel() for p in model.parameters())
-        run_folder.log.info("classifier: %s parameters, on %s, for %s", f"{parameters:,}", device, config.run)
-        metadata = {
-            "kind": KIND,
-            "config": json.loads(to_json(config)),
-            "dataset": identity.to_dict(),
-            "class_names": list(used.class_names),
-            "guides": model.guided.to_dict(),
-            "version": __version__,
-        }
-        trainer = Trainer(model, batches, config.train, folder, metadata, config.seed, device, validation)
-        if trainer.keeper.exists():
-            trainer.restore()
-            run_folder.log.info("resumed at step %d", trainer.step)
+        images.log()
+        facts = {"class_names": list(images.used.class_names), "guides": model.guided.to_dict()}
+        metadata = job.metadata(config, images.used.identity.to_dict(), kind=KIND, **facts)
+        validation = ClassifierValidation(images.held_out, config.data.data_range, config.seed, device, stop)
+        trainer = Trainer(model, images.batches, config.train, folder, metadata, config.seed, device, validation)
+        job.resume(trainer, f"classifier for {config.run}")
         outcome = job.fit(config, trainer, "images", stop)
         if outcome.reason != "interrupted" and distributed.rank() == 0:
             run_folder.log.info(
@@ -158,9 +135,7 @@ def _train(config: ClassifierRunConfig, stop: Stop) -> None:
             )  # fmt: skip
 
 
-def _parts(
-    config: ClassifierRunConfig, stop: Stop
-) -> tuple[NoisyClassifier, ImageBatches, ClassifierValidation, ImageDataset, torch.device]:
+def _parts(config: ClassifierRunConfig) -> tuple[NoisyClassifier, TrainingImages, torch.device]:
     """Make all that is trained, before there is a folder: what does not fit leaves nothing behind.
 
     Raises:
@@ -175,25 +150,11 @@ def _parts(
     if whole.num_classes is None or whole.num_classes < 2:
         raise InputError(f"{data.dataset_path}: a classifier needs images of two classes or more; see --labels")
     check_shape(data.dataset_path, whole.images.shape[1:], guided.image_shape)
-    used, kept = hold_out(whole, data.held_out)
-    if config.train.val_every and not len(kept):
-        raise InputError(
-            f"{len(whole)} training images leave none for the validation; take --val-every 0, or more images"
-        )
-    batches = ImageBatches(
-        used,
-        config.train.batch_size,
-        config.seed,
-        device,
-        flip=data.flip,
-        data_range=data.data_range,
-        dequantise=data.dequantise,
-    )
+    images = TrainingImages.of(config, whole, device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = NoisyClassifier(config.model, guided, whole.num_classes, config.objective)
-    validation = ClassifierValidation(kept, data.data_range, config.seed, device, stop)
-    return model, batches, validation, used, device
+    return model, images, device
 
 
 def _guided(config: ClassifierRunConfig) -> Guided:

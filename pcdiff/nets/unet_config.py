@@ -1,10 +1,11 @@
 """What a UNet is built from."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from pcdiff.errors import InputError, short
 from pcdiff.nets.activations import activation
+from pcdiff.nets.config_checks import check_factors, check_positive_integers, lists_to_tuples
 from pcdiff.runtime.bounded_build import check_depth
 
 DOWNSAMPLES = ("conv", "pool", "resblock")
@@ -91,10 +92,7 @@ class UNetConfig:
 
     def __post_init__(self):
         """Turn lists into tuples and refuse what no net can have."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, list):
-                object.__setattr__(self, field.name, tuple(value))
+        lists_to_tuples(self)
         check_depth("channel_mult", self.channel_mult)
         self._check_numbers()
         levels = len(self.channel_mult)
@@ -104,13 +102,7 @@ class UNetConfig:
                 raise InputError(
                     f"{name} must be one of {known}, or {levels} of them, got {short(getattr(self, name))}"
                 )
-        factors = {2**level for level in range(levels)}
-        for name in ("attention_factors", "up_attention_factors"):
-            unknown = sorted(set(getattr(self, name) or ()) - factors)
-            if unknown:
-                raise InputError(
-                    f"{name} must be among {sorted(factors)} with {levels} levels, got {short(unknown)}"
-                )
+        check_factors(self, "attention_factors up_attention_factors", levels)
         for name in ("null_class", "class_bias"):
             if getattr(self, name) and self.num_classes is None:
                 raise InputError(f"{name} needs num_classes")
@@ -123,12 +115,7 @@ class UNetConfig:
     def _check_numbers(self) -> None:
         counts = "in_channels out_channels model_channels num_res_blocks num_heads norm_groups norm_min_channels"
         optional = "num_heads_upsample num_head_channels num_classes time_embed_dim"
-        for name in (*counts.split(), *optional.split()):
-            value = getattr(self, name)
-            if name in optional.split() and value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(f"{name} must be a positive integer, got {short(value)}")
+        check_positive_integers(self, counts, optional)
         if self.rank not in (1, 2, 3):
             raise InputError(f"rank must be 1, 2 or 3, got {short(self.rank)}")
         if self.model_channels % 2:

@@ -55,11 +55,7 @@ def make_trainer(
         InputError: the folder's checkpoints are damaged, or of another model or data set.
     """
     trainer = fresh_trainer(config, folder, batches, dataset, device, validate, statistics)
-    parameters = sum(p.numel() for p in trainer.model.parameters())
-    log.info("model: %s, %s parameters, on %s", config.model.kind, f"{parameters:,}", device)
-    if trainer.keeper.exists():
-        trainer.restore()
-        log.info("resumed at step %d", trainer.step)
+    resume(trainer, f"model: {config.model.kind}")
     if config.preset == "paper" and device.type == "cpu":
         remaining = config.train.max_iters - trainer.step
         log.warning(
@@ -83,13 +79,32 @@ def fresh_trainer(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = within(Keeper(folder / "checkpoints").budget(), lambda: build_model(config.model, config.objective))
-    metadata = {
-        "config": json.loads(to_json(config)),
-        "dataset": dataset,
-        "statistics": statistics or {},
-        "version": __version__,
-    }
-    return Trainer(model, batches, config.train, folder, metadata, config.seed, device, validate)
+    facts = metadata(config, dataset, statistics=statistics or {})
+    return Trainer(model, batches, config.train, folder, facts, config.seed, device, validate)
+
+
+def metadata(config: Any, dataset: dict[str, Any], **facts: Any) -> dict[str, Any]:
+    """Return what every checkpoint of a run keeps beside its tensors, ready for JSON.
+
+    Args:
+        config: the resolved config, of clouds, images or classifiers.
+        dataset: the data set's identity.
+        **facts: what this kind of run keeps too.
+    """
+    return {"config": json.loads(to_json(config)), "dataset": dataset, **facts, "version": __version__}
+
+
+def resume(trainer: Trainer, what: str) -> None:
+    """Log what is trained, and go back to the last checkpoint where the folder has one.
+
+    Raises:
+        InputError: the folder's checkpoints are damaged, or of another model or data set.
+    """
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    log.info("%s, %s parameters, on %s", what, f"{parameters:,}", trainer.device)
+    if trainer.keeper.exists():
+        trainer.restore()
+        log.info("resumed at step %d", trainer.step)
 
 
 def seconds_per_step(trainer: Trainer, clouds: int = 8) -> float:

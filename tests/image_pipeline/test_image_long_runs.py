@@ -10,7 +10,8 @@ from image_runs import TINY, command, train
 from script_tools import assert_same, tensors
 
 import image_pipeline.commands.evaluate as evaluating
-from image_pipeline.models import loading, sampling
+from image_pipeline.data import splits
+from image_pipeline.models import sampling
 from pcdiff.training import checkpoint
 
 FLAGS = ["--max-iters", 3, "--val-every", 3]
@@ -50,7 +51,7 @@ def test_after_a_signal_past_the_last_step_going_on_ends_alike(phase, whole, tmp
 
 
 def test_a_signal_before_anything_is_there_leaves_nothing(tmp_path, monkeypatch, capsys):
-    told_at(monkeypatch, 1, loading, "load_images")
+    told_at(monkeypatch, 1, splits, "load_images")
     assert command("train", *TINY, "--out", tmp_path / "run") == 0
     assert "stopped before anything was begun" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

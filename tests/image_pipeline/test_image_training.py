@@ -14,8 +14,9 @@ from script_tools import assert_same, tensors
 from image_pipeline.commands.parsing import parse
 from image_pipeline.configs import PRESETS, from_json, preset
 from image_pipeline.data import ImageBatch, ImageBatches, load_images
+from image_pipeline.data.splits import hold_out
 from image_pipeline.model import ImageModel
-from image_pipeline.models.loading import hold_out, load_model
+from image_pipeline.models.loading import load_model
 from pcdiff.config import ModelConfig, to_json
 from pcdiff.diffusion import PROCESSES
 from pcdiff.errors import InputError

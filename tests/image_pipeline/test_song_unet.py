@@ -98,7 +98,7 @@ def test_a_net_of_log_sigma_gives_a_score():
         ({"encoder": "dense"}, r"encoder must be one of \('standard', 'skip', 'residual'\), got 'dense'"),
         ({"embedding": "none"}, "embedding must be one of"),
         ({"num_blocks": 0}, "num_blocks must be a positive integer, got 0"),
-        ({"attention_factors": (4,)}, r"attention_factors must be among \[1, 2\], got \(4,\)"),
+        ({"attention_factors": (4,)}, r"attention_factors must be among \[1, 2\] with 2 levels, got \[4\]"),
         ({"model_channels": 2}, "at least 4 channels"),
         ({"resample_filter": (1,)}, "taps of a filter must be two or more"),
         ({"num_head_channels": 5}, "16 channels cannot be split into heads of 5"),
