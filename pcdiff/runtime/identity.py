@@ -1,9 +1,11 @@
 """What a data set is, in plain values that a checkpoint or a result file keeps."""
 
 from dataclasses import asdict, fields
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 from pcdiff.errors import InputError
+
+T = TypeVar("T", bound="Identity")
 
 
 class Identity:
@@ -20,7 +22,7 @@ class Identity:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, entries: dict[str, Any]) -> Self:
+    def from_dict(cls: type[T], entries: dict[str, Any]) -> T:
         """Rebuild from `to_dict`.
 
         Raises:
