@@ -189,10 +189,6 @@ class Sampler:
         denoise = self.denoise is not False and (self.denoise or not isinstance(self.grid, Tensor))
         return predictor, corrector, end if denoise else None
 
-    def add(self, other: "SamplingReport") -> None:
-        """Count another run's evaluations too; the steps become its own."""
-        self.num_steps, self.evaluations = other.num_steps, self.evaluations + other.evaluations
-
 
 @checked(renamed=_RENAMED)
 def sample(

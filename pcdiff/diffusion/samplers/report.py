@@ -20,6 +20,10 @@ class SamplingReport:
     num_steps: int = 0
     evaluations: int = 0
 
+    def add(self, other: "SamplingReport") -> None:
+        """Count another run's evaluations too; the steps become its own."""
+        self.num_steps, self.evaluations = other.num_steps, self.evaluations + other.evaluations
+
 
 class CountedDenoiser:
     """A denoiser that counts its evaluations in a report; each of these methods is one."""
