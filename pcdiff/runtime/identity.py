@@ -1,6 +1,6 @@
 """What a data set is, in plain values that a checkpoint or a result file keeps."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
 from pcdiff.errors import InputError
@@ -8,6 +8,7 @@ from pcdiff.errors import InputError
 T = TypeVar("T", bound="Identity")
 
 
+@dataclass(frozen=True)
 class Identity:
     """To and from JSON for a frozen dataclass whose fields are plain values and tuples of them.
 
