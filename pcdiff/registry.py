@@ -184,7 +184,8 @@ class Registry(MutableMapping[str, T], Generic[T]):
             InputError: see `check`.
         """
         self.check(name, options)
-        return partial(self[name], **options) if options else self[name]
+        part: Any = self[name]
+        return partial(part, **options) if options else part
 
     def build(self, name: str, /, *args: Any, **options: Any) -> Any:
         """Make a part by name.

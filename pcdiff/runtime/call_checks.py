@@ -18,7 +18,15 @@ from pcdiff.errors import InputError, short
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def checked(function: F | None = None, *, renamed: Mapping[str, str] | None = None) -> F:
+@typing.overload
+def checked(function: F) -> F: ...
+
+
+@typing.overload
+def checked(*, renamed: Mapping[str, str]) -> Callable[[F], F]: ...
+
+
+def checked(function: Callable[..., Any] | None = None, *, renamed: Mapping[str, str] | None = None) -> Any:
     """Return the function with its arguments checked against their names and plain annotations.
 
     An argument that is unknown, missing or given twice, and one that is not what its annotation says, is refused.

@@ -172,10 +172,12 @@ class Sampler:
 
     def _begin(self, process: Process, times: Tensor) -> tuple[Predictor, Corrector | None, Tensor | None]:
         """Return predictor and corrector, ready for these times, and the time to denoise the end at, or None."""
-        predictor, corrector = (
-            part.begin(process, times) if isinstance(part, Stateful) else part
-            for part in (self.predictor, self.corrector)
-        )
+        predictor: Any = self.predictor  # and the corrector: objects, since __post_init__
+        corrector: Any = self.corrector
+        if isinstance(predictor, Stateful):
+            predictor = predictor.begin(process, times)
+        if isinstance(corrector, Stateful):
+            corrector = corrector.begin(process, times)
         left = getattr(corrector, "left", 0.0)
         if attribute_of(predictor, "needs_corrector") and left > _MOST_LEFT:
             log.warning(
