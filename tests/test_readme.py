@@ -46,8 +46,8 @@ def run(tmp_path):
 
 def test_there_is_something_to_test():
     assert len([c for c in COMMANDS if c.startswith("python ")]) >= 6
-    commands = {typed.split()[3] for typed in COMMANDS if typed.startswith("python -m pcdiff ")}
-    assert commands == set(ON_FILES)
+    commands = {typed.split()[1] for typed in COMMANDS if typed.startswith("pcdiff ")}
+    assert commands == {*ON_FILES, "train-gen"}
     assert len([kind for kind, _ in BLOCKS if kind == "python"]) >= 2
 
 
@@ -58,8 +58,11 @@ def test_command(command, run):
         words = ["python", *words[words.index("--") + 1 :]]
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    elif words[:3] == ["python", "-m", "pcdiff"]:
-        assert type(model_commands.parse(words[3], words[4:])) is ON_FILES[words[3]]
+    elif words[0] == "pcdiff" and words[1] in ON_FILES:
+        assert type(model_commands.parse(words[1], words[2:])) is ON_FILES[words[1]]
+    elif words[0] == "pcdiff":
+        assert words[1] == "train-gen"
+        cli.parse_run(GENERATOR_PRESETS, words[2:])
     elif words[0] == "python":
         assert (ROOT / words[1]).is_file()
         if words[1] == "evaluate.py":
