@@ -17,8 +17,13 @@ from pcdiff.runtime.paths import exists, is_folder
 
 __all__ = ["DEFAULT_PLACES", "SPLITS", "announce", "count_clouds", "load_clouds", "load_raw"]
 
-# Where a data set is looked for when no path is given, in this order.
-DEFAULT_PLACES = tuple(Path(__file__).parent / name for name in ("shapenet.hdf5", "ShapeNetCore.v2.PC15k"))
+# Where a data set is looked for when no path is given, in this order: the checkout's data/, and the working
+# directory's for an installed package.
+DEFAULT_PLACES = tuple(
+    folder / name
+    for folder in (Path(__file__).parent, Path("data"))
+    for name in ("shapenet.hdf5", "ShapeNetCore.v2.PC15k")
+)
 
 
 def load_clouds(
@@ -35,7 +40,8 @@ def load_clouds(
 
     Args:
         dataset_path: file or folder; None looks for `shapenet.hdf5` and `ShapeNetCore.v2.PC15k` in this
-            package's folder and, where neither is, makes the built-in shapes (`identity.stand_in` is true).
+            package's folder, then in `data/` of the working directory, and, where there is none, makes the
+            built-in shapes (`identity.stand_in` is true).
         categories: `"airplane,chair"`, `"all"` (all that the data set holds), or a list of names or ids.
         split: train, val or test.
         normalisation: see `pcdiff.ops.normalization.normalise`.

@@ -149,6 +149,13 @@ def test_stand_in_when_there_is_nothing(monkeypatch, tmp_path, hdf5):
         load_clouds(None, "airplane", "val")
 
 
+def test_an_installed_package_looks_in_the_working_directory(monkeypatch, tmp_path, hdf5):
+    (tmp_path / "data").mkdir()
+    hdf5.rename(tmp_path / "data" / "shapenet.hdf5")
+    monkeypatch.chdir(tmp_path)
+    assert not load_clouds(None, "airplane", "val").identity.stand_in
+
+
 def test_stand_in_fingerprint_follows_version_and_counts(monkeypatch):
     first = procedural.stand_in_fingerprint(["chair"])
     assert first != procedural.stand_in_fingerprint(["chair"], seed=1)
