@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
+from nursery import Nursery
 from script_tools import train
 
 from pcdiff.data import load_clouds
@@ -47,6 +48,14 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
+
+
+@pytest.fixture(scope="session")
+def nursery():
+    """Start a process whose children run scripts without importing everything anew."""
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
 
 
 @pytest.fixture(scope="session")

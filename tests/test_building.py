@@ -162,9 +162,9 @@ def test_a_run_that_goes_on_is_bounded_by_its_checkpoint_and_a_new_one_by_the_ma
     checkpoint.save(keeper.path("last"), {"model.a": torch.zeros(1000)}, {"step": 0})
     assert 10**7 < keeper.budget().numbers < 10**7 + 20_000 < machine.numbers
     with pytest.raises(InputError, match=r"asks for a net of .* or more; the file holds"):
-        within(keeper.budget(), lambda: build_model(replace(SMALL, latent_dim=BILLION)))
+        within(keeper.budget(), lambda: build_model(replace(SMALL, latent_dim=10**12)))
     with pytest.raises(InputError, match=r"asks for a net of .* or more; this machine has .* GiB of memory"):
-        within(machine, lambda: build_model(replace(SMALL, latent_dim=BILLION)))
+        within(machine, lambda: build_model(replace(SMALL, latent_dim=10**12)))
 
 
 def test_facts_that_are_needed_of_a_data_set():

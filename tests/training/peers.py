@@ -1,10 +1,4 @@
-"""What two processes of one job compute together, for test_peers.py; run as a program, it is one of them."""
-
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
+"""What two processes of one job compute together, for test_peers.py."""
 
 import torch
 from torch import nn
@@ -16,24 +10,16 @@ from pcdiff.models.sampling import reconstruct_all, sample_all
 from pcdiff.runtime import distributed
 from pcdiff.runtime.sync_batchnorm import synchronise
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 # Of this process (the row) and step (the column).
 VOTES = [[0, 1, 0, 0, 3, 0], [0, 0, 2, 0, 1, 0]]
 
 
-def join_two(folder):
-    """Run this file in two processes; return what each of them found."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    job = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    job |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([".", "tests"])}
+def join_two(nursery, folder):
+    """Run `find` in two processes; return what each of them found."""
     files = [folder / f"{rank}.pt" for rank in range(2)]
-    processes = [
-        subprocess.Popen([sys.executable, __file__, str(file)], cwd=ROOT, env=job | {"RANK": str(rank)})
-        for rank, file in enumerate(files)
-    ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    job = nursery.start_job(folder / "errors", "peers:find", *[[file] for file in files])
+    for rank, pid in enumerate(job):
+        assert nursery.wait(pid) == 0, (folder / f"errors.{rank}").read_text()
     return [torch.load(file) for file in files]
 
 
@@ -89,7 +75,8 @@ def _seeded(seed):
     return torch.Generator().manual_seed(seed)
 
 
-def main():
+def find(file):
+    """Be one of the two."""
     with distributed.joined():
         rank = distributed.rank()
         found = {
@@ -101,8 +88,4 @@ def main():
             "gathered": distributed.gather(f"from {rank}"),
             "broadcast": distributed.broadcast(f"from {rank}"),
         }
-    torch.save(found, sys.argv[1])
-
-
-if __name__ == "__main__":
-    main()
+    torch.save(found, file)

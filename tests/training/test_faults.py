@@ -8,21 +8,14 @@ import signal
 import time
 
 import pytest
-from nursery import Nursery
 from script_tools import TINY, assert_same, logged, script, tensors, train
 
 from pcdiff.training import checkpoint
 
+SCRIPT = "train_gen.py"
 STEPS, SAVE_EVERY = 160, 10
 FLAGS = [*TINY, "--categories", "chair", "--log-every", 1, "--save-every", SAVE_EVERY, "--val-every", 20]
 FLAGS += ["--ema-decay", 0.9, "--max-iters", STEPS]
-
-
-@pytest.fixture(scope="module")
-def nursery():
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +28,7 @@ def whole(nursery, flags, tmp_path_factory):
     """A run that nothing happened to."""
     folder = tmp_path_factory.mktemp("whole")
     errors = folder / "errors.txt"
-    assert nursery.run(errors, *flags, "--out", folder / "run") == 0, errors.read_text()
+    assert nursery.run(errors, SCRIPT, *flags, "--out", folder / "run") == 0, errors.read_text()
     return folder / "run"
 
 
@@ -56,7 +49,7 @@ def identity(path):
 def kill_at_random(nursery, run, errors, argv, chance, saves):
     """Start the script and kill it some time after it has written `saves` checkpoints; None: at its start."""
     last = run / "checkpoints" / "last.safetensors"
-    pid = nursery.start(errors, *argv)
+    pid = nursery.start(errors, SCRIPT, *argv)
     deadline = time.monotonic() + 60
     if saves is None:
         time.sleep(chance.random() * 0.3)
@@ -68,11 +61,7 @@ def kill_at_random(nursery, run, errors, argv, chance, saves):
             time.sleep(0.0005)
         time.sleep(chance.random() * 0.02)  # some steps, or part of the next save
     os.kill(pid, signal.SIGKILL)
-    status = nursery.status(pid)
-    while status is None:
-        time.sleep(0.001)
-        status = nursery.status(pid)
-    return status
+    return nursery.wait(pid)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +85,7 @@ def test_killed_again_and_again_it_ends_as_if_nothing_had_happened(tried, nurser
             time.sleep(0.01)
     assert len(set(steps)) >= min(4, len(tried) - 1), steps  # it did get on between the kills
     assert steps == sorted(steps)
-    assert nursery.run(errors, "--resume", run) == 0, errors.read_text()
+    assert nursery.run(errors, SCRIPT, "--resume", run) == 0, errors.read_text()
     for which in ("last", "best"):
         assert_same(tensors(run, which), tensors(whole, which))
     files = [folder / "checkpoints" / "best.safetensors" for folder in (run, whole)]
@@ -133,12 +122,12 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_takes_new_flags(datas
 
 def test_a_full_disk_costs_checkpoints_and_scalars_but_not_the_training(nursery, flags, whole, tmp_path):
     run, errors = tmp_path / "run", tmp_path / "errors.txt"
-    assert nursery.run(errors, *flags, "--max-iters", 20, "--val-every", 0, "--out", run) == 0
+    assert nursery.run(errors, SCRIPT, *flags, "--max-iters", 20, "--val-every", 0, "--out", run) == 0
     before = (run / "checkpoints" / "last.safetensors").read_bytes()
     limit = 12_000
     assert len(before) > (whole / "checkpoints" / "best.safetensors").stat().st_size > limit
     again = ["--resume", run, "--val-every", 20]
-    assert nursery.run(errors, *again, "--max-iters", 60, limit=limit) == 2
+    assert nursery.run(errors, SCRIPT, *again, "--max-iters", 60, limit=limit) == 2
     told = errors.read_text()
     assert re.search(r"step 30: \S*last\.safetensors: cannot write .*the training goes on and tries again", told)
     assert re.search(r"step 40: \S*best\.safetensors: cannot write .*the training goes on and tries again", told)
@@ -149,7 +138,7 @@ def test_a_full_disk_costs_checkpoints_and_scalars_but_not_the_training(nursery,
     assert "Traceback" not in told
     assert (run / "checkpoints" / "last.safetensors").read_bytes() == before
     assert not list(run.rglob(".*"))
-    assert nursery.run(errors, *again, "--max-iters", STEPS) == 0
+    assert nursery.run(errors, SCRIPT, *again, "--max-iters", STEPS) == 0
     assert "resumed at step 20" in errors.read_text()
     for which in ("last", "best"):
         assert_same(tensors(run, which), tensors(whole, which))

@@ -10,8 +10,8 @@ from pcdiff.runtime.sync_batchnorm import SyncedBatchNorm1d, synchronise
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    return join_two(tmp_path_factory.mktemp("peers"))
+def found(nursery, tmp_path_factory):
+    return join_two(nursery, tmp_path_factory.mktemp("peers"))
 
 
 def test_batch_normalisation_sees_the_rows_of_both(found):
