@@ -1,7 +1,7 @@
 """A process that has imported what the scripts need, and forks children that run them: they start in an instant.
 
-`Nursery` is the tests' side (fixture `nursery`); run as a program, this file is the other one. Each line it reads is
-a JSON list, what to do and with what; each is answered by one line.
+`Nursery` is the tests' side (fixture `nursery`); run as a program, this file is the other one. Each line that
+it reads is a JSON list, what to do and with what; each is answered by one line.
 """
 
 import gc

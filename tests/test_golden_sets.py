@@ -153,6 +153,7 @@ def run(folder, *arguments):
     return outcomes, done.stdout
 
 
+@pytest.mark.slow
 def test_the_golden_tests_hold_on_the_second_set_and_only_if_they_read_it(second, tmp_path):
     addresses = knowing_files(tmp_path)
     outcomes, said = run(second, *(str(TESTS / name) for name in QUICK), *addresses)

@@ -21,10 +21,19 @@ MAKERS = {
 }
 
 
-@pytest.fixture(params=[(5, 3), (2, 3, 4)], ids=["cloud (N, 3)", "image (C, H, W)"])
+DIMS = {"cloud (N, 3)": (5, 3), "image (C, H, W)": (2, 3, 4)}
+
+
+@pytest.fixture(params=DIMS.values(), ids=DIMS)
 def dims(request):
     """Return the dimensions of one sample, without the batch."""
     return request.param
+
+
+@pytest.fixture
+def shape(request):
+    """Return the same for a test of many cases that take long: a cloud's and an image's in turn."""
+    return list(DIMS.values())[sum(request.node.callspec.indices.values()) % 2]
 
 
 @pytest.fixture(params=sorted(MAKERS))

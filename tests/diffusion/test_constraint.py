@@ -168,14 +168,14 @@ def expectation(denoiser, dims, keep, correct, **options):
 
 
 @pytest.mark.parametrize("what", ["a part", "measurements"])
-def test_correctors_take_the_bias_of_replacement_away(what, dims):
+def test_correctors_take_the_bias_of_replacement_away(what, shape):
     """Its mean stops short of the Gaussian's conditional mean; correctors at every time bring it there."""
     process = chain(100)
-    denoiser = gaussian(process, dims)
-    known = normal(1, *dims) + 1.5
+    denoiser = gaussian(process, shape)
+    known = normal(1, *shape) + 1.5
     size = known.numel()
     if what == "a part":
-        mask = half(dims).expand(dims)
+        mask = half(shape).expand(shape)
         matrix, keep = torch.eye(size, dtype=torch.float64)[mask.flatten()], Inpaint(process, known, mask)
     else:
         matrix = torch.linalg.qr(normal(size, 5, seed=5))[0].T
@@ -184,7 +184,7 @@ def test_correctors_take_the_bias_of_replacement_away(what, dims):
     scale = (wanted - denoiser.mean).norm()
 
     def error(correct):
-        return float((expectation(denoiser, dims, keep, correct) - wanted).norm() / scale)
+        return float((expectation(denoiser, shape, keep, correct) - wanted).norm() / scale)
 
     step = corrector("ald", snr=0.7)
     none, one, eight = error(None), *(error(ConstrainedCorrector(step, keep, count)) for count in (1, 8))

@@ -54,7 +54,7 @@ def distances(process, step, num_steps, dims, count=16):
 
 
 @pytest.mark.parametrize("name", ["reverse_diffusion", "score_ancestral"])
-def test_ves_chain_takes_its_last_step(name, dims):
+def test_ves_chain_takes_its_last_step(name, shape):
     """Near a point p the score is (p - x) / sigma(t)^2, so a step leaves (1 - G^2 / sigma(t)^2) of the distance; of
     the last, where G = sigma_min and t = eps, that is 1 - (sigma_max / sigma_min)^(-2 eps) = 1.7e-4.
     """
@@ -71,17 +71,17 @@ def test_ves_chain_takes_its_last_step(name, dims):
     left = math.sqrt(variance)
     assert 1e-6 < left < 4e-6
     # the mean of 16 x d squares has a relative error of sqrt(2 / (16 d)), its root half of it: four of these
-    size = 16 * math.prod(dims)
-    assert distances(process, name, num_steps, dims) == pytest.approx(left, rel=4 * math.sqrt(0.5 / size))
+    size = 16 * math.prod(shape)
+    assert distances(process, name, num_steps, shape) == pytest.approx(left, rel=4 * math.sqrt(0.5 / size))
 
 
 @pytest.mark.parametrize("step", ["ddim", "ancestral", "euler_maruyama", "heun", "dpmpp", "unipc", "ode", "none"])
 @pytest.mark.parametrize("kind", ["vp", "subvp", "ve", "edm"])
-def test_samples_of_two_points_are_the_points(kind, step, dims):
+def test_samples_of_two_points_are_the_points(kind, step, shape):
     """What stops above the data ends with the estimate, which at a noise of 0.01 is the nearer point to the bit."""
     process = MAKERS[kind]()
     draw = torch.Generator().manual_seed(0)
-    start = process.prior_sample((4, *dims), draw, torch.float64)
+    start = process.prior_sample((4, *shape), draw, torch.float64)
     settle, count = "ald" if step == "none" else None, None if step == "ode" else 30
     x = sample(
         TwoPoints(process),

@@ -134,11 +134,11 @@ class Wrapped(nn.Module):
 
 
 @pytest.mark.parametrize("predicts", sorted(PARAMETRIZATIONS))
-def test_compiled_denoisers_have_no_breaks(predicts, dims):
+def test_compiled_denoisers_have_no_breaks(predicts, shape):
     torch.compiler.reset()
     t = torch.tensor([1, 7])
-    x = draws(2, *dims).float()
-    net = Wrapped(nn.Linear(dims[-1], dims[-1]))
+    x = draws(2, *shape).float()
+    net = Wrapped(nn.Linear(shape[-1], shape[-1]))
     denoiser = NetDenoiser(net, discrete_process("linear", 10), predicts, variance="large")
     compiled = torch.compile(lambda x, t: denoiser.reverse_kernel(x, t, t - 1), fullgraph=True, backend="eager")
     torch.testing.assert_close(tuple(compiled(x, t)), tuple(denoiser.reverse_kernel(x, t, t - 1)))

@@ -59,29 +59,29 @@ def first_time(process):
 
 @pytest.mark.parametrize("name", sorted(FINE))
 @pytest.mark.parametrize("count", [1, 3], ids=["Gaussian", "mixture"])
-def test_the_density_of_the_data(name, count, dims):
-    model = mixture(build_process(name, **FINE[name]), dims, count)
+def test_the_density_of_the_data(name, count, shape):
+    model = mixture(build_process(name, **FINE[name]), shape, count)
     x = data(model)
     result = log_likelihood(model, x, trace="exact")
-    error = nats_per_dim(result.log_likelihood - model.log_density(x, full(x, first_time(model.process))), dims)
+    error = nats_per_dim(result.log_likelihood - model.log_density(x, full(x, first_time(model.process))), shape)
     assert error.abs().max() < 1e-3
     assert result.log_likelihood.shape == (4,)
     assert result.z.shape == x.shape
     assert result.evaluations < 250
 
 
-def test_every_process_keeps_the_flows_account(process, dims):
+def test_every_process_keeps_the_flows_account(process, shape):
     """Whatever the prior says of z, the rest is the change of density from data to noise."""
     if process.num_steps == 1:
         with pytest.raises(InputError, match=r"a chain of one step has no flow .* take chain_bound"):
-            log_likelihood(mixture(process, dims), draws(2, *dims))
+            log_likelihood(mixture(process, shape), draws(2, *shape))
         return
-    model = mixture(process, dims)
+    model = mixture(process, shape)
     x = data(model, 2)
     result = log_likelihood(model, x, trace="exact")
     change = result.log_likelihood - process.log_prior(result.z)
     expected = model.log_density(x, full(x, first_time(process))) - model.log_density(result.z, full(x, process.T))
-    assert nats_per_dim(change - expected, dims).abs().max() < 1e-4
+    assert nats_per_dim(change - expected, shape).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("trace", ["gaussian", "rademacher"])

@@ -94,10 +94,10 @@ def check(few, many):
 
 
 @pytest.mark.parametrize("name", sorted(PREDICTORS))
-def test_no_predictor_remembers_the_run(name, dims):
+def test_no_predictor_remembers_the_run(name, shape):
     step = predictor(name, **OPTIONS.get(name, {}))
     grid = {"grid": "uniform"} if getattr(step, "grid", None) == "ends" else {}
-    check(*(run(build_process("vp", beta_max=5.0), dims, steps, sampler=step, **grid) for steps in (FEW, MANY)))
+    check(*(run(build_process("vp", beta_max=5.0), shape, steps, sampler=step, **grid) for steps in (FEW, MANY)))
 
 
 @pytest.mark.parametrize("name", sorted(CORRECTORS))

@@ -254,10 +254,10 @@ def test_half_precision_outputs_make_full_precision_losses(dims):
 
 
 @pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"sliced"}))
-def test_compiled_objectives_have_no_breaks(name, dims):
+def test_compiled_objectives_have_no_breaks(name, shape):
     torch.compiler.reset()
     denoiser = NetDenoiser(Heads(), DiscreteProcess(cosine_betas(20)), variance="learned_range")
-    x0, noise, t = draws(3, *dims), draws(3, *dims, seed=1), torch.tensor([1, 2, 20])
+    x0, noise, t = draws(3, *shape), draws(3, *shape, seed=1), torch.tensor([1, 2, 20])
     compiled = torch.compile(OBJECTIVES[name], fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(denoiser, x0, t, noise), OBJECTIVES[name](denoiser, x0, t, noise))
 

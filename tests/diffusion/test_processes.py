@@ -250,7 +250,7 @@ def test_no_schedule_is_trained_or_saved(process):
     assert not process.state_dict()
 
 
-def test_compiled_code_has_no_breaks(process, dims):
+def test_compiled_code_has_no_breaks(process, shape):
     def step(x, t):
         x0, _ = process.marginal(x, t)
         drift, diffusion = process.reverse(x, t, -x)
@@ -258,7 +258,7 @@ def test_compiled_code_has_no_breaks(process, dims):
 
     torch.compiler.reset()  # the graphs of the other processes count against a limit
     t = grid_times(process)
-    x = draws(len(t), *dims)
+    x = draws(len(t), *shape)
     torch.testing.assert_close(torch.compile(step, fullgraph=True, backend="eager")(x, t), step(x, t))
 
 

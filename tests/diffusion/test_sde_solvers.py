@@ -82,13 +82,13 @@ def test_runge_kutta_takes_two_evaluations_a_step_and_less_than_the_half_of_eule
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_adaptive_solver_reaches_the_data(kind, dims):
+def test_the_adaptive_solver_reaches_the_data(kind, shape):
     """Within five standard errors and the tolerance."""
-    denoiser, count, reports = gaussian(kind, dims), 200, []
+    denoiser, count, reports = gaussian(kind, shape), 200, []
     for rtol in (0.1, 0.03):
         report = SamplingReport()
         step = predictor("adaptive_sde", rtol=rtol)
-        x = sample(denoiser, (count, *dims), sampler=step, generator=seeded(1), report=report, denoise=False)
+        x = sample(denoiser, (count, *shape), sampler=step, generator=seeded(1), report=report, denoise=False)
         values = (x.double() - MEAN).flatten() / STD
         assert abs(values.mean()) < 5 / math.sqrt(len(values)) + rtol
         assert abs(values.square().mean() - 1) < 5 * math.sqrt(2 / len(values)) + 2 * rtol

@@ -102,11 +102,11 @@ def test_every_name_has_a_case():
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(map(str, case)))
-def test_weights_and_moments_of_a_mixture(case, dims):
+def test_weights_and_moments_of_a_mixture(case, shape):
     name, options, kind, grid, num_steps, correct, correct_options, bias = case
     x = sample(
-        mixture(MAKERS[kind](), dims),
-        (COUNT, *dims),
+        mixture(MAKERS[kind](), shape),
+        (COUNT, *shape),
         sampler=predictor(name, **options),
         corrector=correct and corrector(correct, **correct_options),
         num_steps=num_steps,
@@ -147,15 +147,15 @@ ORDERS = [
 
 
 @pytest.mark.parametrize("case", ORDERS, ids=lambda case: " ".join(map(str, case)))
-def test_orders_of_convergence(case, dims):
+def test_orders_of_convergence(case, shape):
     """Even steps of the log-SNR, from where x_0 hardly depends on x yet, so that low first steps cost nothing, and
     not the whole way: there the errors of both halves would cancel.
     """
     name, options, kind, order = case
-    denoiser = gaussian(MAKERS[kind](), dims)
+    denoiser = gaussian(MAKERS[kind](), shape)
     process = denoiser.process
     start = (
-        torch.randn(2, *dims, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * process.prior_std
+        torch.randn(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * process.prior_std
     )
     errors = []
     for num_steps in (60, 120):
@@ -181,9 +181,9 @@ def test_third_order_from_where_x_0_depends_on_x(name, options, order):
 
 
 @pytest.mark.parametrize("kind", ["vp", "subvp", "ve", "edm", "rectified_flow"])
-def test_adaptive_solver_keeps_its_tolerance(kind, dims):
-    denoiser, reports = gaussian(MAKERS[kind](), dims), []
-    start = torch.randn(2, *dims, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+def test_adaptive_solver_keeps_its_tolerance(kind, shape):
+    denoiser, reports = gaussian(MAKERS[kind](), shape), []
+    start = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     start = start * denoiser.process.prior_std
     ends = time_grid(denoiser.process, 1)
     exact = gaussian_flow(denoiser, start, ends)
@@ -197,9 +197,9 @@ def test_adaptive_solver_keeps_its_tolerance(kind, dims):
 
 
 @pytest.mark.parametrize(("name", "options"), [("ddim", {}), ("heun", {}), ("dpmpp", {"order": 2})])
-def test_inversion_and_back(name, options, dims):
-    denoiser = mixture(MAKERS["ddpm"](), dims, torch.float64)
-    x = sample(denoiser, (6, *dims), generator=torch.Generator().manual_seed(0)).double()
+def test_inversion_and_back(name, options, shape):
+    denoiser = mixture(MAKERS["ddpm"](), shape, torch.float64)
+    x = sample(denoiser, (6, *shape), generator=torch.Generator().manual_seed(0)).double()
     errors = []
     for num_steps in (50, 100):
         step = predictor(name, **options)
@@ -213,13 +213,13 @@ def test_inversion_and_back(name, options, dims):
 
 @pytest.mark.parametrize("kind", ["vp", "ddpm", "edm"])
 @pytest.mark.parametrize("name", ["ancestral", "ddim", "dpmpp", "unipc"])
-def test_a_partial_start_ends_at_the_target(kind, name, dims):
+def test_a_partial_start_ends_at_the_target(kind, name, shape):
     """Data with noise of some time, taken back: again data, of the same component."""
     process, draw = MAKERS[kind](), torch.Generator().manual_seed(0)
-    denoiser = mixture(process, dims)
+    denoiser = mixture(process, shape)
     members = torch.arange(400) % 2
-    centers = torch.tensor(CENTERS)[members].view(-1, *[1] * len(dims))
-    data = centers + STD * torch.randn(400, *dims, generator=draw)
+    centers = torch.tensor(CENTERS)[members].view(-1, *[1] * len(shape))
+    data = centers + STD * torch.randn(400, *shape, generator=draw)
     level = process.t_of_log_snr(torch.tensor([2.0], dtype=torch.float64)).round(
         decimals=0 if kind == "ddpm" else 3
     )

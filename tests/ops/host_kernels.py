@@ -1,7 +1,9 @@
 """The bodies of the CUDA kernels, built for the host and called on NumPy arrays (see `host_kernels.cpp`)."""
 
 import ctypes
+import hashlib
 import os
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -96,18 +98,27 @@ Assign = structure(
 )
 
 
-def build(folder):
-    """Compile the bodies into a library in `folder`; None where there is no C++ compiler.
+def build():
+    """Return the library of the compiled bodies; None where there is no C++ compiler.
 
+    It is kept under `build/`, by what it was made from and with: the compiler takes 20 seconds.
     `PCDIFF_HOST_FLAGS` adds flags, for sanitizers.
     """
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         return None
-    library = Path(folder) / "libhost_kernels.so"
     options = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-shared", f"-I{BODIES}"]
     options += os.environ.get("PCDIFF_HOST_FLAGS", "").split()
-    subprocess.run([compiler, *options, str(SOURCE), "-o", str(library)], check=True)
+    version = subprocess.run([compiler, "--version"], check=True, capture_output=True).stdout
+    made_from = hashlib.sha256(repr([compiler, version, platform.machine(), *options]).encode())
+    for file in (SOURCE, *sorted(path for path in BODIES.rglob("*") if path.is_file())):
+        made_from.update(repr((str(file), file.read_bytes())).encode())
+    library = ROOT / "build" / "host_kernels" / f"{made_from.hexdigest()[:32]}.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        draft = library.with_suffix(f".{os.getpid()}")
+        subprocess.run([compiler, *options, str(SOURCE), "-o", str(draft)], check=True)
+        draft.replace(library)
     return ctypes.CDLL(str(library))
 
 

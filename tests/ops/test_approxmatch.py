@@ -92,7 +92,7 @@ def test_far_clouds_lose_their_mass_only_without_the_last_level(path):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_gradient_is_that_of_the_match_held_constant(path, variant):
+def test_gradient_is_that_of_the_match_held_constant(native_or_not, variant):
     x, y = clouds(2, 40, 3, 5, torch.float64), clouds(2, 23, 3, 6, torch.float64)
     x[0, 3] = y[0, 4]
     match = approxmatch_match(x, y, variant)
@@ -119,7 +119,7 @@ def test_gradient_is_that_of_the_match_held_constant(path, variant):
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # by forward mode itself
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_mode_and_order_holds_the_match_constant(path, variant):
+def test_every_mode_and_order_holds_the_match_constant(native_or_not, variant):
     x, y = clouds(2, 6, 3, 15, torch.float64), clouds(2, 5, 3, 16, torch.float64)
     x[0, 2] = y[0, 1]
     match = approxmatch_match(x, y, variant)
@@ -150,7 +150,7 @@ def test_vmap_agrees_with_the_batch():
     torch.testing.assert_close(grad, a.grad)
 
 
-def test_gradient_does_not_depend_on_the_strips(path, monkeypatch):
+def test_gradient_does_not_depend_on_the_strips(native_or_not, monkeypatch):
     gradients = []
     for size in (1, 1000, 1 << 22):
         monkeypatch.setattr(_plan, "_STRIP_CPU", size)
@@ -161,7 +161,7 @@ def test_gradient_does_not_depend_on_the_strips(path, monkeypatch):
     torch.testing.assert_close(gradients[1], gradients[2], rtol=1e-12, atol=1e-14)
 
 
-def test_no_gradient_unless_asked(path):
+def test_no_gradient_unless_asked(native_or_not):
     x = clouds(1, 10).requires_grad_()
     assert approxmatch_cost(x, x.detach(), "approxmatch-latent3d").requires_grad
     assert not approxmatch_match(x, x, "approxmatch-latent3d").requires_grad
@@ -205,7 +205,7 @@ def test_strides_and_precisions(path):
 
 # Of dynamo's own doing.
 @pytest.mark.filterwarnings("ignore:.*Function'> should not be instantiated:DeprecationWarning")
-def test_compiles_to_one_graph(path):
+def test_compiles_to_one_graph(native_or_not):
     x, y = clouds(2, 40, seed=13), clouds(2, 40, seed=14)
 
     def loss(a, b):
@@ -219,7 +219,7 @@ def test_compiles_to_one_graph(path):
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
-def test_a_matrix_compiles_to_one_graph(path):
+def test_a_matrix_compiles_to_one_graph(native_or_not):
     xs, ys = clouds(3, 20, seed=19), clouds(2, 30, seed=20)
 
     def matrix(a, b):
@@ -268,12 +268,12 @@ X = torch.zeros(2, 4, 3)
         (X, X / 0, "approxmatch-latent3d", "y must be finite, got 24 NaN"),
     ],
 )
-def test_bad_input(path, x, y, variant, message):
+def test_bad_input(native_or_not, x, y, variant, message):
     with pytest.raises(InputError, match=re.escape(message)):
         approxmatch_cost(x, y, variant)
 
 
-def test_bad_sets(path):
+def test_bad_sets(native_or_not):
     with pytest.raises(InputError, match=re.escape("ys must be finite, got 24 NaN")):
         approxmatch_matrix(X, X / 0, "approxmatch-latent3d")
     with pytest.raises(InputError, match=re.escape("xs must be (S, N, D)")):
@@ -300,10 +300,10 @@ def cases(published):
 @pytest.mark.golden
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize(("suffix", "dtype", "tolerance"), PRECISIONS)
-def test_costs_as_published(path, published, peer, suffix, dtype, tolerance):
+def test_costs_as_published(native_or_not, published, peer, suffix, dtype, tolerance):
     compared = 0
     for name, x, y, order in cases(published):
-        if max(x.shape[1], y.shape[1]) > LARGEST.get(path, 512):
+        if max(x.shape[1], y.shape[1]) > LARGEST.get(native_or_not, 512):
             continue
         want = published[f"{name}/{peer}/cost_{order}{suffix}"]
         got = approxmatch_cost(x.to(dtype), y.to(dtype), PEERS[peer]) * x.shape[1]
@@ -323,10 +323,10 @@ def test_the_latent3d_program_without_a_gpu_agrees_as_far_as_it_does_with_its_ow
 
 @pytest.mark.golden
 @pytest.mark.parametrize("peer", PEERS)
-def test_matches_masses_and_gradients_as_published(path, published, peer):
+def test_matches_masses_and_gradients_as_published(native_or_not, published, peer):
     matches = masses = gradients = 0
     for name, x, y, order in cases(published):
-        if max(x.shape[1], y.shape[1]) > min(LARGEST.get(path, 256), 512):
+        if max(x.shape[1], y.shape[1]) > min(LARGEST.get(native_or_not, 256), 512):
             continue
         got = approxmatch_match(x.double(), y.double(), PEERS[peer])
         mass = published[f"{name}/{peer}/mass_{order}_f64"]
@@ -353,7 +353,7 @@ def test_matches_masses_and_gradients_as_published(path, published, peer):
 
 @pytest.mark.golden
 @pytest.mark.parametrize("letters", ["rs", "rr", "ss"])
-def test_set_matrices_as_published(path, golden, letters):
+def test_set_matrices_as_published(native_or_not, golden, letters):
     published = load(golden, "3d/emd/approx_emd_set_matrices.npz")
     clouds_of = load(golden, "3d/metrics/caseA.npz")
     for peer in ("pointflow_cuda", "pytorchemd_cuda"):
@@ -363,10 +363,10 @@ def test_set_matrices_as_published(path, golden, letters):
                 torch.from_numpy(clouds_of["sample" if letter == "s" else "ref"][:count]).to(dtype)
                 for letter, count in zip(letters, want.shape, strict=True)
             ]
-            # One matrix whole, on the fastest path, in one precision; of the others a few clouds, drawn.
-            if (path, letters, dtype) != (FASTEST, "rs", torch.float32):
+            # One matrix whole, on the fastest native_or_not, in one precision; of the others a few clouds, drawn.
+            if (native_or_not, letters, dtype) != (FASTEST, "rs", torch.float32):
                 drawn = np.random.default_rng(0)
-                count = 1 if path == "reference" else 3
+                count = 1 if native_or_not == "reference" else 3
                 chosen = [drawn.choice(len(part), count, replace=False) for part in sets]
                 want, sets = want[np.ix_(*chosen)], [part[where] for part, where in zip(sets, chosen, strict=True)]
             got = approxmatch_matrix(*sets, PEERS[peer])

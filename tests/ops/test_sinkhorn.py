@@ -162,7 +162,7 @@ def test_plan_has_uniform_marginals_and_the_stated_cost(path):
     assert (plan * distances(x, y)).sum().item() == pytest.approx(solved.cost, rel=1e-9)
 
 
-def test_gradient_is_that_of_the_plan_held_constant(path):
+def test_gradient_is_that_of_the_plan_held_constant(native_or_not):
     x, y = clouds(1, 12, 3, 18), clouds(1, 9, 3, 19)
     plan = _plan.strip(x, y, _Pair(x, y, 1e-2, 10_000).solve().plan, slice(None))
     a, b = x.clone().requires_grad_(), y.clone().requires_grad_()
@@ -179,7 +179,7 @@ def test_gradient_is_that_of_the_plan_held_constant(path):
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # by forward mode itself
-def test_every_mode_and_order_holds_the_plan_constant(path):
+def test_every_mode_and_order_holds_the_plan_constant(native_or_not):
     x, y = clouds(2, 7, 3, 35), clouds(2, 5, 3, 36)
     pairs = [(x[b : b + 1], y[b : b + 1]) for b in range(2)]
     plan = torch.cat([_plan.strip(*pair, _Pair(*pair, 1e-2, 10_000).solve().plan, slice(None)) for pair in pairs])
@@ -211,7 +211,7 @@ def test_tolerances_of_numpy_are_numbers():
         assert got.cost - got.lower_bound <= tolerance * 1.000001 * got.cost
 
 
-def test_gradient_in_float32_and_where_none_is_asked(path):
+def test_gradient_in_float32_and_where_none_is_asked(native_or_not):
     x, y = surface(2, 64, 20, torch.float32), surface(2, 64, 21, torch.float32)
     a = x.clone().requires_grad_()
     cost, lower = sinkhorn(a, y)
@@ -278,7 +278,7 @@ def test_every_instruction_set_returns_the_same_bits(dim, dtype, monkeypatch):
         assert all(torch.equal(results[0], other) for other in results[1:])
 
 
-def test_softmin_compiles_to_one_graph(path):
+def test_softmin_compiles_to_one_graph(native_or_not):
     x, y, potential = clouds(1, 30), clouds(1, 20), torch.zeros(1, 20, dtype=torch.float64)
     compiled = torch.compile(lambda a: softmin(a, y, potential, 0.1), fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), softmin(x, y, potential, 0.1))
@@ -319,6 +319,6 @@ X = torch.zeros(2, 4, 3)
         ((X, X, 0.1, None, None, 0), "max_sweeps must be a positive integer, got 0"),
     ],
 )
-def test_bad_input(path, arguments, message):
+def test_bad_input(native_or_not, arguments, message):
     with pytest.raises(InputError, match=re.escape(message)):
         sinkhorn(*arguments)

@@ -1,7 +1,7 @@
 """Training shared by two processes (gloo): the same curve as one, one end for all, and going on after a death.
 
-The processes of a job are children of the nursery, with the variables that torchrun sets; one test, and those marked
-slow, start torchrun.
+The processes of a job are children of the nursery, with the variables that torchrun sets; one test, and
+those marked slow, start torchrun.
 """
 
 import os
