@@ -185,7 +185,7 @@ def test_a_torn_checkpoint_is_passed_over_aloud(dataset, tmp_path, capfd):
     expected, file = cloned(run), run / "checkpoints" / "last.safetensors"
     content, older = file.read_bytes(), run / "checkpoints" / "step-00000005.safetensors"
     kept = older.read_bytes()
-    for size in (0, 7, 1024, len(content) // 2, len(content) - 1):
+    for size in (7, len(content) - 1):  # more of them: test_checkpoint.py
         file.write_bytes(content[:size])
         older.write_bytes(kept)
         capfd.readouterr()
