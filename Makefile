@@ -76,7 +76,8 @@ lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
+PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile \
+	--no-loadscope-reorder
 test: lint
 	$(PYTEST) -m "not slow"
 
@@ -120,7 +121,7 @@ sanitize: $(DEV_STAMP)
 	rm -rf build/sanitize
 	mkdir -p build/sanitize/tests
 	cp -r setup.py pyproject.toml README.md LICENSE pcdiff data build/sanitize
-	cp -r tests/conftest.py tests/script_tools.py tests/ops build/sanitize/tests
+	cp -r tests/conftest.py tests/nursery.py tests/script_tools.py tests/ops build/sanitize/tests
 	find build/sanitize -name '*.so' -delete
 	cd build/sanitize && PCDIFF_BUILD=cpu CXXFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" $(abspath $(BIN))/python setup.py -q build_ext --inplace
 	nm -D build/sanitize/pcdiff/ops/_C*.so | grep -q __asan_report || { echo "the build is not instrumented"; exit 1; }

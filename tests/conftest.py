@@ -9,7 +9,7 @@ import torch
 from nursery import Nursery
 from script_tools import train
 
-from pcdiff.data import load_clouds
+from pcdiff.data import procedural
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,7 +42,23 @@ def reports() -> Path:
     return _folder("PCDIFF_SHARED_REPORTS", str(Path(data).absolute().parent / "reports"))
 
 
+# What takes longest. Workers take whole files, since tests of a file share what was trained, in the order of this
+# list: none is left with one of these while the others wait. (By `--no-loadscope-reorder`; else the files of fewest
+# tests would come last.)
+LONGEST = """
+training/test_faults.py training/test_shared_training.py test_scripts.py test_evaluate.py ops/test_approxmatch.py
+ops/test_cuda_bodies.py image_pipeline/test_image_commands.py ops/test_ops_backend.py ops/test_sinkhorn.py
+image_pipeline/test_every_objective.py ops/test_knn.py test_evaluate_jobs.py ops/test_chamfer_derivatives.py
+image_pipeline/test_image_training.py diffusion/test_solvers.py image_pipeline/test_golden_conversion.py
+flows/test_flows.py diffusion/test_default_times.py diffusion/test_likelihood.py test_flow_priors.py
+diffusion/test_constraint.py image_pipeline/test_score_checkpoints.py image_pipeline/test_ncsn_checkpoints.py
+test_long_runs.py commands/test_commands.py test_refused_first.py training/test_budget.py
+""".split()
+
+
 def pytest_collection_modifyitems(items):
+    place = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(LONGEST)))
     if torch.cuda.is_available():
         return
     for item in items:
@@ -65,18 +81,17 @@ def dataset(tmp_path_factory):
     with h5py.File(path, "w") as file:
         for synset, name in (("03001627", "chair"), ("02691156", "airplane")):
             for split, count in (("train", 10), ("val", 6), ("test", 6)):
-                clouds = load_clouds(None, name, split, "none").points[:count, :64]
-                file[f"{synset}/{split}"] = clouds.numpy()
+                file[f"{synset}/{split}"] = procedural.shape_clouds(name, split, count)[:, :64]
     return path
 
 
 @pytest.fixture(scope="session")
 def generator_run(dataset, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "gen"
-    return train("train_gen.py", dataset, out, "--max-iters", 12, "--val-every", 6)
+    return train("train_gen.py", dataset, out, "--max-iters", 12, "--val-every", 6, cell=None)
 
 
 @pytest.fixture(scope="session")
 def autoencoder_run(dataset, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "ae"
-    return train("train_ae.py", dataset, out, "--max-iters", 12, "--val-every", 6)
+    return train("train_ae.py", dataset, out, "--max-iters", 12, "--val-every", 6, cell=None)

@@ -9,7 +9,6 @@ import importlib
 import json
 import os
 import resource
-import runpy
 import signal
 import socket
 import subprocess
@@ -66,6 +65,11 @@ class Nursery:
         """Return the exit status (negative: the signal), None while it runs. Until then its id is no one else's."""
         return self._ask("status", pid)
 
+    def send(self, pid, number):
+        """Send a signal to one that has not been seen to end."""
+        if self.status(pid) is None:
+            os.kill(pid, number)
+
     def wait(self, pid, seconds=200):
         """Return the exit status of one that ends in time."""
         end = time.monotonic() + seconds
@@ -105,13 +109,18 @@ def be_the_child(errors, program, argv, limit, environment):
 def main():
     import torch
 
-    for name in ("train_gen.py", "train_ae.py", "evaluate.py", "image_pipeline/__main__.py"):
-        runpy.run_path(name, run_name="prepared")  # what they import stays, for the children
-    for name in ("torch._dynamo", "sklearn.datasets"):  # seconds, which the first optimizer and data set would take
+    # What the scripts import late, and the first optimizer and data set: it stays, for the children.
+    for name in (
+        "pcdiff.commands.training",
+        "pcdiff.commands.scoring",
+        "image_pipeline.commands.perform",
+        "torch._dynamo",
+        "sklearn.datasets",
+    ):
         importlib.import_module(name)
     gc.freeze()  # a child that ends would go through all of it once more
     torch.set_num_threads(1)  # a process with threads must not fork
-    children = set()
+    children, ended = set(), {}
     for line in sys.stdin:
         what, *given = json.loads(line)
         if what == "start":
@@ -119,10 +128,14 @@ def main():
             if answer == 0:
                 be_the_child(*given)
             children.add(answer)
+            ended.pop(answer, None)
         else:
-            pid, status = os.waitpid(given[0], os.WNOHANG)
-            answer = os.waitstatus_to_exitcode(status) if pid else None
-            children.discard(pid)
+            if given[0] in children:
+                pid, status = os.waitpid(given[0], os.WNOHANG)
+                if pid:
+                    children.discard(pid)
+                    ended[pid] = os.waitstatus_to_exitcode(status)
+            answer = ended.get(given[0])
         print(json.dumps(answer), flush=True)
     for pid in children:  # of a test that failed
         os.kill(pid, signal.SIGKILL)

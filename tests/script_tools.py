@@ -2,11 +2,15 @@
 
 import runpy
 import sys
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import torch
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pcdiff.viz import grid
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY_MODEL = (
@@ -20,12 +24,18 @@ TINY = [
 ]
 
 
-def script(name, *args):
-    """Run a script in this process; return its exit status."""
+def script(name, *args, cell=64):
+    """Run a script in this process; return its exit status.
+
+    Its pictures have cells of `cell` pixels; None leaves them as large as they are, which takes most of the time of
+    a tiny run.
+    """
     argv = sys.argv
     sys.argv = [name, *map(str, args)]
+    render = grid.render_grid if cell is None else partial(grid.render_grid, size=cell)
     try:
-        runpy.run_path(str(ROOT / name), run_name="__main__")
+        with mock.patch.object(grid, "render_grid", render):
+            runpy.run_path(str(ROOT / name), run_name="__main__")
     except SystemExit as end:
         return end.code or 0
     finally:
@@ -33,8 +43,9 @@ def script(name, *args):
     return 0
 
 
-def train(name, dataset, out, *args):
-    status = script(name, *TINY, "--categories", "chair", "--dataset-path", dataset, "--out", out, *args)
+def train(name, dataset, out, *args, **options):
+    flags = ["--categories", "chair", "--dataset-path", dataset, "--out", out]
+    status = script(name, *TINY, *flags, *args, **options)
     assert status == 0
     return out
 

@@ -1,7 +1,6 @@
 """An evaluation that is killed, stopped or shared gives the same result, to the bit."""
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -42,41 +41,27 @@ def expected(flags, tmp_path_factory):
     return (out / "results.json").read_bytes()
 
 
-def in_a_child(argv, threads):
-    """Run evaluate.py in a process of its own, which writes nothing to the terminal."""
-    import torch
-
-    torch.set_num_threads(threads)
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.dup2(null, 2)
-    sys.exit(script("evaluate.py", *argv))
-
-
 @pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_again_and_again_it_still_gives_the_same_result(kills, flags, expected, tmp_path):
-    # Children of a process that has imported everything start in an instant.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pcdiff.evaluation", "data", "script_tools", "test_evaluate_jobs"])
-    argv = [*flags, "--out", str(tmp_path)]
+def test_killed_again_and_again_it_still_gives_the_same_result(kills, nursery, flags, expected, tmp_path):
+    tmp_path, errors = tmp_path / "out", tmp_path / "errors"
+    argv = [*flags, "--out", tmp_path]
     journal, chance, killed, sizes = tmp_path / "results.partial", random.Random(1), 0, []
     while killed < kills:
-        child = context.Process(target=in_a_child, args=(argv, 1))
-        child.start()
+        child = nursery.start(errors, "evaluate.py", *argv)
         before = journal.stat().st_size if journal.exists() else 0
         # Some die before they have written anything, the others after a random number of blocks.
         wanted = before + chance.choice([0, 1, 1000, 2000])
         deadline = time.monotonic() + 60
-        while child.is_alive() and time.monotonic() < deadline:
+        while nursery.status(child) is None and time.monotonic() < deadline:
             if journal.exists() and journal.stat().st_size >= wanted:
                 time.sleep(chance.random() * 0.01)
                 break
             time.sleep(0.001)
-        child.kill()
-        child.join()
-        if child.exitcode == 0:
+        nursery.send(child, signal.SIGKILL)
+        status = nursery.wait(child)
+        if status == 0:
             break
-        assert child.exitcode == -signal.SIGKILL
+        assert status == -signal.SIGKILL, errors.read_text()
         killed += 1
         sizes.append(journal.stat().st_size if journal.exists() else 0)
     assert killed == kills, "it was done before it could be killed so often"
@@ -111,15 +96,15 @@ def test_two_processes_give_the_result_of_one(what, flags, generator_run, tmp_pa
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
-def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(number, flags, expected, tmp_path):
-    command = [sys.executable, ROOT / "evaluate.py", *flags, "--out", tmp_path]
-    process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(number, nursery, flags, expected, tmp_path):
+    tmp_path, errors = tmp_path / "out", tmp_path / "errors"
+    process = nursery.start(errors, "evaluate.py", *flags, "--out", tmp_path)
     journal, deadline = tmp_path / "results.partial", time.monotonic() + 60
     while not (journal.exists() and journal.stat().st_size > 1000) and time.monotonic() < deadline:
         time.sleep(0.001)
-    process.send_signal(number)
-    error = process.communicate(timeout=60)[1]
-    assert process.returncode == 0
+    nursery.send(process, number)
+    assert nursery.wait(process) == 0
+    error = errors.read_text()
     assert f"go on with: --resume {tmp_path}" in error
     assert "Traceback" not in error
     assert not (tmp_path / "results.json").exists()

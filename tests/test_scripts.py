@@ -1,7 +1,6 @@
 """The scripts as a user runs them: runs, resumes, results, and mistakes that end in one clear line."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from script_tools import ROOT, TINY, TINY_MODEL, assert_same, script, tensors, train
+from script_tools import ROOT, TINY, TINY_MODEL, assert_same, logged, script, tensors, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import pcdiff
@@ -81,30 +80,22 @@ def test_a_seed_repeats_and_another_differs(dataset, tmp_path):
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
-def test_a_signal_saves_and_says_how_to_go_on(number, dataset, tmp_path):
-    out = tmp_path / "run"
-    flags = [*TINY, "--categories", "chair", "--dataset-path", dataset, "--out", out, "--max-iters", 1_000_000]
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "train_gen.py", *map(str, flags)],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        # sums of floats depend on the number of threads
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-    )
+def test_a_signal_saves_and_says_how_to_go_on(number, nursery, dataset, tmp_path):
+    out, whole, errors = tmp_path / "run", tmp_path / "whole", tmp_path / "errors"
+    flags = [*TINY, "--categories", "chair", "--dataset-path", dataset]
+    process = nursery.start(errors, "train_gen.py", *flags, "--out", out, "--max-iters", 1_000_000)
     deadline = time.monotonic() + 60
-    while not list(out.glob("tensorboard/*")) and time.monotonic() < deadline:
+    while not ((out / "tensorboard").is_dir() and logged(out / "tensorboard")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    time.sleep(0.5)
-    process.send_signal(number)
-    error = process.communicate(timeout=60)[1]
-    assert process.returncode == 0
+    nursery.send(process, number)
+    assert nursery.wait(process) == 0
+    error = errors.read_text()
     assert f"go on with: --resume {out}" in error
     assert "Traceback" not in error
     step = pcdiff.load(out, "last").metadata["step"]
     assert step > 0
-    assert script("train_gen.py", "--resume", out, "--max-iters", step + 3) == 0
-    whole = train("train_gen.py", dataset, tmp_path / "whole", "--max-iters", step + 3)
+    assert nursery.run(errors, "train_gen.py", "--resume", out, "--max-iters", step + 3) == 0
+    assert nursery.run(errors, "train_gen.py", *flags, "--out", whole, "--max-iters", step + 3) == 0
     assert_same(tensors(out), tensors(whole))
 
 
