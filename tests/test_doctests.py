@@ -22,7 +22,7 @@ import pcdiff
 from image_pipeline.configs import preset
 from image_pipeline.data import load_images
 from image_pipeline.metrics import open_feature_net
-from image_pipeline.models import NCSNppConfig
+from image_pipeline.nets import NCSNppConfig
 from pcdiff import config, diffusion
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,8 +30,8 @@ MOST_SKIPPED = 30
 # what these examples need beside tensors; they are compiled only
 NEED = {
     "image_pipeline.interop": "a checkpoint of other people's code",
-    "image_pipeline.loading": "a trained run",
-    "image_pipeline.noisy_classifier": "a trained classifier",
+    "image_pipeline.models.loading": "a trained run",
+    "image_pipeline.models.noisy_classifier": "a trained classifier",
     "pcdiff.training.closing": "a training that runs",
     "pcdiff.training.after_training": "a training that runs",
 }
