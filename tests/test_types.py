@@ -1,6 +1,5 @@
 """The type checker of `make lint` sees code that can never run."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -30,22 +29,17 @@ def check(tmp_path_factory):
         settings = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(place / "cache")]
         out, wrong, _ = api.run([*settings, str(place / "example.py")])
         assert not wrong, wrong
-        return out.splitlines()
+        return [line.removeprefix(f"{place}/") for line in out.splitlines() if "example.py:" in line]
 
     return lines
 
 
 def test_a_branch_that_cannot_run_is_found(check):
-    found = check(DEAD)
-    assert [re.sub(r"^.*example.py:", "", line) for line in found[:1]] == [
-        "7: error: Statement is unreachable  [unreachable]"
-    ]
-    assert len(found) == 2  # and how many there are
+    assert check(DEAD) == ["example.py:7: error: Statement is unreachable  [unreachable]"]
 
 
 def test_without_the_branch_nothing_is_found(check):
-    (line,) = check(DEAD.replace("    if height is None:\n        return 1, width\n", ""))
-    assert line.startswith("Success")
+    assert not check(DEAD.replace("    if height is None:\n        return 1, width\n", ""))
 
 
 def test_an_ignore_that_ignores_nothing_is_found(check):
