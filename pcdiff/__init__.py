@@ -15,7 +15,8 @@ from pcdiff.version import __version__
 if TYPE_CHECKING:
     from pcdiff import interop
     from pcdiff.models import AutoEncoder, FlowVAE, GaussianVAE
-    from pcdiff.ops import chamfer, emd
+    from pcdiff.ops.chamfer import chamfer
+    from pcdiff.ops.emd import emd
     from pcdiff.training.checkpoint import load
 
 # Imported at their first use: a command's --help, or a wrong flag, need not wait for torch.

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pcdiff.commands.cli import value_of
 from pcdiff.errors import InputError
 
-C = TypeVar("C")
+C = TypeVar("C", bound=Any)
 
 
 def with_choice(config: C, argv: Sequence[str], flag: str, part: str, known: Mapping[str, Callable[[], Any]]) -> C:

@@ -123,7 +123,7 @@ def evaluate(
     }
     if reason:
         details["EMD"] = {"left_out": reason}
-    else:
+    elif "EMD" in details:
         details["EMD"] |= {"method": EMD_METHOD, "tolerance": 0.0}
     details["JSD"] = {
         "form": "legacy: 28^3 grid in a sphere of radius 0.5, points outside snapped to it",
@@ -299,7 +299,7 @@ def _notes(chosen: Protocol, reference, ours: Tensor, theirs: Tensor, seed: int,
             f"the reference clouds have {chosen.points} points, so they are taken to be the points "
             f"{chosen.reference_points} on already"
         )
-    if "left_out" in details["EMD"]:
+    if "left_out" in details.get("EMD", {}):
         notes.append(f"EMD left out: {details['EMD']['left_out']}")
     for name in ("CD", "EMD"):
         found = details.get(name, {})

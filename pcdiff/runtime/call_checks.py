@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ def checked(function: Callable[..., Any] | None = None, *, renamed: Mapping[str,
         check_kinds(function, bound.arguments)
         return function(*args, **kwargs)
 
-    return cast(F, call)
+    return call
 
 
 def check_kinds(function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
