@@ -187,11 +187,18 @@ def test_inversion_takes_the_samplers_own_times(kind, step):
     torch.testing.assert_close(again, x, rtol=0.2, atol=0)  # ddim's error of first order
 
 
-@pytest.mark.parametrize("grid", ["uniform", "log_snr", "edm", "quadratic", "chain"])
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [("dpmpp", {"order": k}) for k in (1, 2, 3)] + [("unipc", {"order": k}) for k in (1, 2, 3)] + [("ddim", {})],
+SOLVERS = (
+    [("dpmpp", {"order": k}) for k in (1, 2, 3)] + [("unipc", {"order": k}) for k in (1, 2, 3)] + [("ddim", {})]
 )
+# every third pair: each solver on a grid or two; the others are slow
+PAIRS = [
+    pytest.param(grid, *solver, marks=() if (i + j) % 3 == 0 else pytest.mark.slow)
+    for i, grid in enumerate(["uniform", "log_snr", "edm", "quadratic", "chain"])
+    for j, solver in enumerate(SOLVERS)
+]
+
+
+@pytest.mark.parametrize(("grid", "name", "options"), PAIRS)
 def test_inversion_to_where_no_signal_is_left(grid, name, options):
     """The last step up has no log-SNR to end at, but a limit of first order: x is sigma times the noise."""
     process = MAKERS["rectified_flow"]()

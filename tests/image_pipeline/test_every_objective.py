@@ -60,8 +60,15 @@ def refused(*args, **says):
     return None
 
 
-@pytest.mark.parametrize("process", sorted(PROCESSES))
-@pytest.mark.parametrize("net", NETS)
+# every third pair: each net with two processes or three, each process with two nets or three; the others are slow
+PAIRS = [
+    pytest.param(net, process, marks=() if (i + j) % 3 == 0 else pytest.mark.slow)
+    for i, net in enumerate(NETS)
+    for j, process in enumerate(sorted(PROCESSES))
+]
+
+
+@pytest.mark.parametrize(("net", "process"), PAIRS)
 def test_it_trains_a_step_or_is_refused_before(net, process):
     torch.manual_seed(0)
     if process == "edm" and LABELS.get(net) == "level":  # its noise levels have no indices
