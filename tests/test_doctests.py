@@ -10,6 +10,7 @@ import doctest
 import importlib
 import math
 import shutil
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -22,8 +23,9 @@ import pcdiff
 from image_pipeline.configs import preset
 from image_pipeline.data import load_images
 from image_pipeline.metrics import open_feature_net
-from image_pipeline.nets import NCSNppConfig
+from image_pipeline.nets import DDPMConfig, NCSNppConfig
 from pcdiff import config, diffusion
+from pcdiff.nets import UNetConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_SKIPPED = 30
@@ -106,6 +108,9 @@ def clouds_for(module, folder):
         "denoiser": diffusion.NetDenoiser(Pull(), process),
         "score_model": diffusion.NetDenoiser(Pull(), diffusion.VP(num_scales=25), "score"),
         "classifier": lambda x, t: x.flatten(1)[:, :10],
+        "config": preset("digits/quick"),
+        "DDPMConfig": DDPMConfig,
+        "UNetConfig": UNetConfig,
         "make_and_write": lambda name: Path(name).write_bytes(b""),
         "work": lambda: time.sleep(0.01),
         "model": pcdiff.load(folder / "runs" / "airplane"),
@@ -147,6 +152,7 @@ class AnythingWhereNothingIsShown(doctest.OutputChecker):
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_of_a_module_do_what_they_say(name, folder, monkeypatch):
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "train_gen.py")])
     given = {name: getattr(diffusion, name) for name in diffusion.__all__}
     given |= {name: getattr(config, name) for name in ("RunConfig", "DataConfig", "ModelConfig")}
     given |= {"np": np, "torch": torch, "pcdiff": pcdiff, "math": math, "dataclasses": dataclasses}

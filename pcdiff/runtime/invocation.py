@@ -19,9 +19,11 @@ def command_line(command: str) -> str:
         command: of `pcdiff --help`: `train-gen`, `sample`, `images sample`, ...
 
     Example:
-        >>> command_line("evaluate")  # in `python train_gen.py`
+        >>> sys.argv = ["train_gen.py"]
+        >>> command_line("evaluate")
         'python evaluate.py'
-        >>> command_line("images sample")  # in `pcdiff images train`
+        >>> sys.argv = ["bin/pcdiff", "images", "train"]
+        >>> command_line("images sample")
         'pcdiff images sample'
     """
     started = Path(sys.argv[0])
