@@ -42,8 +42,12 @@ def test_a_run_is_scored_with_any_sampler(generator_run, tmp_path, capsys):
 
 
 def test_a_stopped_evaluation_goes_on(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr("pcdiff.models.sampling.CHUNK", 2)
-    monkeypatch.setattr("pcdiff.evaluation.job.CHUNK", 2)
+    for module in (
+        "evaluation.runs",
+        "evaluation.job",
+        "models.sampling",
+    ):  # the last is where the others have it from
+        monkeypatch.setattr(f"pcdiff.{module}.CHUNK", 2)
     run = train("train_gen.py", dataset, tmp_path / "run", "--max-iters", 2)
     common = ["--device", "cpu", "--emd", "no"]
     assert script("evaluate.py", "--run", run, "--out", tmp_path / "whole", *common) == 0

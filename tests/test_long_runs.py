@@ -100,8 +100,12 @@ def test_a_signal_before_the_first_step_keeps_the_run(whole, dataset, tmp_path, 
 
 
 def test_an_evaluation_gives_up_the_chunk_it_is_at(generator_run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sampling, "CHUNK", 2)
-    monkeypatch.setattr("pcdiff.evaluation.job.CHUNK", 2)
+    for module in (
+        "evaluation.runs",
+        "evaluation.job",
+        "models.sampling",
+    ):  # the last is where the others have it from
+        monkeypatch.setattr(f"pcdiff.{module}.CHUNK", 2)
     monkeypatch.setattr("pcdiff.evaluation.runs.picture", lambda *args, **options: None)
     flags = ["--run", generator_run, "--device", "cpu", "--emd", "no", "--resamples", 10]
     assert script("evaluate.py", *flags, "--out", tmp_path / "whole") == 0
