@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcdiff.config import ModelConfig
+from pcdiff.config.run import PAPER_PROCESS
 from pcdiff.flows import standard_normal_log_prob
-from pcdiff.models import FlowVAE, gaussian_entropy
+from pcdiff.models import Latent, gaussian_entropy
 
 
 class PlainEncoder(nn.Module):
@@ -64,8 +65,8 @@ class PlainModel(nn.Module):
         self.encoder = PlainEncoder(config.latent_dim)
         sizes = [3, 128, 256, 512, 256, 128, 3]
         self.layers = nn.ModuleList(PlainLayer(i, o, config.latent_dim + 3) for i, o in itertools.pairwise(sizes))
-        self.flow = FlowVAE(config).flow
-        self.betas = torch.linspace(config.beta_1, config.beta_T, config.num_steps)
+        self.flow = Latent(config).prior
+        self.betas = torch.linspace(PAPER_PROCESS.beta_1, PAPER_PROCESS.beta_T, PAPER_PROCESS.num_steps)
         self.alpha_bars = torch.cumprod(1 - self.betas, 0)
 
     def forward(self, x: Tensor) -> Tensor:

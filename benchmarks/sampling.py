@@ -1,7 +1,7 @@
 """Time sampling: ours against the arithmetic of the original, the same chain on the same machine in one run.
 
 The baseline (`plain.py`) runs the reverse chain of Luo & Hu (2021) layer by layer in fp32. Ours is
-`FlowVAE.sample`: the whole chain in fp32 and bf16, compiled or not, and DPM-Solver++ in ten steps.
+`Latent.sample`: the whole chain in fp32 and bf16, compiled or not, and DPM-Solver++ in ten steps.
 
 python benchmarks/sampling.py --clouds 8 --num-points 2048
 
@@ -18,7 +18,8 @@ from timing import interleaved
 
 from pcdiff.commands import cli
 from pcdiff.config import ModelConfig
-from pcdiff.models import FlowVAE
+from pcdiff.config.run import PAPER_PROCESS
+from pcdiff.models import Latent
 from pcdiff.runtime.devices import keep_freed_memory
 from pcdiff.runtime.precision import native_bf16
 
@@ -27,11 +28,11 @@ def speed(clouds: int, num_points: int, repeats: int) -> None:
     """Print medians and ratios."""
     config = ModelConfig()
     torch.manual_seed(0)
-    plain, model, compiled = PlainModel(config).eval(), FlowVAE(config).eval(), FlowVAE(config).eval()
+    plain, model, compiled = PlainModel(config).eval(), Latent(config).eval(), Latent(config).eval()
     compiled.compile()
     latents = torch.randn(clouds, config.latent_dim)
 
-    def ours(model: FlowVAE, **options: object) -> Callable[[], object]:
+    def ours(model: Latent, **options: object) -> Callable[[], object]:
         return lambda: model.decode(latents, num_points, **options)
 
     steps = {"plain fp32": lambda: plain.sample(latents, num_points), "pcdiff fp32": ours(model)}
@@ -50,7 +51,7 @@ def speed(clouds: int, num_points: int, repeats: int) -> None:
     medians = {name: statistics.median(values) for name, values in times.items()}
     plain_as_is, plain_kept = medians["plain fp32"], medians["plain fp32, freed memory kept"]
     threads = f"{torch.get_num_threads()} threads, torch {torch.__version__}"
-    print(f"{clouds} clouds of {num_points} points, {config.num_steps} steps unless said, {threads}")
+    print(f"{clouds} clouds of {num_points} points, {PAPER_PROCESS.num_steps} steps unless said, {threads}")
     print("| chain | median s | against plain | against plain, freed memory kept |\n| --- | ---: | ---: | ---: |")
     for name, median in medians.items():
         print(f"| {name} | {median:.2f} | {plain_as_is / median:.2f} x | {plain_kept / median:.2f} x |")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pcdiff.commands import cli
 from pcdiff.config import ModelConfig, TrainConfig
-from pcdiff.models import FlowVAE
+from pcdiff.models import Latent
 from pcdiff.runtime.devices import keep_freed_memory
 from pcdiff.runtime.precision import native_bf16
 from pcdiff.training import Trainer
@@ -51,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for precision in precisions:
             for compiled in (False, True):
-                model = FlowVAE(config)
+                model = Latent(config)
                 train = dataclasses.replace(TrainConfig(), precision=precision, batch_size=args.batch_size)
                 trainer = Trainer(model, lambda step, rows: x[rows], train, Path(folder), {}, 0, x.device)
                 if compiled:

@@ -14,7 +14,7 @@ from pcdiff.version import __version__
 
 if TYPE_CHECKING:
     from pcdiff import interop
-    from pcdiff.models import AutoEncoder, FlowVAE, GaussianVAE
+    from pcdiff.models import AutoEncoder, Direct, Latent
     from pcdiff.ops.chamfer import chamfer
     from pcdiff.ops.emd import emd
     from pcdiff.training.checkpoint import load
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 # Imported at their first use: a command's --help, or a wrong flag, need not wait for torch.
 _LAZY = {
     "AutoEncoder": "pcdiff.models",
-    "FlowVAE": "pcdiff.models",
-    "GaussianVAE": "pcdiff.models",
+    "Direct": "pcdiff.models",
+    "Latent": "pcdiff.models",
     "chamfer": "pcdiff.ops",
     "emd": "pcdiff.ops",
     "load": "pcdiff.training.checkpoint",
@@ -35,9 +35,9 @@ _ROOMS = {
 
 __all__ = [
     "AutoEncoder",
-    "FlowVAE",
-    "GaussianVAE",
+    "Direct",
     "InputError",
+    "Latent",
     "__version__",
     "chamfer",
     "emd",

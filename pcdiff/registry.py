@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from pcdiff.errors import InputError
 from pcdiff.runtime.call_checks import check_kinds
+from pcdiff.runtime.dataclass_json import from_dict
 from pcdiff.runtime.user_modules import is_place, load_attribute
 
 T = TypeVar("T")
@@ -167,10 +168,6 @@ class Registry(MutableMapping[str, T], Generic[T]):
         Raises:
             InputError: the name or a field is unknown, a value does not fit, or the part has no `Config`.
         """
-        from pcdiff.config import (
-            from_dict,
-        )  # here, as it brings the command line's parser, which a library does without
-
         part = self.lookup(name)
         if not hasattr(part, "Config"):
             raise InputError(f"{self.kind} {name!r} has no Config; its options are {self.options(name)}")

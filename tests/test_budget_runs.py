@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from script_tools import TINY, assert_same, script, tensors
 
-from pcdiff.runtime.run_folder import read_config
+from pcdiff.config.files import read_config
 from pcdiff.training.budget import scaled
 
 BUDGET = ["--budget-minutes", "0.5", "--val-every", "500", "--val-clouds", "2", "--val-points", "32"]

@@ -1,20 +1,21 @@
 """Settings that ask for more than a file's tensors fill are refused before memory or time is spent on them."""
 
+import copy
+import functools
 import json
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from small_models import small_model, small_run
 from torch import nn
 
 import pcdiff
-from pcdiff.config import ModelConfig, RunConfig, to_json
+from pcdiff.config import to_json
 from pcdiff.diffusion import cosine_betas, linear_betas
 from pcdiff.errors import InputError
-from pcdiff.models import build_model
 from pcdiff.nets import UNetConfig
 from pcdiff.runtime.bounded_build import Budget, budget_for, built_for, check_count, check_depth, within
 from pcdiff.training import Keeper, checkpoint
@@ -75,26 +76,30 @@ def test_numbers_of_steps():
             check_count("num_scales", value)
 
 
-SMALL = ModelConfig(
-    latent_dim=4,
-    encoder_widths=(4, 8),
-    encoder_head_widths=(4,),
-    flow_depth=1,
-    flow_hidden_dim=4,
-    net_widths=(4, 8),
-    num_steps=4,
-)
+SMALL = {
+    "latent_dim": 4,
+    "encoder_widths": (4, 8),
+    "encoder_head_widths": (4,),
+    "flow_depth": 1,
+    "flow_hidden_dim": 4,
+    "net_widths": (4, 8),
+    "num_steps": 4,
+}
 FACTS = {
-    "config": json.loads(to_json(RunConfig(model=SMALL))),
+    "config": json.loads(to_json(small_run(SMALL))),
     "dataset": {"name": "made", "categories": ["chair"], "fingerprint": "ab"},
     "step": 3,
 }
 
 
+WIDTHS = ("encoder_options.widths", "encoder_options.head_widths", "net_options.widths")
+SIZES = "latent_dim prior_options.depth prior_options.hidden_dim process.num_steps net_options.frequencies".split()
+
+
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "small.safetensors"
-    checkpoint.save(path, {f"model.{k}": v for k, v in build_model(SMALL).state_dict().items()}, FACTS)
+    checkpoint.save(path, {f"model.{k}": v for k, v in small_model(SMALL).state_dict().items()}, FACTS)
     assert pcdiff.load(path).metadata["step"] == 3
 
     def write(facts):
@@ -109,14 +114,17 @@ def saved(tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [(name, BILLION) for name in "latent_dim flow_depth flow_hidden_dim num_steps frequencies".split()]
-    + [(name, 10**30) for name in "latent_dim flow_depth flow_hidden_dim num_steps frequencies".split()]
-    + [(name, [BILLION] * 4) for name in ("encoder_widths", "encoder_head_widths", "net_widths")]
-    + [("net_widths", [4] * 10**5)],
+    [(name, value) for name in SIZES for value in (BILLION, 10**30)]
+    + [(name, [BILLION] * 4) for name in WIDTHS]
+    + [("net_options.widths", [4] * 10**5)],
 )  # fmt: skip
 def test_a_checkpoint_that_asks_for_too_much(saved, field, value):
-    model = FACTS["config"]["model"] | {field: value}
-    path = saved(FACTS | {"config": FACTS["config"] | {"model": model}})
+    config = copy.deepcopy(FACTS["config"])
+    *parts, name = field.split(".")
+    part = functools.reduce(dict.__getitem__, parts, config if parts[:1] == ["process"] else config["model"])
+    assert name in part
+    part[name] = value
+    path = saved(FACTS | {"config": config})
     with pytest.raises(InputError, match=r"small\.safetensors: its config is damaged: ") as caught:
         pcdiff.load(path)
     assert str(caught.value).isprintable()
@@ -162,9 +170,9 @@ def test_a_run_that_goes_on_is_bounded_by_its_checkpoint_and_a_new_one_by_the_ma
     checkpoint.save(keeper.path("last"), {"model.a": torch.zeros(1000)}, {"step": 0})
     assert 10**7 < keeper.budget().numbers < 10**7 + 20_000 < machine.numbers
     with pytest.raises(InputError, match=r"asks for a net of .* or more; the file holds"):
-        within(keeper.budget(), lambda: build_model(replace(SMALL, latent_dim=10**12)))
+        within(keeper.budget(), lambda: small_model(SMALL | {"latent_dim": 10**12}))
     with pytest.raises(InputError, match=r"asks for a net of .* or more; this machine has .* GiB of memory"):
-        within(machine, lambda: build_model(replace(SMALL, latent_dim=10**12)))
+        within(machine, lambda: small_model(SMALL | {"latent_dim": 10**12}))
 
 
 def test_facts_that_are_needed_of_a_data_set():

@@ -5,11 +5,11 @@ import re
 import numpy as np
 import pytest
 import torch
+from small_models import small_model
 
 from pcdiff import diffusion, metrics
-from pcdiff.config import ModelConfig
 from pcdiff.errors import InputError
-from pcdiff.models import build_model, editing
+from pcdiff.models import editing
 from pcdiff.runtime.call_checks import checked
 
 SIZES = {
@@ -24,7 +24,7 @@ CLOUDS = np.random.default_rng(0).normal(size=(4, 10, 3))
 @pytest.fixture(scope="module")
 def model():
     with torch.random.fork_rng():
-        return build_model(ModelConfig(net_widths=(8,), num_steps=4, flow_hidden_dim=8, **SIZES)).eval()
+        return small_model(dict(net_widths=(8,), num_steps=4, flow_hidden_dim=8, **SIZES)).eval()
 
 
 X, Z = torch.zeros(2, 10, 3), torch.zeros(2, 6)

@@ -1,6 +1,7 @@
 """Configs: JSON there and back, presets and flags, the help text, and DPM's learning-rate schedule."""
 
 import dataclasses
+import functools
 import json
 import re
 from dataclasses import replace
@@ -10,19 +11,24 @@ import pytest
 
 from pcdiff.commands import cli
 from pcdiff.config import (
+    CloudObjectiveConfig,
     DataConfig,
     EvaluateConfig,
     ModelConfig,
-    ObjectiveConfig,
+    ProcessConfig,
     RunConfig,
+    SamplingConfig,
     TrainConfig,
     check,
     from_dict,
+    run_from_dict,
     to_json,
+    with_part,
 )
+from pcdiff.config.files import read_config
 from pcdiff.config.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS, preset
 from pcdiff.errors import InputError
-from pcdiff.runtime.run_folder import read_config, write_text
+from pcdiff.runtime.run_folder import write_text
 from pcdiff.training import learning_rate
 
 ALL_PRESETS = {
@@ -30,22 +36,33 @@ ALL_PRESETS = {
     for script, presets in (("gen", GENERATOR_PRESETS), ("ae", AUTOENCODER_PRESETS))
     for name, config in presets.items()
 }
-PARTS = {"model": ModelConfig, "objective": ObjectiveConfig, "data": DataConfig, "train": TrainConfig}
+# what flags of a part begin with
+PARTS = {
+    "model": (ModelConfig, ""),
+    "process": (ProcessConfig, "process."),
+    "objective": (CloudObjectiveConfig, ""),
+    "sampling": (SamplingConfig, "sampling."),
+    "data": (DataConfig, ""),
+    "train": (TrainConfig, ""),
+}
 
 
 def flags():
-    """Yield every flag's field name and its default."""
+    """Yield every flag without its hyphens, and the path of its field in a config."""
     for field in dataclasses.fields(RunConfig):
         if field.name not in PARTS:
-            yield field.name, field.default
-    for part in PARTS.values():
+            yield "import" if field.name == "imports" else field.name, (field.name,)
+    for name, (part, prefix) in PARTS.items():
         for field in dataclasses.fields(part):
-            if field.name != "plan":  # written by the run, no flag
-                yield field.name, field.default
+            if field.name.endswith("_options"):
+                for option in dataclasses.fields(getattr(part(), field.name)):
+                    yield f"{field.name.removesuffix('_options')}.{option.name}", (name, field.name, option.name)
+            elif field.name != "plan":  # written by the run, no flag
+                yield prefix + field.name, (name, field.name)
 
 
-def back(config, cls=RunConfig):
-    return from_dict(cls, json.loads(to_json(config)), "here")
+def back(config):
+    return run_from_dict(json.loads(to_json(config)), "here")
 
 
 @pytest.mark.parametrize("name", sorted(ALL_PRESETS))
@@ -54,21 +71,22 @@ def test_every_preset_survives_json(name):
 
 
 def test_paths_tuples_and_numbers_survive_json():
+    model = with_part(ModelConfig(), "net", "pointwise", widths=(7,))
     config = RunConfig(
         out=Path("runs/Möbel"),
         data=DataConfig(dataset_path=Path("/a/b.hdf5")),
-        model=ModelConfig(net_widths=(7,), encoder_head_widths=()),
+        model=with_part(model, "encoder", "pointnet", head_widths=()),
         train=TrainConfig(max_minutes=0.1 + 0.2, lr=1e-300, ema_decay=0.5),
     )
     assert back(config) == config
     assert isinstance(back(config).data.dataset_path, Path)
     evaluation = EvaluateConfig(run=Path("runs/a"), num_points=5)
-    assert back(evaluation, EvaluateConfig) == evaluation
+    assert from_dict(EvaluateConfig, json.loads(to_json(evaluation)), "here") == evaluation
 
 
 def test_fields_left_out_take_their_defaults():
     """A run made before a field existed can still be opened."""
-    assert from_dict(RunConfig, {"seed": 5, "model": {"latent_dim": 3}}, "here") == RunConfig(
+    assert run_from_dict({"seed": 5, "model": {"latent_dim": 3}}, "here") == RunConfig(
         seed=5, model=ModelConfig(latent_dim=3)
     )
 
@@ -87,14 +105,18 @@ def test_fields_left_out_take_their_defaults():
         ({"train": {"lr": "fast"}}, "here: lr must be float, got 'fast'"),
         ({"train": {"lr": None}}, "here: lr must be float, got None"),
         ({"train": {"compile": 1}}, "here: compile must be bool, got 1"),
-        ({"model": {"kind": "vqvae"}}, r"here: kind must be Literal\['flow'.*\], got 'vqvae'"),
-        ({"model": {"net_widths": 8}}, r"here: net_widths must be tuple\[int, \.\.\.\], got 8"),
-        ({"model": {"net_widths": [8, "x"]}}, r"here: net_widths must be tuple\[int, \.\.\.\], got \[8, 'x'\]"),
+        ({"model": {"kind": "vqvae"}}, r"here: kind must be Literal\['latent'.*\], got 'vqvae'"),
+        ({"model": {"net_options": {"widths": 8}}}, r"here: net: widths must be tuple\[int, \.\.\.\], got 8"),
+        ({"model": {"net_options": {"widths": [8, "x"]}}}, r"widths must be tuple\[int, \.\.\.\], got \[8, 'x'\]"),
+        ({"model": {"net": "unet3d"}}, r"here: net must be one of \['pointwise'\], or FILE.py:CLASS, got 'unet3d'"),
+        ({"model": {"net": 3}}, "here: net must be str, got 3"),
+        ({"model": {"net_options": 3}}, "here: net: expected the fields of PointwiseConfig, got 3"),
+        ({"process": {"name": "vp", "beta": 1}}, r"here: unknown fields \['beta'\] for ProcessConfig"),
     ],
 )
 def test_unknown_fields_and_wrong_types_are_named(values, message):
     with pytest.raises(InputError, match=message) as caught:
-        from_dict(RunConfig, values, "here")
+        run_from_dict(values, "here")
     assert "\n" not in str(caught.value)
 
 
@@ -122,12 +144,14 @@ def test_every_preset_is_possible(name):
 def test_the_paper_presets_are_dpms():
     gen, ae = GENERATOR_PRESETS["paper"], AUTOENCODER_PRESETS["paper"]
     assert gen == RunConfig()
-    assert (gen.model.latent_dim, gen.model.num_steps, gen.model.beta_1, gen.model.beta_T) == (256, 100, 1e-4, 0.02)
-    assert (gen.model.flow_depth, gen.model.flow_hidden_dim, gen.model.residual) == (14, 256, True)
+    chain = gen.process
+    assert (gen.model.latent_dim, chain.num_steps, chain.beta_1, chain.beta_T) == (256, 100, 1e-4, 0.02)
+    assert (gen.model.prior_options.depth, gen.model.prior_options.hidden_dim) == (14, 256)
+    assert gen.model.net_options.residual
     assert (gen.objective.kl_weight, gen.objective.times_per_cloud) == (1e-3, 1)
     assert (gen.train.lr, gen.train.batch_size, gen.train.max_grad_norm) == (2e-3, 128, 10.0)
     assert (gen.train.precision, gen.train.ema_decay, gen.train.warmup_iters) == ("fp32", None, 0)
-    assert (ae.model.num_steps, ae.model.beta_T, ae.train.lr) == (200, 0.05, 1e-3)
+    assert (ae.process.num_steps, ae.process.beta_T, ae.train.lr) == (200, 0.05, 1e-3)
 
 
 def test_no_two_flags_share_a_name():
@@ -191,10 +215,10 @@ def test_resuming_what_is_no_run(content, tmp_path):
 def help_of_each_flag(text):
     """Return flag -> its help, from the boxes that are printed."""
     text = " ".join(re.sub(r"[─│╭╮╰╯]", " ", text).split())
-    found = list(re.finditer(r"--[A-Za-z][\w-]*(?:, --no-[\w-]+)? (?=[\[{A-Z])", text))
+    found = list(re.finditer(r"--[A-Za-z][\w.-]*(?:, --[\w.-]+)? (?=[\[{A-Z])", text))
     ends = [match.start() for match in found[1:]] + [len(text)]
     return {
-        re.match(r"--[\w-]+", match[0])[0]: text[match.start() : end]
+        re.match(r"--[\w.-]+", match[0])[0]: text[match.start() : end]
         for match, end in zip(found, ends, strict=True)
     }
 
@@ -208,12 +232,9 @@ def test_every_flag_has_help_with_its_default(presets, capsys, monkeypatch):
     text = capsys.readouterr().out
     assert "What the script does." in text
     helps = help_of_each_flag(text)
-    own = {f.name: getattr(presets["paper"], f.name) for f in dataclasses.fields(RunConfig) if f.name not in PARTS}
-    for part in PARTS:
-        own |= vars(getattr(presets["paper"], part))
-    for name, _ in flags():
+    for name, path in flags():
         entry = helps[f"--{name.replace('_', '-')}"]
-        value = own[name]
+        value = functools.reduce(getattr, path, presets["paper"])
         shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
         described, default = re.fullmatch(r"--\S+(.*)\(default: ([^)]*)\).*", entry).groups()
         assert default == shown, name
@@ -225,13 +246,13 @@ def test_every_flag_has_help_with_its_default(presets, capsys, monkeypatch):
     ("argv", "message"),
     [
         (["--latent-dim", "0"], "latent_dim must be at least 1, got 0"),
-        (["--net-widths", "8", "0"], "net_widths must be at least 1, got 0"),
+        (["--net-widths", "8", "0"], r"net\.widths must be at least 1, got 0"),
         (["--num-points", "-5"], "num_points must be at least 1, got -5"),
         (["--seed", "-1"], r"seed must be in 0\.\.2\^63 - 1, got -1"),
-        (["--kl-weight", "-1"], "kl_weight must be not negative, got -1"),
-        (["--lr", "0"], "lr must be positive, got 0"),
-        (["--lr", "nan"], "lr must be positive, got nan"),
-        (["--max-minutes", "0"], "max_minutes must be positive, got 0"),
+        (["--kl-weight", "-1"], "kl_weight must be at least 0, got -1"),
+        (["--lr", "0"], "lr must be above 0, got 0"),
+        (["--lr", "nan"], "lr must be above 0, got nan"),
+        (["--max-minutes", "0"], "max_minutes must be above 0, got 0"),
         (["--beta-T", "1"], r"beta_T must be in \(0, 1\), got 1"),
         (["--ema-decay", "1"], r"ema_decay must be in \(0, 1\), got 1"),
         (["--flexibility", "1.5"], r"flexibility must be in \[0, 1\], got 1.5"),

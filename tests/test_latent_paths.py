@@ -2,18 +2,17 @@
 
 import pytest
 import torch
+from small_models import small_model
 
-from pcdiff.config import ModelConfig
 from pcdiff.diffusion import slerp
-from pcdiff.models import build_model
 from pcdiff.models.latent_paths import codes_between
 
 
 @pytest.mark.parametrize("flow", ["coupling", "cnf"])
 def test_the_spherical_path_is_a_turn_in_the_base(flow):
     torch.manual_seed(0)
-    model = build_model(
-        ModelConfig(latent_dim=4, flow=flow, flow_depth=3, flow_hidden_dim=8, cnf_widths=(8,))
+    model = small_model(
+        {"latent_dim": 4, "flow": flow, "flow_depth": 3, "flow_hidden_dim": 8, "cnf_widths": (8,)}
     ).eval()
     a, b = torch.randn(2, 5, 4)
     codes = codes_between(model, a, b, 5, "spherical")
@@ -32,7 +31,7 @@ def test_the_linear_path_is_even():
 
 
 def test_two_frames_are_the_ends():
-    model = build_model(ModelConfig(latent_dim=4, kind="gaussian")).eval()
+    model = small_model({"latent_dim": 4, "kind": "gaussian"}).eval()
     a, b = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     for path in ("linear", "spherical"):
         assert torch.equal(codes_between(model, a, b, 2, path), torch.stack([a, b]))

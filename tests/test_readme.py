@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_models import small_run
 
 from pcdiff.commands import cli, model_commands
 from pcdiff.commands.flags import COMMANDS as ON_FILES
-from pcdiff.config import EvaluateConfig, ModelConfig, RunConfig, to_json
+from pcdiff.config import EvaluateConfig, to_json
 from pcdiff.config.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS
 from pcdiff.models import build_model
 from pcdiff.runtime.run_folder import write_config
@@ -20,24 +21,24 @@ ROOT = Path(__file__).resolve().parent.parent
 TEXT = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/evaluation.md"))
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, flags=re.DOTALL)
 COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines() if line.strip()]
-TINY = ModelConfig(
-    latent_dim=4,
-    encoder_widths=(8,),
-    encoder_head_widths=(8,),
-    flow_depth=2,
-    flow_hidden_dim=8,
-    net_widths=(8,),
-    num_steps=3,
-)
+TINY = {
+    "latent_dim": 4,
+    "encoder_widths": (8,),
+    "encoder_head_widths": (8,),
+    "flow_depth": 2,
+    "flow_hidden_dim": 8,
+    "net_widths": (8,),
+    "num_steps": 3,
+}
 
 
 @pytest.fixture
 def run(tmp_path):
     """A run's folder with an untrained tiny generator."""
     folder = tmp_path / "NAME"
-    config = RunConfig(model=TINY)
+    config = small_run(TINY)
     write_config(folder, config)
-    model = build_model(TINY)
+    model = build_model(config)
     metadata = {"config": json.loads(to_json(config)), "step": 0, "best": None, "dataset": {}}
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     checkpoint.save(folder / "checkpoints" / "last.safetensors", tensors, metadata)

@@ -75,7 +75,7 @@ def test_a_seed_repeats_and_another_differs(dataset, tmp_path):
     assert_same(tensors(a), tensors(b))
     assert np.array_equal(np.load(a / "samples.npy"), np.load(b / "samples.npy"))
     assert not torch.equal(
-        tensors(a)["model.flow.layers.0.net.0.weight"], tensors(c)["model.flow.layers.0.net.0.weight"]
+        tensors(a)["model.prior.layers.0.net.0.weight"], tensors(c)["model.prior.layers.0.net.0.weight"]
     )
 
 

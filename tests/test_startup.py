@@ -7,7 +7,7 @@ import sys
 import pytest
 from script_tools import ROOT
 
-# Everything that is not needed to tell flags apart. Torch itself is needed for the flags of image nets alone.
+# Everything that is not needed to tell flags apart. Torch itself is needed for the flags of nets alone.
 HEAVY = {
     *("scipy", "h5py", "trimesh", "networkx", "tensorboard", "torchdiffeq", "PIL", "sklearn", "safetensors"),
     *("torch._dynamo", "torch._inductor", "torch.utils.tensorboard", "torch.distributed.run"),
@@ -24,12 +24,14 @@ finally:
 """
 LIGHT = {
     "pcdiff/__main__.py": ["--help", "smaple", "--version", "sample --help", "sample --rnu x", "interpolate --run"],
-    "train_gen.py": ["--help", "--batchsize 3", "--lr x"],
-    "train_ae.py": ["--help"],
     "evaluate.py": ["--help", "--smaples x"],
     "image_pipeline/__main__.py": ["--help", "smaple"],
 }
-WITH_TORCH = {"image_pipeline/__main__.py": ["train --help", "train --batchsize 3", "sample --help", "dump --x"]}
+WITH_TORCH = {
+    "image_pipeline/__main__.py": ["train --help", "train --batchsize 3", "sample --help", "dump --x"],
+    "train_gen.py": ["--help", "--batchsize 3", "--lr x"],
+    "train_ae.py": ["--help"],
+}
 
 
 def loaded(script, flags):
@@ -55,7 +57,7 @@ def test_flags_need_no_torch(script, flags):
 
 
 @pytest.mark.parametrize(("script", "flags"), cases(WITH_TORCH))
-def test_the_flags_of_image_nets_need_torch_alone(script, flags):
+def test_the_flags_of_nets_need_torch_alone(script, flags):
     assert not loaded(script, flags) & HEAVY
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from image_pipeline.commands.flags import Evaluate
 from pcdiff.config import to_json
+from pcdiff.config.files import remove_settings, write_settings
 from pcdiff.errors import InputError
 from pcdiff.runtime import distributed, run_folder
 from pcdiff.runtime.json_files import read_json
@@ -86,7 +87,7 @@ def sweep(config: Evaluate, score: Callable[[Evaluate], dict[str, Any] | None]) 
     done = distributed.broadcast(done)
     config = replace(config, out=folder, resume=None)
     if distributed.rank() == 0:
-        run_folder.write_settings(folder, config)
+        write_settings(folder, config)
     for this in saved:
         known = done.get(str(this.step))
         if known is not None and known["checkpoint"] == this.sha256:
@@ -103,7 +104,7 @@ def sweep(config: Evaluate, score: Callable[[Evaluate], dict[str, Any] | None]) 
             run_folder.write_json(folder / "checkpoints.json", {"format": _FORMAT, "flags": flags, "scores": done})
     shown = {str(this.step): done[str(this.step)] for this in saved}
     if distributed.rank() == 0:
-        run_folder.remove_settings(folder)
+        remove_settings(folder)
         run_folder.log.info("%s\nscores: %s", table(shown), folder / "checkpoints.json")
     return shown
 

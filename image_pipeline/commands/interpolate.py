@@ -7,13 +7,13 @@ import torch
 from image_pipeline.commands.flags import Interpolate
 from image_pipeline.commands.trained_model import Trained
 from image_pipeline.configs import SamplingConfig
-from image_pipeline.model import predictor_of, sampler_of
 from pcdiff.diffusion import (
     attribute_of,
     invertible_predictors,
     slerp,
 )
 from pcdiff.errors import InputError
+from pcdiff.models.default_sampling import predictor_of, sampler_of
 from pcdiff.runtime.precision import autocast
 
 _NO_WAY_BACK = (

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from image_pipeline.commands.change_process import other_process
 from image_pipeline.commands.flags import (
     ClassConditional,
     Colorize,
@@ -27,6 +26,7 @@ from pcdiff.commands.choices import with_choice
 from pcdiff.commands.cli import value_of
 from pcdiff.config import from_dict
 from pcdiff.errors import InputError
+from pcdiff.models.change_process import other_process
 from pcdiff.runtime.json_files import read_json
 from pcdiff.runtime.paths import check_paths, is_file
 from pcdiff.runtime.user_modules import files_of, import_parts

@@ -8,7 +8,6 @@ from torch import Tensor
 from image_pipeline.commands.flags import Restoring
 from image_pipeline.commands.trained_model import Trained, merged
 from image_pipeline.configs import SamplingConfig
-from image_pipeline.model import predictor_of, sampler_of
 from pcdiff.diffusion import (
     ConstrainedCorrector,
     Constraint,
@@ -17,6 +16,7 @@ from pcdiff.diffusion import (
     corrector,
 )
 from pcdiff.errors import InputError
+from pcdiff.models.default_sampling import predictor_of, sampler_of
 from pcdiff.runtime.precision import autocast
 
 _SETTLE_SNR = 0.16

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from image_pipeline.commands.flags import SDEdit
 from image_pipeline.commands.trained_model import Trained
-from image_pipeline.model import sampler_of
 from pcdiff import diffusion
 from pcdiff.errors import InputError
+from pcdiff.models.default_sampling import sampler_of
 from pcdiff.runtime.precision import autocast
 
 

@@ -8,9 +8,10 @@ import tyro
 
 from image_pipeline.configs.parts import check_parts
 from image_pipeline.nets import MODELS
-from pcdiff.config import TrainConfig, from_dict
+from pcdiff.config import ObjectiveConfig, ProcessConfig, SamplingConfig, TrainConfig
 from pcdiff.errors import InputError, short
 from pcdiff.nets import UNetConfig
+from pcdiff.runtime.dataclass_json import from_dict
 from pcdiff.runtime.invocation import command_line
 from pcdiff.runtime.json_files import read_json
 from pcdiff.runtime.paths import is_file
@@ -62,102 +63,11 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class ProcessConfig:
-    """How noise is added, and what the net says of it; what a process does not take stays empty."""
+class ImageObjectiveConfig(ObjectiveConfig):
+    """What is minimised for images: the objectives, and how often a class is left out."""
 
-    name: str = "vp"
-    """Forward process: vp, subvp, ve, ncsn, ddpm, rectified_flow or edm."""
-    beta_min: float | None = None
-    """First rate of vp and subvp."""
-    beta_max: float | None = None
-    """Last rate of vp and subvp."""
-    sigma_min: float | None = None
-    """Smallest noise level of ve, ncsn and edm."""
-    sigma_max: float | None = None
-    """Largest noise level of ve, ncsn and edm."""
-    num_scales: int | None = None
-    """Steps that vp, subvp, ve and edm are discretised to; levels of ncsn."""
-    schedule: Literal["linear", "cosine"] | None = None
-    """How the variances of ddpm grow."""
-    num_steps: int | None = None
-    """Steps of ddpm."""
-    beta_1: float | None = None
-    """First variance of ddpm."""
-    beta_T: float | None = None
-    """Last variance of ddpm."""
-    predicts: str = "eps"
-    """What the net's output means: eps, x0, score, v, velocity, edm or previous."""
-    time_input: str = "log_snr"
-    """What the net is told of the time: t, index, log_snr, edm, 999t, step, step1000, level, sigma, log_sigma."""
-    sigma_data: float | None = None
-    """Standard deviation of the data, for the parametrisation edm."""
-
-
-@dataclass(frozen=True)
-class ObjectiveConfig:
-    """What is minimised: a weighted sum of objectives, averaged over times."""
-
-    objectives: tuple[str, ...] = ("simple",)
-    """Objectives by name: simple, regression, dsm, likelihood, sliced, edm, flow, elbo, vlb, hybrid."""
-    weights: tuple[float, ...] = (1.0,)
-    """Their weights."""
-    reduction: Literal["mean", "sum"] = "mean"
-    """Over an image's numbers."""
-    norm: Literal["l2", "l1"] = "l2"
-    """Of the errors."""
-    time_draw: Literal["uniform", "importance", "log_normal"] = "uniform"
-    """How training times are drawn."""
-    time_mean: float = -1.2
-    """Of log sigma, for log_normal."""
-    time_std: float = 1.2
-    """Of log sigma, for log_normal."""
     label_dropout: float = 0.1
-    """Share of labels that are dropped, where the net is told classes (classifier-free guidance)."""
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """How images are drawn; None takes the run's own, and behind that the sampler's."""
-
-    sampler: str | None = None
-    """Predictor: ancestral, ddim, euler_maruyama, reverse_diffusion, srk, adaptive_sde, heun, edm, dpmpp, unipc,
-    ode, none, ..."""
-    num_steps: int | None = None
-    """Steps from noise to data; all that the process has by default (steps)."""
-    grid: str | None = None
-    """Time grid: uniform, chain, quadratic, log_snr, edm; the sampler's own by default, or else the process's."""
-    order: int | None = None
-    """Order of dpmpp and unipc: 1, 2 or 3."""
-    eta: float | None = None
-    """Noise of ddim and dpmpp: 0 is none, 1 as much as the reverse process has."""
-    churn: float | None = None
-    """Noise that heun and edm add on their way, S_churn of Karras et al. (2022)."""
-    churn_min: float | None = None
-    """Lowest noise level that gets churn, S_tmin."""
-    churn_max: float | None = None
-    """Highest noise level that gets churn, S_tmax."""
-    churn_noise: float | None = None
-    """Standard deviation of churn's noise, S_noise."""
-    rtol: float | None = None
-    """Relative tolerance of ode and adaptive_sde."""
-    atol: float | None = None
-    """Absolute tolerance of ode and adaptive_sde."""
-    flow: bool | None = None
-    """Follow the probability flow, not the SDE, with euler_maruyama and reverse_diffusion: nothing is drawn."""
-    variable: Literal["sigma", "t"] | None = None
-    """What heun and edm step in: the noise level, or the process's own time (rectified_flow needs t)."""
-    corrector: str | None = None
-    """Corrector at every time: langevin, ald, ncsn, ncsnv2, or none."""
-    corrector_steps: int | None = None
-    """Its steps at every time (steps)."""
-    snr: float | None = None
-    """Signal-to-noise ratio of langevin and ald."""
-    step_size: float | None = None
-    """Step size of ncsn and ncsnv2."""
-    denoise: bool | None = None
-    """End with the estimate of the clean image, for one evaluation more; by default where noise is left."""
-    guidance: float | None = None
-    """Scale of classifier-free guidance, where the net is told classes; 1 is none."""
+    """Share of labels that are dropped, where the net is conditioned on classes (classifier-free guidance)."""
 
 
 def _digits_net() -> UNetConfig:
@@ -207,7 +117,7 @@ class ImageRunConfig:
     """The net's own config, one of those of `image_pipeline.nets`."""
     data: Annotated[DataConfig, _PLAIN] = field(default_factory=DataConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
-    objective: Annotated[ObjectiveConfig, _PLAIN] = field(default_factory=ObjectiveConfig)
+    objective: Annotated[ImageObjectiveConfig, _PLAIN] = field(default_factory=ImageObjectiveConfig)
     sampling: Annotated[SamplingConfig, _PLAIN] = field(default_factory=SamplingConfig)
     train: Annotated[ImageTrainConfig, _PLAIN] = field(default_factory=ImageTrainConfig)
 

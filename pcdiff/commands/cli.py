@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-import tyro
-
 from pcdiff.commands.arguments import fill
-from pcdiff.config import EvaluateConfig, RunConfig, check, check_evaluation
-from pcdiff.config.presets import preset
+from pcdiff.config import EvaluateConfig, RunConfig, check, check_evaluation, with_part
+from pcdiff.config.files import read_config, read_settings
+from pcdiff.config.first_layout import FIRST_KINDS, RENAMED_FLAGS
+from pcdiff.config.model import PARTS, known
 from pcdiff.errors import InputError, WorkFailed, printable
 from pcdiff.runtime.paths import check_paths, is_file
 from pcdiff.runtime.stopping import Stopped
@@ -24,8 +24,6 @@ from pcdiff.runtime.user_modules import files_of, import_parts
 T = TypeVar("T")
 
 _READER_LEFT = 128 + 13  # SIGPIPE, which Windows has no name for
-
-_STYLE = (tyro.conf.OmitArgPrefixes,)
 
 
 def parse(
@@ -53,7 +51,7 @@ def parse(
     argv = list(sys.argv[1:] if argv is None else argv)
     import_parts(files_of(argv))
     options: dict[str, Any] = {} if default is None else {"default": default}
-    config = fill(cls, argv, prog, where, description=description or None, config=_STYLE, **options)
+    config = fill(cls, argv, prog, where, description=description or None, **options)
     check_paths(config)
     return config
 
@@ -66,20 +64,67 @@ def parse_run(
 ) -> RunConfig:
     """Fill a `RunConfig` from flags, starting from the preset that `--preset` names, or from the resumed run's own.
 
+    Another encoder, prior, net or process than the preset's starts from its own defaults.
+
     Raises:
         InputError: unknown preset, `--resume` names no run, or a value out of range.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    argv = _spelled_out(sys.argv[1:] if argv is None else argv)
+    import_parts(files_of(argv))
     resume = value_of("--resume", argv)
+    named = {part: name for part in PARTS if (name := value_of(f"--{part}", argv)) is not None}
+    classes = {part: known(part).resolve(name) for part, name in named.items()}
     if resume is not None:
-        from pcdiff.runtime.run_folder import read_config
-
         default = read_config(Path(resume))
     else:
+        from pcdiff.config.presets import preset
+
         default = preset(presets, value_of("--preset", argv) or "paper")
+        for part, name in named.items():
+            if name != getattr(default.model, part):
+                default = replace(default, model=with_part(default.model, part, name, classes[part]))
+        if not getattr(classes.get("net"), "pointwise", "net" not in classes):
+            # the presets' share of times goes with the presets' net
+            default = replace(default, objective=replace(default.objective, times_per_cloud=1))
+        process = value_of("--process.name", argv), value_of("--process.predicts", argv)
+        if process != (None, None):
+            from pcdiff.models.change_process import adapted
+
+            default = adapted(default, *process)
     config = parse(RunConfig, argv, default, description, prog)
     check(config)
     return config
+
+
+def _spelled_out(argv: Sequence[str]) -> list[str]:
+    """Return arguments with the short names of flags written out; `--kind flow` of 0.1 is a prior."""
+    found: list[str] = []
+    for given in argv:
+        flag, joined, value = given.partition("=")
+        short = flag.replace("_", "-") if flag.startswith("--") else flag
+        found.append(RENAMED_FLAGS.get(short, flag) + joined + value)
+    kind = value_of("--kind", found)
+    if kind in FIRST_KINDS:
+        found = [*_without("--kind", found), "--kind", "latent"]
+        if value_of("--prior", found) is None:
+            found += ["--prior", FIRST_KINDS[kind]]
+    if value_of("--prior", found) not in (None, "coupling"):
+        # as in 0.1, where the flags of one prior stood beside those of another
+        of_coupling = {given for given in argv if given.replace("_", "-").startswith("--flow-")}
+        for flag in {RENAMED_FLAGS.get(given.partition("=")[0].replace("_", "-"), given) for given in of_coupling}:
+            found = _without(flag, found)
+    return found
+
+
+def _without(flag: str, argv: Sequence[str]) -> list[str]:
+    """Return arguments without a flag and the values behind it."""
+    left, dropping = [], False
+    for given in argv:
+        if given.startswith("--"):
+            dropping = given.partition("=")[0] == flag
+        if not dropping:
+            left.append(given)
+    return left
 
 
 def parse_evaluation(
@@ -93,8 +138,6 @@ def parse_evaluation(
     argv = list(sys.argv[1:] if argv is None else argv)
     resume, default = value_of("--resume", argv), None
     if resume is not None:
-        from pcdiff.runtime.run_folder import read_settings
-
         folder = Path(resume)
         default = read_settings(folder)
         if default is not None:

@@ -23,11 +23,11 @@ from pcdiff.commands.flags import (
     check,
 )
 from pcdiff.commands.units import read_clouds, restore_generated, with_statistics
-from pcdiff.config import RunConfig, from_dict
+from pcdiff.config import RunConfig, run_from_dict
 from pcdiff.diffusion import SamplingReport
 from pcdiff.diffusion.samplers.base import Progress
 from pcdiff.errors import InputError, escaped
-from pcdiff.models import LatentPriorModel, PointCloudModel, editing
+from pcdiff.models import Generator, PointCloudModel, editing
 from pcdiff.models.sampling import decoding, reconstruct, sample_all
 from pcdiff.ops import chamfer
 from pcdiff.ops.far_origin import placed
@@ -87,14 +87,14 @@ def _performed(command: Command) -> str:
     device = prepare(resolve_device(command.device))
     file = locate(command.run, command.checkpoint)
     model = load(file).to(device)
-    run = from_dict(RunConfig, model.metadata["config"], str(file))
+    run = run_from_dict(model.metadata["config"], str(file))
     command = with_statistics(command, run.data.normalisation, model.metadata.get("statistics") or {})
     with bar(type(command).__name__.lower(), "step") as progress:
         return _WORK[type(command)](command, Trained(model, run, progress))
 
 
 def _sample(command: Sample, trained: Trained) -> str:
-    if not isinstance(trained.model, LatentPriorModel):
+    if not isinstance(trained.model, Generator):
         raise InputError(f"{command.run}: an autoencoder has no prior to sample; take reconstruct, or a generator")
     num_points = command.num_points or trained.run.sample_points
     options = trained.options(command)

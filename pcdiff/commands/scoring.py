@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from pcdiff import evaluation
 from pcdiff.config import EvaluateConfig, RunConfig
+from pcdiff.config.files import read_config
 from pcdiff.data import announce, load_clouds, load_raw
 from pcdiff.metrics import get_protocol
 from pcdiff.runtime import distributed, run_folder
@@ -12,7 +13,7 @@ from pcdiff.runtime.stopping import Stop, interruptible
 
 def score(config: EvaluateConfig) -> None:
     """Score files, or load a run's data and score the run."""
-    run = run_folder.read_config(config.run) if config.run else None
+    run = read_config(config.run) if config.run else None
     with (
         distributed.joined(),
         interruptible(config.max_minutes) as stop,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from pcdiff.config import RunConfig
+from pcdiff.config.files import read_config
 from pcdiff.config.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS, preset
 from pcdiff.data import Batches, CloudDataset, announce, count_clouds, load_clouds
 from pcdiff.runtime import distributed, run_folder
@@ -73,7 +74,7 @@ def _train(
             found = tally(count_clouds(data.dataset_path, data.categories))
             rehearse(config, preset(presets, config.preset), found, *parts)
             return
-    config, folder = run_folder.open_run(config, name)
+    config, folder = run_folder.open_run(config, name, read_config)
     with run_folder.logging_to(folder), run_folder.alone_in(folder):
         run_folder.log.info(announce(clouds.identity))
         config = planned(config, folder, started, ending.seconds, *parts)

@@ -1,14 +1,13 @@
 """One evaluation: every field is a flag of `evaluate.py`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from pcdiff.config.ranges import check_ranges
 from pcdiff.errors import InputError
+from pcdiff.runtime.ranges import check_ranges
 
 
 @dataclass(frozen=True)
@@ -135,11 +134,13 @@ def check_evaluation(config: EvaluateConfig) -> None:
         for name in ("sampler", "num_steps", "grid", "flexibility", "precision", "truncate_std"):
             if getattr(config, name) is not None:
                 raise InputError(f"--{name.replace('_', '-')} goes with --run only")
-    ranges: dict[str, tuple[str, Callable[[float], bool]]] = {
-        "at least 1": ("num_points num_samples num_steps max_iters save_every", lambda v: v >= 1),
-        "not negative": ("resamples", lambda v: v >= 0),
-        "positive": ("max_minutes truncate_std", lambda v: v > 0),
-        "in [0, 1]": ("flexibility", lambda v: 0 <= v <= 1),
-        "in 0..2^63 - 1": ("seed", lambda v: 0 <= v < 2**63),
-    }
-    check_ranges(vars(config), ranges)
+    check_ranges(
+        vars(config),
+        {
+            "at least 1": "num_points num_samples num_steps max_iters save_every",
+            "at least 0": "resamples",
+            "above 0": "max_minutes truncate_std",
+            "in [0, 1]": "flexibility",
+            "in 0..2^63 - 1": "seed",
+        },
+    )

@@ -1,48 +1,104 @@
-"""Sizes of a model of clouds: encoder, latent prior, denoising net and chain."""
+"""Which parts a model of clouds is composed of, by name, each with its own config."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from pcdiff.errors import InputError
+from pcdiff.runtime.components import config_class, find
+from pcdiff.runtime.dataclass_json import from_dict
+
+if TYPE_CHECKING:
+    from pcdiff.registry import Registry
+
+_PARTS_OF = {"latent": ("encoder", "prior", "net"), "autoencoder": ("encoder", "net"), "direct": ("net",)}
+PARTS = ("encoder", "prior", "net")
+
+
+def known(part: str) -> "Registry[Any]":
+    """Return the encoders, priors or nets by name; imported only here, since commands without a model need none."""
+    from pcdiff.encoders import ENCODERS
+    from pcdiff.flows import PRIORS
+    from pcdiff.nets import NETS
+
+    return {"encoder": ENCODERS, "prior": PRIORS, "net": NETS}[part]
+
+
+def _options(part: str, name: str) -> Callable[[], Any]:
+    return lambda: config_class(known(part)[name])()
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What is built: encoder, prior, denoising chain. The defaults are DPM's (field names as in the paper)."""
+    """What is built: encoder, prior and net by name, each with its options. The defaults are the paper's."""
 
-    kind: Literal["flow", "gaussian", "autoencoder"] = "flow"
-    """Latent prior: `flow` (normalizing flow), `gaussian` (KL to N(0, I)), or `autoencoder` (plain code)."""
+    kind: Literal["latent", "autoencoder", "direct"] = "latent"
+    """`latent` (a generator: encoder, prior of the latent, net conditioned on it), `autoencoder` (encoder and net)
+    or `direct` (a generator without a latent: the net alone)."""
     latent_dim: int = 256
     """Size F of the shape latent."""
-    encoder_widths: tuple[int, ...] = (128, 128, 256, 512)
-    """Output widths of PointNet's pointwise layers."""
-    encoder_head_widths: tuple[int, ...] = (256, 128)
-    """Hidden widths of PointNet's heads for mean and log-variance."""
-    flow: Literal["coupling", "cnf"] = "coupling"
-    """The flow prior: `coupling` (affine coupling layers, the paper's) or `cnf` (continuous flow, an ODE)."""
-    flow_depth: int = 14
-    """Coupling layers of the flow prior (layers)."""
-    flow_hidden_dim: int = 256
-    """Hidden width of a coupling layer."""
-    cnf_widths: tuple[int, ...] = (256, 256)
-    """Hidden widths of the continuous flow's velocity."""
-    cnf_time: float = 0.5
-    """Time that the continuous flow runs from latent to base."""
-    cnf_trace: Literal["rademacher", "gaussian", "exact"] = "rademacher"
-    """Trace of the continuous flow in training: estimated with one probe of signs or normal numbers, or exact."""
-    cnf_tolerance: float = 1e-5
-    """Relative and absolute tolerance of the continuous flow's solver."""
-    net_widths: tuple[int, ...] = (128, 256, 512, 256, 128)
-    """Hidden widths of the pointwise denoising net."""
-    residual: bool = True
-    """Add the denoising net's input to its output."""
-    frequencies: int = 0
-    """Octaves of sines and cosines fed to the denoising net beside each coordinate; the paper has none."""
-    time_input: Literal["beta", "index", "log_snr"] = "beta"
-    """How the denoising net is told the time: beta_t (the paper), t, or the log signal-to-noise ratio over 4."""
-    num_steps: int = 100
-    """Length T of the diffusion chain (steps)."""
-    schedule: Literal["linear", "cosine"] = "linear"
-    """How the chain's variances grow."""
-    beta_1: float = 1e-4
-    """First variance of the linear schedule."""
-    beta_T: float = 0.02
-    """Last variance of the linear schedule."""
+    encoder: str = "pointnet"
+    """Encoder from a cloud to the latent: pointnet, or your own, FILE.py:CLASS."""
+    prior: str = "coupling"
+    """Prior of the latent: coupling (affine coupling flow, the paper's), cnf (continuous flow, an ODE), gaussian
+    (N(0, I)), or your own, FILE.py:CLASS."""
+    net: str = "pointwise"
+    """Denoising net: pointwise, or your own, FILE.py:CLASS."""
+    encoder_options: Annotated[Any, tyro.conf.arg(name="encoder")] = field(
+        default_factory=_options("encoder", "pointnet")
+    )
+    prior_options: Annotated[Any, tyro.conf.arg(name="prior")] = field(
+        default_factory=_options("prior", "coupling")
+    )
+    net_options: Annotated[Any, tyro.conf.arg(name="net")] = field(default_factory=_options("net", "pointwise"))
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the fields that hold this kind's parts."""
+        return {"latent": ("encoder", "prior", "net"), "autoencoder": ("encoder", "net"), "direct": ("net",)}[
+            self.kind
+        ]
+
+
+def with_part(config: ModelConfig, part: str, name: str, cls: type | None = None, **options: Any) -> ModelConfig:
+    """Return the config with another encoder, prior or net, at its own defaults.
+
+    Args:
+        config: the model's.
+        part: `encoder`, `prior` or `net`.
+        name: of the class, as `pcdiff.runtime.components.find` knows it.
+        cls: the class itself, where it is at hand.
+        **options: of its config that differ.
+
+    Raises:
+        InputError: the name or an option is unknown.
+    """
+    cls = find(part, known(part), name) if cls is None else cls
+    made_from = config_class(cls)
+    values = {key: list(v) if isinstance(v, tuple) else v for key, v in options.items()}
+    return replace(config, **{part: name, f"{part}_options": from_dict(made_from, values, f"{part} {name}")})
+
+
+def model_from_dict(values: Any, source: str) -> ModelConfig:
+    """Rebuild a model's config from its JSON dict.
+
+    Raises:
+        InputError: a field or a part is unknown, or a value is of another type.
+    """
+    if not isinstance(values, dict):
+        return from_dict(ModelConfig, values, source)  # which refuses it
+    values = dict(values)
+    options = {part: values.pop(f"{part}_options", {}) for part in PARTS}
+    config = from_dict(ModelConfig, values, source)
+    for part in PARTS:
+        try:
+            cls = find(part, known(part), getattr(config, part))
+        except InputError as error:
+            if part not in config.parts:
+                continue
+            raise InputError(f"{source}: {error}") from None
+        made_from: type[Any] = config_class(cls)
+        config = replace(config, **{f"{part}_options": from_dict(made_from, options[part], f"{source}: {part}")})
+    return config

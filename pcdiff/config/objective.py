@@ -1,18 +1,43 @@
-"""What a training minimises."""
+"""What a training minimises: one set of options for points and pixels."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What is minimised."""
+    """A weighted sum of objectives, averaged over times."""
 
-    objective: Literal["simple", "elbo"] = "simple"
-    """Reconstruction term: `simple` (mean squared noise error) or `elbo` (in nats; with kl_weight 1 the bound)."""
-    kl_weight: float = 1e-3
-    """Weight of prior and entropy beside the reconstruction term."""
-    times_per_cloud: int = 1
-    """Diffusion times drawn for each cloud; its points are shared out among them. Must divide num_points."""
+    objectives: tuple[str, ...] = ("simple",)
+    """Objectives by name: simple, regression, dsm, likelihood, sliced, edm, flow, elbo, vlb, hybrid."""
+    weights: tuple[float, ...] = (1.0,)
+    """Their weights."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Over a sample's numbers."""
+    norm: Literal["l2", "l1"] = "l2"
+    """Of the errors."""
+    time_draw: Literal["uniform", "importance", "log_normal"] = "uniform"
+    """How training times are drawn."""
+    time_mean: float = -1.2
+    """Of log sigma, for log_normal."""
+    time_std: float = 1.2
+    """Of log sigma, for log_normal."""
     stratified_times: bool = False
-    """Spread a batch's diffusion times evenly over the chain (each is still uniform)."""
+    """Spread a batch's diffusion times evenly over the process (each is still uniform)."""
+
+    RANGES: ClassVar[dict[str, str]] = {
+        "at least 0": "time_std kl_weight",
+        "at least 1": "times_per_cloud",
+        "in [0, 1)": "label_dropout",
+    }
+
+
+@dataclass(frozen=True)
+class CloudObjectiveConfig(ObjectiveConfig):
+    """What is minimised for clouds: beside the objectives, what holds the latent to its prior."""
+
+    kl_weight: float = 1e-3
+    """Weight of prior and entropy beside the objectives, of a model with a latent variable."""
+    times_per_cloud: int = 1
+    """Diffusion times drawn for each cloud; its points are shared out among them. Must divide num_points, and
+    above 1 the net must be pointwise."""

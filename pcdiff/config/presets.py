@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from pcdiff.config import DataConfig, ModelConfig, ObjectiveConfig, RunConfig, TrainConfig
+from pcdiff.config import CloudObjectiveConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
+from pcdiff.config.run import PAPER_PROCESS
+from pcdiff.encoders import PointNetConfig
 from pcdiff.errors import InputError
+from pcdiff.flows import CouplingConfig
+from pcdiff.nets import PointwiseConfig
 
 _PAPER = RunConfig()
 
@@ -16,8 +20,9 @@ _PAPER = RunConfig()
 _CPU = RunConfig(
     preset="cpu",
     num_samples=64,
-    model=ModelConfig(latent_dim=128, frequencies=4, time_input="log_snr", beta_T=0.07),
-    objective=ObjectiveConfig(kl_weight=1e-4, times_per_cloud=8, stratified_times=True),
+    model=ModelConfig(latent_dim=128, net_options=PointwiseConfig(frequencies=4)),
+    process=replace(PAPER_PROCESS, time_input="log_snr", beta_T=0.07),
+    objective=CloudObjectiveConfig(kl_weight=1e-4, times_per_cloud=8, stratified_times=True),
     data=DataConfig(num_points=256),
     train=TrainConfig(
         max_iters=13_500,
@@ -64,11 +69,9 @@ _DEMO = replace(
     model=replace(
         _QUICK.model,
         latent_dim=64,
-        encoder_widths=(64, 64, 128, 256),
-        encoder_head_widths=(128, 64),
-        flow_depth=8,
-        flow_hidden_dim=128,
-        net_widths=(64, 128, 256, 128, 64),
+        encoder_options=PointNetConfig(widths=(64, 64, 128, 256), head_widths=(128, 64)),
+        prior_options=CouplingConfig(depth=8, hidden_dim=128),
+        net_options=PointwiseConfig(widths=(64, 128, 256, 128, 64), frequencies=4),
     ),
     objective=replace(_QUICK.objective, times_per_cloud=4),
     data=replace(_QUICK.data, num_points=128),
@@ -91,7 +94,8 @@ def _autoencoder(config: RunConfig) -> RunConfig:
 AUTOENCODER_PRESETS: Mapping[str, RunConfig] = {
     "paper": replace(
         _PAPER,
-        model=ModelConfig(kind="autoencoder", num_steps=200, beta_T=0.05),
+        model=ModelConfig(kind="autoencoder"),
+        process=replace(PAPER_PROCESS, num_steps=200, beta_T=0.05),
         train=replace(_PAPER.train, lr=1e-3, max_iters=300_000, lr_decay_start=150_000, lr_decay_end=300_000),
     ),
     "cpu": _autoencoder(_CPU),

@@ -1,15 +1,29 @@
 """One training run of clouds: every field is a flag."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
 
 from pcdiff.config.data import DataConfig
-from pcdiff.config.model import ModelConfig
-from pcdiff.config.objective import ObjectiveConfig
-from pcdiff.config.ranges import check_ranges
+from pcdiff.config.first_layout import of_today
+from pcdiff.config.model import ModelConfig, model_from_dict
+from pcdiff.config.objective import CloudObjectiveConfig
+from pcdiff.config.process import ProcessConfig
+from pcdiff.config.sampling import SamplingConfig
 from pcdiff.config.train import TrainConfig, check_train
 from pcdiff.errors import InputError
+from pcdiff.runtime.dataclass_json import from_dict
+from pcdiff.runtime.ranges import check_ranges
+
+_PLAIN = tyro.conf.arg(name="")  # its fields are flags without a prefix
+
+PAPER_PROCESS = ProcessConfig(
+    name="ddpm", schedule="linear", num_steps=100, beta_1=1e-4, beta_T=0.02, time_input="beta"
+)
+"""The chain of Luo & Hu's generator: its net predicts the noise and receives beta_t."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +46,35 @@ class RunConfig:
     """Seed of every random draw."""
     device: str = "auto"
     """`auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
+    imports: Annotated[tuple[Path, ...], tyro.conf.arg(name="import")] = ()
+    """Python files that are run first, for parts of your own by name (docs/diffusion.md); the run remembers their
+    names."""
     num_samples: int = 64
     """Clouds drawn into samples.npy at the end (clouds)."""
     sample_points: int = 2048
     """Points of each of those clouds; any number, whatever the training used (points)."""
     flexibility: float = 0.0
     """Noise of the sampling chain: 0 is the posterior's, 1 the forward kernel's standard deviation."""
-    model: ModelConfig = field(default_factory=ModelConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
+    model: Annotated[ModelConfig, _PLAIN] = field(default_factory=ModelConfig)
+    process: ProcessConfig = field(default=PAPER_PROCESS)
+    objective: Annotated[CloudObjectiveConfig, _PLAIN] = field(default_factory=CloudObjectiveConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    data: Annotated[DataConfig, _PLAIN] = field(default_factory=DataConfig)
+    train: Annotated[TrainConfig, _PLAIN] = field(default_factory=TrainConfig)
+
+
+def run_from_dict(values: Any, source: str) -> RunConfig:
+    """Rebuild a run's config from its JSON dict, those of version 0.1 included.
+
+    Raises:
+        InputError: a field or a part is unknown, or a value is of another type.
+    """
+    values = of_today(values)
+    if not isinstance(values, dict) or "model" not in values:
+        return from_dict(RunConfig, values, source)
+    values = dict(values)
+    model = model_from_dict(values.pop("model"), source)
+    return replace(from_dict(RunConfig, values, source), model=model)
 
 
 def check(config: RunConfig) -> None:
@@ -50,37 +83,32 @@ def check(config: RunConfig) -> None:
     Raises:
         InputError: names the first such field, what was expected and what came.
     """
-    fields = {
-        name: value
-        for part in (config, config.model, config.objective, config.data, config.train)
-        for name, value in vars(part).items()
-    }
-    at_least_one = (
-        "latent_dim encoder_widths encoder_head_widths flow_depth flow_hidden_dim cnf_widths net_widths num_steps "
-        "times_per_cloud num_points num_samples sample_points"
-    )
-    ranges: dict[str, tuple[str, Callable[[float], bool]]] = {
-        "at least 1": (at_least_one, lambda v: v >= 1),
-        "not negative": ("kl_weight frequencies", lambda v: v >= 0),
-        "in 0..2^63 - 1": ("seed", lambda v: 0 <= v < 2**63),
-        "positive": ("cnf_time cnf_tolerance", lambda v: v > 0),
-        "at most 1,000,000": ("num_steps", lambda v: v <= 1_000_000),
-        "in (0, 1)": ("beta_1 beta_T", lambda v: 0 < v < 1),
-        "in [0, 1]": ("flexibility", lambda v: 0 <= v <= 1),
-    }
-    check_ranges(fields, ranges)
-    check_train(config.train)
-    model, train = config.model, config.train
-    if not model.encoder_widths:
-        raise InputError("encoder_widths must name at least one layer, got none")
-    if model.kind == "flow" and model.flow == "coupling" and model.latent_dim < 2:
+    model, train, objective = config.model, config.train, config.objective
+    check_ranges(vars(model), {"at least 1": "latent_dim"})
+    for prefix, part in _parts(config):
+        check_ranges(vars(part), getattr(part, "RANGES", {}), prefix)
+    check_ranges(vars(config.data), {"at least 1": "num_points"})
+    ranges = {"at least 1": "num_samples sample_points", "in 0..2^63 - 1": "seed", "in [0, 1]": "flexibility"}
+    check_ranges(vars(config), ranges)
+    check_train(train)
+    if "encoder" in model.parts and getattr(model.encoder_options, "widths", (1,)) == ():
+        raise InputError("encoder.widths must name at least one layer, got none")
+    if model.kind == "latent" and model.prior == "coupling" and model.latent_dim < 2:
         raise InputError(f"latent_dim must be at least 2 for a coupling flow, got {model.latent_dim}")
     if train.batch_size < 2:
         raise InputError(f"batch_size must be at least 2 for batch normalisation, got {train.batch_size}")
     if model.kind != "autoencoder" and train.val_every and train.val_clouds < 2:
         raise InputError(f"val_clouds must be at least 2, since 1-NNA leaves one out, got {train.val_clouds}")
-    if config.data.num_points % config.objective.times_per_cloud:
+    if config.data.num_points % objective.times_per_cloud:
         raise InputError(
-            f"times_per_cloud must divide num_points = {config.data.num_points}, "
-            f"got {config.objective.times_per_cloud}"
+            f"times_per_cloud must divide num_points = {config.data.num_points}, got {objective.times_per_cloud}"
         )
+    if config.flexibility and config.process.name != "ddpm":
+        raise InputError(f"flexibility is a DDPM chain's, got {config.flexibility} with {config.process.name}")
+
+
+def _parts(config: RunConfig) -> Iterator[tuple[str, Any]]:
+    for part in config.model.parts:
+        yield f"{part}.", getattr(config.model, f"{part}_options")
+    yield "process.", config.process
+    yield "", config.objective

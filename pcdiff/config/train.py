@@ -1,12 +1,11 @@
 """How a training goes: steps, rates, precision, checkpoints, validation."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import tyro
 
-from pcdiff.config.ranges import check_ranges
+from pcdiff.runtime.ranges import check_ranges
 
 
 @dataclass(frozen=True)
@@ -78,12 +77,12 @@ def check_train(config: TrainConfig) -> None:
     Raises:
         InputError: names the first such field, what was expected and what came.
     """
-    at_least_one = "max_iters batch_size accumulate log_every save_every keep val_clouds val_points"
-    not_negative = "warmup_iters weight_decay val_every patience lr_decay_start lr_decay_end end_lr"
-    ranges: dict[str, tuple[str, Callable[[float], bool]]] = {
-        "at least 1": (at_least_one, lambda v: v >= 1),
-        "not negative": (not_negative, lambda v: v >= 0),
-        "positive": ("lr max_grad_norm budget_minutes max_minutes save_minutes", lambda v: v > 0),
-        "in (0, 1)": ("ema_decay", lambda v: 0 < v < 1),
-    }
-    check_ranges(vars(config), ranges)
+    check_ranges(
+        vars(config),
+        {
+            "at least 1": "max_iters batch_size accumulate log_every save_every keep val_clouds val_points",
+            "at least 0": "warmup_iters weight_decay val_every patience lr_decay_start lr_decay_end end_lr",
+            "above 0": "lr max_grad_norm budget_minutes max_minutes save_minutes",
+            "in (0, 1)": "ema_decay",
+        },
+    )

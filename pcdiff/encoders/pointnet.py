@@ -2,12 +2,26 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcdiff.errors import InputError
+
+
+@dataclass(frozen=True)
+class PointNetConfig:
+    """Sizes of PointNet; the defaults are the paper's."""
+
+    widths: tuple[int, ...] = (128, 128, 256, 512)
+    """Output widths of PointNet's pointwise layers."""
+    head_widths: tuple[int, ...] = (256, 128)
+    """Hidden widths of PointNet's heads for mean and log-variance."""
+
+    RANGES: ClassVar[dict[str, str]] = {"at least 1": "widths head_widths"}
 
 
 class PointNetEncoder(nn.Module):
@@ -26,6 +40,8 @@ class PointNetEncoder(nn.Module):
     Raises:
         InputError: `widths` is empty.
     """
+
+    Config = PointNetConfig
 
     def __init__(
         self,

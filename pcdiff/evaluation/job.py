@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pcdiff.config import EvaluateConfig
+from pcdiff.config.files import remove_settings, write_settings
 from pcdiff.errors import InputError
 from pcdiff.models.sampling import CHUNK
 from pcdiff.runtime import distributed
 from pcdiff.runtime.devices import resolve_device
 from pcdiff.runtime.resumable import Journal, Work
-from pcdiff.runtime.run_folder import log, remove_settings, write_settings
+from pcdiff.runtime.run_folder import log
 from pcdiff.runtime.stopping import Stop, Stopped, interruptible
 from pcdiff.version import __version__
 

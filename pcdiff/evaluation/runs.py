@@ -15,7 +15,7 @@ from pcdiff.evaluation.files import asked, compared, limit, reconstructed, setti
 from pcdiff.evaluation.job import Places, finish, generated_enough
 from pcdiff.evaluation.report import picture, report
 from pcdiff.metrics import fingerprint, get_protocol
-from pcdiff.models import LatentPriorModel, PointCloudModel
+from pcdiff.models import Generator, PointCloudModel
 from pcdiff.models.sampling import CHUNK, decoding, draw_chunk, reconstruct_chunk
 from pcdiff.runtime import distributed
 from pcdiff.runtime.chunks import Chunks
@@ -97,7 +97,7 @@ def score_run(
     facts = {"trained_on": trained_on, "split": config.split, "checkpoint": file.stem}
     facts |= {"step": model.metadata["step"], "seed": config.seed, "settings": settings_of(config)}
     reference = reference[: limit(config)]
-    if isinstance(model, LatentPriorModel):
+    if isinstance(model, Generator):
         if len(reference) < 2:
             raise InputError(
                 f"{dataset['name']}: a generator's scores need 2 clouds or more (1-NNA leaves one out), got "
@@ -141,7 +141,7 @@ def score_run(
     return finish(config, places, settings, job, stop)
 
 
-def _generated(config: EvaluateConfig, run: RunConfig, model: LatentPriorModel, work: Work, count: int) -> Tensor:
+def _generated(config: EvaluateConfig, run: RunConfig, model: Generator, work: Work, count: int) -> Tensor:
     """Return `count` generated clouds `(count, num_points, 3)`, in the run's normalisation."""
     options = {**decoding(run.flexibility, config), "truncate_std": config.truncate_std}
 

@@ -1,9 +1,24 @@
-"""Normalizing flows: `flow(z) -> (w, log_det)`, `flow.inverse(w) -> (z, log_det)`, `flow.log_prob(z)`."""
+"""Priors of the latent: normalizing flows, `flow(z) -> (w, log_det)`, `flow.inverse(w) -> (z, log_det)`,
+`flow.log_prob(z)`. A new prior is one file and one line here.
+"""
 
-from pcdiff.flows.cnf import ContinuousFlow
-from pcdiff.flows.coupling import CouplingFlow
+from pcdiff.flows.cnf import ContinuousConfig, ContinuousFlow
+from pcdiff.flows.coupling import CouplingConfig, CouplingFlow
 from pcdiff.flows.flow import Flow, standard_normal_log_prob
+from pcdiff.flows.standard_normal import StandardNormal
+from pcdiff.registry import Registry
 
-FLOWS: dict[str, type[Flow]] = {"coupling": CouplingFlow, "cnf": ContinuousFlow}
+PRIORS: Registry[type[Flow]] = Registry(
+    "prior", {"coupling": CouplingFlow, "cnf": ContinuousFlow, "gaussian": StandardNormal}
+)
 
-__all__ = ["FLOWS", "ContinuousFlow", "CouplingFlow", "Flow", "standard_normal_log_prob"]
+__all__ = [
+    "PRIORS",
+    "ContinuousConfig",
+    "ContinuousFlow",
+    "CouplingConfig",
+    "CouplingFlow",
+    "Flow",
+    "StandardNormal",
+    "standard_normal_log_prob",
+]

@@ -2,6 +2,8 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +45,22 @@ class VelocityNet(nn.Module):
         return h
 
 
+@dataclass(frozen=True)
+class ContinuousConfig:
+    """Sizes and solver of the continuous flow."""
+
+    widths: tuple[int, ...] = (256, 256)
+    """Hidden widths of the continuous flow's velocity."""
+    time_length: float = 0.5
+    """Time that the continuous flow runs from latent to base."""
+    trace: Literal["rademacher", "gaussian", "exact"] = "rademacher"
+    """Trace of the continuous flow in training: estimated with one probe of signs or normal numbers, or exact."""
+    tolerance: float = 1e-5
+    """Relative and absolute tolerance of the continuous flow's solver."""
+
+    RANGES: ClassVar[dict[str, str]] = {"at least 1": "widths", "above 0": "time_length tolerance"}
+
+
 class ContinuousFlow(Flow):
     r"""Latents carried along `dz/dt = f(z, t)` from the latent at t = 0 to w ~ N(0, I) at the horizon.
 
@@ -68,6 +86,8 @@ class ContinuousFlow(Flow):
         >>> w, log_det = flow(torch.randn(2, 8))
         >>> z, _ = flow.inverse(w)
     """
+
+    Config = ContinuousConfig
 
     def __init__(
         self,

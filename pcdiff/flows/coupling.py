@@ -1,5 +1,8 @@
 """Affine coupling flow: the prior of the shape latent in generation (Dinh et al., Real NVP, ICLR 2017)."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -63,6 +66,18 @@ class AffineCoupling(nn.Module):
         return self._join((driven - shift) * (-log_scale).exp(), driver), -log_scale.sum(dim=1)
 
 
+@dataclass(frozen=True)
+class CouplingConfig:
+    """Sizes of the coupling flow; the defaults are the paper's."""
+
+    depth: int = 14
+    """Coupling layers of the flow prior (layers)."""
+    hidden_dim: int = 256
+    """Hidden width of a coupling layer."""
+
+    RANGES: ClassVar[dict[str, str]] = {"at least 1": "depth hidden_dim"}
+
+
 class CouplingFlow(Flow):
     r"""Stack of affine coupling layers between the latent z and w ~ N(0, I) (Luo & Hu, CVPR 2021, section 4.1).
 
@@ -78,6 +93,8 @@ class CouplingFlow(Flow):
         >>> w, log_det = flow(torch.randn(2, 8))
         >>> z, _ = flow.inverse(w)
     """
+
+    Config = CouplingConfig
 
     def __init__(self, dim: int, depth: int = 14, hidden_dim: int = 256):
         super().__init__(dim)

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcdiff.config import ModelConfig, ObjectiveConfig, RunConfig, check, from_dict
+from pcdiff.config import CloudObjectiveConfig, RunConfig, check, run_from_dict
 from pcdiff.errors import InputError
+from pcdiff.flows import CouplingConfig
 from pcdiff.interop.torch_files import check_named_tensors, load_without_code
 from pcdiff.models import PointCloudModel, build_model
 from pcdiff.runtime.bounded_build import built_for
@@ -56,14 +57,16 @@ def _read(path: Path) -> dict:
 
 
 def _rebuild(args: dict[str, Any], weights: dict[str, Tensor]) -> PointCloudModel:
-    config, objective = _configs(args)
-    model = built_for(weights, lambda: build_model(config, objective))
+    config = _config(args)
+    model = built_for(weights, lambda: build_model(config))
     try:
         translated = _translate(weights, variational=model.variational)
         expected = set(model.state_dict())
         left_over, missing = sorted(set(translated) - expected), sorted(expected - set(translated))
         if left_over or missing:
-            raise InputError(f"does not fit a DPM {config.kind} model; left over: {left_over}, missing: {missing}")
+            raise InputError(
+                f"does not fit a DPM {config.model.kind} model; left over: {left_over}, missing: {missing}"
+            )
         model.load_state_dict(translated)
     except (RuntimeError, TypeError, MemoryError, OverflowError) as error:
         # torch names the first misfit in the second line, if there are several.
@@ -72,8 +75,9 @@ def _rebuild(args: dict[str, Any], weights: dict[str, Tensor]) -> PointCloudMode
     return model
 
 
-def _configs(args: dict[str, Any]) -> tuple[ModelConfig, ObjectiveConfig]:
+def _config(args: dict[str, Any]) -> RunConfig:
     """Return what DPM's arguments say, checked."""
+    sizes = CouplingConfig()
     try:
         model = {
             "kind": args.get("model", "autoencoder"),
@@ -83,12 +87,12 @@ def _configs(args: dict[str, Any]) -> tuple[ModelConfig, ObjectiveConfig]:
             "beta_1": args["beta_1"],
             "beta_T": args["beta_T"],
             "residual": args["residual"],
-            "flow_depth": args.get("latent_flow_depth", ModelConfig.flow_depth),
-            "flow_hidden_dim": args.get("latent_flow_hidden_dim", ModelConfig.flow_hidden_dim),
+            "flow_depth": args.get("latent_flow_depth", sizes.depth),
+            "flow_hidden_dim": args.get("latent_flow_hidden_dim", sizes.hidden_dim),
         }
     except KeyError as error:
         raise InputError(f"its args lack {error}, which every DPM checkpoint has") from None
-    objective = {"kl_weight": args.get("kl_weight", ObjectiveConfig.kl_weight)}
+    objective = {"kl_weight": args.get("kl_weight", CloudObjectiveConfig.kl_weight)}
     for name, value in (model | objective).items():
         if not isinstance(value, (str, int, float)):  # the messages below print values: no tensors, no trees
             raise InputError(f"its args: {name} must be a number or a word, got a {type(value).__name__}")
@@ -96,12 +100,13 @@ def _configs(args: dict[str, Any]) -> tuple[ModelConfig, ObjectiveConfig]:
         raise InputError(
             f"its args: model must be 'flow', 'gaussian' or absent (autoencoder), got {model['kind']!r}"
         )
-    configs = from_dict(ModelConfig, model, "its args"), from_dict(ObjectiveConfig, objective, "its args")
+    # DPM's arguments are what pcdiff 0.1 called its own
+    config = run_from_dict({"model": model, "objective": objective}, "its args")
     try:
-        check(RunConfig(model=configs[0], objective=configs[1]))
+        check(config)
     except InputError as error:
         raise InputError(f"its args: {error}") from None
-    return configs
+    return config
 
 
 def _translate(weights: dict[str, Tensor], variational: bool) -> dict[str, Tensor]:
@@ -123,7 +128,7 @@ def _translate(weights: dict[str, Tensor], variational: bool) -> dict[str, Tenso
             head = "mean_head" if match[3] == "m" else "log_variance_head"
             out[f"encoder.{head}.{3 * (int(match[2]) - 1) + bool(match[1])}.{match[4]}"] = value
         elif match := re.fullmatch(r"flow\.chain\.(\d+)\.net_s_t\.(\d)\.(\w+)", key):
-            out[f"flow.layers.{match[1]}.net.{match[2]}.{match[3]}"] = value
+            out[f"prior.layers.{match[1]}.net.{match[2]}.{match[3]}"] = value
         elif match := re.fullmatch(r"diffusion\.net\.layers\.(\d)\._layer\.(\w+)", key):
             out[f"denoiser.net.layers.{match[1]}.{match[2]}"] = value
         elif match := re.fullmatch(r"diffusion\.net\.layers\.(\d)\.(_hyper_(?:gate|bias)\.\w+)", key):

@@ -3,16 +3,17 @@
 from pcdiff.models.autoencoder import AutoEncoder
 from pcdiff.models.base import PointCloudModel
 from pcdiff.models.build import MODELS, build_model
-from pcdiff.models.latent import FlowVAE, GaussianVAE, LatentPriorModel, build_flow, gaussian_entropy
+from pcdiff.models.direct import Direct
+from pcdiff.models.generator import Generator
+from pcdiff.models.latent import Latent, gaussian_entropy
 
 __all__ = [
     "MODELS",
     "AutoEncoder",
-    "FlowVAE",
-    "GaussianVAE",
-    "LatentPriorModel",
+    "Direct",
+    "Generator",
+    "Latent",
     "PointCloudModel",
-    "build_flow",
     "build_model",
     "gaussian_entropy",
 ]

@@ -1,68 +1,110 @@
-"""What every model of clouds is: an encoder to a latent, and a denoiser of points conditioned on it."""
+"""What every model of clouds has: a denoiser of points, what it is trained on, and how clouds are drawn with it."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pcdiff.config import ModelConfig, ObjectiveConfig
-from pcdiff.diffusion import EpsDenoiser, Sampler, discrete_process, draw_times, objective, predictor
+from pcdiff.config import CloudObjectiveConfig, ModelConfig, ProcessConfig, SamplingConfig
+from pcdiff.config.model import known
+from pcdiff.config.run import PAPER_PROCESS
+from pcdiff.diffusion import predictor
 from pcdiff.diffusion.samplers.base import Callback, Constraint, Noise, Progress
 from pcdiff.diffusion.samplers.report import SamplingReport
-from pcdiff.encoders import PointNetEncoder
 from pcdiff.errors import InputError
-from pcdiff.nets import PointwiseNet
+from pcdiff.models.default_sampling import default_sampling, sampler_of
+from pcdiff.models.denoiser import Objectives, build_denoiser, check_sigma_data, check_signal
 from pcdiff.runtime.call_checks import checked
+from pcdiff.runtime.components import build_part, find
 from pcdiff.runtime.precision import autocast
+
+POINT_DIM = 3
 
 
 class PointCloudModel(nn.Module):
-    """Encoder and diffusion decoder; subclasses add what is said about the latent.
+    """A denoiser of points conditioned on a code, or on nothing; subclasses give the code.
 
     Args:
-        config: sizes and schedule.
-        objective_config: the loss; the paper's by default.
+        config: which parts, and their options.
+        process: forward process, parametrisation and time input; the paper's by default.
+        objective: the loss; the paper's by default.
+        sampling: how clouds are drawn where `decode` is not told otherwise; the process's own way by default.
+
+    Raises:
+        InputError: a part is unknown or not imported, or parts do not go together.
     """
 
     variational = True
+    point_dim = POINT_DIM
 
-    def __init__(self, config: ModelConfig, objective_config: ObjectiveConfig | None = None):
+    def __init__(
+        self,
+        config: ModelConfig,
+        process: ProcessConfig | None = None,
+        objective: CloudObjectiveConfig | None = None,
+        sampling: SamplingConfig | None = None,
+    ):
         super().__init__()
         self.config = config
-        self.objective_config = objective_config or ObjectiveConfig()
-        self.encoder = PointNetEncoder(
-            config.latent_dim,
-            widths=config.encoder_widths,
-            head_widths=config.encoder_head_widths,
-            variational=self.variational,
-        )
-        net = PointwiseNet(
-            config.latent_dim, widths=config.net_widths, residual=config.residual, frequencies=config.frequencies
-        )
-        process = discrete_process(config.schedule, config.num_steps, config.beta_1, config.beta_T)
-        self.denoiser = EpsDenoiser(net, process, config.time_input)
+        self.process_config = process or PAPER_PROCESS
+        self.objective_config = objective or CloudObjectiveConfig()
+        self.sampling_config = sampling or SamplingConfig()
+        if "encoder" in config.parts:
+            self.encoder = self._part("encoder", variational=self.variational)
+        check_sigma_data(self.process_config, self.objective_config)
+        net = self._part("net", cond_dim=self.code_dim)
+        self.denoiser = build_denoiser(net, self.process_config)
+        check_signal(self.process_config.predicts, self.denoiser)
+        self.objectives = Objectives(self.objective_config, self.denoiser, self.process_config.sigma_data)
+        if self.objective_config.times_per_cloud > 1 and not getattr(net, "pointwise", False):
+            raise InputError(
+                f"times_per_cloud must be 1 for the net {config.net}, got {self.objective_config.times_per_cloud}: "
+                "its points see one another, so that all of a cloud's stand at one time"
+            )
+
+    def _part(self, part: str, **given: Any) -> nn.Module:
+        config = self.config
+        cls = find(part, known(part), getattr(config, part))
+        sizes = {"point_dim": POINT_DIM, "latent_dim": config.latent_dim, "dim": config.latent_dim}
+        return build_part(cls, getattr(config, f"{part}_options"), **sizes | given)
+
+    @property
+    def code_dim(self) -> int:
+        """Size of the code that the net is conditioned on; 0 is none."""
+        return self.config.latent_dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.denoiser.process.device
 
     def compile(self, **options: Any) -> None:
-        """Compile the two parts where the time goes, encoder and denoising net, in place (torch.compile)."""
-        self.encoder.compile(**options)
+        """Compile the parts where the time goes, encoder and denoising net, in place (torch.compile)."""
+        if "encoder" in self.config.parts:
+            self.encoder.compile(**options)
         self.denoiser.net.compile(**options)
 
     def reconstruction_term(
         self,
         x: Tensor,
-        z: Tensor,
+        z: Tensor | None,
         generator: torch.Generator | None = None,
         t: Tensor | None = None,
         noise: Tensor | None = None,
+        weight: Tensor | None = None,
+        projection: Tensor | None = None,
     ) -> Tensor:
         """Return the diffusion term of the bound for each cloud (Luo & Hu, 2021, algorithm 1; eq. 9, unverified).
 
         Args:
             x: clouds `(B, N, 3)`.
-            z: latents `(B, F)`.
+            z: codes `(B, F)`; None for a net without a condition.
             generator: source of times and noise.
             t: the times `(B * times_per_cloud,)`, in place of the draw.
             noise: the noise, like `x`, in place of the draw.
+            weight: of the times, like `t`; 1 by default where `t` is given.
+            projection: of sliced score matching, like `x`, in place of a draw.
 
         Returns:
             `(B,)`.
@@ -70,21 +112,27 @@ class PointCloudModel(nn.Module):
         Raises:
             InputError: `times_per_cloud` does not divide N.
         """
-        config = self.objective_config
-        groups, (batch, num_points) = config.times_per_cloud, x.shape[:2]
+        groups, (batch, num_points) = self.objective_config.times_per_cloud, x.shape[:2]
         if groups < 1 or num_points % groups:
             raise InputError(f"times_per_cloud must divide the {num_points} points of a cloud, got {groups}")
         if noise is None or t is None:
             drawn = PointCloudModel.draw(self, x, batch, generator)
-            noise, t = drawn["noise"] if noise is None else noise, drawn["t"] if t is None else t
+            noise = drawn["noise"] if noise is None else noise
+            t, weight = (drawn["t"], drawn.get("weight")) if t is None else (t, weight)
         # Points are independent given z, so groups of them may stand at different times at no extra cost:
         # the same matrix products, but a gradient averaged over more times.
         x, noise = (v.reshape(batch * groups, num_points // groups, -1) for v in (x, noise))
-        per_group = objective(config.objective)(
-            self.denoiser, x, t, noise, z.repeat_interleave(groups, dim=0) if groups > 1 else z
-        )
-        per_cloud = per_group.view(batch, groups)
-        return per_cloud.sum(dim=1) if config.objective == "elbo" else per_cloud.mean(dim=1)
+        if projection is not None:
+            projection = projection.reshape(x.shape)
+        cond = z if z is None or groups == 1 else z.repeat_interleave(groups, dim=0)
+        terms = {}
+        for name, per_group in self.objectives.values(self.denoiser, x, t, noise, cond, projection).items():
+            weighted = per_group if weight is None else weight.to(per_group) * per_group
+            per_cloud = weighted.view(batch, groups)
+            terms[name] = per_cloud.sum(dim=1) if self.objectives.sums(name) else per_cloud.mean(dim=1)
+        if self.objective_config.weights == (1.0,):  # the sum of one is itself, to the bit
+            return next(iter(terms.values()))
+        return self.objectives.total(terms)
 
     def draw(self, x: Tensor, count: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Draw all that `loss_terms` needs at random for `count` clouds like those of `x (B, N, 3)`.
@@ -92,9 +140,15 @@ class PointCloudModel(nn.Module):
         The first dimension of each draw is a multiple of `count`, so that a part of the clouds goes with the same
         part of every draw: a batch may be cut up among processes, and its loss stays the same.
         """
-        noise = torch.randn(count, *x.shape[1:], generator=generator, device=x.device, dtype=x.dtype)
-        groups, stratified = self.objective_config.times_per_cloud, self.objective_config.stratified_times
-        return {"noise": noise, "t": draw_times(self.denoiser.process, count * groups, generator, stratified)}
+        config = self.objective_config
+        draws = {"noise": _normal(x, count, generator)}
+        times = self.objectives.draw_times(self.denoiser.process, count * config.times_per_cloud, generator)
+        draws["t"] = times.t
+        if config.time_draw == "importance":
+            draws["weight"] = times.weight
+        if "sliced" in config.objectives:
+            draws["projection"] = _normal(x, count, generator)
+        return draws
 
     def loss_terms(self, x: Tensor, generator: torch.Generator | None = None, **draws: Tensor) -> dict[str, Tensor]:
         """Return the training loss and its parts by name, scalars; the key `"loss"` is what is minimised.
@@ -107,10 +161,18 @@ class PointCloudModel(nn.Module):
         """
         raise NotImplementedError
 
-    @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        """Return the code of clouds `(B, N, 3)`: the latent's mean `(B, F)`."""
-        return self.encoder(x)[0]
+        """Return the code of clouds `(B, N, 3)`: the latent's mean `(B, F)`.
+
+        Raises:
+            InputError: the model has no encoder.
+        """
+        if "encoder" not in self.config.parts:
+            raise InputError(
+                f"a {self.config.kind} model has no encoder, so clouds have no codes; take a latent one"
+            )
+        with torch.no_grad():
+            return self.encoder(x)[0]
 
     @checked
     @torch.no_grad()
@@ -119,7 +181,7 @@ class PointCloudModel(nn.Module):
         z: Tensor,
         num_points: int,
         *,
-        sampler: str = "ancestral",
+        sampler: str | None = None,
         sampler_options: dict[str, Any] | None = None,
         flexibility: float = 0.0,
         num_steps: int | None = None,
@@ -137,13 +199,14 @@ class PointCloudModel(nn.Module):
         """Draw clouds from latents by the reverse chain (Luo & Hu, 2021, eq. 3-4, unverified), or another sampler.
 
         Args:
-            z: latents `(B, F)`.
+            z: codes `(B, F)`; of a model without codes `(B, 0)`, of which only the number counts.
             num_points: points of each cloud; any number, whatever the training used.
-            sampler: a predictor's name, a key of `pcdiff.diffusion.PREDICTORS`.
+            sampler: a predictor's name, a key of `pcdiff.diffusion.PREDICTORS`; the model's own by default, with
+                its number of steps and its grid where they are not given.
             sampler_options: what that predictor takes.
             flexibility: of the ancestral sampler: 0 takes the posterior's standard deviation, 1 the forward
                 kernel's, between them a mix.
-            num_steps: steps from noise to data; all T by default.
+            num_steps: steps from noise to data; of a chain all T by default.
             grid: name of the time grid, a key of `pcdiff.diffusion.GRIDS`; the sampler's own by default.
             precision: of the net's matrix products: `fp32`, `bf16`, `fp16` or `auto`
                 (`pcdiff.runtime.precision`); the chain itself runs in float32.
@@ -165,22 +228,28 @@ class PointCloudModel(nn.Module):
         Example:
             >>> clouds = model.decode(z, 2048, sampler="dpmpp", num_steps=10)
         """
-        options = dict(sampler_options or {})
-        if sampler == "ancestral":
+        own = default_sampling(self.denoiser.process, self.sampling_config)
+        settings = sampler_of(own if sampler is None else SamplingConfig(sampler=sampler))
+        settings = replace(
+            settings, **{k: v for k, v in (("num_steps", num_steps), ("grid", grid)) if v is not None}
+        )
+        name, options = sampler or own.sampler, dict(sampler_options or {})
+        if name == "ancestral":
             options.setdefault("flexibility", flexibility)
         elif flexibility != 0:
-            raise InputError(f"flexibility is the ancestral sampler's, got {flexibility} with sampler {sampler!r}")
+            raise InputError(f"flexibility is the ancestral sampler's, got {flexibility} with sampler {name!r}")
+        if options:
+            settings = replace(settings, predictor=predictor(name, **options))
         if num_points < 1:
             raise InputError(f"num_points must be at least 1, got {num_points}")
-        settings = Sampler(predictor(sampler, **options), num_steps=num_steps, grid=grid)
-        shape = (len(z), num_points, self.encoder.point_dim)
+        shape = (len(z), num_points, self.point_dim)
         if x_init is not None and x_init.shape != shape:
             raise InputError(f"x_init must be {shape}, got {tuple(x_init.shape)}")
         with autocast(precision, z.device):
             return settings(
                 self.denoiser,
                 shape if x_init is None else None,
-                cond=z,
+                cond=z if self.code_dim else None,
                 x_init=x_init,
                 t_start=t_start,
                 constraint=constraint,
@@ -194,3 +263,7 @@ class PointCloudModel(nn.Module):
     def reconstruct(self, x: Tensor, num_points: int | None = None, **options: Any) -> Tensor:
         """Encode clouds `(B, N, 3)` and decode them again, `(B, num_points, 3)`; options as for `decode`."""
         return self.decode(self.encode(x), num_points or x.shape[1], **options)
+
+
+def _normal(x: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    return torch.randn(count, *x.shape[1:], generator=generator, device=x.device, dtype=x.dtype)

@@ -1,24 +1,34 @@
 """Models by name."""
 
-from pcdiff.config import ModelConfig, ObjectiveConfig
+from pcdiff.config import CloudObjectiveConfig, ModelConfig, ProcessConfig, RunConfig, SamplingConfig
 from pcdiff.errors import InputError
 from pcdiff.models.autoencoder import AutoEncoder
 from pcdiff.models.base import PointCloudModel
-from pcdiff.models.latent import FlowVAE, GaussianVAE
+from pcdiff.models.direct import Direct
+from pcdiff.models.latent import Latent
 
-MODELS: dict[str, type[PointCloudModel]] = {
-    "flow": FlowVAE,
-    "gaussian": GaussianVAE,
-    "autoencoder": AutoEncoder,
-}
+MODELS: dict[str, type[PointCloudModel]] = {"latent": Latent, "autoencoder": AutoEncoder, "direct": Direct}
 
 
-def build_model(config: ModelConfig, objective_config: ObjectiveConfig | None = None) -> PointCloudModel:
-    """Build the model that `config.kind` names.
+def build_model(
+    config: ModelConfig | RunConfig,
+    process: ProcessConfig | None = None,
+    objective: CloudObjectiveConfig | None = None,
+    sampling: SamplingConfig | None = None,
+) -> PointCloudModel:
+    """Build the model that a config's `kind` names.
+
+    Args:
+        config: the model's, or a whole run's, which holds the others.
+        process: see `PointCloudModel`.
+        objective: likewise.
+        sampling: likewise.
 
     Raises:
-        InputError: the kind is unknown.
+        InputError: the kind or a part is unknown, or parts do not go together.
     """
+    if isinstance(config, RunConfig):
+        return build_model(config.model, config.process, config.objective, config.sampling)
     if config.kind not in MODELS:
         raise InputError(f"model kind must be one of {sorted(MODELS)}, got {config.kind!r}")
-    return MODELS[config.kind](config, objective_config)
+    return MODELS[config.kind](config, process, objective, sampling)

@@ -15,7 +15,8 @@ from pcdiff import diffusion
 from pcdiff.diffusion import Inpaint, SamplingReport, attribute_of, invertible_predictors, nats_per_dim, predictor
 from pcdiff.diffusion.samplers.base import Progress
 from pcdiff.errors import InputError
-from pcdiff.models import LatentPriorModel, PointCloudModel
+from pcdiff.models.base import PointCloudModel
+from pcdiff.models.latent import Latent
 from pcdiff.models.latent_paths import codes_between
 from pcdiff.models.sampling import CHUNK, decode_chunk, decoding_generator
 from pcdiff.runtime import rng
@@ -32,7 +33,7 @@ def encode(model: PointCloudModel, x: Tensor) -> Tensor:
     """
     if x.dim() != 3 or x.shape[2] != model.encoder.point_dim or 0 in x.shape:
         raise InputError(f"clouds must be (n, N, {model.encoder.point_dim}), got {tuple(x.shape)}")
-    return torch.cat([model.encode(chunk.to(model.denoiser.process.device)) for chunk in x.split(CHUNK)])
+    return torch.cat([model.encode(chunk.to(model.device)) for chunk in x.split(CHUNK)])
 
 
 @checked
@@ -103,7 +104,7 @@ def interpolate(
     rows: dict[int, list[Tensor]] = {}
     for i, (k, part) in enumerate(parts):
         draws, moved = decoding_generator(model, seed, k), part_of(progress, i, len(parts))
-        z = part.flatten(0, 1).to(model.denoiser.process.device)
+        z = part.flatten(0, 1).to(model.device)
         made = decode_chunk(model, z, num_points, draws, frames=len(part), progress=moved, **options)
         rows.setdefault(k, []).append(made.unflatten(0, part.shape[:2]))
     return torch.cat([torch.cat(frames) for frames in rows.values()], dim=1).transpose(0, 1)
@@ -285,7 +286,7 @@ def log_likelihood(
         >>> log_likelihood(model, x, seed=0).nats_per_dim  # (n,)
     """
     z = encode(model, x)
-    prior = model.latent_log_prob(z).cpu() if isinstance(model, LatentPriorModel) else None
+    prior = model.latent_log_prob(z).cpu() if isinstance(model, Latent) else None
     values, evaluations = [], 0
     # one by one: the solver's steps fit the cloud, and its result owes nothing to the others
     for i, cloud in enumerate(x.to(z).split(1)):
@@ -306,7 +307,7 @@ def log_likelihood(
 def _parts(model: PointCloudModel, seed: int, *batches: Tensor) -> Iterator[tuple[Any, ...]]:
     """Yield each chunk's source of draws, and its rows of the batches on the model's device."""
     for k, rows in enumerate(zip(*(batch.split(CHUNK) for batch in batches), strict=True)):
-        yield decoding_generator(model, seed, k), *(part.to(model.denoiser.process.device) for part in rows)
+        yield decoding_generator(model, seed, k), *(part.to(model.device) for part in rows)
 
 
 def _check_paired(**clouds: Tensor) -> None:

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from pcdiff.diffusion import slerp
 from pcdiff.errors import InputError
-from pcdiff.models import LatentPriorModel, PointCloudModel
+from pcdiff.models.base import PointCloudModel
+from pcdiff.models.latent import Latent
 
 PATHS = ("linear", "spherical")
 
@@ -35,7 +36,7 @@ def codes_between(model: PointCloudModel, a: Tensor, b: Tensor, num_frames: int,
     if path == "linear":
         between = torch.lerp(a[None], b[None], weights[:, None, None])
     else:
-        if not isinstance(model, LatentPriorModel):
+        if not isinstance(model, Latent):
             raise InputError(f"path spherical needs a generator's prior, which {type(model).__name__} lacks")
         with torch.no_grad():
             w = slerp(model.latent_to_base(a), model.latent_to_base(b), weights)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from pcdiff.diffusion import SamplingReport
-from pcdiff.models import LatentPriorModel, PointCloudModel
+from pcdiff.models.base import PointCloudModel
+from pcdiff.models.generator import Generator
 from pcdiff.runtime import rng
 from pcdiff.runtime.chunks import Chunks, chunk_noise
 from pcdiff.runtime.nonfinite import check_finite
@@ -35,11 +36,11 @@ def decoding(run_flexibility: float, flags: DecodingFlags) -> dict[str, Any]:
         run_flexibility: the trained run's own; it goes with the ancestral sampler only.
         flags: what was asked for.
     """
-    sampler, flexibility = flags.sampler or "ancestral", flags.flexibility
+    flexibility = flags.flexibility
     if flexibility is None:
-        flexibility = run_flexibility if sampler == "ancestral" else 0.0
+        flexibility = run_flexibility if flags.sampler in (None, "ancestral") else 0.0
     return {
-        "sampler": sampler,
+        "sampler": flags.sampler,
         "num_steps": flags.num_steps,
         "grid": flags.grid,
         "flexibility": flexibility,
@@ -48,7 +49,7 @@ def decoding(run_flexibility: float, flags: DecodingFlags) -> dict[str, Any]:
 
 
 def generate(
-    model: LatentPriorModel,
+    model: Generator,
     num_samples: int,
     num_points: int,
     seed: int,
@@ -65,7 +66,7 @@ def generate(
         num_samples: how many clouds there shall be in the end.
         num_points: points of each.
         seed: of every draw.
-        truncate_std: see `LatentPriorModel.sample_latent`.
+        truncate_std: see `Generator.sample_latent`.
         **options: see `decode_chunk`.
 
     Yields:
@@ -78,7 +79,7 @@ def generate(
 
 
 def draw_chunk(
-    model: LatentPriorModel,
+    model: Generator,
     k: int,
     num_points: int,
     seed: int,
@@ -88,7 +89,7 @@ def draw_chunk(
     **options: Any,
 ) -> Tensor:
     """Draw the first `count` (all by default) of chunk `k` of `generate`, `(count, num_points, 3)` on the CPU."""
-    generator = rng.generator(seed, "sample", k, device=model.denoiser.process.device)
+    generator = rng.generator(seed, "sample", k, device=model.device)
     z = model.sample_latent(CHUNK, generator, truncate_std)[:count]
     return decode_chunk(model, z, num_points, generator, **options)
 
@@ -122,7 +123,7 @@ def decode_chunk(
     """
     count = len(z) // frames
     draw = chunk_noise(CHUNK, count, generator, frames)
-    start = model.denoiser.process.prior_sample((CHUNK, max(num_points, 0), model.encoder.point_dim), generator)
+    start = model.denoiser.process.prior_sample((CHUNK, max(num_points, 0), model.point_dim), generator)
     cost = SamplingReport()
     start = start[:count].repeat(frames, 1, 1)
     clouds = model.decode(z, num_points, x_init=start, noise=draw, report=cost, **options)
@@ -154,17 +155,17 @@ def reconstruct_chunk(
     model: PointCloudModel, clouds: Tensor, k: int, num_points: int, seed: int, **options: Any
 ) -> Tensor:
     """Encode and decode chunk `k` of `clouds`, as `reconstruct` does."""
-    chunk = clouds[k * CHUNK : (k + 1) * CHUNK].to(model.denoiser.process.device)
+    chunk = clouds[k * CHUNK : (k + 1) * CHUNK].to(model.device)
     return decode_chunk(model, model.encode(chunk), num_points, decoding_generator(model, seed, k), **options)
 
 
 def decoding_generator(model: PointCloudModel, seed: int, k: int) -> torch.Generator:
     """Return the source of the draws with which chunk `k` of given latents is decoded."""
-    return rng.generator(seed, "reconstruct", k, device=model.denoiser.process.device)
+    return rng.generator(seed, "reconstruct", k, device=model.device)
 
 
 def sample_all(
-    model: LatentPriorModel,
+    model: Generator,
     num_samples: int,
     num_points: int,
     seed: int,
@@ -225,7 +226,7 @@ def seconds_to_decode(model: PointCloudModel, count: int, num_points: int) -> fl
     The processes of a job share the chunks.
     """
     chunks = Chunks(count, CHUNK)
-    z = torch.zeros(chunks.rows_in(0), model.config.latent_dim, device=model.denoiser.process.device)
+    z = torch.zeros(chunks.rows_in(0), model.code_dim, device=model.device)
 
     def decode(k: int, moved: Progress | None) -> Tensor:
         return decode_chunk(model, z, num_points, decoding_generator(model, 0, k), progress=moved)

@@ -3,12 +3,28 @@
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcdiff.errors import InputError
+
+
+@dataclass(frozen=True)
+class PointwiseConfig:
+    """Sizes of the pointwise net; the defaults are the paper's."""
+
+    widths: tuple[int, ...] = (128, 256, 512, 256, 128)
+    """Hidden widths of the pointwise denoising net."""
+    residual: bool = True
+    """Add the denoising net's input to its output."""
+    frequencies: int = 0
+    """Octaves of sines and cosines fed to the denoising net beside each coordinate; the paper has none."""
+
+    RANGES: ClassVar[dict[str, str]] = {"at least 1": "widths", "at least 0": "frequencies"}
 
 
 class PointwiseNet(nn.Module):
@@ -19,7 +35,7 @@ class PointwiseNet(nn.Module):
     depend on the cloud alone, so they are two matrix products a cloud, not a point.
 
     Args:
-        latent_dim: size F of the conditioning latent.
+        cond_dim: size F of the condition, such as the shape latent; 0 for none.
         point_dim: coordinates of a point.
         widths: hidden widths.
         residual: add the input to the output.
@@ -28,9 +44,12 @@ class PointwiseNet(nn.Module):
             edges slowly; with them it does so within a short run.
     """
 
+    Config = PointwiseConfig
+    pointwise = True
+
     def __init__(
         self,
-        latent_dim: int,
+        cond_dim: int,
         point_dim: int = 3,
         widths: Sequence[int] = (128, 256, 512, 256, 128),
         residual: bool = True,
@@ -38,17 +57,17 @@ class PointwiseNet(nn.Module):
     ):
         super().__init__()
         self.frequencies = frequencies
-        self.latent_dim = latent_dim
+        self.cond_dim = cond_dim
         self.point_dim = point_dim
         self.residual = residual
         sizes = [point_dim * (1 + 2 * frequencies), *widths, point_dim]
         self.out_sizes = sizes[1:]
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(sizes))
-        self.gate = nn.Linear(latent_dim + 3, sum(self.out_sizes))
-        self.shift = nn.Linear(latent_dim + 3, sum(self.out_sizes), bias=False)
+        self.gate = nn.Linear(cond_dim + 3, sum(self.out_sizes))
+        self.shift = nn.Linear(cond_dim + 3, sum(self.out_sizes), bias=False)
 
     def context(self, t: Tensor, cond: Tensor) -> Tensor:
-        """Return the context `(B, F + 3)` of times `(B,)` and latents `(B, F)`."""
+        """Return the context `(B, F + 3)` of times `(B,)` and conditions `(B, F)`."""
         t = t.to(cond.dtype)[:, None]
         return torch.cat([t, t.sin(), t.cos(), cond], dim=1)
 
@@ -60,13 +79,13 @@ class PointwiseNet(nn.Module):
         angles = (x.unsqueeze(-1) * octaves).flatten(2)
         return torch.cat([x, angles.sin(), angles.cos()], dim=2)
 
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """Predict the noise of every point.
 
         Args:
             x: noisy clouds `(B, N, point_dim)`, any N.
             t: time values `(B,)`.
-            cond: shape latents `(B, F)`.
+            cond: conditions `(B, F)`, such as shape latents; None where F is 0.
 
         Returns:
             A tensor like `x`.
@@ -76,9 +95,11 @@ class PointwiseNet(nn.Module):
         """
         if x.dim() != 3 or x.shape[2] != self.point_dim:
             raise InputError(f"x must be (B, N, {self.point_dim}), got {tuple(x.shape)}")
-        if cond is None or cond.shape != (len(x), self.latent_dim):
+        if cond is None and self.cond_dim == 0:
+            cond = x.new_zeros(len(x), 0)
+        if cond is None or cond.shape != (len(x), self.cond_dim):
             got = None if cond is None else tuple(cond.shape)
-            raise InputError(f"cond must be (B, F) = {(len(x), self.latent_dim)}, got {got}")
+            raise InputError(f"cond must be (B, F) = {(len(x), self.cond_dim)}, got {got}")
         context = self.context(t, cond)
         gates = torch.sigmoid(self.gate(context)).split(self.out_sizes, dim=1)
         shifts = self.shift(context).split(self.out_sizes, dim=1)

@@ -12,12 +12,11 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pcdiff.config import EvaluateConfig, RunConfig, TrainConfig, from_dict, to_json
 from pcdiff.errors import InputError, OneLineArguments
 from pcdiff.runtime import distributed
 from pcdiff.runtime.atomic_write import replacing
+from pcdiff.runtime.dataclass_json import to_json
 from pcdiff.runtime.file_lock import sole_writer
-from pcdiff.runtime.invocation import command_line
 from pcdiff.runtime.json_files import read_json
 from pcdiff.runtime.nonfinite import not_finite
 from pcdiff.runtime.paths import exists, is_file, is_folder
@@ -26,7 +25,6 @@ T = TypeVar("T")
 # a run's: a frozen dataclass with out, resume, preset, seed, train, model, objective, data
 Config = TypeVar("Config", bound=Any)
 log = logging.getLogger("pcdiff")
-_SETTINGS = "evaluation.json"
 NOWHERE = Path(os.devnull)
 """The folder of a training that is only tried: no checkpoint can lie there, and none can be written."""
 # fields of a training that its steps alone depend on
@@ -53,13 +51,13 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
-def open_run(config: Config, name: str, read: Callable[[Path], Config] | None = None) -> tuple[Config, Path]:
+def open_run(config: Config, name: str, read: Callable[[Path], Config]) -> tuple[Config, Path]:
     """Make a new run's folder with its `config.json`, or open the one that `config.resume` names.
 
     Args:
         config: the resolved config; for a resumed run its own with what the flags changed.
         name: what the run is, for the default folder `runs/<name>-<date>-<time>`.
-        read: reads the config of a run's folder; `read_config` by default.
+        read: reads the config of a run's folder.
 
     Of several processes the first one does so, and tells the others. A job that `torchrun` starts again after a
     process died goes on with the run it had begun.
@@ -79,7 +77,7 @@ def open_run(config: Config, name: str, read: Callable[[Path], Config] | None = 
             begun = config.out is not None and is_file(config.out / "config.json")
             again = config.resume is None and distributed.restarted() and begun
             config = replace(config, resume=config.out) if again else config
-            opened = _open_run(config, name, read or read_config)
+            opened = _open_run(config, name, read)
     opened = distributed.broadcast(opened)
     assert opened is not None  # the first process's
     return opened
@@ -113,7 +111,7 @@ def _open_run(config: Config, name: str, read: Callable[[Path], Config]) -> tupl
     return config, folder
 
 
-def _as_planned(now: TrainConfig, before: TrainConfig, folder: Path) -> TrainConfig:
+def _as_planned(now: Any, before: Any, folder: Path) -> Any:
     """Return a resumed run's training settings: a plan made for a budget of time stands, and none is made late."""
     if now.budget_minutes != before.budget_minutes:
         was = "none" if before.budget_minutes is None else f"{before.budget_minutes:g}"
@@ -146,44 +144,6 @@ def tell_changes(folder: Path, config: Config, step: int) -> None:
 def write_config(folder: Path, config: Config) -> None:
     """Write a run's resolved config."""
     write_text(folder / "config.json", to_json(config))
-
-
-def read_config(folder: Path) -> RunConfig:
-    """Read a run's resolved config.
-
-    Raises:
-        InputError: the folder is not a run, or its config is damaged.
-    """
-    path = folder / "config.json"
-    if not is_file(path):
-        raise InputError(
-            f"{folder}: not a run's folder (no config.json); expected what {command_line('train-gen')} --out made"
-        )
-    return _read(RunConfig, path)
-
-
-def write_settings(folder: Path, config: EvaluateConfig) -> None:
-    """Write an evaluation's resolved config, for `--resume`."""
-    write_text(folder / _SETTINGS, to_json(config))
-
-
-def read_settings(folder: Path) -> EvaluateConfig | None:
-    """Read the resolved config of the evaluation that writes to this folder; None where there is none.
-
-    Raises:
-        InputError: the config is damaged.
-    """
-    path = folder / _SETTINGS
-    return _read(EvaluateConfig, path) if is_file(path) else None
-
-
-def _read(cls: type[T], path: Path) -> T:
-    return from_dict(cls, read_json(path), str(path))
-
-
-def remove_settings(folder: Path) -> None:
-    """Remove the config that `--resume` reads: there is nothing to go on with."""
-    (folder / _SETTINGS).unlink(missing_ok=True)
 
 
 class _LateFile(logging.FileHandler):

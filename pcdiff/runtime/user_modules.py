@@ -91,6 +91,24 @@ def place_of(part: Any) -> str | None:
     )
 
 
+def imported(place: str) -> Any:
+    """Return what stands at a place of a module that has been imported; None where there is none. Nothing is run.
+
+    Args:
+        place: as of `load_attribute`; a file that lies elsewhere by now is known by its name.
+    """
+    where, _, name = place.rpartition(":")
+    if not where.endswith(".py"):
+        return getattr(sys.modules.get(where), name, None)
+    path, found = Path(where), []
+    for module in [*(m for _, m in _LOADED.items()), *sys.modules.values()]:
+        file = getattr(module, "__file__", None)
+        if file and Path(file).name == path.name and hasattr(module, name):
+            found.append((Path(file).resolve() == path.resolve(), getattr(module, name)))
+    found.sort(key=lambda each: each[0])
+    return found[-1][1] if found else None
+
+
 def run_file(path: str | Path, what: str) -> ModuleType:
     """Run a Python file as a module of its own, and return it.
 

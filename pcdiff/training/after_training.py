@@ -17,7 +17,7 @@ from pcdiff.metrics import evaluate, reconstruction_scores, reconstruction_table
 from pcdiff.metrics.bootstrap import RESAMPLES, jsd_interval
 from pcdiff.metrics.generation import pairs_compared
 from pcdiff.metrics.tables import fitted
-from pcdiff.models import LatentPriorModel, PointCloudModel
+from pcdiff.models import Generator, PointCloudModel
 from pcdiff.models.sampling import reconstruct_all, sample_all, seconds_to_decode
 from pcdiff.runtime import distributed
 from pcdiff.runtime.invocation import command_line
@@ -65,7 +65,7 @@ class GeneratorEnding:
         self,
         config: RunConfig,
         folder: Path,
-        model: LatentPriorModel,
+        model: Generator,
         outcome: Outcome,
         made: Tensor | None = None,
         beside: Tensor | None = None,
@@ -99,13 +99,13 @@ class GeneratorEnding:
     def _wanted(self) -> tuple[int, int]:
         return self.config.num_samples, self.config.sample_points
 
-    def _drawn(self, model: LatentPriorModel, count: int, num_points: int) -> Tensor:
+    def _drawn(self, model: Generator, count: int, num_points: int) -> Tensor:
         with bar("sampling", "step") as progress:
             moving = {"stop": self.stop, "progress": progress}
             flexibility = self.config.flexibility
             return sample_all(model, count, num_points, self.config.seed, flexibility=flexibility, **moving)
 
-    def _scored(self, model: LatentPriorModel, made: Tensor | None) -> dict[str, Any]:
+    def _scored(self, model: Generator, made: Tensor | None) -> dict[str, Any]:
         drawn = self._drawn(model, len(self.reference), self.num_points) if made is None else made
         with bar("comparing", "pair") as progress:
             return self._compared(

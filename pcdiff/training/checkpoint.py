@@ -5,6 +5,7 @@ optimiser's state. The file's metadata carries JSON: the resolved config, the st
 """
 
 import json
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pcdiff.config import RunConfig, check, from_dict
+from pcdiff.config import check, run_from_dict
 from pcdiff.errors import InputError, short
 from pcdiff.models import PointCloudModel, build_model
 from pcdiff.runtime.atomic_write import replacing
@@ -24,6 +25,10 @@ from pcdiff.runtime.json_files import parse_json, shown
 from pcdiff.runtime.paths import is_file
 
 FORMAT = "pcdiff-1"
+
+
+# the prior of clouds' latents was called flow in version 0.1
+_FIRST_PRIOR = re.compile(r"^(model|ema)\.flow\.")
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -82,7 +87,7 @@ def read(path: Path, prefixes: tuple[str, ...] = ("",)) -> tuple[dict[str, Tenso
     for name, tensor in tensors.items():
         if checksums.get(name, _checksum(tensor)) != _checksum(tensor):
             raise InputError(f"{path}: damaged: {name} is not what was written; use another checkpoint")
-    return tensors, metadata
+    return {_FIRST_PRIOR.sub(r"\1.prior.", name): tensor for name, tensor in tensors.items()}, metadata
 
 
 def _checksum(tensor: Tensor) -> int:
@@ -132,10 +137,10 @@ def load(path: str | Path, which: str = "auto", ema: bool = True) -> PointCloudM
     file = locate(Path(path), which)
     tensors, metadata = read(file, ("model.", "ema."))
     prefix = "ema." if ema and any(name.startswith("ema.") for name in tensors) else "model."
-    config = from_dict(RunConfig, metadata.get("config"), str(file))
+    config = run_from_dict(metadata.get("config"), str(file))
     try:
         check(config)
-        model = built_for(of_prefix(tensors, prefix), lambda: build_model(config.model, config.objective))
+        model = built_for(of_prefix(tensors, prefix), lambda: build_model(config))
     except InputError as error:
         raise InputError(f"{file}: its config is damaged: {error}") from None
     load_weights(model, tensors, prefix, str(file))

@@ -55,7 +55,7 @@ def make_trainer(
         InputError: the folder's checkpoints are damaged, or of another model or data set.
     """
     trainer = fresh_trainer(config, folder, batches, dataset, device, validate, statistics)
-    resume(trainer, f"model: {config.model.kind}")
+    resume(trainer, f"model: {describe(config)}")
     if config.preset == "paper" and device.type == "cpu":
         remaining = config.train.max_iters - trainer.step
         log.warning(
@@ -64,6 +64,17 @@ def make_trainer(
             in_words(remaining * seconds_per_step(trainer)),
         )
     return trainer
+
+
+def describe(config: RunConfig) -> str:
+    """Return which parts a model is composed of, in words.
+
+    Example:
+        >>> describe(RunConfig())
+        'latent (encoder pointnet, prior coupling, net pointwise; ddpm, predicts eps)'
+    """
+    parts = ", ".join(f"{part} {getattr(config.model, part)}" for part in config.model.parts)
+    return f"{config.model.kind} ({parts}; {config.process.name}, predicts {config.process.predicts})"
 
 
 def fresh_trainer(
@@ -78,7 +89,7 @@ def fresh_trainer(
     """Build the model from the run's seed and its trainer, at step 0; arguments as for `make_trainer`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = within(Keeper(folder / "checkpoints").budget(), lambda: build_model(config.model, config.objective))
+        model = within(Keeper(folder / "checkpoints").budget(), lambda: build_model(config))
     facts = metadata(config, dataset, statistics=statistics or {})
     return Trainer(model, batches, config.train, folder, facts, config.seed, device, validate)
 
@@ -237,7 +248,7 @@ def keep_results(
 def _log_hyperparameters(config: RunConfig, folder: Path, outcome: Outcome) -> None:
     flat = {
         f"{part}/{name}": value if isinstance(value, bool | int | float | str) else str(value)
-        for part in ("model", "objective", "data", "train")
+        for part in ("model", "process", "objective", "sampling", "data", "train")
         for name, value in dataclasses.asdict(getattr(config, part)).items()
     }
     metrics = {f"best/{name}": value for name, value in (outcome.best or {}).items()}

@@ -64,5 +64,5 @@ def test_the_other_trainings_command_is_named(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/usr/bin/pcdiff"])
     with pytest.raises(InputError, match=r"; pcdiff train-ae trains autoencoders$"):
         pcdiff.main("train-gen --kind autoencoder".split())
-    with pytest.raises(InputError, match=r"got flow; pcdiff train-gen trains generators$"):
+    with pytest.raises(InputError, match=r"got latent; pcdiff train-gen trains generators$"):
         pcdiff.main("train-ae --kind flow".split())

@@ -5,17 +5,16 @@ import re
 from pathlib import Path
 
 import torch
+from small_models import small_model
 
-from pcdiff.config import ModelConfig
 from pcdiff.interop import dpm
-from pcdiff.models import build_model
 
 
 def dpm_checkpoints(folder: Path) -> list[Path]:
     settings = {
         "latent_dim": 2, "num_steps": 4, "sched_mode": "linear", "beta_1": 1e-4, "beta_T": 0.05, "residual": True,
     }  # fmt: skip
-    whole = _named_as_dpm_does(build_model(ModelConfig(kind="autoencoder", latent_dim=2, num_steps=4)))
+    whole = _named_as_dpm_does(small_model({"kind": "autoencoder", "latent_dim": 2, "num_steps": 4}))
     without_most = {f"encoder.conv{i}.bias": torch.arange(5.0) for i in range(1, 4)}
     cases = [(settings, whole)]
     cases += [(settings | huge, without_most) for huge in ({"num_steps": 10**9}, {"latent_dim": 10**9})]

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from fuzz_mutations import (
     safetensors_facts,
     zip_member,
 )
+from small_models import small_model, small_run
 
 import pcdiff
 from image_pipeline.commands.flags import Evaluate
@@ -50,7 +51,8 @@ from image_pipeline.interop import abarankab, adm, diffusers, edm, native, ncsn,
 from image_pipeline.metrics.statistics import FeatureStatistics, load_statistics, save_statistics
 from image_pipeline.model import ImageModel
 from image_pipeline.models.loading import load_model
-from pcdiff.config import EvaluateConfig, ModelConfig, RunConfig, TrainConfig, check, to_json
+from pcdiff.config import EvaluateConfig, TrainConfig, check, to_json
+from pcdiff.config.files import read_config, read_settings, write_settings
 from pcdiff.data import load_clouds
 from pcdiff.diffusion import discrete_process
 from pcdiff.interop import dpm, read_cloud_set
@@ -62,10 +64,10 @@ from pcdiff.runtime.bounded_build import Budget, within
 from pcdiff.runtime.resumable import Journal, Work
 from pcdiff.training import Trainer, checkpoint
 
-SMALL = ModelConfig(
-    latent_dim=4, encoder_widths=(4, 8), encoder_head_widths=(4,), flow_depth=1, flow_hidden_dim=4,
-    net_widths=(4, 8), num_steps=4,
-)  # fmt: skip
+SMALL = {
+    "latent_dim": 4, "encoder_widths": (4, 8), "encoder_head_widths": (4,), "flow_depth": 1, "flow_hidden_dim": 4,
+    "net_widths": (4, 8), "num_steps": 4,
+}  # fmt: skip
 DATASET = {"name": "made", "stand_in": True, "categories": ["chair"], "fingerprint": "0123456789abcdef"}
 
 
@@ -119,14 +121,14 @@ def _pc15k(folder: Path) -> list[Path]:
 def _run_checkpoint(folder: Path) -> list[Path]:
     kinds = {
         "flow": SMALL,
-        "gaussian": replace(SMALL, kind="gaussian"),
-        "cnf": replace(SMALL, flow="cnf", cnf_widths=(4,)),
-        "autoencoder": replace(SMALL, kind="autoencoder", frequencies=1),
+        "gaussian": SMALL | {"kind": "gaussian"},
+        "cnf": SMALL | {"flow": "cnf", "cnf_widths": (4,)},
+        "autoencoder": SMALL | {"kind": "autoencoder", "frequencies": 1},
     }
     for name, model in kinds.items():
         torch.manual_seed(0)
-        state = {f"model.{k}": v for k, v in build_model(model).state_dict().items()}
-        config = json.loads(to_json(RunConfig(model=model)))
+        state = {f"model.{k}": v for k, v in small_model(model).state_dict().items()}
+        config = json.loads(to_json(small_run(model)))
         facts = {"config": config, "dataset": DATASET, "statistics": {}, "version": "0", "step": 3, "best": None}
         checkpoint.save(folder / f"{name}.safetensors", state, facts)
     return sorted(folder.iterdir())
@@ -161,15 +163,15 @@ def _resumed(folder: Path) -> list[Path]:
 
 
 def _config(folder: Path) -> list[Path]:
-    for name, config in (("flow", RunConfig(model=SMALL)), ("cnf", RunConfig(model=replace(SMALL, flow="cnf")))):
+    for name, config in (("flow", small_run(SMALL)), ("cnf", small_run(SMALL | {"flow": "cnf"}))):
         run_folder.write_config(folder / name, config)
     return [folder / "flow/config.json", folder / "cnf/config.json"]
 
 
 def _read_config(path: Path) -> None:
-    config = run_folder.read_config(path.parent)
+    config = read_config(path.parent)
     check(config)
-    within(Budget.of_machine(), lambda: build_model(config.model, config.objective))
+    within(Budget.of_machine(), lambda: build_model(config))
 
 
 def _image_config(folder: Path) -> list[Path]:
@@ -178,14 +180,14 @@ def _image_config(folder: Path) -> list[Path]:
 
 
 def _evaluation(folder: Path) -> list[Path]:
-    run_folder.write_settings(folder / "a", EvaluateConfig(run=Path("x"), seed=1))
-    run_folder.write_settings(folder / "b", Evaluate(run=Path("x")))
+    write_settings(folder / "a", EvaluateConfig(run=Path("x"), seed=1))
+    write_settings(folder / "b", Evaluate(run=Path("x")))
     return [folder / "a/evaluation.json", folder / "b/evaluation.json"]
 
 
 def _read_evaluation(path: Path) -> None:
     if path.parent.name == "a":
-        run_folder.read_settings(path.parent)
+        read_settings(path.parent)
     else:
         from image_pipeline.commands.parsing import _evaluation_default
 

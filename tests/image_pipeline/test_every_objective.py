@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from image_pipeline.configs import ObjectiveConfig, ProcessConfig, SamplingConfig, preset
+from image_pipeline.configs import ImageObjectiveConfig, ProcessConfig, SamplingConfig, preset
 from image_pipeline.data import ImageBatch
-from image_pipeline.model import ImageModel, build_objectives
+from image_pipeline.model import ImageModel
 from image_pipeline.nets import MODELS
 from image_pipeline.training.job import check
 from pcdiff.diffusion import OBJECTIVES, PROCESSES
 from pcdiff.errors import InputError
+from pcdiff.models.denoiser import Objectives
 
 UNET = {"in_channels": 1, "out_channels": 1, "model_channels": 4, "channel_mult": (1, 2), "num_res_blocks": 1}
 UNET |= {"norm_groups": 2, "attention_factors": (2,)}
@@ -46,7 +47,7 @@ def config(net, process, objectives, **says):
         net=kind,
         model=MODELS[kind].Config(**NETS[net]),
         process=ProcessConfig(name=process, **{"time_input": LABELS.get(net, "log_snr"), **steps, **says}),
-        objective=ObjectiveConfig(objectives=objectives, weights=(1.0,) * len(objectives)),
+        objective=ImageObjectiveConfig(objectives=objectives, weights=(1.0,) * len(objectives)),
         sampling=SamplingConfig(),
     )
 
@@ -126,7 +127,8 @@ def test_the_objective_edm_weighs_by_the_datas_own_deviation():
     expected = (weight * (estimate - batch.images).square().flatten(1).mean(dim=1)).mean()
     found = model.loss_terms(batch, **draws)["edm"].detach()
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
-    own = build_objectives(ObjectiveConfig(objectives=("edm",)))["edm"]  # where the config says nothing
+    config_alone = ImageObjectiveConfig(objectives=("edm",))
+    own = Objectives(config_alone, model.denoiser).functions["edm"]
     assert "sigma_data" not in own.keywords
 
 

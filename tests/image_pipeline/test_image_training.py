@@ -10,6 +10,7 @@ import torch
 from image_runs import TINY, command, train
 from PIL import Image
 from script_tools import assert_same, tensors
+from small_models import small_model
 
 from image_pipeline.commands.parsing import parse
 from image_pipeline.configs import PRESETS, from_json, preset
@@ -17,10 +18,9 @@ from image_pipeline.data import ImageBatch, ImageBatches, load_images
 from image_pipeline.data.splits import hold_out
 from image_pipeline.model import ImageModel
 from image_pipeline.models.loading import load_model
-from pcdiff.config import ModelConfig, to_json
+from pcdiff.config import to_json
 from pcdiff.diffusion import PROCESSES
 from pcdiff.errors import InputError
-from pcdiff.models import build_model as build_cloud_model
 from pcdiff.training import checkpoint
 
 
@@ -144,7 +144,7 @@ def test_another_process_or_prediction_drops_what_does_not_belong(name, predicts
     config = parse(["train", *TINY[:4], "--process.name", name, *asked])
     model = ImageModel(config, (1, 8, 8))
     if (name, predicts) == ("rectified_flow", "eps"):  # it would train, and never give an image
-        with pytest.raises(InputError, match="does not determine the image at the start of RectifiedFlow"):
+        with pytest.raises(InputError, match="does not determine the data at the start of RectifiedFlow"):
             model.check_sampling()
     else:
         model.check_sampling()
@@ -277,7 +277,7 @@ def test_a_checkpoint_that_does_not_fit_is_told(whole, tmp_path, capsys):
     checkpoint.save(file, read, metadata)
     assert command("sample", "--run", file, "--output", tmp_path / "x.png") == 2
     assert "expected an image run's config with net and model" in capsys.readouterr().err
-    clouds = build_cloud_model(ModelConfig(kind="gaussian", encoder_widths=(8,), latent_dim=4, num_steps=2))
+    clouds = small_model({"kind": "gaussian", "encoder_widths": (8,), "latent_dim": 4, "num_steps": 2})
     checkpoint.save(file, clouds.state_dict(), {"config": {"model": {"kind": "gaussian"}}, "step": 1})
     assert command("likelihood", "--run", file) == 2
     assert "expected an image run's config" in capsys.readouterr().err

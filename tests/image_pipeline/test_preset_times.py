@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from image_pipeline.configs import PRESETS
-from image_pipeline.model import sampler_of
 from image_pipeline.models.loading import _suited
 from pcdiff.diffusion import (
     VE,
@@ -16,6 +15,7 @@ from pcdiff.diffusion import (
     build_process,
     geometric_sigmas,
 )
+from pcdiff.models.default_sampling import sampler_of
 
 
 def process_of(config):

@@ -14,7 +14,7 @@ import torch
 from pcdiff.diffusion import Trajectory
 from pcdiff.errors import InputError
 from pcdiff.interop import dpm
-from pcdiff.models import AutoEncoder, FlowVAE, GaussianVAE
+from pcdiff.models import AutoEncoder
 
 GOLDEN = Path(os.environ.get("PCDIFF_GOLDEN", Path(__file__).resolve().parents[3] / "shared" / "golden"))
 CASES = sorted(
@@ -23,6 +23,10 @@ CASES = sorted(
     for folder in [checkpoint.parent]
     for golden in folder.glob("golden*.npz")
 )
+
+
+def has_flow(model):
+    return not isinstance(model, AutoEncoder) and model.config.prior == "coupling"
 
 
 def case_id(case):
@@ -45,7 +49,7 @@ def use_stale_weights(model, checkpoint_path):
     """Put in the buffers that DPM's own loader ends up with, to compare with what it then computes."""
     with torch.serialization.safe_globals([argparse.Namespace]):
         state = torch.load(checkpoint_path, weights_only=True)["state_dict"]
-    for i, layer in enumerate(model.flow.layers):
+    for i, layer in enumerate(model.prior.layers):
         for j in (0, 2, 4):
             key = f"flow.chain.{i}.net_s_t.{j}.weight"
             sigma = torch.dot(state[f"{key}_u"], state[key].mv(state[f"{key}_v"]))
@@ -111,17 +115,17 @@ def test_encoder_in_training_mode(case):
 
 def test_flow(case):
     model, arrays = case
-    if not isinstance(model, FlowVAE):
+    if not has_flow(model):
         assert "flow_z" not in arrays
         return
-    w, log_det = model.flow(tensor(arrays, "flow_z"))
+    w, log_det = model.prior(tensor(arrays, "flow_z"))
     close(w, arrays["flow_w"])
     close(log_det[:, None], -arrays["flow_delta_logp"])
-    z, log_det = model.flow.inverse(tensor(arrays, "flow_rev_in"))
+    z, log_det = model.prior.inverse(tensor(arrays, "flow_rev_in"))
     close(z, arrays["flow_rev_z"])
     close(log_det[:, None], -arrays["flow_rev_delta_logp"])
     z = tensor(arrays, "flow_z")
-    for i, layer in enumerate(model.flow.layers):
+    for i, layer in enumerate(model.prior.layers):
         z = layer(z)[0]
         close(z, arrays[f"flow_after_layer{i}"])
 
@@ -155,7 +159,7 @@ def test_loss_and_gradients(case, mode):
         offset = float(arrays["loss_kl_weight"]) * constant
         if mode == "eval":
             close(terms["entropy"], arrays["loss_entropy_per_cloud"].mean())
-            ours = terms["prior"] + constant - (terms["entropy"] if isinstance(model, GaussianVAE) else 0)
+            ours = terms["prior"] + constant - (terms["entropy"] if model.config.prior == "gaussian" else 0)
             close(ours, arrays["loss_prior"])
     if mode == "eval":
         close(terms["reconstruction"], arrays["loss_mse"])
@@ -170,7 +174,7 @@ def test_loss_and_gradients(case, mode):
 
 def chain(model, arrays, flexibility):
     latent = tensor(arrays, "chain_latent")
-    z = model.base_to_latent(latent) if isinstance(model, FlowVAE) else latent
+    z = model.base_to_latent(latent) if has_flow(model) else latent
     close(z, arrays["chain_context"])
     draws = iter(tensor(arrays, "chain_z"))
     trajectory = Trajectory()
@@ -204,7 +208,7 @@ def test_reverse_chain(case):
 def test_seeded_sample(case):
     model, arrays = case
     latent = tensor(arrays, "chain_latent")
-    z = model.base_to_latent(latent) if isinstance(model, FlowVAE) else latent
+    z = model.base_to_latent(latent) if has_flow(model) else latent
     generator = torch.Generator().manual_seed(int(arrays["seeded_seed"]))
     x = model.decode(
         z, arrays["seeded_x0"].shape[1], flexibility=float(arrays["seeded_flexibility"]), generator=generator

@@ -1,11 +1,10 @@
 """What two processes of one job compute together, for test_peers.py."""
 
 import torch
+from small_models import small_model
 from torch import nn
 
-from pcdiff.config import ModelConfig
 from pcdiff.errors import InputError
-from pcdiff.models import build_model
 from pcdiff.models.sampling import reconstruct_all, sample_all
 from pcdiff.runtime import distributed
 from pcdiff.runtime.sync_batchnorm import synchronise
@@ -47,7 +46,7 @@ def clouds():
     """Sample and reconstruct more clouds than one chunk holds."""
     torch.manual_seed(0)
     small = {"encoder_widths": (8,), "encoder_head_widths": (8,), "net_widths": (8,), "num_steps": 3}
-    model = build_model(ModelConfig(latent_dim=4, flow_depth=2, flow_hidden_dim=8, **small)).eval()
+    model = small_model(dict(latent_dim=4, flow_depth=2, flow_hidden_dim=8, **small)).eval()
     given = torch.randn(70, 16, 3, generator=_seeded(9))
     return {"sampled": sample_all(model, 70, 16, seed=3), "again": reconstruct_all(model, given, 16, seed=3)}
 

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+from small_models import small_model
 from small_training import batches, last, trainer
 
-from pcdiff.config import ModelConfig, ObjectiveConfig
 from pcdiff.errors import InputError
-from pcdiff.models import build_model
 from pcdiff.training.micro_batches import Parts
 
 SMALL = {"latent_dim": 4, "encoder_widths": (8,), "encoder_head_widths": (8,), "net_widths": (8,), "num_steps": 5}
@@ -29,7 +28,7 @@ def test_accumulated_training_is_that_of_whole_batches(tmp_path):
 
 @pytest.mark.parametrize("kind", ["flow", "gaussian", "autoencoder", "cnf"])
 def test_a_models_draws_are_cut_with_its_clouds(kind):
-    config = ModelConfig(
+    config = dict(
         kind="flow" if kind == "cnf" else kind,
         flow="cnf" if kind == "cnf" else "coupling",
         flow_depth=2,
@@ -38,7 +37,7 @@ def test_a_models_draws_are_cut_with_its_clouds(kind):
         **SMALL,
     )
     torch.manual_seed(0)
-    model = build_model(config, ObjectiveConfig(times_per_cloud=2))
+    model = small_model(config, times_per_cloud=2)
     for norm in model.modules():
         if isinstance(norm, torch.nn.BatchNorm1d):
             norm.eval()  # takes the statistics of what it is given, whatever stands beside it

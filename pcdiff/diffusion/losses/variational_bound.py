@@ -44,6 +44,9 @@ def elbo(denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, cond: Any = N
     return weight.to(x0.dtype) * simple(denoiser, x0, t, noise, cond) * x0[0].numel()
 
 
+vars(elbo)["sums"] = True  # over a sample's numbers: those of a sample's parts add up
+
+
 def normal_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:
     """Return KL(N(mean1, exp(log_variance1)) || N(mean2, exp(log_variance2))) in nats, elementwise."""
     ratio = log_variance1 - log_variance2

@@ -1,13 +1,19 @@
 """A preset whose process, or what its net predicts, is another: what belongs to the old one goes."""
 
 from dataclasses import replace
+from typing import Any, TypeVar
 
-from image_pipeline.configs import ImageRunConfig, ProcessConfig, SamplingConfig
+import torch
+
+from pcdiff.config import ProcessConfig, SamplingConfig
 from pcdiff.diffusion import PROCESSES, TIME_INPUTS, build_process, parametrization
 from pcdiff.errors import InputError
+from pcdiff.models.default_sampling import sampler_of
+
+Config = TypeVar("Config", bound=Any)  # a run's, of clouds or images: process, objective and sampling are read
 
 
-def other_process(config: ImageRunConfig, name: str | None, predicts: str | None) -> ImageRunConfig:
+def other_process(config: Config, name: str | None, predicts: str | None) -> Config:
     """Return the config with another process, or another prediction of the net, and of the rest what still fits.
 
     Another process starts from its own defaults, as another net does. What the net predicts, its time
@@ -15,7 +21,7 @@ def other_process(config: ImageRunConfig, name: str | None, predicts: str | None
     standard deviation of the data stays where something asks for it.
 
     Args:
-        config: a preset.
+        config: a preset, of clouds or images.
         name: of the process; None, or the preset's own, changes nothing. One that is unknown is left to be refused.
         predicts: what the net predicts, likewise.
     """
@@ -28,11 +34,7 @@ def other_process(config: ImageRunConfig, name: str | None, predicts: str | None
     return config
 
 
-def _with_process(config: ImageRunConfig, name: str) -> ImageRunConfig:
-    import torch
-
-    from image_pipeline.model import sampler_of
-
+def _with_process(config: Config, name: str) -> Config:
     was = config.process
     new = ProcessConfig(name=name, predicts=was.predicts, time_input=was.time_input, sigma_data=was.sigma_data)
     config = replace(config, process=new)
@@ -54,3 +56,37 @@ def _with_process(config: ImageRunConfig, name: str) -> ImageRunConfig:
     except InputError:
         config = replace(config, sampling=SamplingConfig(guidance=config.sampling.guidance))
     return replace(config, process=new)
+
+
+def adapted(config: Config, name: str | None, predicts: str | None) -> Config:
+    """Return a preset of clouds with another process, trained and sampled in that process's usual way.
+
+    As `other_process`, and beside it: EDM's process and rectified flow are trained as their papers do (Karras et
+    al., 2022, table 1; Lipman et al., 2023, eq. 9).
+
+    Args:
+        config: a preset.
+        name: of the process, or None.
+        predicts: what the net predicts, or None.
+    """
+    was = config.process.name
+    config = other_process(config, name, predicts)
+    if name in (None, was):
+        return config
+    if predicts is None and name in _USUAL:
+        config = replace(config, process=replace(config.process, **_USUAL[name]))
+    if name in _TRAINED:
+        config = replace(config, objective=replace(config.objective, **_TRAINED[name]))
+    return replace(config, flexibility=0.0)
+
+
+# Clouds in the unit shape_unit have a standard deviation of one
+_USUAL = {
+    "edm": {"predicts": "edm", "time_input": "edm", "sigma_data": 1.0},
+    "ve": {"predicts": "edm", "time_input": "edm", "sigma_data": 1.0},
+    "rectified_flow": {"predicts": "velocity"},
+}
+_TRAINED = {
+    "edm": {"objectives": ("regression",), "time_draw": "log_normal", "stratified_times": False},
+    "rectified_flow": {"objectives": ("flow",)},
+}

@@ -1,0 +1,48 @@
+"""How noise is added, and what the net's output means: one set of options for points and pixels."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    """Forward process, parametrisation and time input; what a process does not take stays empty."""
+
+    name: str = "vp"
+    """Forward process: vp, subvp, ve, ncsn, ddpm, rectified_flow or edm."""
+    beta_min: float | None = None
+    """First rate of vp and subvp."""
+    beta_max: float | None = None
+    """Last rate of vp and subvp."""
+    sigma_min: float | None = None
+    """Smallest noise level of ve, ncsn and edm."""
+    sigma_max: float | None = None
+    """Largest noise level of ve, ncsn and edm."""
+    num_scales: int | None = None
+    """Steps that vp, subvp, ve and edm are discretised to; levels of ncsn."""
+    schedule: Literal["linear", "cosine"] | None = None
+    """How the variances of ddpm grow."""
+    num_steps: int | None = None
+    """Steps of ddpm."""
+    beta_1: float | None = None
+    """First variance of ddpm."""
+    beta_T: float | None = None
+    """Last variance of ddpm."""
+    predicts: str = "eps"
+    """What the net's output means: eps, x0, score, v, velocity, edm or previous."""
+    time_input: str = "log_snr"
+    """Time label that the net receives: t, index, beta, log_snr, edm, 999t, step, step1000, level, sigma or
+    log_sigma."""
+    sigma_data: float | None = None
+    """Standard deviation of the data, for the parametrisation edm."""
+
+    RANGES: ClassVar[dict[str, str]] = {
+        "at least 1": "num_scales num_steps",
+        "at most 1,000,000": "num_scales num_steps",
+        "in (0, 1)": "beta_1 beta_T",
+        "above 0": "sigma_data",
+    }
+
+
+PARAMETERS = ("name", "predicts", "time_input", "sigma_data")
+"""The fields that are no options of the process itself."""
