@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from image_pipeline.data.files import Files, spread
-from image_pipeline.data.transforms import Preprocessing, channels_of, decoded, size_of, to_array
+from image_pipeline.data.transforms import Preprocessing, channels_of, decoded, opened, size_of, to_array
 from pcdiff.errors import InputError
 
 _HEADERS = 256  # images whose size is read before the first batch: all of a small set, a spread of a large one
@@ -85,7 +83,7 @@ class LazyImages:
         """Return width and height as brought to, channels, and height and width as found."""
         where = f"{self.files.where}: {name}"
         try:
-            with Image.open(io.BytesIO(self.files.read(name))) as image:
+            with opened(self.files.read(name), where) as image:
                 channels, (width, height) = channels_of(image, where), size_of(image)
                 return (*self.preprocessing.result_size(width, height), channels, height, width)
         except InputError:
@@ -96,7 +94,7 @@ class LazyImages:
     def _decode(self, name: str) -> np.ndarray:
         where = f"{self.files.where}: {name}"
         try:
-            with Image.open(io.BytesIO(self.files.read(name))) as image:
+            with opened(self.files.read(name), where) as image:
                 if channels_of(image, where) > self.shape[1] and not self._chosen:
                     raise InputError(f"{where}: is coloured where the others are grey; give channels 1 or 3")
                 picture = decoded(image, where, self.shape[1])

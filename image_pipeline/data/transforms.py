@@ -18,6 +18,8 @@ FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "box": Image.Resampling.BOX,
 }
+# Deflate packs at most 1032 bytes, 8 pixels of one bit each, into one; some formats say more of a plain area
+_PIXELS_PER_BYTE, _FREE_PIXELS = 10_000, 4_000_000
 _ORIENTATION = 0x0112
 _TURNS = {  # EXIF 2.3, tag 274: where the first row and column lie -> what puts them up and left
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -132,6 +134,24 @@ def size_of(image: Image.Image) -> tuple[int, int]:
     return upright(image).size if turned else image.size
 
 
+def opened(content: bytes, where: str) -> Image.Image:
+    """Open an image file that lies in memory; nothing is decoded yet.
+
+    Args:
+        content: of the file.
+        where: it lies, for messages.
+
+    Raises:
+        InputError: it asks for more pixels than so few bytes stand for, and for the memory to hold them.
+    """
+    # from memory: of a file on the disk Pillow (13) maps the raw rows of a TIFF lying on its side wrongly
+    image = Image.open(io.BytesIO(content))
+    width, height = image.size
+    if width * height > _FREE_PIXELS + _PIXELS_PER_BYTE * len(content):
+        raise InputError(f"{where}: damaged: {len(content)} bytes do not hold {width} x {height} pixels")
+    return image
+
+
 def decoded(image: Image.Image, where: str, channels: int | None = None) -> Image.Image:
     """Decode an image to 8 bits of grey or RGB, upright.
 
@@ -165,8 +185,7 @@ def read_image(path: Path, channels: int | None = None) -> np.ndarray:
         InputError: it cannot be read, or as `decoded`.
     """
     try:
-        # from memory: of a file on the disk Pillow (13) maps the raw rows of a TIFF lying on its side wrongly
-        with Image.open(io.BytesIO(path.read_bytes())) as image:
+        with opened(path.read_bytes(), str(path)) as image:
             return to_array(decoded(image, str(path), channels))
     except InputError:
         raise

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pcdiff.errors import InputError
+from pcdiff.interop.pickles import check_memo
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -56,7 +57,9 @@ def load_arrays(path: Path) -> Any:
         InputError: it is truncated, damaged, no pickle, or asks for anything that could run code.
     """
     try:
-        return _Unpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        file = io.BytesIO(path.read_bytes())
+        check_memo(file)
+        return _Unpickler(file, encoding="bytes").load()
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:  # from damaged bytes the unpickler raises anything: IndexError, MemoryError, ...

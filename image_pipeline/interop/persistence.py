@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pcdiff.errors import InputError
+from pcdiff.interop.pickles import check_memo
 
 
 @dataclass
@@ -68,6 +69,7 @@ def read(path: str | Path) -> Any:
     path = Path(path)
     try:
         with path.open("rb") as file:
+            check_memo(file)
             return _Reader(file).load()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; expected a network pickle (.pkl)") from None

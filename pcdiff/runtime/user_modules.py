@@ -24,13 +24,13 @@ _LOADED: dict[tuple[Path, str], ModuleType] = {}
 
 
 def import_parts(paths: Sequence[str | Path]) -> None:
-    """Run each file as a module, so that what it registers is there by name.
+    """Run each file as a module, once in a process, so that what it registers is there by name.
 
     Raises:
         InputError: there is no such Python file, or it fails; names the file, the line in it and the error.
     """
     for path in paths:
-        run_file(path, f"{FLAG} {path}")
+        _run_once(Path(path), f"{FLAG} {path}")
 
 
 def is_place(name: str) -> bool:

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 from image_files import lsun_lmdb, pictures, png, stylegan_zip
+from PIL import Image
 
 from image_pipeline.configs import ImageRunConfig, read_config
 from image_pipeline.data import files as image_files_module
 from image_pipeline.data import load_images, stored_images
+from image_pipeline.data.image_files import read_images
 from image_pipeline.data.unpickling import load_arrays
 from pcdiff.config import to_json
 from pcdiff.errors import InputError
@@ -192,3 +194,18 @@ def test_arrays_of_protocol_5_own_their_numbers(tmp_path):
         found = load_arrays(tmp_path / "a")
         assert found.flags.owndata or found.base is None or isinstance(found.base, np.ndarray)
         assert np.array_equal(found, array)
+
+
+def test_pixels_that_a_file_cannot_hold_are_refused_before_there_is_memory_for_them(tmp_path):
+    image = Image.new("RGB", (8, 8))
+    image.save(tmp_path / "a.tif")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    # the tag ImageLength, 257: SHORT or LONG, one value
+    at = content.index((257).to_bytes(2, "little"))
+    content[at : at + 12] = struct.pack("<HHII", 257, 4, 1, 2**22)
+    (tmp_path / "a.tif").write_bytes(content)
+    message = rf"a\.tif: damaged: {len(content)} bytes do not hold 8 x 4194304 pixels"
+    with pytest.raises(InputError, match=message):
+        read_images(tmp_path / "a.tif", None)
+    with pytest.raises(InputError, match=message):
+        load_images(tmp_path, "all", size=8).images[:1]
