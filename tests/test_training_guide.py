@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pcdiff.commands import cli
-from pcdiff.config import DataConfig, ModelConfig, ObjectiveConfig, RunConfig, TrainConfig
+from pcdiff.config import CloudObjectiveConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
 from pcdiff.config.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS
 from pcdiff.training import SCHEDULES
 
@@ -19,7 +19,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip()
 ]
-PARTS = (RunConfig, ModelConfig, ObjectiveConfig, DataConfig, TrainConfig)
+PARTS = (RunConfig, ModelConfig, CloudObjectiveConfig, DataConfig, TrainConfig)
 FLAGS = {f"--{name.replace('_', '-')}" for part in PARTS for name in part.__dataclass_fields__}
 TORCHRUN = {"--standalone", "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--max-restarts"}
 

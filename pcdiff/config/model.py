@@ -23,7 +23,8 @@ def known(part: str) -> "Registry[Any]":
     from pcdiff.flows import PRIORS
     from pcdiff.nets import NETS
 
-    return {"encoder": ENCODERS, "prior": PRIORS, "net": NETS}[part]
+    registries: dict[str, Registry[Any]] = {"encoder": ENCODERS, "prior": PRIORS, "net": NETS}
+    return registries[part]
 
 
 def _options(part: str, name: str) -> Callable[[], Any]:

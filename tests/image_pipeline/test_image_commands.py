@@ -312,7 +312,7 @@ def test_guidance_needs_a_model_that_is_told_classes(colour_run, tmp_path, capsy
             "interpolate goes there and back without it: leave out --churn",
         ),
         ("interpolate --a {digits} --b {digits} --guidance 2", "leave out --guidance"),
-        ("sample --sampler none", "sampler none leaves the images to a corrector"),
+        ("sample --sampler none", "sampler none leaves the samples to a corrector"),
         ("sample --sampler ode --num-steps 4", "--num-steps does nothing where the sampler chooses its own steps"),
         ("class-conditional --classes 3 10", "--classes must be in 0..9, got [3, 10]"),
         (

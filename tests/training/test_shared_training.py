@@ -16,6 +16,7 @@ import torch
 from script_tools import ROOT, TINY, assert_same, logged, tensors
 
 from pcdiff.config import RunConfig
+from pcdiff.config.files import read_config
 from pcdiff.errors import InputError
 from pcdiff.runtime import run_folder
 from pcdiff.training import checkpoint
@@ -109,7 +110,7 @@ def test_a_dead_process_ends_the_other_and_the_next_job_goes_on(nursery, flags, 
 def test_a_job_that_may_restart_must_be_found_again(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")  # as torchrun does
     with pytest.raises(InputError, match="torchrun --max-restarts needs --out"):
-        run_folder.open_run(RunConfig(), "gen")
+        run_folder.open_run(RunConfig(), "gen", read_config)
 
 
 @pytest.mark.slow
