@@ -13,8 +13,10 @@ from pcdiff.errors import InputError
 from pcdiff.version import __version__
 
 if TYPE_CHECKING:
-    from pcdiff import interop
-    from pcdiff.models import AutoEncoder, Direct, Latent
+    from pcdiff import data, interop, models
+    from pcdiff.api import Trainer, evaluate
+    from pcdiff.config.presets import generator_preset
+    from pcdiff.models import AutoEncoder, Direct, Latent, build_model
     from pcdiff.ops.chamfer import chamfer
     from pcdiff.ops.emd import emd
     from pcdiff.training.checkpoint import load
@@ -24,9 +26,13 @@ _LAZY = {
     "AutoEncoder": "pcdiff.models",
     "Direct": "pcdiff.models",
     "Latent": "pcdiff.models",
+    "Trainer": "pcdiff.api",
+    "build_model": "pcdiff.models",
+    "evaluate": "pcdiff.api",
     "chamfer": "pcdiff.ops",
     "emd": "pcdiff.ops",
     "load": "pcdiff.training.checkpoint",
+    "generator_preset": "pcdiff.config.presets",
 }
 _ROOMS = {
     *("config", "data", "diffusion", "encoders", "evaluation", "flows", "interop", "metrics", "models", "nets"),
@@ -38,11 +44,17 @@ __all__ = [
     "Direct",
     "InputError",
     "Latent",
+    "Trainer",
     "__version__",
+    "build_model",
     "chamfer",
+    "data",
     "emd",
+    "evaluate",
+    "generator_preset",
     "interop",
     "load",
+    "models",
 ]
 
 

@@ -81,6 +81,19 @@ _DEMO = replace(
 GENERATOR_PRESETS: Mapping[str, RunConfig] = {"paper": _PAPER, "cpu": _CPU, "quick": _QUICK, "demo": _DEMO}
 
 
+def generator_preset(name: str) -> RunConfig:
+    """Return a preset of generators by name; `pcdiff.build_model` builds its model.
+
+    Raises:
+        InputError: the name is unknown; the message lists the known ones.
+
+    Example:
+        >>> generator_preset("paper").model.latent_dim
+        256
+    """
+    return preset(GENERATOR_PRESETS, name)
+
+
 def _autoencoder(config: RunConfig) -> RunConfig:
     # A code is read off whole clouds: more points of fewer clouds than a generator's posterior needs.
     return replace(

@@ -6,6 +6,7 @@ from pcdiff.models.build import MODELS, build_model
 from pcdiff.models.direct import Direct
 from pcdiff.models.generator import Generator
 from pcdiff.models.latent import Latent, gaussian_entropy
+from pcdiff.models.recipes import ddpm_denoiser, edm_denoiser, flow_matching_denoiser
 
 __all__ = [
     "MODELS",
@@ -15,5 +16,8 @@ __all__ = [
     "Latent",
     "PointCloudModel",
     "build_model",
+    "ddpm_denoiser",
+    "edm_denoiser",
+    "flow_matching_denoiser",
     "gaussian_entropy",
 ]

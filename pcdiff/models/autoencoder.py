@@ -14,6 +14,7 @@ class AutoEncoder(PointCloudModel):
         >>> y = model.eval().reconstruct(x)  # (B, N, 3) -> (B, N, 3)
     """
 
+    kind = "autoencoder"
     variational = False
 
     def loss_terms(self, x: Tensor, generator: torch.Generator | None = None, **draws: Tensor) -> dict[str, Tensor]:

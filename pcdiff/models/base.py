@@ -1,7 +1,7 @@
 """What every model of clouds has: a denoiser of points, what it is trained on, and how clouds are drawn with it."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from pcdiff.diffusion.samplers.report import SamplingReport
 from pcdiff.errors import InputError
 from pcdiff.models.default_sampling import default_sampling, sampler_of
 from pcdiff.models.denoiser import Objectives, build_denoiser, check_sigma_data, check_signal
+from pcdiff.models.parts import usual_settings, with_parts
 from pcdiff.runtime.call_checks import checked
 from pcdiff.runtime.components import build_part, find
 from pcdiff.runtime.precision import autocast
@@ -26,26 +27,34 @@ class PointCloudModel(nn.Module):
     """A denoiser of points conditioned on a code, or on nothing; subclasses give the code.
 
     Args:
-        config: which parts, and their options.
-        process: forward process, parametrisation and time input; the paper's by default.
-        objective: the loss; the paper's by default.
+        config: which parts, and their options; the paper's by default.
+        process: forward process, parametrization and time input; or a process's name, for what its paper takes
+            beside it. The paper's chain by default.
+        objective: the loss; the paper's by default, or that of a process that is named.
         sampling: how clouds are drawn where `decode` is not told otherwise; the process's own way by default.
+        **parts: `net`, `encoder` and `prior` in place of the config's: names, classes, or modules as they are.
 
     Raises:
         InputError: a part is unknown or not imported, or parts do not go together.
     """
 
+    kind: Literal["latent", "autoencoder", "direct"] = "latent"
     variational = True
     point_dim = POINT_DIM
 
     def __init__(
         self,
-        config: ModelConfig,
-        process: ProcessConfig | None = None,
+        config: ModelConfig | None = None,
+        process: ProcessConfig | str | None = None,
         objective: CloudObjectiveConfig | None = None,
         sampling: SamplingConfig | None = None,
+        **parts: Any,
     ):
         super().__init__()
+        config, self._given = with_parts(config or ModelConfig(kind=self.kind), parts)
+        process, objective = usual_settings(process, objective)
+        if config.kind != self.kind:
+            raise InputError(f"kind must be {self.kind} for {type(self).__name__}, got {config.kind}")
         self.config = config
         self.process_config = process or PAPER_PROCESS
         self.objective_config = objective or CloudObjectiveConfig()
@@ -64,6 +73,8 @@ class PointCloudModel(nn.Module):
             )
 
     def _part(self, part: str, **given: Any) -> nn.Module:
+        if part in self._given:
+            return self._given.pop(part)
         config = self.config
         cls = find(part, known(part), getattr(config, part))
         sizes = {"point_dim": POINT_DIM, "latent_dim": config.latent_dim, "dim": config.latent_dim}

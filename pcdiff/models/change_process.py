@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import torch
 
 from pcdiff.config import ProcessConfig, SamplingConfig
+from pcdiff.config.run import PAPER_PROCESS
 from pcdiff.diffusion import PROCESSES, TIME_INPUTS, build_process, parametrization
 from pcdiff.errors import InputError
 from pcdiff.models.default_sampling import sampler_of
@@ -71,7 +72,7 @@ def adapted(config: Config, name: str | None, predicts: str | None) -> Config:
     """
     was = config.process.name
     config = other_process(config, name, predicts)
-    if name in (None, was):
+    if name is None or name == was:
         return config
     if predicts is None and name in _USUAL:
         config = replace(config, process=replace(config.process, **_USUAL[name]))
@@ -81,12 +82,24 @@ def adapted(config: Config, name: str | None, predicts: str | None) -> Config:
 
 
 # Clouds in the unit shape_unit have a standard deviation of one
-_USUAL = {
+_USUAL: dict[str, dict[str, Any]] = {
     "edm": {"predicts": "edm", "time_input": "edm", "sigma_data": 1.0},
     "ve": {"predicts": "edm", "time_input": "edm", "sigma_data": 1.0},
     "rectified_flow": {"predicts": "velocity"},
 }
-_TRAINED = {
+_TRAINED: dict[str, dict[str, Any]] = {
     "edm": {"objectives": ("regression",), "time_draw": "log_normal", "stratified_times": False},
     "rectified_flow": {"objectives": ("flow",)},
 }
+
+
+def usual(name: str) -> tuple[ProcessConfig, dict[str, Any]]:
+    """Return a process's config as its paper has it, with fields of the objective that go with it.
+
+    Raises:
+        InputError: the process is unknown.
+    """
+    name = PROCESSES.canonical(name)
+    if name == "ddpm":
+        return PAPER_PROCESS, {}
+    return ProcessConfig(name=name, **_USUAL.get(name, {})), _TRAINED.get(name, {})

@@ -18,6 +18,8 @@ class Direct(Generator):
         >>> clouds = model.eval().sample(4, 2048, generator=torch.Generator().manual_seed(0))  # (4, 2048, 3)
     """
 
+    kind = "direct"
+
     @property
     def code_dim(self) -> int:
         """0: the net has no condition."""

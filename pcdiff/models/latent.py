@@ -1,9 +1,10 @@
 """Generators with a latent: an encoder, a prior, and the bound that joins them (Luo & Hu, CVPR 2021)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from pcdiff.config import CloudObjectiveConfig, ModelConfig, ProcessConfig, SamplingConfig
 from pcdiff.encoders import reparameterize
 from pcdiff.errors import InputError
 from pcdiff.models.generator import Generator
@@ -20,14 +21,8 @@ class Latent(Generator):
         >>> clouds = model.sample(4, 2048, generator=torch.Generator().manual_seed(0))  # (4, 2048, 3)
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        process: ProcessConfig | None = None,
-        objective: CloudObjectiveConfig | None = None,
-        sampling: SamplingConfig | None = None,
-    ):
-        super().__init__(config, process, objective, sampling)
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
         self.prior = self._part("prior")
 
     def draw(self, x: Tensor, count: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:

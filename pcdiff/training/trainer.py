@@ -57,6 +57,8 @@ class Trainer:
         seed: the run's seed.
         device: where to train; the CPU by default.
         validate: scores the model now and then; the score decides which checkpoint is `best`.
+        optimizer: of the model's parameters; Adam with `config.lr` and `config.weight_decay` by default. Learning
+            rates of one's own rise and fall with the schedule, in their proportion to `config.lr`.
     """
 
     model: nn.Module
@@ -67,6 +69,7 @@ class Trainer:
     seed: int = 2020
     device: torch.device = torch.device("cpu")  # noqa: RUF009 - immutable
     validate: Validation | None = None
+    optimizer: Any = None
     step: int = field(default=0, init=False)
     best: dict[str, float] | None = field(default=None, init=False)
 
@@ -76,9 +79,12 @@ class Trainer:
         decay = config.ema_decay
         self.ema = None if decay is None else ExponentialMovingAverage(self.model, decay)
         self.parts = Parts(self.model, config.batch_size, config.accumulate, self.device)
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
-        )
+        self._adam = self.optimizer is None
+        if self.optimizer is None:
+            self.optimizer = torch.optim.Adam(
+                self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+            )
+        self._lr_scales = [group["lr"] / config.lr for group in self.optimizer.param_groups]
         self.precision = resolve_precision(config.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.keeper = Keeper(self.folder / "checkpoints", config.keep)
@@ -103,7 +109,8 @@ class Trainer:
         if self.ema is not None:
             tensors |= {f"ema.{k}": v for k, v in self.ema.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items()}
+            kept = {k: v for k, v in state.items() if v is not None}
+            tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in kept.items()}
         self.keeper.save(tensors, self._metadata())
 
     def _metadata(self) -> dict[str, Any]:
@@ -128,7 +135,7 @@ class Trainer:
             checkpoint.load_weights(self.ema.model, tensors, "ema.", str(path))
         parameters = list(self.model.parameters())
         state = optimizer_state(tensors, parameters, path)
-        if there.step > 0 and len(state) != len(parameters):
+        if there.step > 0 and self._adam and len(state) != len(parameters):
             raise InputError(f"{path}: has no optimiser state (a copy of `best`?), so the run cannot go on from it")
         self.optimizer.load_state_dict(
             {"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]}
@@ -144,8 +151,8 @@ class Trainer:
         A step whose loss or gradient is not finite leaves weights and buffers as they were.
         """
         lr = learning_rate(self.step, self.config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        for group, scale in zip(self.optimizer.param_groups, self._lr_scales, strict=True):
+            group["lr"] = lr * scale
         # What a model draws beside its draws, such as dropout: of this step and process alone.
         torch.manual_seed(rng.number(self.seed, "layers", self.step, distributed.rank()))
         buffers = [b for b in self.model.buffers() if b.is_floating_point()]
@@ -167,9 +174,10 @@ class Trainer:
         if self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        else:
-            # on the device: nobody waits for it; torch's annotations do not know the attribute
-            self.optimizer.found_inf = left_out  # type: ignore[attr-defined]
+        elif all(group.get("fused") for group in self.optimizer.param_groups):
+            self.optimizer.found_inf = left_out  # on the device: nobody waits for it
+            self.optimizer.step()
+        elif not left_out > 0:
             self.optimizer.step()
         for buffer, old in zip(buffers, before, strict=True):
             buffer.copy_(torch.where(left_out > 0, old, buffer))

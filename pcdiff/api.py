@@ -1,0 +1,217 @@
+"""What a notebook needs beside the models: a trainer that fills in what is not given, and scores in one call."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pcdiff.config import DataConfig, RunConfig, TrainConfig, check_train, to_json
+from pcdiff.data import Batches, CloudDataset
+from pcdiff.errors import InputError
+from pcdiff.metrics import evaluate as evaluate_sets
+from pcdiff.models import PointCloudModel
+from pcdiff.runtime import rng
+from pcdiff.runtime.devices import resolve_device
+from pcdiff.runtime.run_folder import write_config
+from pcdiff.training.protocols import Outcome, Validation
+from pcdiff.training.trainer import Trainer as TrainingLoop
+from pcdiff.training.validation import GeneratorValidation
+from pcdiff.version import __version__
+
+
+class LoaderBatches:
+    """A DataLoader's batches as a function of the step, so that a resumed training sees what it would have seen.
+
+    Each epoch starts from torch's random state of (seed, epoch), as long as the loader draws from it or from a
+    generator of its own; after a resume the epoch's first batches are read again and dropped.
+
+    Args:
+        loader: yields clouds `(B, N, 3)`, or tuples and lists that begin with them; has a length.
+        seed: of the order.
+        device: where the batches appear.
+
+    Raises:
+        InputError: the loader has no length, or none at all.
+    """
+
+    def __init__(self, loader: Any, seed: int, device: torch.device):
+        if not hasattr(loader, "__len__") or len(loader) == 0:
+            raise InputError(
+                "data must be clouds (n, P, 3), a CloudDataset, or a DataLoader with batches and a length"
+            )
+        self.loader, self.seed, self.device = loader, seed, device
+        self.steps_per_epoch = float(len(loader))
+        self._at, self._last = -1, torch.empty(0)
+        self._batches: Iterator[Any] = iter(())
+
+    def __call__(self, step: int, rows: slice = slice(None)) -> Tensor:
+        """Return the batch of a step, or those rows of it."""
+        if step != self._at:
+            epoch, index = divmod(step, len(self.loader))
+            if step != self._at + 1 or index == 0:
+                self._batches = itertools.islice(self._epoch(epoch), index, None)
+            batch = next(self._batches)
+            batch = batch[0] if isinstance(batch, tuple | list) else batch
+            self._last, self._at = torch.as_tensor(batch, device=self.device), step
+        return self._last[rows]
+
+    def _epoch(self, epoch: int) -> Iterator[Any]:
+        number = rng.number(self.seed, "epoch", epoch)
+        if getattr(self.loader, "generator", None) is not None:
+            self.loader.generator.manual_seed(number)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(number)
+            yield from self.loader
+
+
+class Trainer:
+    """Train a model of clouds, and keep a run's folder that `pcdiff.load`, `evaluate.py` and a resume understand.
+
+    Args:
+        model: of `pcdiff.models`, or any module with `draw` and `loss_terms`, which `pcdiff.load` does not know.
+        data: clouds `(n, P, 3)` as an array or a tensor, a `CloudDataset`, or a DataLoader of batches `(B, N, 3)`.
+        folder: the run's; made by `fit`.
+        steps: optimizer steps in all.
+        batch_size: clouds of a batch; of a DataLoader its own.
+        num_points: points drawn of each cloud; all, at most 2048, by default. A DataLoader draws its own.
+        optimizer: of the model's parameters; Adam by default.
+        validation: clouds to score samples against, or a `Validation`; none by default.
+        seed: of every random draw.
+        device: `auto` (CUDA if there is one), `cpu`, `cuda`, ...
+        resume: go on with the run that lies in the folder.
+        **settings: fields of `pcdiff.config.TrainConfig`, such as `lr`, `ema_decay`, `save_every`, `precision`.
+
+    Raises:
+        InputError: unknown settings or values out of range; data of another shape; a folder that holds a run
+            already, without `resume`, or no run, with it.
+
+    Example:
+        >>> import pcdiff
+        >>> model = pcdiff.models.Direct(process="edm")
+        >>> trainer = pcdiff.Trainer(model, np.random.rand(8, 32, 3), folder, steps=2, batch_size=4)
+        >>> trainer.fit().reason
+        'finished'
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Any,
+        folder: str | Path,
+        steps: int = 10_000,
+        *,
+        batch_size: int = 32,
+        num_points: int | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        validation: Any = None,
+        seed: int = 2020,
+        device: str = "auto",
+        resume: bool = False,
+        **settings: Any,
+    ):
+        self.model, self.folder = model, Path(folder)
+        where = resolve_device(device)
+        self.config = _train_config(steps, batch_size, settings)
+        points, identity, normalisation, statistics = _described(data)
+        if points is None:
+            batches: Any = LoaderBatches(data, seed, where)
+            self.config = replace(self.config, batch_size=len(batches(0)))
+        else:
+            taken = min(points.shape[1], 2048) if num_points is None else num_points
+            batches = Batches(points, self.config.batch_size, taken, seed, where)
+        facts: dict[str, Any] = {"dataset": identity, "statistics": statistics, "version": __version__}
+        self.run = None
+        if isinstance(model, PointCloudModel):
+            self.run = RunConfig(
+                preset="own",
+                seed=seed,
+                model=model.config,
+                process=model.process_config,
+                objective=model.objective_config,
+                sampling=model.sampling_config,
+                data=DataConfig(normalisation=normalisation, num_points=batches(0).shape[1]),
+                train=self.config,
+            )
+            facts["config"] = json.loads(to_json(self.run))
+        self.loop = TrainingLoop(
+            model, batches, self.config, self.folder, facts, seed, where, _validation(validation, seed), optimizer
+        )
+        if resume:
+            self.loop.restore()
+        elif self.loop.keeper.exists():
+            raise InputError(f"{self.folder}: holds a run already; resume=True goes on with it")
+
+    def fit(self) -> Outcome:
+        """Train to the last step, or to a signal; see `pcdiff.training.Trainer.fit`."""
+        if self.run is not None:
+            write_config(self.folder, self.run)
+        return self.loop.fit()
+
+
+def evaluate(samples: Any, reference: Any, **options: Any) -> dict[str, Any]:
+    """Score generated clouds against a reference set; see `pcdiff.metrics.evaluate`.
+
+    Args:
+        samples: clouds `(n, P, 3)`.
+        reference: clouds `(n, Q, 3)`, or a `CloudDataset`, whose normalised clouds are taken: as many as samples.
+        **options: of `pcdiff.metrics.evaluate`, such as `protocol`, `train` and `num_points`.
+
+    Example:
+        >>> import pcdiff
+        >>> result = pcdiff.evaluate(np.random.rand(4, 32, 3), reference=np.random.rand(4, 32, 3))
+        >>> sorted(result["scores"])[:3]
+        ['1-NNA-CD', '1-NNA-EMD', 'COV-CD']
+    """
+    if isinstance(reference, CloudDataset):
+        reference = reference.points[: len(samples)]
+    if isinstance(options.get("train"), CloudDataset):
+        options["train"] = options["train"].points
+    return evaluate_sets(samples=samples, reference=reference, **options)
+
+
+def _train_config(steps: int, batch_size: int, settings: dict[str, Any]) -> TrainConfig:
+    usual = {
+        "lr": 1e-3,
+        "end_lr": 1e-5,
+        "lr_decay_start": 0,
+        "lr_decay_end": steps,
+        "save_every": max(1, min(1000, steps // 4)),
+        "log_every": 20,
+        "val_every": max(1, steps // 4),
+    }
+    known = TrainConfig.__dataclass_fields__
+    if unknown := sorted(set(settings) - set(known)):
+        raise InputError(f"settings must be fields of TrainConfig, {sorted(known)}, got {unknown}")
+    config = TrainConfig(**{**usual, **settings, "max_iters": steps, "batch_size": batch_size})
+    check_train(config)
+    return config
+
+
+def _described(data: Any) -> tuple[Tensor | None, dict[str, Any], str, dict[str, Any]]:
+    """Return clouds (None of a DataLoader), what they are, their normalisation, and what it took from them."""
+    if isinstance(data, CloudDataset):
+        return data.points, data.identity.to_dict(), data.normalisation, data.statistics
+    if isinstance(data, np.ndarray | Tensor):
+        points = torch.as_tensor(data).float().cpu()
+        digest = hashlib.sha256(points.numpy().tobytes()).hexdigest()[:16]
+        return points, _identity("an array", digest), "none", {}
+    return None, _identity("a DataLoader", None), "none", {}
+
+
+def _identity(name: str, fingerprint: str | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {"name": name, "stand_in": False, "categories": []}
+    return facts if fingerprint is None else facts | {"fingerprint": fingerprint}
+
+
+def _validation(validation: Any, seed: int) -> Validation | None:
+    if validation is None or callable(validation):
+        return validation
+    clouds = validation.points if isinstance(validation, CloudDataset) else torch.as_tensor(validation).float()
+    return GeneratorValidation(clouds, min(clouds.shape[1], 2048), seed)

@@ -1,0 +1,238 @@
+"""What a researcher writes in a notebook: a net of one's own, ten lines, and the same run from the command line."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from script_tools import ROOT
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import pcdiff
+from pcdiff.config import DataConfig, RunConfig
+from pcdiff.data import load_clouds
+from pcdiff.errors import InputError
+from pcdiff.models import AutoEncoder, Direct, Latent, ddpm_denoiser, edm_denoiser, flow_matching_denoiser
+from pcdiff.training import checkpoint
+
+NOTEBOOK = '''
+import torch
+from torch import nn
+
+import pcdiff
+from pcdiff.data import load_clouds
+
+
+class MyNet(nn.Module):
+    """Points that see their cloud's mean."""
+
+    def __init__(self, width=16, point_dim=3):
+        super().__init__()
+        self.width, self.point_dim = width, point_dim
+        self.first, self.last = nn.Linear(2 * point_dim + 1, width), nn.Linear(width, point_dim)
+
+    def forward(self, x, t, cond=None):
+        cloud = torch.cat([x.mean(dim=1), t[:, None].to(x)], dim=1)[:, None].expand(-1, x.shape[1], -1)
+        return self.last(torch.relu(self.first(torch.cat([x, cloud], dim=2))))
+
+
+train, test = load_clouds("DATASET", "chair", "train"), load_clouds("DATASET", "chair", "test")
+model = pcdiff.models.Direct(net=MyNet(), process="edm")
+pcdiff.Trainer(model, train, "FOLDER", steps=3, batch_size=4).fit()
+clouds = pcdiff.load("FOLDER").sample(2, 32, sampler="dpmpp", num_steps=10)
+print(pcdiff.evaluate(clouds, reference=test)["scores"]["1-NNA-CD"])
+'''
+
+
+class MeanNet(nn.Module):
+    def __init__(self, width: int = 16, cond_dim: int = 0, point_dim: int = 3):
+        super().__init__()
+        self.width, self.cond_dim, self.point_dim = width, cond_dim, point_dim
+        self.layers = nn.Sequential(
+            nn.Linear(2 * point_dim + 1 + cond_dim, width), nn.SiLU(), nn.Linear(width, point_dim)
+        )
+
+    def forward(self, x, t, cond=None):
+        cloud = torch.cat([x.mean(dim=1), t[:, None].to(x), *([] if cond is None else [cond])], dim=1)
+        return self.layers(torch.cat([x, cloud[:, None].expand(-1, x.shape[1], -1)], dim=2))
+
+
+def clouds(count=24, points=32, seed=0):
+    """Boxes of several sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.rand(count, 1, 3, generator=generator) + 0.5
+    return (torch.rand(count, points, 3, generator=generator) - 0.5) * 2 * sizes
+
+
+def test_the_notebook_of_the_readme(dataset, tmp_path):
+    code = NOTEBOOK.replace("DATASET", str(dataset)).replace("FOLDER", str(tmp_path / "mine"))
+    path = tmp_path / "notebook.py"
+    path.write_text(code)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, path], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert 0 <= float(done.stdout.split()[-1]) <= 100
+    said = checkpoint.read(tmp_path / "mine/checkpoints/last.safetensors")[1]
+    assert said["config"]["model"]["net"].endswith(":MyNet")
+    assert said["dataset"]["name"].startswith("shapenet.hdf5 layout")
+    with pytest.raises(InputError, match="not part of pcdiff, and is not run unasked"):
+        pcdiff.load(tmp_path / "mine")  # another process: it has not run the notebook
+
+
+@pytest.mark.parametrize("process", ["edm", "rectified_flow", "v"])
+def test_losses_fall_and_going_on_is_exact(process, tmp_path):
+    """The draws are the same before and after, so that the fall is no accident."""
+
+    def model():
+        torch.manual_seed(0)
+        if process == "v":
+            return Direct(net=MeanNet(), process=pcdiff.config.ProcessConfig(name="vp", predicts="v"))
+        return Direct(net=MeanNet(), process=process)
+
+    def loss(trained):
+        draws = trained.draw(clouds(), 24, torch.Generator().manual_seed(5))
+        return float(trained.loss_terms(clouds(), **draws)["loss"].detach())
+
+    whole = model()
+    before = loss(whole)
+    settings = {"batch_size": 8, "lr": 1e-2, "lr_decay_end": 200}
+    pcdiff.Trainer(whole, clouds(), tmp_path / "whole", steps=200, **settings).fit()
+    assert loss(whole) < 0.95 * before
+    pcdiff.Trainer(model(), clouds(), tmp_path / "halves", steps=100, **settings).fit()
+    resumed = pcdiff.Trainer(model(), clouds(), tmp_path / "halves", steps=200, resume=True, **settings)
+    assert resumed.loop.step == 100
+    resumed.fit()
+    a, b = (checkpoint.read(tmp_path / name / "checkpoints/last.safetensors")[0] for name in ("whole", "halves"))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    loaded = pcdiff.load(tmp_path / "whole")
+    drawn, again = (m.sample(2, 16, generator=torch.Generator().manual_seed(0)) for m in (loaded, whole.eval()))
+    assert torch.equal(drawn, again)
+    assert drawn.isfinite().all()
+
+
+@pytest.mark.parametrize("own_generator", [False, True])
+def test_a_loaders_order_is_that_of_its_seed(own_generator, tmp_path):
+    def loader():
+        generator = torch.Generator() if own_generator else None
+        return DataLoader(TensorDataset(clouds()), batch_size=8, shuffle=True, generator=generator)
+
+    def model():
+        torch.manual_seed(0)
+        return Direct(net=MeanNet(), process="edm")
+
+    pcdiff.Trainer(model(), loader(), tmp_path / "whole", steps=7, lr_decay_end=7).fit()
+    pcdiff.Trainer(model(), loader(), tmp_path / "halves", steps=4, lr_decay_end=7).fit()
+    pcdiff.Trainer(model(), loader(), tmp_path / "halves", steps=7, lr_decay_end=7, resume=True).fit()
+    a, b = (checkpoint.read(tmp_path / name / "checkpoints/last.safetensors")[0] for name in ("whole", "halves"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9),
+        lambda p: torch.optim.AdamW([{"params": list(p)[:1], "lr": 1e-2}, {"params": list(p)[1:]}], lr=1e-3),
+    ],
+)
+def test_an_optimizer_of_ones_own_is_kept_and_goes_on(optimizer, tmp_path):
+    def trainer(folder, steps, **options):
+        torch.manual_seed(0)
+        model = Direct(net=MeanNet(), process="edm")
+        settings = {
+            "optimizer": optimizer(list(model.parameters())),
+            "batch_size": 8,
+            "lr": 1e-2,
+            "lr_decay_end": 6,
+        }
+        return pcdiff.Trainer(model, clouds(), tmp_path / folder, steps=steps, **settings, **options)
+
+    whole = trainer("whole", 6)
+    whole.fit()
+    trainer("halves", 3).fit()
+    trainer("halves", 6, resume=True).fit()
+    a, b = (checkpoint.read(tmp_path / name / "checkpoints/last.safetensors")[0] for name in ("whole", "halves"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert type(whole.loop.optimizer) is type(optimizer(list(nn.Linear(2, 2).parameters())))
+    rates = [group["lr"] for group in whole.loop.optimizer.param_groups]
+    assert rates == pytest.approx([rates[0] * scale for scale in ((1,) if len(rates) == 1 else (1, 0.1))])
+
+
+def test_parts_as_names_classes_and_objects():
+    named = Latent(net="pointwise", prior="gaussian", process="vp")
+    assert (named.config.prior, named.process_config.name) == ("gaussian", "vp")
+    assert type(AutoEncoder(net=MeanNet).denoiser.net) is MeanNet
+    net = MeanNet(width=4)
+    model = Direct(net=net)
+    assert model.denoiser.net is net
+    assert model.config.net_options.width == 4
+    with pytest.raises(InputError, match="net must be a name, a class or a module, got a int"):
+        Direct(net=3)
+    with pytest.raises(InputError, match=r"parts must be among \['encoder', 'prior', 'net'\], got 'head'"):
+        Direct(head="x")
+    with pytest.raises(InputError, match="kind must be direct for Direct, got latent"):
+        Direct(RunConfig().model)
+
+    class Forgets(nn.Module):
+        def __init__(self, width: int = 3):
+            super().__init__()
+
+    with pytest.raises(InputError, match=r"Forgets: keep its argument 'width' as an attribute"):
+        Direct(net=Forgets())
+
+
+def test_what_a_trainer_refuses(dataset, tmp_path):
+    model = Direct(net=MeanNet(), process="edm")
+    for data in (iter([1]), [], 3):
+        with pytest.raises(InputError, match=r"data must be clouds \(n, P, 3\), a CloudDataset, or a DataLoader"):
+            pcdiff.Trainer(model, data, tmp_path / "a")
+    with pytest.raises(InputError, match=r"settings must be fields of TrainConfig, .* got \['lrr'\]"):
+        pcdiff.Trainer(model, clouds(), tmp_path / "a", lrr=1)
+    with pytest.raises(InputError, match="lr must be above 0, got 0"):
+        pcdiff.Trainer(model, clouds(), tmp_path / "a", lr=0)
+    pcdiff.Trainer(model, clouds(), tmp_path / "a", steps=1, batch_size=2).fit()
+    with pytest.raises(InputError, match="holds a run already; resume=True goes on with it"):
+        pcdiff.Trainer(model, clouds(), tmp_path / "a")
+    with pytest.raises(InputError, match="checkpoint"):
+        pcdiff.Trainer(model, clouds(), tmp_path / "b", resume=True)
+
+
+def test_validation_and_scores_take_data_sets(dataset, tmp_path):
+    train, val = (load_clouds(dataset, "chair", split) for split in ("train", "val"))
+    trainer = pcdiff.Trainer(
+        Direct(net=MeanNet(), process="edm"),
+        train,
+        tmp_path / "run",
+        steps=2,
+        batch_size=2,
+        validation=val,
+        val_every=2,
+    )
+    outcome = trainer.fit()
+    assert set(outcome.best) >= {"1-NNA-CD", "score"}
+    assert isinstance(trainer.run.data, DataConfig)
+    result = pcdiff.evaluate(val.points.numpy(), reference=val, train=train, resamples=0)
+    assert result["scores"]["MMD-CD"] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("make", [edm_denoiser, flow_matching_denoiser, ddpm_denoiser])
+def test_recipes_are_denoisers_of_any_rank(make):
+    class Net(nn.Module):
+        def forward(self, x, t, cond=None):
+            return 0.5 * x
+
+    for shape in ((2, 5, 3), (2, 1, 4, 4)):
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        t = torch.full((2,), make(Net()).process.last_time() / 2)
+        t = t.round().long() if make is ddpm_denoiser else t
+        assert make(Net())(x, t).shape == shape
+
+
+def test_presets_build_their_models():
+    model = pcdiff.build_model(pcdiff.generator_preset("demo"))
+    assert np.isclose(sum(p.numel() for p in model.parameters()), 541_400, rtol=1e-4)
