@@ -1,50 +1,42 @@
 """What a researcher writes in a notebook: a net of one's own, ten lines, and the same run from the command line."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from script_tools import ROOT
+from script_tools import ROOT, script
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pcdiff
+from pcdiff.__main__ import main as command
 from pcdiff.config import DataConfig, RunConfig
 from pcdiff.data import load_clouds
 from pcdiff.errors import InputError
 from pcdiff.models import AutoEncoder, Direct, Latent, ddpm_denoiser, edm_denoiser, flow_matching_denoiser
+from pcdiff.nets import NETS
+from pcdiff.runtime import user_modules
 from pcdiff.training import checkpoint
 
-NOTEBOOK = '''
-import torch
-from torch import nn
-
-import pcdiff
-from pcdiff.data import load_clouds
-
-
-class MyNet(nn.Module):
-    """Points that see their cloud's mean."""
-
-    def __init__(self, width=16, point_dim=3):
-        super().__init__()
-        self.width, self.point_dim = width, point_dim
-        self.first, self.last = nn.Linear(2 * point_dim + 1, width), nn.Linear(width, point_dim)
-
-    def forward(self, x, t, cond=None):
-        cloud = torch.cat([x.mean(dim=1), t[:, None].to(x)], dim=1)[:, None].expand(-1, x.shape[1], -1)
-        return self.last(torch.relu(self.first(torch.cat([x, cloud], dim=2))))
-
-
-train, test = load_clouds("DATASET", "chair", "train"), load_clouds("DATASET", "chair", "test")
-model = pcdiff.models.Direct(net=MyNet(), process="edm")
-pcdiff.Trainer(model, train, "FOLDER", steps=3, batch_size=4).fit()
-clouds = pcdiff.load("FOLDER").sample(2, 32, sampler="dpmpp", num_steps=10)
-print(pcdiff.evaluate(clouds, reference=test)["scores"]["1-NNA-CD"])
-'''
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```\w+\n(.*?)```", README, flags=re.DOTALL)
+NET = next(block for block in BLOCKS if block.startswith("# my_net.py\n"))
+NOTEBOOK = next(block for block in BLOCKS if "pcdiff.Trainer(" in block)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines() if "my_net.py:MyNet" in line]
+SMALL = {
+    '"data/shapenet.hdf5", "airplane"': '"DATASET", "chair"',
+    "steps=20_000, batch_size=32": "steps=3, batch_size=4",
+    "sample(100, 2048,": "sample(2, 32,",
+}
+TINY = """--preset demo --latent-dim 4 --encoder.widths 8 --encoder.head-widths 8 --prior.depth 2
+    --prior.hidden-dim 8 --max-iters 3 --val-every 0 --num-points 16 --batch-size 4 --num-samples 2
+    --sample-points 8 --val-clouds 2 --val-points 8 --categories chair --net.width 6""".split()
 
 
 class MeanNet(nn.Module):
@@ -67,21 +59,46 @@ def clouds(count=24, points=32, seed=0):
     return (torch.rand(count, points, 3, generator=generator) - 0.5) * 2 * sizes
 
 
-def test_the_notebook_of_the_readme(dataset, tmp_path):
-    code = NOTEBOOK.replace("DATASET", str(dataset)).replace("FOLDER", str(tmp_path / "mine"))
-    path = tmp_path / "notebook.py"
-    path.write_text(code)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, path], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+def python(code, folder):
+    """Run code in another process, in a folder."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, env=environment, check=False
     )
+
+
+def test_the_notebook_of_the_readme(dataset, tmp_path):
+    code = NOTEBOOK
+    for long, short in SMALL.items():
+        assert long in code
+        code = code.replace(long, short)
+    (tmp_path / "my_net.py").write_text(NET)
+    done = python(code.replace("DATASET", str(dataset)), tmp_path)
     assert done.returncode == 0, done.stderr
     assert 0 <= float(done.stdout.split()[-1]) <= 100
-    said = checkpoint.read(tmp_path / "mine/checkpoints/last.safetensors")[1]
+    said = checkpoint.read(tmp_path / "runs/mine/checkpoints/last.safetensors")[1]
     assert said["config"]["model"]["net"].endswith(":MyNet")
     assert said["dataset"]["name"].startswith("shapenet.hdf5 layout")
     with pytest.raises(InputError, match="not part of pcdiff, and is not run unasked"):
-        pcdiff.load(tmp_path / "mine")  # another process: it has not run the notebook
+        pcdiff.load(tmp_path / "runs/mine")  # another process: it has not run the notebook
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_net_of_the_readme_trains_and_is_asked_for(line, dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(user_modules, "_LOADED", {})
+    monkeypatch.setattr(NETS, "_outside", {})
+    Path("my_net.py").write_text(NET)
+    flags = shlex.split(line, comments=True)[2:]
+    assert script("train_gen.py", *flags, *TINY, "--dataset-path", dataset, "--out", "run") == 0
+    monkeypatch.setattr(user_modules, "_LOADED", {})
+    monkeypatch.setattr(NETS, "_outside", {})
+    monkeypatch.delitem(sys.modules, "my_net", raising=False)
+    with pytest.raises(InputError, match=r"is not run unasked; give --import .*my_net\.py"):
+        pcdiff.load("run")
+    command("sample --run run --import my_net.py --output new.npy --num-samples 2".split())
+    assert np.isfinite(np.load("new.npy")).all()
+    sys.modules.pop("my_net", None)
 
 
 @pytest.mark.parametrize("process", ["edm", "rectified_flow", "v"])

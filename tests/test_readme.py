@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from pcdiff.commands.flags import COMMANDS as ON_FILES
 from pcdiff.config import EvaluateConfig, to_json
 from pcdiff.config.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS
 from pcdiff.models import build_model
+from pcdiff.nets import NETS
+from pcdiff.runtime import user_modules
 from pcdiff.runtime.run_folder import write_config
 from pcdiff.training import checkpoint
 
@@ -21,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TEXT = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/evaluation.md"))
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, flags=re.DOTALL)
 COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines() if line.strip()]
+FILES = {named[1]: text for _, text in BLOCKS if (named := re.match(r"# (\w+\.py)\n", text))}
+TRAINED = {text for _, text in BLOCKS if "pcdiff.Trainer(" in text}  # run by test_notebook.py
 TINY = {
     "latent_dim": 4,
     "encoder_widths": (8,),
@@ -50,8 +55,24 @@ def test_there_is_something_to_test():
     commands = {typed.split()[1] for typed in COMMANDS if typed.startswith("pcdiff ")}
     assert commands == {*ON_FILES, "train-gen"}
     assert len([kind for kind, _ in BLOCKS if kind == "python"]) >= 2
+    assert list(FILES) == ["my_net.py"]
+    assert len(TRAINED) == 1
 
 
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """The guides' files in the working directory; what is imported of them is forgotten afterwards."""
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(user_modules, "_LOADED", {})
+    monkeypatch.setattr(NETS, "_outside", {})
+    yield
+    for name in FILES:
+        sys.modules.pop(name.removesuffix(".py"), None)
+
+
+@pytest.mark.usefixtures("files")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command(command, run):
     words = shlex.split(command.replace("runs/NAME", str(run)), comments=True)
@@ -75,8 +96,22 @@ def test_command(command, run):
         assert words[:2] == ["pip", "install"]
 
 
-@pytest.mark.parametrize("code", [text for kind, text in BLOCKS if kind == "python"])
+@pytest.mark.parametrize("code", [text for kind, text in BLOCKS if kind == "python" and text not in TRAINED])
 def test_python(code, run):
     x, y = (torch.rand(2, 16, 3, generator=torch.Generator().manual_seed(i)) for i in range(2))
     code = code.replace("runs/NAME", str(run)).replace("8192", "16")
     exec(compile(code, "a guide", "exec"), {"x": x, "y": y, "samples": x, "refs": y})
+
+
+def test_the_tree_names_the_rooms_there_are():
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Where things are\n")[2].split("```")[1]
+    inside = re.findall(r"^[├└]── (\S+) ", tree, flags=re.MULTILINE)
+    rooms = {path.name for path in (ROOT / "pcdiff").iterdir() if (path / "__init__.py").is_file()}
+    assert rooms <= set(inside)
+    assert all((ROOT / "pcdiff" / name).exists() for name in inside)
+    outside = re.findall(r"^(\w+) ", tree, flags=re.MULTILINE)
+    assert all((ROOT / name).is_dir() for name in outside)
+    images = next(line for line in tree.splitlines() if line.startswith("image_pipeline"))
+    assert {p.parent.name for p in (ROOT / "image_pipeline").glob("*/__init__.py")} == set(
+        re.findall(r"\w+", images.partition(":")[2])
+    )
