@@ -18,7 +18,7 @@ from pcdiff.diffusion import cosine_betas, linear_betas
 from pcdiff.errors import InputError
 from pcdiff.nets import UNetConfig
 from pcdiff.runtime.bounded_build import Budget, budget_for, built_for, check_count, check_depth, within
-from pcdiff.training import Keeper, checkpoint
+from pcdiff.training import CheckpointManager, checkpoint
 
 BILLION = 10**9
 GREEDY = {
@@ -165,7 +165,7 @@ def test_lists_of_levels():
 
 
 def test_a_run_that_goes_on_is_bounded_by_its_checkpoint_and_a_new_one_by_the_machine(tmp_path):
-    machine, keeper = Budget.of_machine(), Keeper(tmp_path / "checkpoints")
+    machine, keeper = Budget.of_machine(), CheckpointManager(tmp_path / "checkpoints")
     assert keeper.budget().numbers == machine.numbers
     checkpoint.save(keeper.path("last"), {"model.a": torch.zeros(1000)}, {"step": 0})
     assert 10**7 < keeper.budget().numbers < 10**7 + 20_000 < machine.numbers

@@ -5,7 +5,7 @@ import torch
 
 from pcdiff.runtime import distributed, rng
 from pcdiff.runtime.chunks import Chunks, chunk_noise
-from pcdiff.runtime.resumable import Journal, Work
+from pcdiff.runtime.resumable import ResultCache, ResumableMap
 from pcdiff.runtime.stopping import Stopped
 
 SIZE = 4
@@ -82,10 +82,10 @@ def test_what_was_stopped_goes_on_with_the_next_chunk(tmp_path):
         if calls == [0]:
             raise Stopped
 
-    with Journal(tmp_path / "journal", {}) as journal, pytest.raises(Stopped):
-        list(chunks.drawn(draw, Work(journal), check=check))
-    with Journal(tmp_path / "journal", {}) as journal:
-        assert torch.equal(torch.cat(list(chunks.drawn(draw, Work(journal)))), whole)
+    with ResultCache(tmp_path / "journal", {}) as journal, pytest.raises(Stopped):
+        list(chunks.drawn(draw, ResumableMap(journal), check=check))
+    with ResultCache(tmp_path / "journal", {}) as journal:
+        assert torch.equal(torch.cat(list(chunks.drawn(draw, ResumableMap(journal)))), whole)
     assert calls == [0, 1, 2]
 
 

@@ -11,10 +11,10 @@ from script_tools import TINY, assert_same, script, tensors, train
 from pcdiff.commands import training
 from pcdiff.models import sampling
 from pcdiff.runtime import stopping
-from pcdiff.runtime.resumable import Journal, Work
+from pcdiff.runtime.resumable import ResultCache, ResumableMap
 from pcdiff.runtime.stopping import Stop, Stopped
 from pcdiff.training import Remainder, after_training, checkpoint, closing, job, time_reserve
-from pcdiff.training.time_reserve import Ahead
+from pcdiff.training.time_reserve import TimeReserve
 
 # The last validation; what a generator shows; the scoring. An autoencoder shows what the validation made.
 PHASES = {
@@ -183,13 +183,13 @@ def steps_made(clock, plan, seconds_of_a_step=1.0, val_every=0, validation=0.0):
 
 def test_a_training_ends_early_enough_for_what_follows(clock):
     """100 s, steps of 1 s, 30 s estimated: the last step is the first that leaves no 1 + 1.2 x 30 s = 37 s."""
-    plan = Ahead(Stop(100 / 60), lambda model: Remainder(validation=10.0, rest=20.0))
+    plan = TimeReserve(Stop(100 / 60), lambda model: Remainder(validation=10.0, rest=20.0))
     assert steps_made(clock, plan) == 63
 
 
 def test_what_takes_more_than_half_of_the_time_does_not_take_more(clock):
     """After the first step 99 s are left: the last one is the first that leaves no 1 + 99 / 2 s = 50.5 s."""
-    plan = Ahead(Stop(100 / 60), lambda model: Remainder(rest=1000.0))
+    plan = TimeReserve(Stop(100 / 60), lambda model: Remainder(rest=1000.0))
     assert steps_made(clock, plan) == 50
 
 
@@ -198,12 +198,12 @@ def test_a_validation_that_is_due_is_counted_and_a_measured_one_corrects_the_est
 
     The validation of step 10 ends at 18 s, step 20 at 28 s: the 22 s left of 50 s are for its own, the last one.
     """
-    plan = Ahead(Stop(50 / 60), lambda model: Remainder(validation=1.0, rest=4.0))
+    plan = TimeReserve(Stop(50 / 60), lambda model: Remainder(validation=1.0, rest=4.0))
     assert steps_made(clock, plan, val_every=10, validation=8.0) == 20
 
 
 def test_without_a_limit_nothing_is_estimated(clock):
-    plan = Ahead(Stop(), lambda model: pytest.fail("asked"))
+    plan = TimeReserve(Stop(), lambda model: pytest.fail("asked"))
     plan.stepped(None)
     assert not plan.too_late()
 
@@ -233,10 +233,10 @@ def test_a_block_that_another_process_gave_up_stops_all_and_finished_ones_are_ke
     monkeypatch.setattr("pcdiff.runtime.distributed.world_size", lambda: 2)
     monkeypatch.setattr("pcdiff.runtime.distributed.gather", lambda mine: [mine, None])
     monkeypatch.setattr("pcdiff.runtime.distributed.broadcast", lambda value: value)
-    with Journal(tmp_path / "journal", {}) as journal, pytest.raises(Stopped):
-        list(Work(journal).map("blocks", range(4), lambda block: (np.array(block),)))
+    with ResultCache(tmp_path / "journal", {}) as journal, pytest.raises(Stopped):
+        list(ResumableMap(journal).map("blocks", range(4), lambda block: (np.array(block),)))
     monkeypatch.undo()
-    with Journal(tmp_path / "journal", {}) as again:
+    with ResultCache(tmp_path / "journal", {}) as again:
         assert list(again.records) == [("blocks", 0)]
 
 
@@ -252,7 +252,7 @@ def test_a_limit_of_time_leaves_a_call_its_first_block():
         def __call__(self):
             return True
 
-    work, done = Work(stop=Over()), []
+    work, done = ResumableMap(stop=Over()), []
 
     def compute(block):
         work.check()

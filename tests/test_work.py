@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pcdiff.errors import InputError
-from pcdiff.runtime.resumable import Journal, Work, _checksum
+from pcdiff.runtime.resumable import ResultCache, ResumableMap, _checksum
 from pcdiff.runtime.stopping import Stop, Stopped
 
 SETTINGS = {"seed": 1, "clouds": "ab"}
@@ -32,7 +32,7 @@ def results(work, name="blocks", count=6):
     return [tuple(array.tolist() for array in arrays) for arrays in work.map(name, range(count), compute)]
 
 
-EXPECTED = results(Work())
+EXPECTED = results(ResumableMap())
 
 
 def counted(counter):
@@ -45,11 +45,11 @@ def counted(counter):
 
 def test_results_come_in_order_and_are_remembered(tmp_path):
     path = tmp_path / "new" / "journal"
-    journal = Journal(path, SETTINGS)
-    assert results(Work(journal)) == EXPECTED
+    journal = ResultCache(path, SETTINGS)
+    assert results(ResumableMap(journal)) == EXPECTED
     journal.close()
-    again = Journal(path, SETTINGS)
-    work, calls = Work(again), []
+    again = ResultCache(path, SETTINGS)
+    work, calls = ResumableMap(again), []
     assert work.remembered == 6
     found = [arrays[1].item() for arrays in work.map("blocks", range(6), counted(calls))]
     assert found == list(range(6))
@@ -60,15 +60,15 @@ def test_results_come_in_order_and_are_remembered(tmp_path):
 
 def test_a_journal_torn_anywhere_gives_the_same_results(tmp_path):
     path = tmp_path / "journal"
-    journal = Journal(path, SETTINGS)
-    results(Work(journal))
+    journal = ResultCache(path, SETTINGS)
+    results(ResumableMap(journal))
     journal.close()
     whole = path.read_bytes()
     computed = set()
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
-        torn = Journal(path, SETTINGS)
-        work, calls = Work(torn), []
+        torn = ResultCache(path, SETTINGS)
+        work, calls = ResumableMap(torn), []
         found = [tuple(a.tolist() for a in arrays) for arrays in work.map("blocks", range(6), counted(calls))]
         assert found == EXPECTED
         assert calls == list(range(6 - len(calls), 6))
@@ -80,38 +80,38 @@ def test_a_journal_torn_anywhere_gives_the_same_results(tmp_path):
 
 def test_a_flipped_byte_loses_only_what_follows(tmp_path):
     path = tmp_path / "journal"
-    journal = Journal(path, SETTINGS)
-    results(Work(journal))
+    journal = ResultCache(path, SETTINGS)
+    results(ResumableMap(journal))
     journal.close()
     whole = path.read_bytes()
     start = whole.index(b'["blocks", 3')
     path.write_bytes(whole[: start + 20] + bytes([whole[start + 20] ^ 1]) + whole[start + 21 :])
-    with Journal(path, SETTINGS) as again:
+    with ResultCache(path, SETTINGS) as again:
         assert sorted(again.records) == [("blocks", k) for k in range(3)]
-        assert results(Work(again)) == EXPECTED
+        assert results(ResumableMap(again)) == EXPECTED
 
 
 def test_other_settings_are_refused_and_the_file_stays(tmp_path):
     path = tmp_path / "journal"
-    with Journal(path, SETTINGS) as journal:
-        results(Work(journal))
+    with ResultCache(path, SETTINGS) as journal:
+        results(ResumableMap(journal))
     before = path.read_bytes()
     with pytest.raises(InputError, match=r"journal: holds stopped work with seed = 1, not 2; give its flags"):
-        Journal(path, SETTINGS | {"seed": 2})
+        ResultCache(path, SETTINGS | {"seed": 2})
     with pytest.raises(InputError, match="with extra = null, not 5"):
-        Journal(path, SETTINGS | {"extra": 5})
+        ResultCache(path, SETTINGS | {"extra": 5})
     assert path.read_bytes() == before
     path.write_bytes(b"something else\nentirely")
     with pytest.raises(InputError, match="not a journal of this version"):
-        Journal(path, SETTINGS)
+        ResultCache(path, SETTINGS)
     assert path.read_bytes() == b"something else\nentirely"
 
 
 @pytest.mark.parametrize("byte", [b"\xff", b"\x00", b"{", b'"', b"[", b"9"])
 def test_a_damaged_settings_line_is_one_line_with_the_way_out(tmp_path, byte):
     path = tmp_path / "journal"
-    with Journal(path, SETTINGS) as journal:
-        results(Work(journal))
+    with ResultCache(path, SETTINGS) as journal:
+        results(ResumableMap(journal))
     whole = path.read_bytes()
     end = whole.index(b"\n", len(b"pcdiff journal 2\n"))
     for place in range(len(b"pcdiff journal 2\n"), end):
@@ -122,7 +122,7 @@ def test_a_damaged_settings_line_is_one_line_with_the_way_out(tmp_path, byte):
         with pytest.raises(
             InputError, match=r"journal: (damaged: .*|holds stopped work with .*); .*delete it to start anew"
         ):
-            Journal(path, SETTINGS)
+            ResultCache(path, SETTINGS)
         assert path.read_bytes() == damaged
 
 
@@ -132,7 +132,7 @@ def test_a_damaged_settings_line_is_one_line_with_the_way_out(tmp_path, byte):
 def test_settings_that_are_none(tmp_path, line):
     (tmp_path / "journal").write_bytes(b"pcdiff journal 2\n" + line.encode() + b"\n")
     with pytest.raises(InputError, match=r"journal: damaged: its settings.*; delete it to start anew") as caught:
-        Journal(tmp_path / "journal", SETTINGS)
+        ResultCache(tmp_path / "journal", SETTINGS)
     assert len(str(caught.value)) < 400
 
 
@@ -153,44 +153,44 @@ def test_settings_that_are_none(tmp_path, line):
 )
 def test_a_record_that_nobody_wrote(tmp_path, head):
     path = tmp_path / "journal"
-    with Journal(path, SETTINGS) as journal:
-        results(Work(journal), count=1)
+    with ResultCache(path, SETTINGS) as journal:
+        results(ResumableMap(journal), count=1)
     content = head + bytes(8)
     packed = struct.pack("<IQI", len(head), 8, _checksum(content)) + content
     path.write_bytes(path.read_bytes() + packed)
     with pytest.raises(
         InputError, match=r"journal: damaged: one of its records is none .*; delete it to start anew"
     ):
-        Journal(path, SETTINGS)
+        ResultCache(path, SETTINGS)
 
 
 def test_settings_are_compared_as_json(tmp_path):
-    with Journal(tmp_path / "journal", {"sizes": (1, 2)}) as journal:
-        results(Work(journal))
-    with Journal(tmp_path / "journal", {"sizes": [1, 2]}) as journal:
+    with ResultCache(tmp_path / "journal", {"sizes": (1, 2)}) as journal:
+        results(ResumableMap(journal))
+    with ResultCache(tmp_path / "journal", {"sizes": [1, 2]}) as journal:
         assert len(journal.records) == 6
 
 
 def test_told_to_stop_it_keeps_what_is_done(tmp_path):
     path = tmp_path / "journal"
-    journal = Journal(path, SETTINGS)
+    journal = ResultCache(path, SETTINGS)
     seen = []
-    work = Work(journal, stop=StopWhen(lambda: len(seen) >= 2))
+    work = ResumableMap(journal, stop=StopWhen(lambda: len(seen) >= 2))
     with pytest.raises(Stopped):
         seen.extend(arrays[1].item() for arrays in work.map("blocks", range(6), compute))
     assert seen == [0, 1]
     journal.close()
-    with Journal(path, SETTINGS) as again:
+    with ResultCache(path, SETTINGS) as again:
         assert len(again.records) == 2
-        assert results(Work(again)) == EXPECTED
+        assert results(ResumableMap(again)) == EXPECTED
 
 
 def test_a_stop_at_the_very_end_is_no_stop():
-    assert results(Work(stop=StopWhen(lambda: True)), count=1) == EXPECTED[:1]
+    assert results(ResumableMap(stop=StopWhen(lambda: True)), count=1) == EXPECTED[:1]
 
 
 def test_a_name_serves_once():
-    work = Work()
+    work = ResumableMap()
     results(work)
     with pytest.raises(ValueError, match="one piece of work only"):
         results(work)
@@ -199,18 +199,18 @@ def test_a_name_serves_once():
 @pytest.mark.parametrize("array", [np.zeros((0, 3)), np.array(True), np.arange(6).reshape(2, 3).T, np.float64(1)])
 def test_arrays_keep_shape_type_and_values(array, tmp_path):
     array = np.asarray(array)
-    journal = Journal(tmp_path / "journal", SETTINGS)
-    list(Work(journal).map("one", [0], lambda _: (array,)))
+    journal = ResultCache(tmp_path / "journal", SETTINGS)
+    list(ResumableMap(journal).map("one", [0], lambda _: (array,)))
     journal.close()
-    with Journal(tmp_path / "journal", SETTINGS) as again:
-        ((found,),) = Work(again).map("one", [0], compute)
+    with ResultCache(tmp_path / "journal", SETTINGS) as again:
+        ((found,),) = ResumableMap(again).map("one", [0], compute)
     assert found.dtype == array.dtype
     np.testing.assert_array_equal(found, array)
 
 
 def test_a_full_disk_is_one_clear_line(tmp_path):
-    journal = Journal(tmp_path / "journal", SETTINGS)
-    results(Work(journal), count=2)
+    journal = ResultCache(tmp_path / "journal", SETTINGS)
+    results(ResumableMap(journal), count=2)
 
     class Full:
         closed = True
@@ -220,66 +220,66 @@ def test_a_full_disk_is_one_clear_line(tmp_path):
 
     journal._file, kept = Full(), journal._file
     with pytest.raises(InputError, match=r"journal: cannot write \(No space left on device\); what is in it stays"):
-        results(Work(journal), name="more")
+        results(ResumableMap(journal), name="more")
     kept.close()
-    with Journal(tmp_path / "journal", SETTINGS) as again:
+    with ResultCache(tmp_path / "journal", SETTINGS) as again:
         assert len(again.records) == 2
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
-        results(Work(Journal(tmp_path / "file" / "journal", SETTINGS)))
+        results(ResumableMap(ResultCache(tmp_path / "file" / "journal", SETTINGS)))
 
 
 def test_zeros_behind_the_last_record_are_cut_off(tmp_path):
     path = tmp_path / "journal"
-    with Journal(path, SETTINGS) as journal:
-        results(Work(journal))
+    with ResultCache(path, SETTINGS) as journal:
+        results(ResumableMap(journal))
     whole = path.read_bytes()
     path.write_bytes(whole + bytes(4096))  # what a power cut leaves behind
-    with Journal(path, SETTINGS) as again:
+    with ResultCache(path, SETTINGS) as again:
         assert len(again.records) == 6
     assert path.read_bytes() == whole
 
 
 def test_a_second_process_is_refused_and_changes_nothing(tmp_path):
     path = tmp_path / "journal"
-    with Journal(path, SETTINGS) as journal:
-        results(Work(journal), count=3)
+    with ResultCache(path, SETTINGS) as journal:
+        results(ResumableMap(journal), count=3)
         before = path.read_bytes()
         with pytest.raises(InputError, match="another process writes there"):
-            Journal(path, SETTINGS)
+            ResultCache(path, SETTINGS)
         assert path.read_bytes() == before
 
 
 def test_nothing_is_made_before_the_first_block(tmp_path):
     begun = []
-    with Journal(tmp_path / "a" / "journal", SETTINGS, begin=lambda: begun.append(1)) as journal:
+    with ResultCache(tmp_path / "a" / "journal", SETTINGS, begin=lambda: begun.append(1)) as journal:
         assert not (tmp_path / "a").exists()
         assert not begun
-        results(Work(journal))
+        results(ResumableMap(journal))
     assert begun == [1]
-    with Journal(tmp_path / "a" / "journal", SETTINGS, begin=lambda: begun.append(2)) as journal:
+    with ResultCache(tmp_path / "a" / "journal", SETTINGS, begin=lambda: begun.append(2)) as journal:
         assert begun == [1, 2]
-        assert results(Work(journal)) == EXPECTED
+        assert results(ResumableMap(journal)) == EXPECTED
         assert len(journal.records) == 6  # what was read stays known as such
 
 
 @pytest.mark.parametrize("every", [2, 5, 100])
 def test_records_wait_for_one_another_and_for_the_end(every, tmp_path):
     path = tmp_path / "journal"
-    with Journal(path, SETTINGS, every) as journal:
+    with ResultCache(path, SETTINGS, every) as journal:
         for k in range(6):
             journal.add("blocks", k, compute(k))
             assert path.exists() == (k + 1 >= every)
-    with Journal(path, SETTINGS) as again:
+    with ResultCache(path, SETTINGS) as again:
         assert len(again.records) == 6
 
 
 def test_a_stop_is_heard_between_two_pieces_of_work():
     told = []
-    work = Work(stop=StopWhen(lambda: bool(told)))
+    work = ResumableMap(stop=StopWhen(lambda: bool(told)))
     results(work, "one")
     told.append(True)
     with pytest.raises(Stopped):

@@ -16,7 +16,7 @@ import trimesh
 
 from pcdiff.data.procedural.airplane import airplane
 from pcdiff.data.procedural.car import car
-from pcdiff.data.procedural.geometry import Parts
+from pcdiff.data.procedural.geometry import MicroBatches
 from pcdiff.data.procedural.guitar import guitar
 from pcdiff.data.procedural.household import bottle, lamp, mug, table
 from pcdiff.data.procedural.rocket import rocket
@@ -30,7 +30,7 @@ POINTS = 2048
 DEFAULT_SEED = 2024
 DEFAULT_COUNTS = {"train": 512, "val": 64, "test": 64}
 
-FAMILIES: dict[str, Callable[[np.random.Generator], Parts]] = {
+FAMILIES: dict[str, Callable[[np.random.Generator], MicroBatches]] = {
     family.__name__: family
     for family in (airplane, bench, bottle, car, chair, guitar, lamp, mug, rocket, sofa, table, vessel)
 }

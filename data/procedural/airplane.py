@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pcdiff.data.procedural.geometry import Parts, Surface, ellipsoid, loft, tube
+from pcdiff.data.procedural.geometry import MicroBatches, Surface, ellipsoid, loft, tube
 
 # A thin closed lens, as (chord fraction, half-thickness).
 _FOIL = np.array([[0, 0], [0.12, 0.8], [0.4, 1], [0.75, 0.5], [1, 0], [0.75, -0.5], [0.4, -1], [0.12, -0.8]])
@@ -26,7 +26,7 @@ def _blade(
 
 
 def _add_fuselage(
-    parts: Parts, rng: np.random.Generator, radius: float, nose: float, tail: float, rise: float
+    parts: MicroBatches, rng: np.random.Generator, radius: float, nose: float, tail: float, rise: float
 ) -> None:
     """Add a round body from z = -0.5 to 0.5 with a nose and a tail cone of the given lengths."""
     front = (1 - np.cos(np.linspace(0, np.pi / 2, 7))) * nose  # dense where the nose is blunt
@@ -60,7 +60,13 @@ def _add_propeller(add: Callable[..., None], rng: np.random.Generator, centre: t
 
 
 def _add_tail(
-    parts: Parts, rng: np.random.Generator, style: str, radius: float, rise: float, sweep: float, scale: float
+    parts: MicroBatches,
+    rng: np.random.Generator,
+    style: str,
+    radius: float,
+    rise: float,
+    sweep: float,
+    scale: float,
 ) -> None:
     """Add fin and stabilisers at the end of the body: conventional, T, or twin fins."""
     span, chord = scale * rng.uniform(0.15, 0.2), rng.uniform(0.11, 0.15)
@@ -110,8 +116,8 @@ class _Wing:
         return _blade(root, root_chord, tip, tip_chord, 0.045)
 
 
-def _jet(rng: np.random.Generator, business: bool) -> Parts:
-    parts = Parts()
+def _jet(rng: np.random.Generator, business: bool) -> MicroBatches:
+    parts = MicroBatches()
     radius = rng.uniform(0.045, 0.058) if business else rng.uniform(0.042, 0.062)
     rise = rng.uniform(0.3, 0.6)
     _add_fuselage(parts, rng, radius, rng.uniform(0.09, 0.16), rng.uniform(0.28, 0.38), rise)
@@ -147,8 +153,8 @@ def _jet(rng: np.random.Generator, business: bool) -> Parts:
     return parts
 
 
-def _propeller_plane(rng: np.random.Generator) -> Parts:
-    parts = Parts()
+def _propeller_plane(rng: np.random.Generator) -> MicroBatches:
+    parts = MicroBatches()
     radius, rise = rng.uniform(0.055, 0.075), rng.uniform(0.2, 0.5)
     _add_fuselage(parts, rng, radius, rng.uniform(0.12, 0.2), rng.uniform(0.5, 0.62), rise)
     high = rng.random() < 0.5
@@ -175,8 +181,8 @@ def _propeller_plane(rng: np.random.Generator) -> Parts:
     return parts
 
 
-def _glider(rng: np.random.Generator) -> Parts:
-    parts = Parts()
+def _glider(rng: np.random.Generator) -> MicroBatches:
+    parts = MicroBatches()
     radius, rise = rng.uniform(0.045, 0.055), rng.uniform(0.2, 0.6)
     _add_fuselage(parts, rng, radius, rng.uniform(0.18, 0.25), rng.uniform(0.55, 0.68), rise)
     wing = _Wing(
@@ -193,8 +199,8 @@ def _glider(rng: np.random.Generator) -> Parts:
     return parts
 
 
-def _fighter(rng: np.random.Generator) -> Parts:
-    parts = Parts()
+def _fighter(rng: np.random.Generator) -> MicroBatches:
+    parts = MicroBatches()
     radius = rng.uniform(0.045, 0.06)
     _add_fuselage(parts, rng, radius, rng.uniform(0.32, 0.42), rng.uniform(0.12, 0.2), 0.0)
     delta = rng.random() < 0.5
@@ -218,7 +224,7 @@ def _fighter(rng: np.random.Generator) -> Parts:
     return parts
 
 
-def airplane(rng: np.random.Generator) -> Parts:
+def airplane(rng: np.random.Generator) -> MicroBatches:
     """Build one airplane."""
     style = rng.random()
     if style < 0.55:

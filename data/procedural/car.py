@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pcdiff.data.procedural.geometry import Parts, box, loft, wheel
+from pcdiff.data.procedural.geometry import MicroBatches, box, loft, wheel
 
 # Silhouettes as (fraction of the length from the nose, roof line between 0 = bonnet and 1 = roof), and the
 # ranges of length, width, roof height, and bonnet height as a fraction of the roof height.
@@ -18,9 +18,9 @@ _STYLES = {
 }
 
 
-def car(rng: np.random.Generator) -> Parts:
+def car(rng: np.random.Generator) -> MicroBatches:
     """Build one car: a single skin from bonnet to boot, four wheels, bumpers and mirrors."""
-    parts = Parts()
+    parts = MicroBatches()
     style = rng.choice(list(_STYLES), p=[0.3, 0.18, 0.14, 0.12, 0.12, 0.14])
     line, lengths, widths, heights, low_share = _STYLES[style]
     length, width, height = (rng.uniform(*limits) for limits in (lengths, widths, heights))

@@ -15,7 +15,7 @@ from pcdiff.interop.meshes import sample_surface
 from pcdiff.interop.polygons import Surface
 
 
-class Parts:
+class MicroBatches:
     """A shape being put together: surfaces, and boxes in it that nothing can be seen of."""
 
     def __init__(self) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from pcdiff.data.procedural.geometry import Parts, box, loft, plate, tube, wheel
+from pcdiff.data.procedural.geometry import MicroBatches, box, loft, plate, tube, wheel
 
 
-def guitar(rng: np.random.Generator) -> Parts:
+def guitar(rng: np.random.Generator) -> MicroBatches:
     """Build one acoustic or electric guitar: a waisted body, neck, headstock, pegs and bridge."""
-    parts = Parts()
+    parts = MicroBatches()
     acoustic = rng.random() < 0.55
     lower, upper = rng.uniform(0.36, 0.42), rng.uniform(0.27, 0.31)
     waist, tall = rng.uniform(0.21, 0.25), rng.uniform(0.45, 0.52)

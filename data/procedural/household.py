@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from pcdiff.data.procedural.geometry import Parts, beam, box, ellipsoid, plate, revolve, rounded_outline, tube
+from pcdiff.data.procedural.geometry import (
+    MicroBatches,
+    beam,
+    box,
+    ellipsoid,
+    plate,
+    revolve,
+    rounded_outline,
+    tube,
+)
 
 
-def table(rng: np.random.Generator) -> Parts:
+def table(rng: np.random.Generator) -> MicroBatches:
     """Build one dining table, coffee table or desk."""
-    parts = Parts()
+    parts = MicroBatches()
     style = rng.choice(["dining", "coffee", "desk", "round"], p=[0.4, 0.2, 0.2, 0.2])
     width, depth, height = {
         "dining": (rng.uniform(1.2, 1.9), rng.uniform(0.75, 1.0), rng.uniform(0.7, 0.78)),
@@ -72,9 +81,9 @@ def _shade(bottom: float, top: float, low: float, high: float, columns: int) -> 
     return revolve([(bottom, low), (top, high)], columns=columns, caps=False)
 
 
-def lamp(rng: np.random.Generator) -> Parts:
+def lamp(rng: np.random.Generator) -> MicroBatches:
     """Build one table, floor, desk or hanging lamp."""
-    parts = Parts()
+    parts = MicroBatches()
     style = rng.choice(["table", "floor", "desk", "hanging"], p=[0.4, 0.25, 0.17, 0.18])
     columns = int(rng.choice([4, 6, 28, 28]))
     if style in ("table", "floor"):
@@ -124,9 +133,9 @@ def lamp(rng: np.random.Generator) -> Parts:
     return parts
 
 
-def bottle(rng: np.random.Generator) -> Parts:
+def bottle(rng: np.random.Generator) -> MicroBatches:
     """Build one bottle: wine, beer, flask, jug or squeeze bottle."""
-    parts = Parts()
+    parts = MicroBatches()
     radius, height = 1.0, rng.uniform(4.2, 7.2)
     neck = rng.uniform(0.26, 0.42)
     shoulder = rng.uniform(0.48, 0.72) * height
@@ -150,9 +159,9 @@ def bottle(rng: np.random.Generator) -> Parts:
     return parts
 
 
-def mug(rng: np.random.Generator) -> Parts:
+def mug(rng: np.random.Generator) -> MicroBatches:
     """Build one mug or cup: open at the top, the handle towards +x."""
-    parts = Parts()
+    parts = MicroBatches()
     height = rng.uniform(1.6, 2.6)
     wall = rng.uniform(0.07, 0.12)
     foot, belly = rng.uniform(0.65, 1.02), rng.uniform(0.95, 1.1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pcdiff.data.procedural.geometry import Parts, plate, revolve, turn
+from pcdiff.data.procedural.geometry import MicroBatches, plate, revolve, turn
 
 
 def _body_of_revolution(radius: float, low: float, high: float, nose: float) -> list[tuple[float, float]]:
@@ -14,9 +14,9 @@ def _body_of_revolution(radius: float, low: float, high: float, nose: float) -> 
     return [(radius, low), *ogive]
 
 
-def rocket(rng: np.random.Generator) -> Parts:
+def rocket(rng: np.random.Generator) -> MicroBatches:
     """Build one rocket or missile: stages, fins, nozzle, sometimes boosters."""
-    parts = Parts()
+    parts = MicroBatches()
     radius, height = rng.uniform(0.045, 0.085), 1.0
     nose = rng.uniform(0.14, 0.28)
     base = rng.uniform(0.03, 0.08)

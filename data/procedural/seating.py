@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 
 from pcdiff.data.procedural.geometry import (
-    Parts,
+    MicroBatches,
     Surface,
     beam,
     box,
@@ -34,7 +34,7 @@ def _four_legs(
     return legs
 
 
-def _add_base(parts: Parts, rng: np.random.Generator, height: float, width: float, depth: float) -> None:
+def _add_base(parts: MicroBatches, rng: np.random.Generator, height: float, width: float, depth: float) -> None:
     """Add what a seat at `height` stands on: legs, a pedestal or sled runners."""
     style = rng.random()
     thickness = rng.uniform(0.028, 0.048)
@@ -99,9 +99,9 @@ def _back(rng: np.random.Generator, width: float, height: float) -> list[Surface
     return posts + uprights + rails
 
 
-def chair(rng: np.random.Generator) -> Parts:
+def chair(rng: np.random.Generator) -> MicroBatches:
     """Build one chair, armchair or stool."""
-    parts = Parts()
+    parts = MicroBatches()
     stool = rng.random() < 0.1
     width, depth = rng.uniform(0.4, 0.54), rng.uniform(0.4, 0.5)
     height = rng.uniform(0.55, 0.75) if stool else rng.uniform(0.4, 0.48)
@@ -132,9 +132,9 @@ def chair(rng: np.random.Generator) -> Parts:
     return parts
 
 
-def bench(rng: np.random.Generator) -> Parts:
+def bench(rng: np.random.Generator) -> MicroBatches:
     """Build one park or indoor bench, long along x."""
-    parts = Parts()
+    parts = MicroBatches()
     width, depth, height = rng.uniform(1.2, 1.8), rng.uniform(0.38, 0.5), rng.uniform(0.4, 0.48)
     plank = rng.uniform(0.025, 0.045)
     slats = int(rng.choice([1, 3, 4, 5]))
@@ -192,9 +192,9 @@ def _cushion(size: tuple[float, float, float], centre: tuple[float, float, float
     return loft(sections + centre)
 
 
-def sofa(rng: np.random.Generator) -> Parts:
+def sofa(rng: np.random.Generator) -> MicroBatches:
     """Build one sofa: one to four seats, sometimes with a chaise."""
-    parts = Parts()
+    parts = MicroBatches()
     seats = int(rng.choice([1, 2, 2, 3, 3, 3, 4]))
     width, depth = seats * rng.uniform(0.55, 0.68), rng.uniform(0.78, 0.92)
     legs = rng.choice([0.02, rng.uniform(0.08, 0.14)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pcdiff.data.procedural.geometry import Parts, Surface, beam, box, loft, plate, revolve, tube
+from pcdiff.data.procedural.geometry import MicroBatches, Surface, beam, box, loft, plate, revolve, tube
 
 
 def _hull(
@@ -32,8 +32,8 @@ def _hull(
     return loft(sections)
 
 
-def _sailing_boat(rng: np.random.Generator) -> Parts:
-    parts = Parts()
+def _sailing_boat(rng: np.random.Generator) -> MicroBatches:
+    parts = MicroBatches()
     width, deck = rng.uniform(0.22, 0.3), rng.uniform(0.06, 0.09)
     parts.add(_hull(rng, width, rng.uniform(0.06, 0.1), deck, 0.6, rng.uniform(0.6, 0.8)))
     first, masts = rng.uniform(0.85, 1.2), int(rng.choice([1, 1, 2]))
@@ -55,7 +55,7 @@ def _sailing_boat(rng: np.random.Generator) -> Parts:
     return parts
 
 
-class _Ship(Parts):
+class _Ship(MicroBatches):
     """A hull and what stands on its deck."""
 
     def __init__(self, rng: np.random.Generator, widths: tuple, deck: float, bow: float) -> None:
@@ -78,7 +78,7 @@ class _Ship(Parts):
         self.add(tube(np.array([(0, y, z), (0, y + tall, z)]), [0.008, 0.005], 6))
 
 
-def _cargo_ship(rng: np.random.Generator) -> Parts:
+def _cargo_ship(rng: np.random.Generator) -> MicroBatches:
     ship = _Ship(rng, (0.14, 0.18), 0.06, 0.2)
     house = rng.uniform(0.3, 0.38)
     roof = ship.block(0.85, rng.uniform(0.1, 0.16), 0.09, ship.deck, house)
@@ -91,7 +91,7 @@ def _cargo_ship(rng: np.random.Generator) -> Parts:
     return ship
 
 
-def _warship(rng: np.random.Generator) -> Parts:
+def _warship(rng: np.random.Generator) -> MicroBatches:
     ship = _Ship(rng, (0.1, 0.13), 0.05, 0.5)
     roof = ship.block(0.7, 0.06, rng.uniform(0.3, 0.4), ship.deck, 0.02)
     roof = ship.block(0.55, 0.05, rng.uniform(0.1, 0.14), roof, -0.08)
@@ -104,7 +104,7 @@ def _warship(rng: np.random.Generator) -> Parts:
     return ship
 
 
-def _liner(rng: np.random.Generator) -> Parts:
+def _liner(rng: np.random.Generator) -> MicroBatches:
     ship = _Ship(rng, (0.12, 0.15), 0.06, 0.35)
     roof, long = ship.deck, rng.uniform(0.62, 0.7)
     for level in range(int(rng.integers(2, 4))):
@@ -117,7 +117,7 @@ def _liner(rng: np.random.Generator) -> Parts:
     return ship
 
 
-def _yacht(rng: np.random.Generator) -> Parts:
+def _yacht(rng: np.random.Generator) -> MicroBatches:
     ship = _Ship(rng, (0.22, 0.28), 0.08, 0.55)
     roof = ship.block(0.72, rng.uniform(0.06, 0.09), rng.uniform(0.42, 0.52), ship.deck, 0.08)
     roof = ship.block(0.58, rng.uniform(0.05, 0.07), rng.uniform(0.22, 0.3), roof, 0.06)
@@ -130,6 +130,6 @@ def _yacht(rng: np.random.Generator) -> Parts:
 _VESSELS = (_sailing_boat, _cargo_ship, _warship, _liner, _yacht)
 
 
-def vessel(rng: np.random.Generator) -> Parts:
+def vessel(rng: np.random.Generator) -> MicroBatches:
     """Build one vessel: sailing boat, cargo ship, warship, liner or motor yacht."""
     return _VESSELS[rng.integers(len(_VESSELS))](rng)

@@ -36,7 +36,7 @@ from pcdiff.runtime import distributed, run_folder
 from pcdiff.runtime.devices import prepare, resolve_device
 from pcdiff.runtime.file_lock import sole_writer
 from pcdiff.runtime.progress import Progress, bar
-from pcdiff.runtime.resumable import Work
+from pcdiff.runtime.resumable import ResumableMap
 from pcdiff.runtime.run_folder import write_json
 from pcdiff.runtime.stopping import Stop, interruptible
 from pcdiff.version import __version__
@@ -138,7 +138,7 @@ def _evaluate(config: Evaluate, stop: Stop) -> dict[str, Any] | None:
         )
         return to_bytes(images, model.config.data.data_range)
 
-    def job(work: Work) -> dict[str, Any]:
+    def job(work: ResumableMap) -> dict[str, Any]:
         folder = places.folder if places.folder is not None else places.results.parent
         samples = generated(folder / "samples.npy", (count, *model.image_shape), config, draw, work)
         facts = {
@@ -192,7 +192,11 @@ def _settings(config: Evaluate, net: FeatureNet, reference: ImageDataset | Featu
 
 
 def _scored_files(
-    config: Evaluate, net: FeatureNet, reference: ImageDataset | FeatureStatistics, places: Places, work: Work
+    config: Evaluate,
+    net: FeatureNet,
+    reference: ImageDataset | FeatureStatistics,
+    places: Places,
+    work: ResumableMap,
 ) -> dict[str, Any]:
     path = config.samples
     shape = tuple(reference.images.shape[1:]) if isinstance(reference, ImageDataset) else None
@@ -212,7 +216,7 @@ def _scored(
     reference: ImageDataset | FeatureStatistics,
     places: Places,
     facts: dict[str, Any],
-    work: Work,
+    work: ResumableMap,
 ) -> dict[str, Any]:
     """Score, and on the process that writes tell and keep it.
 

@@ -18,7 +18,7 @@ from pcdiff.evaluation.job import Places, finish
 from pcdiff.runtime import distributed, rng, run_folder
 from pcdiff.runtime.devices import prepare, resolve_device
 from pcdiff.runtime.progress import bar
-from pcdiff.runtime.resumable import Work
+from pcdiff.runtime.resumable import ResumableMap
 from pcdiff.training.checkpoint import locate
 
 
@@ -62,7 +62,7 @@ def _loss(command: Loss) -> dict[str, Any] | None:
     def block_of(model: ImageModel, rows: torch.Tensor) -> tuple[np.ndarray]:
         return (of_batch(model, rows),)
 
-    def job(work: Work) -> dict[str, Any]:
+    def job(work: ResumableMap) -> dict[str, Any]:
         found: dict[str, Any] = {}
         with bar("loss", "batch") as progress:
             for k, file in enumerate(files):

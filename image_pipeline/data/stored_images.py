@@ -16,7 +16,7 @@ from pcdiff.errors import InputError
 from pcdiff.runtime import distributed
 from pcdiff.runtime.chunks import Chunks
 from pcdiff.runtime.progress import Progress, bar, part_of
-from pcdiff.runtime.resumable import Work
+from pcdiff.runtime.resumable import ResumableMap
 from pcdiff.runtime.stopping import Stopped, watched
 
 
@@ -62,7 +62,7 @@ def generated(
     shape: tuple[int, ...],
     config: GenerationLimits,
     draw: Callable[[int, Progress], Tensor],
-    work: Work,
+    work: ResumableMap,
 ) -> StoredImages:
     """Fill a .npy file with images, batch by batch, and open it.
 

@@ -27,7 +27,7 @@ from pcdiff.runtime.invocation import command_line
 from pcdiff.runtime.progress import bar
 from pcdiff.runtime.run_folder import NOWHERE
 from pcdiff.runtime.stopping import Stop, interruptible
-from pcdiff.training import Keeper, Outcome, Trainer, job
+from pcdiff.training import CheckpointManager, Outcome, Trainer, job
 from pcdiff.training.budget_plan import with_plan
 from pcdiff.training.closing import Closing, told_how_to_go_on
 from pcdiff.training.dry_run import try_out
@@ -136,7 +136,7 @@ def make_model(config: ImageRunConfig, dataset: ImageDataset) -> ImageModel:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        budget = Keeper((config.resume or config.out or NOWHERE) / "checkpoints").budget()
+        budget = CheckpointManager((config.resume or config.out or NOWHERE) / "checkpoints").budget()
         model = within(budget, lambda: ImageModel(config, dataset.images.shape[1:]))
     if model.num_classes is not None and dataset.num_classes != model.num_classes:
         raise InputError(

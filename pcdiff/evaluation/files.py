@@ -17,7 +17,7 @@ from pcdiff.metrics.evaluation import EMD_LIMIT_SECONDS
 from pcdiff.metrics.generation import pairs_compared
 from pcdiff.runtime.devices import resolve_device
 from pcdiff.runtime.progress import bar
-from pcdiff.runtime.resumable import Work
+from pcdiff.runtime.resumable import ResumableMap
 from pcdiff.runtime.stopping import Stop
 
 QUICK_CLOUDS = 64
@@ -43,7 +43,7 @@ def score_files(config: EvaluateConfig, stop: Stop | None = None) -> dict[str, A
     places = Places.asked_for(config)
     settings = asked(config) | {name: fingerprint(clouds) for name, clouds in sets.items()}
 
-    def job(work: Work) -> dict[str, Any]:
+    def job(work: ResumableMap) -> dict[str, Any]:
         result = compared(config, work, **sets)
         for name, file in files.items():
             result["dataset"][name]["source"] = str(file)
@@ -75,7 +75,7 @@ def score_reconstructions(config: EvaluateConfig, stop: Stop | None = None) -> d
     places = Places.asked_for(config)
     hashes = {name: fingerprint(clouds) for name, clouds in sets.items()}
 
-    def job(work: Work) -> dict[str, Any]:
+    def job(work: ResumableMap) -> dict[str, Any]:
         result = reconstructed(config, work, **sets)
         result["unit"] = "the files' own"
         result["dataset"] = {name: {"source": str(file), "sha256": hashes[name]} for name, file in files.items()}
@@ -99,7 +99,7 @@ def asked(config: EvaluateConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def compared(config: EvaluateConfig, work: Work, **sets: Tensor) -> dict[str, Any]:
+def compared(config: EvaluateConfig, work: ResumableMap, **sets: Tensor) -> dict[str, Any]:
     """Return `evaluate`'s result for `samples`, `reference` and maybe `train`, with a bar."""
     device = resolve_device(config.device)
     if ops.backend(device) == "reference":  # the CPU's kernels are quicker than PyTorch on any device
@@ -118,7 +118,7 @@ def compared(config: EvaluateConfig, work: Work, **sets: Tensor) -> dict[str, An
         )
 
 
-def reconstructed(config: EvaluateConfig, work: Work, **sets: Tensor) -> dict[str, Any]:
+def reconstructed(config: EvaluateConfig, work: ResumableMap, **sets: Tensor) -> dict[str, Any]:
     """Return `reconstruction_report`'s result for `reconstructions`, `reference` and maybe `second`, with a bar."""
     pairs, points = len(sets["reference"]), sets["reference"].shape[1]
     emd = with_emd(config)

@@ -12,7 +12,7 @@ from pcdiff.errors import InputError
 from pcdiff.models.sampling import CHUNK
 from pcdiff.runtime import distributed
 from pcdiff.runtime.devices import resolve_device
-from pcdiff.runtime.resumable import Journal, Work
+from pcdiff.runtime.resumable import ResultCache, ResumableMap
 from pcdiff.runtime.run_folder import log
 from pcdiff.runtime.stopping import Stop, Stopped, interruptible
 from pcdiff.version import __version__
@@ -47,7 +47,7 @@ def finish(
     config: EvaluateConfig,
     places: Places,
     settings: dict[str, Any],
-    job: Callable[[Work], T],
+    job: Callable[[ResumableMap], T],
     stop: Stop | None = None,
 ) -> T | None:
     """Return `job(work)`, shared by all processes and kept in a journal; None when it was stopped, which is told.
@@ -78,7 +78,7 @@ def finish(
     journal, refused = None, None
     if distributed.rank() == 0 and places.results is not None:
         try:
-            journal = Journal(places.beside(".partial"), settings, config.save_every, begin)
+            journal = ResultCache(places.beside(".partial"), settings, config.save_every, begin)
         except InputError as error:
             refused = str(error)
     refused = distributed.broadcast(refused)  # no process waits for one that has left
@@ -89,7 +89,7 @@ def finish(
     heard = interruptible(config.max_minutes) if stop is None else nullcontext(stop)
     with heard as stop, journal or nullcontext():
         try:
-            result = job(Work(journal, stop))
+            result = job(ResumableMap(journal, stop))
         except Stopped:
             if journal is not None and not journal.path.exists():
                 log.info("stopped before anything was finished; the same command begins anew")
@@ -106,6 +106,6 @@ def finish(
     return result
 
 
-def generated_enough(config: EvaluateConfig, work: Work) -> bool:
+def generated_enough(config: EvaluateConfig, work: ResumableMap) -> bool:
     """Tell whether this call has generated `max_iters` clouds."""
     return config.max_iters is not None and work.computed * CHUNK >= config.max_iters

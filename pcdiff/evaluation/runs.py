@@ -21,7 +21,7 @@ from pcdiff.runtime import distributed
 from pcdiff.runtime.chunks import Chunks
 from pcdiff.runtime.devices import prepare, resolve_device
 from pcdiff.runtime.progress import Progress, bar
-from pcdiff.runtime.resumable import Work
+from pcdiff.runtime.resumable import ResumableMap
 from pcdiff.runtime.stopping import Stop, Stopped
 from pcdiff.training.checkpoint import check_facts, load, locate
 from pcdiff.training.job import keep_clouds
@@ -111,7 +111,7 @@ def score_run(
                     f"hand beside {_named(dataset)}; score the run on its own data"
                 )
 
-        def job(work: Work) -> dict[str, Any]:
+        def job(work: ResumableMap) -> dict[str, Any]:
             made = _generated(config, run, model, work, len(reference))
             samples = split.denormalise_generated(made) if protocol.data_unit else made
             sets = {"samples": samples, "reference": reference, "train": train}
@@ -127,7 +127,7 @@ def score_run(
     else:
         clouds = split.points[: len(reference), :num_points]
 
-        def job(work: Work) -> dict[str, Any]:
+        def job(work: ResumableMap) -> dict[str, Any]:
             made = _reconstructed(config, run, model, work, clouds)
             result = _compared_with_inputs(config, work, split, made, reference)
             result |= facts | {"dataset": dataset | result["dataset"]}
@@ -141,7 +141,7 @@ def score_run(
     return finish(config, places, settings, job, stop)
 
 
-def _generated(config: EvaluateConfig, run: RunConfig, model: Generator, work: Work, count: int) -> Tensor:
+def _generated(config: EvaluateConfig, run: RunConfig, model: Generator, work: ResumableMap, count: int) -> Tensor:
     """Return `count` generated clouds `(count, num_points, 3)`, in the run's normalisation."""
     options = {**decoding(run.flexibility, config), "truncate_std": config.truncate_std}
 
@@ -152,7 +152,7 @@ def _generated(config: EvaluateConfig, run: RunConfig, model: Generator, work: W
 
 
 def _reconstructed(
-    config: EvaluateConfig, run: RunConfig, model: PointCloudModel, work: Work, clouds: Tensor
+    config: EvaluateConfig, run: RunConfig, model: PointCloudModel, work: ResumableMap, clouds: Tensor
 ) -> Tensor:
     """Return reconstructions of clouds `(n, P, 3)`, like them."""
     options = decoding(run.flexibility, config)
@@ -164,7 +164,7 @@ def _reconstructed(
 
 
 def _in_chunks(
-    what: str, draw: Callable[[int, Progress], Tensor], config: EvaluateConfig, work: Work, count: int
+    what: str, draw: Callable[[int, Progress], Tensor], config: EvaluateConfig, work: ResumableMap, count: int
 ) -> Tensor:
     """Return the first `count` clouds of the chunks that `draw(k, progress)` gives.
 
@@ -181,7 +181,7 @@ def _in_chunks(
 
 
 def _compared_with_inputs(
-    config: EvaluateConfig, work: Work, split: Split, made: Tensor, reference: Tensor
+    config: EvaluateConfig, work: ResumableMap, split: Split, made: Tensor, reference: Tensor
 ) -> dict[str, Any]:
     """Score reconstructions of the reference's first points, in the data set's own unit, as DPM's tables do."""
     points = made.shape[1]

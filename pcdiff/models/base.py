@@ -63,7 +63,7 @@ class PointCloudModel(nn.Module):
             self.encoder = self._part("encoder", variational=self.variational)
         check_sigma_data(self.process_config, self.objective_config)
         net = self._part("net", cond_dim=self.code_dim)
-        self.denoiser = build_denoiser(net, self.process_config)
+        self.denoiser = build_denoiser(net, self.process_config, warn=False)
         check_signal(self.process_config.predicts, self.denoiser)
         self.objectives = Objectives(self.objective_config, self.denoiser, self.process_config.sigma_data)
         if self.objective_config.times_per_cloud > 1 and not getattr(net, "pointwise", False):

@@ -13,6 +13,7 @@ from pcdiff.config.process import PARAMETERS, ProcessConfig
 from pcdiff.diffusion import (
     OBJECTIVES,
     PARAMETRIZATIONS,
+    PROCESSES,
     Denoiser,
     NetDenoiser,
     Process,
@@ -27,8 +28,13 @@ from pcdiff.errors import InputError
 from pcdiff.runtime.bounded_build import check_count
 
 
-def build_denoiser(net: nn.Module, config: ProcessConfig) -> NetDenoiser:
+def build_denoiser(net: nn.Module, config: ProcessConfig, warn: bool = True) -> NetDenoiser:
     """Put a net into its process, with what it predicts and the time label that it receives.
+
+    Args:
+        net: the net.
+        config: names and options.
+        warn: log where the process does not end in noise, as the paper's chain for clouds does not.
 
     Raises:
         InputError: a name is unknown, an option is not the process's, or net and process do not go together.
@@ -36,7 +42,7 @@ def build_denoiser(net: nn.Module, config: ProcessConfig) -> NetDenoiser:
     for name in ("num_scales", "num_steps"):
         check_count(name, getattr(config, name))
     options = {k: v for k, v in vars(config).items() if v is not None and k not in PARAMETERS}
-    process = build_process(config.name, **options)
+    process = (build_process if warn else PROCESSES.build)(config.name, **options)
     takes = takes_sigma_data(PARAMETRIZATIONS.get(config.predicts))
     given = {"sigma_data": config.sigma_data} if takes and config.sigma_data is not None else {}
     net_config = getattr(net, "config", None)

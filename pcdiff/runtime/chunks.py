@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pcdiff.runtime import distributed
 from pcdiff.runtime.progress import Progress, estimated_seconds, part_of
-from pcdiff.runtime.resumable import Work
+from pcdiff.runtime.resumable import ResumableMap
 from pcdiff.runtime.stopping import Stop, watched
 
 DrawChunk = Callable[[int, Progress | None], Tensor]
@@ -47,7 +47,7 @@ class Chunks:
     def drawn(
         self,
         draw: DrawChunk,
-        work: Work,
+        work: ResumableMap,
         name: str = "chunks",
         check: Callable[[], object] | None = None,
         progress: Progress | None = None,
@@ -84,7 +84,7 @@ class Chunks:
             Stopped: `stop` said so, in any process; all raise it.
         """
         check = None if stop is None else stop.check
-        return torch.cat(list(self.drawn(draw, Work(stop=stop), check=check, progress=progress)))
+        return torch.cat(list(self.drawn(draw, ResumableMap(stop=stop), check=check, progress=progress)))
 
     def seconds(self, draw: DrawChunk) -> float:
         """Estimate the seconds that all chunks take, shared by the processes, from a few steps of the first."""

@@ -36,7 +36,7 @@ _SECONDS_BETWEEN_SYNCS = 5.0
 _ABSENT = object()
 
 
-class Journal:
+class ResultCache:
     """A file of finished blocks, made with the first of them.
 
     A record that was torn by a kill is cut off at the next opening. Only one process may have the file.
@@ -180,7 +180,7 @@ class Journal:
         if self._file is not None:
             self._file.close()
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "ResultCache":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -194,7 +194,7 @@ class Journal:
         self.close()
 
 
-class Work:
+class ResumableMap:
     """Runs blocks of work, on all processes of the job, and remembers them.
 
     Args:
@@ -211,7 +211,7 @@ class Work:
         [0, 2, 4]
     """
 
-    def __init__(self, journal: Journal | None = None, stop: Stop | None = None) -> None:
+    def __init__(self, journal: ResultCache | None = None, stop: Stop | None = None) -> None:
         self.journal = journal
         self.computed = 0
         self._stop = stop

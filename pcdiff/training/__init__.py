@@ -2,21 +2,21 @@
 
 from pcdiff.runtime.stopping import interruptible
 from pcdiff.training.budget import plan
-from pcdiff.training.checkpoint_manager import Keeper
+from pcdiff.training.checkpoint_manager import CheckpointManager
 from pcdiff.training.ema import ExponentialMovingAverage
 from pcdiff.training.lr_schedule import SCHEDULES, learning_rate
 from pcdiff.training.nonfinite import TrainingDiverged
 from pcdiff.training.protocols import Outcome, Remainder, Trainable, Validation
-from pcdiff.training.tensorboard import Scalars
+from pcdiff.training.tensorboard import TensorBoardScalars
 from pcdiff.training.trainer import Trainer
 
 __all__ = [
     "SCHEDULES",
+    "CheckpointManager",
     "ExponentialMovingAverage",
-    "Keeper",
     "Outcome",
     "Remainder",
-    "Scalars",
+    "TensorBoardScalars",
     "Trainable",
     "Trainer",
     "TrainingDiverged",

@@ -22,7 +22,7 @@ from pcdiff.models.sampling import reconstruct_all, sample_all, seconds_to_decod
 from pcdiff.runtime import distributed
 from pcdiff.runtime.invocation import command_line
 from pcdiff.runtime.progress import bar, terminal_width
-from pcdiff.runtime.resumable import Work
+from pcdiff.runtime.resumable import ResumableMap
 from pcdiff.runtime.run_folder import log
 from pcdiff.runtime.stopping import Stop
 from pcdiff.training import Outcome
@@ -109,7 +109,7 @@ class GeneratorEnding:
         drawn = self._drawn(model, len(self.reference), self.num_points) if made is None else made
         with bar("comparing", "pair") as progress:
             return self._compared(
-                drawn, self.reference, RESAMPLES, progress=progress, map_blocks=Work(stop=self.stop).map
+                drawn, self.reference, RESAMPLES, progress=progress, map_blocks=ResumableMap(stop=self.stop).map
             )
 
     def _compared(self, samples: Tensor, reference: Tensor, resamples: int, **options: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ _MOST_TENSORS = 10_000  # of any net here
 _STEP = re.compile(r"step-(\d+)\.safetensors")
 
 
-class Keeper:
+class CheckpointManager:
     """Keeps `last.safetensors`, the `keep - 1` before it as `step-<N>.safetensors`, and `best.safetensors`.
 
     Args:

@@ -22,7 +22,7 @@ from pcdiff.runtime.bounded_build import within
 from pcdiff.runtime.progress import in_words
 from pcdiff.runtime.run_folder import log, tell_changes, write_config, write_json
 from pcdiff.runtime.stopping import Stop
-from pcdiff.training import Keeper, Outcome, Remainder, Scalars, Trainer, Validation
+from pcdiff.training import CheckpointManager, Outcome, Remainder, TensorBoardScalars, Trainer, Validation
 from pcdiff.version import __version__
 from pcdiff.viz import save_grid
 
@@ -89,7 +89,7 @@ def fresh_trainer(
     """Build the model from the run's seed and its trainer, at step 0; arguments as for `make_trainer`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = within(Keeper(folder / "checkpoints").budget(), lambda: build_model(config))
+        model = within(CheckpointManager(folder / "checkpoints").budget(), lambda: build_model(config))
     facts = metadata(config, dataset, statistics=statistics or {})
     return Trainer(model, batches, config.train, folder, facts, config.seed, device, validate)
 
@@ -260,6 +260,6 @@ def _log_hyperparameters(config: RunConfig, folder: Path, outcome: Outcome) -> N
         for name, value in metrics.items():
             writer.add_scalar(name, value, step)
 
-    scalars = Scalars(folder / "tensorboard", outcome.step)
+    scalars = TensorBoardScalars(folder / "tensorboard", outcome.step)
     scalars.show(show, outcome.step)
     scalars.close()

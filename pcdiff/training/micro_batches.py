@@ -28,7 +28,7 @@ class _Loss(nn.Module):
         return self.model.loss_terms(batch, **draws)
 
 
-class Parts:
+class MicroBatches:
     """The rows of a batch that this process computes, one part after the other.
 
     Gradients are averaged over all processes behind the last part (torch's DistributedDataParallel), and batch

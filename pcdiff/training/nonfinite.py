@@ -10,7 +10,7 @@ class TrainingDiverged(WorkFailed):
     """The loss or the gradient is not finite any more."""
 
 
-class FiniteWatch:
+class NonfiniteWatch:
     """Notes which steps had a term or gradient that is not finite, and lets the optimiser leave those steps out.
 
     Args:

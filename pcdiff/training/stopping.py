@@ -8,7 +8,7 @@ from pcdiff.runtime.stopping import Stop
 GO_ON, TIME_IS_UP, INTERRUPTED, DIVERGED = range(4)
 
 
-class Limits:
+class StopConditions:
     """Decides after every step whether, and why, the training ends; all processes at the same step.
 
     Args:

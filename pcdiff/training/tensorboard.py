@@ -14,7 +14,7 @@ log = logging.getLogger("pcdiff")
 _SECONDS_BETWEEN_FLUSHES = 10
 
 
-class Scalars:
+class TensorBoardScalars:
     """Writes scalars by name and step; those of a GPU one call later, when they have long arrived.
 
     Args:

@@ -17,7 +17,7 @@ log = logging.getLogger("pcdiff")
 _MARGIN = 1.2  # estimates come from few steps, on machines that others use too
 
 
-class Ahead:
+class TimeReserve:
     """What lies ahead of a training with a limit of time: another step, the last validation, and what follows.
 
     Args:

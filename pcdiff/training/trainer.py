@@ -22,16 +22,16 @@ from pcdiff.runtime.devices import can_compile, prepare
 from pcdiff.runtime.precision import autocast, resolve_precision
 from pcdiff.runtime.stopping import Stop, Stopped, interruptible
 from pcdiff.training import checkpoint
-from pcdiff.training.checkpoint_manager import Keeper
+from pcdiff.training.checkpoint_manager import CheckpointManager
 from pcdiff.training.ema import ExponentialMovingAverage
 from pcdiff.training.lr_schedule import learning_rate
-from pcdiff.training.micro_batches import Parts
-from pcdiff.training.nonfinite import FiniteWatch, TrainingDiverged
+from pcdiff.training.micro_batches import MicroBatches
+from pcdiff.training.nonfinite import NonfiniteWatch, TrainingDiverged
 from pcdiff.training.protocols import Outcome, Remainder, Validation
 from pcdiff.training.resume_checks import optimizer_state, progress_of
-from pcdiff.training.stopping import Limits
-from pcdiff.training.tensorboard import Scalars
-from pcdiff.training.time_reserve import Ahead
+from pcdiff.training.stopping import StopConditions
+from pcdiff.training.tensorboard import TensorBoardScalars
+from pcdiff.training.time_reserve import TimeReserve
 
 log = logging.getLogger("pcdiff")
 
@@ -78,7 +78,7 @@ class Trainer:
         self.model.to(self.device)
         decay = config.ema_decay
         self.ema = None if decay is None else ExponentialMovingAverage(self.model, decay)
-        self.parts = Parts(self.model, config.batch_size, config.accumulate, self.device)
+        self.parts = MicroBatches(self.model, config.batch_size, config.accumulate, self.device)
         self._adam = self.optimizer is None
         if self.optimizer is None:
             self.optimizer = torch.optim.Adam(
@@ -87,8 +87,8 @@ class Trainer:
         self._lr_scales = [group["lr"] / config.lr for group in self.optimizer.param_groups]
         self.precision = resolve_precision(config.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        self.keeper = Keeper(self.folder / "checkpoints", config.keep)
-        self.watch = FiniteWatch(self.device)
+        self.keeper = CheckpointManager(self.folder / "checkpoints", config.keep)
+        self.watch = NonfiniteWatch(self.device)
         self.stale = 0  # validations in a row that were no better than the best
         self.validated = 0  # the step of the last validation
 
@@ -221,7 +221,7 @@ class Trainer:
         """
         self.prepare()
         writes = distributed.rank() == 0
-        scalars = Scalars(self.folder / "tensorboard" if writes else None, self.step)
+        scalars = TensorBoardScalars(self.folder / "tensorboard" if writes else None, self.step)
         bar = tqdm(
             total=self.config.max_iters,
             initial=self.step,
@@ -233,7 +233,7 @@ class Trainer:
         )
         heard = interruptible(self.config.max_minutes) if stop is None else nullcontext(stop)
         with heard as stop, bar:
-            limits = Limits(self.config, stop)
+            limits = StopConditions(self.config, stop)
             try:
                 return self._loop(limits, stop, remainder, scalars, bar)
             finally:
@@ -242,15 +242,15 @@ class Trainer:
 
     def _loop(
         self,
-        limits: Limits,
+        limits: StopConditions,
         stop: Stop,
         remainder: Callable[[nn.Module], Remainder] | None,
-        scalars: Scalars,
+        scalars: TensorBoardScalars,
         bar: tqdm,
     ) -> Outcome:
         start = saved = time.monotonic()
         first, paused, bad_steps = self.step, 0.0, 0
-        self.ahead = Ahead(stop, remainder)
+        self.ahead = TimeReserve(stop, remainder)
         reason = "finished" if self.step >= self.config.max_iters else None
         if distributed.agreed(stop.interrupted):
             reason = "interrupted"
@@ -341,7 +341,7 @@ class Trainer:
             return False
         return reason is not None or self.step % self.config.val_every == 0
 
-    def _validate(self, scalars: Scalars, reason: str | None) -> str | None:
+    def _validate(self, scalars: TensorBoardScalars, reason: str | None) -> str | None:
         """Score the model, on all processes together, and keep it if it is the best so far.
 
         Returns:

@@ -15,7 +15,7 @@ from pcdiff.metrics.generation import pairs_compared
 from pcdiff.models.sampling import reconstruct_all, sample_all, seconds_to_decode
 from pcdiff.ops import chamfer
 from pcdiff.runtime.progress import bar
-from pcdiff.runtime.resumable import Work
+from pcdiff.runtime.resumable import ResumableMap
 from pcdiff.runtime.stopping import Stop
 
 _SHOWN = 4
@@ -89,7 +89,7 @@ class GeneratorValidation:
         sets = {name: normalise(clouds, f"validation {name}") for name, clouds in sets.items()}
         with bar("validation: comparing", "pair") as progress:
             return generation_scores(
-                **sets, distances=["cd"], progress=progress, map_blocks=Work(stop=self.stop).map
+                **sets, distances=["cd"], progress=progress, map_blocks=ResumableMap(stop=self.stop).map
             )
 
     def show(self, writer: SummaryWriter, step: int) -> None:

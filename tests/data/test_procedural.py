@@ -7,7 +7,7 @@ import trimesh
 from pcdiff.data import procedural
 from pcdiff.data.categories import NAME_TO_SYNSET
 from pcdiff.data.procedural import FAMILIES, shape_clouds, shape_generator, shape_mesh
-from pcdiff.data.procedural.geometry import Parts, beam, box, ellipsoid, loft, plate, revolve, tube, turn
+from pcdiff.data.procedural.geometry import MicroBatches, beam, box, ellipsoid, loft, plate, revolve, tube, turn
 from pcdiff.errors import InputError
 
 CATEGORIES = sorted(FAMILIES)
@@ -94,7 +94,7 @@ def test_mesh_and_cloud_agree():
 
 
 def test_hidden_boxes_get_no_points_and_their_borders_do():
-    parts = Parts()
+    parts = MicroBatches()
     parts.add(tube(np.array([(0, -2, 0), (0, 2, 0)]), [0.2, 0.2]))
     parts.add_solid_box((2, 2, 2), (0, 0, 0))
     points = parts.sample(6000, np.random.default_rng(1)).astype(float)
@@ -134,7 +134,7 @@ def test_open_loft_has_no_caps():
 
 
 def test_mirrored_parts():
-    parts = Parts()
+    parts = MicroBatches()
     parts.add_mirrored(box((1, 1, 1), (2, 0, 0)))
     vertices, _ = parts.surface()
     np.testing.assert_allclose(sorted(vertices[:, 0]), sorted(-vertices[:, 0]), atol=1e-12)

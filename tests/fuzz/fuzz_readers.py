@@ -61,7 +61,7 @@ from pcdiff.models import build_model
 from pcdiff.nets import UNet, UNetConfig
 from pcdiff.runtime import run_folder
 from pcdiff.runtime.bounded_build import Budget, within
-from pcdiff.runtime.resumable import Journal, Work
+from pcdiff.runtime.resumable import ResultCache, ResumableMap
 from pcdiff.training import Trainer, checkpoint
 
 SMALL = {
@@ -207,14 +207,14 @@ def _compared(path: Path) -> None:
 
 
 def _journal(folder: Path) -> list[Path]:
-    with Journal(folder / "results.partial", {"seed": 1, "clouds": "ab", "sizes": [1, 2]}) as journal:
+    with ResultCache(folder / "results.partial", {"seed": 1, "clouds": "ab", "sizes": [1, 2]}) as journal:
         arrays = (np.arange(6.0).reshape(2, 3), np.array(True))
-        list(Work(journal).map("blocks", range(3), lambda k: arrays))
+        list(ResumableMap(journal).map("blocks", range(3), lambda k: arrays))
     return [folder / "results.partial"]
 
 
 def _read_journal(path: Path) -> None:
-    Journal(path, {"seed": 1, "clouds": "ab", "sizes": [1, 2]}).close()
+    ResultCache(path, {"seed": 1, "clouds": "ab", "sizes": [1, 2]}).close()
 
 
 def _image_folder(folder: Path) -> list[Path]:

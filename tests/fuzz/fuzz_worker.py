@@ -27,7 +27,7 @@ _LONGEST = 20_000  # characters of a message: all of a net's tensors may be list
 
 
 @dataclass
-class Limits:
+class StopConditions:
     """What a case may cost: seconds of the CPU, and bytes of memory beside what the process has."""
 
     seconds: float = 5.0
@@ -84,7 +84,7 @@ def _reset_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def try_case(bench: Bench, seed: int, index: int, limits: Limits) -> tuple[str, dict | None]:
+def try_case(bench: Bench, seed: int, index: int, limits: StopConditions) -> tuple[str, dict | None]:
     """Read a case; return `read`, `refused` or `finding`, and the finding."""
     path, content = bench.case(seed, index)
     _reset_peak()
@@ -124,7 +124,7 @@ def main() -> None:
             first = args.first if number == 0 else 0
             for index in range(first, args.last):
                 place[:] = PLACE.pack(number, index)
-                outcome, finding = try_case(bench, args.seed, index, Limits())
+                outcome, finding = try_case(bench, args.seed, index, StopConditions())
                 log.write(json.dumps({"reader": name, "outcome": outcome, "finding": finding}) + "\n")
                 log.flush()
 

@@ -8,7 +8,7 @@ import fuzz_campaign
 import fuzz_mutations
 import pytest
 from fuzz_readers import READERS, Reader
-from fuzz_worker import Bench, Limits, try_case
+from fuzz_worker import Bench, StopConditions, try_case
 
 from pcdiff.errors import InputError
 
@@ -17,7 +17,7 @@ from pcdiff.errors import InputError
 def test_a_few_mutated_files(name, tmp_path):
     bench = Bench(name, READERS[name], tmp_path / "bench")
     for index in range(4):
-        outcome, finding = try_case(bench, 7, index, Limits(seconds=60.0))
+        outcome, finding = try_case(bench, 7, index, StopConditions(seconds=60.0))
         assert finding is None
         assert outcome in ("read", "refused")
 
@@ -57,7 +57,7 @@ def test_what_is_no_clean_refusal_is_found(tmp_path):
         return [folder / "a"]
 
     bench = Bench("bad", Reader(write, bad), tmp_path / "bench")
-    found = [try_case(bench, 0, k, Limits(seconds=60.0, memory=20 << 20)) for k in range(60)]
+    found = [try_case(bench, 0, k, StopConditions(seconds=60.0, memory=20 << 20)) for k in range(60)]
     whats = {finding["what"].split(":")[0] for _, finding in found if finding is not None}
     assert any(what.startswith("took ") and "MiB" in what for what in whats)
     assert "IndexError" in whats

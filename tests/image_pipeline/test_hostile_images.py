@@ -22,7 +22,7 @@ from image_pipeline.data.image_files import read_images
 from image_pipeline.data.unpickling import load_arrays
 from pcdiff.config import to_json
 from pcdiff.errors import InputError
-from pcdiff.runtime.resumable import Work
+from pcdiff.runtime.resumable import ResumableMap
 
 
 def read(place, **options):
@@ -113,7 +113,7 @@ def drawn(k, progress=None):
 
 
 def test_what_was_drawn_comes_back(tmp_path):
-    images = stored_images.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, Work())
+    images = stored_images.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, ResumableMap())
     assert images[torch.arange(6)].flatten(1)[:, 0].tolist() == [0, 0, 1, 1, 2, 2]
     assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
 
@@ -125,7 +125,7 @@ def test_a_disk_without_room_is_noticed_before_the_first_image(tmp_path, monkeyp
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     with pytest.raises(InputError, match=r"a\.partial\.npy: cannot write \(No space left on device\); make room"):
-        stored_images.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, Work())
+        stored_images.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, ResumableMap())
     assert not list(tmp_path.iterdir())
 
 
@@ -144,9 +144,9 @@ def test_a_draft_of_another_kind_is_made_anew(tmp_path):
         np.asfortranarray(np.zeros((6, 4, 4, 1), np.uint8)),
     ):
         np.save(tmp_path / "a.partial.npy", other)
-        assert len(stored_images.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, Work())) == 6
+        assert len(stored_images.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, ResumableMap())) == 6
     (tmp_path / "a.partial.npy").write_bytes(b"\x93NUMPY" + struct.pack("<BBH", 1, 0, 9) + b"nonsense\n")
-    assert len(stored_images.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, Work())) == 6
+    assert len(stored_images.generated(tmp_path / "a.npy", (6, 1, 4, 4), LIMITS, drawn, ResumableMap())) == 6
 
 
 def test_a_class_that_asks_for_a_name_for_every_number_below_it(tmp_path):

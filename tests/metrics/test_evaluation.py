@@ -10,7 +10,7 @@ from pcdiff.errors import InputError
 from pcdiff.metrics import emd_seconds, evaluate, get_protocol, table
 from pcdiff.metrics.evaluation import fingerprint
 from pcdiff.ops import estimated_emd_seconds
-from pcdiff.runtime.resumable import Journal, Work
+from pcdiff.runtime.resumable import ResultCache, ResumableMap
 
 
 def _sets(n=5, points=40):
@@ -177,12 +177,18 @@ def test_pointflow_takes_the_references_points_from_10000_on():
 def test_finished_blocks_are_not_computed_again_and_change_nothing(tmp_path, monkeypatch):
     samples, reference = _sets()
     whole = evaluate(samples=samples, reference=reference, train=_train())
-    with Journal(tmp_path / "journal", {}) as journal:
-        assert evaluate(samples=samples, reference=reference, train=_train(), map_blocks=Work(journal).map) == whole
+    with ResultCache(tmp_path / "journal", {}) as journal:
+        assert (
+            evaluate(samples=samples, reference=reference, train=_train(), map_blocks=ResumableMap(journal).map)
+            == whole
+        )
     monkeypatch.setattr("pcdiff.metrics.neighbours.pairwise", None)
     monkeypatch.setattr("pcdiff.metrics.emd_search.emd_pairs", None)
-    with Journal(tmp_path / "journal", {}) as journal:
-        assert evaluate(samples=samples, reference=reference, train=_train(), map_blocks=Work(journal).map) == whole
+    with ResultCache(tmp_path / "journal", {}) as journal:
+        assert (
+            evaluate(samples=samples, reference=reference, train=_train(), map_blocks=ResumableMap(journal).map)
+            == whole
+        )
 
 
 def test_fingerprints_tell_sets_apart():

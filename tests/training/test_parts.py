@@ -6,7 +6,7 @@ from small_models import small_model
 from small_training import batches, last, trainer
 
 from pcdiff.errors import InputError
-from pcdiff.training.micro_batches import Parts
+from pcdiff.training.micro_batches import MicroBatches
 
 SMALL = {"latent_dim": 4, "encoder_widths": (8,), "encoder_head_widths": (8,), "net_widths": (8,), "num_steps": 5}
 
@@ -44,7 +44,7 @@ def test_a_models_draws_are_cut_with_its_clouds(kind):
     x = torch.randn(8, 6, 3, generator=torch.Generator().manual_seed(1))
     draws = model.draw(x[:4], 8, torch.Generator().manual_seed(2))
     whole = model.loss_terms(x, **draws)
-    parts = Parts(model, 8, 2, torch.device("cpu"))
+    parts = MicroBatches(model, 8, 2, torch.device("cpu"))
     terms = [parts.terms(x[rows], draws, k) for k, rows in enumerate(parts.rows)]
     for name, value in whole.items():
         torch.testing.assert_close(sum(part[name] for part in terms) / 2, value, rtol=1e-4, atol=1e-5)

@@ -5,11 +5,11 @@ import threading
 import torch
 from script_tools import logged
 
-from pcdiff.training import Scalars
+from pcdiff.training import TensorBoardScalars
 
 
 def test_what_is_logged_can_be_read_after_a_flush(tmp_path):
-    scalars = Scalars(tmp_path)
+    scalars = TensorBoardScalars(tmp_path)
     scalars.add(1, "train", {"loss": torch.tensor(0.5), "skipped": 3})
     scalars.flush()
     assert logged(tmp_path, "train/loss") == [(1, 0.5)]
@@ -19,7 +19,7 @@ def test_what_is_logged_can_be_read_after_a_flush(tmp_path):
 
 def test_a_resumed_run_hides_what_it_does_again(tmp_path):
     for first, value in ((0, 1.0), (2, 2.0)):
-        scalars = Scalars(tmp_path, first)
+        scalars = TensorBoardScalars(tmp_path, first)
         for step in range(first + 1, 5):
             scalars.add(step, "train", {"loss": value})
         scalars.close()
@@ -34,7 +34,7 @@ def test_a_failing_writer_is_told_once_and_dropped(tmp_path, caplog):
         shown.append(step)
         raise OSError(28, "No space left on device")
 
-    scalars = Scalars(tmp_path)
+    scalars = TensorBoardScalars(tmp_path)
     for step in (1, 2):
         scalars.show(fail, step)
         scalars.add(step, "train", {"loss": 1.0})
@@ -46,7 +46,7 @@ def test_a_failing_writer_is_told_once_and_dropped(tmp_path, caplog):
 
 
 def test_a_writer_whose_thread_fails_is_dropped_without_a_traceback(tmp_path, caplog, capfd):
-    scalars = Scalars(tmp_path / "gone")
+    scalars = TensorBoardScalars(tmp_path / "gone")
     scalars.flush()  # the writer's thread has made its file
     for file in (tmp_path / "gone").iterdir():
         file.unlink()
@@ -61,7 +61,7 @@ def test_a_writer_whose_thread_fails_is_dropped_without_a_traceback(tmp_path, ca
 
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    scalars = Scalars(None)
+    scalars = TensorBoardScalars(None)
     scalars.add(1, "train", {"loss": 1.0})
     scalars.flush()
     scalars.close()
