@@ -8,13 +8,21 @@ from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import patch
 
-from pcdiff import diffusion, metrics
+from pcdiff import diffusion, encoders, flows, metrics, nets
+from pcdiff.runtime import user_modules
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 RECIPES = TEXT.partition("## Add a part\n")[2]
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", RECIPES, flags=re.DOTALL)
-REGISTRIES = (diffusion.PROCESSES, diffusion.PREDICTORS, diffusion.OBJECTIVES, metrics.PROTOCOLS)
+COMPOSED = (nets.NETS, encoders.ENCODERS, flows.PRIORS)
+REGISTRIES = (
+    diffusion.PROCESSES,
+    diffusion.PREDICTORS,
+    diffusion.OBJECTIVES,
+    metrics.PROTOCOLS,
+    *COMPOSED,
+)
 
 
 def run(line):
@@ -31,6 +39,9 @@ def run(line):
 def test_every_recipe_works_as_it_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(user_modules, "_LOADED", {})
+    for registry in COMPOSED:
+        monkeypatch.setattr(registry, "_outside", {})
     names, files = {}, []
     with ExitStack() as kept:
         for registry in REGISTRIES:
@@ -44,7 +55,7 @@ def test_every_recipe_works_as_it_stands(tmp_path, monkeypatch):
                 files.append(named[1])
             else:
                 exec(compile(block, "CONTRIBUTING.md", "exec"), names)
-    assert len(files) >= 4
+    assert len(files) >= 7
     for name in files:
         sys.modules.pop(name.removesuffix(".py"), None)
 
