@@ -1,6 +1,8 @@
 """The guide to the diffusion core: its code runs, from top to bottom, and its tables list what there is."""
 
 import re
+import shlex
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import patch
@@ -9,7 +11,11 @@ import pytest
 import torch
 
 from pcdiff import diffusion
+from pcdiff.commands import cli, model_commands
+from pcdiff.config.presets import GENERATOR_PRESETS
 from pcdiff.errors import InputError
+from pcdiff.models import build_model
+from pcdiff.runtime import user_modules
 
 TEXT = (Path(__file__).resolve().parent.parent / "docs" / "diffusion.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
@@ -134,6 +140,26 @@ def test_the_default_grids_are_those_of_the_table():
         assert diffusion.default_grid(diffusion.VP(), step) == listed.get(name, "uniform")
         on_edm = listed.get(name, "edm").replace("chain", "edm")
         assert diffusion.default_grid(diffusion.EDMProcess(), step) == on_edm
+
+
+def test_commands_on_clouds_take_the_parts_of_the_guide(tmp_path, monkeypatch):
+    """Its file of parts is what its section defines, without the calls."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(user_modules, "_LOADED", {})
+    section = TEXT.partition("## A part of your own\n")[2].partition("\n## ")[0]
+    parts = [block.partition("\n\n\n")[2] for block in re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)]
+    imports = "\n".join(re.findall(r"^(?:import|from) .*", section, flags=re.MULTILINE))
+    defined = [part.partition("\n\n\n")[0] for part in parts]
+    Path("my_parts.py").write_text("\n\n\n".join([imports, *defined]))
+    lines = [shlex.split(line) for line in re.findall(r"^python -m pcdiff (.*)$", section, flags=re.MULTILINE)]
+    assert [line[0] for line in lines] == ["train-gen", "sample"]
+    with ExitStack() as kept:
+        for registry in REGISTRIES.values():
+            kept.enter_context(patch.dict(registry))
+        config = cli.parse_run(GENERATOR_PRESETS, lines[0][1:])
+        assert type(build_model(config).denoiser.process).__name__ == "Cosine"
+        assert model_commands.parse("sample", lines[1][1:]).sampler in diffusion.PREDICTORS
+    sys.modules.pop("my_parts", None)
 
 
 def test_the_code_runs(tmp_path, monkeypatch):

@@ -50,11 +50,11 @@ class Making(Command):
     num_points: int | None = None
     """Points of each cloud made; any number, the run's own (or that of the input) by default (points)."""
     imports: Annotated[tuple[Path, ...], tyro.conf.arg(name="import")] = ()
-    """Python files that are run first, for samplers of your own by name (docs/diffusion.md)."""
+    """Python files that are run first, for samplers and nets of your own by name (docs/diffusion.md)."""
     sampler: str | None = None
-    """Sampler: ancestral (the default), ddim, dpmpp, unipc, heun, ode, ..."""
+    """Sampler: ancestral, ddim, dpmpp, unipc, heun, ode, ...; the run's own by default (docs/training.md)."""
     num_steps: int | None = None
-    """Steps from noise to data; the model's whole chain by default (steps)."""
+    """Steps from noise to data; the run's own by default, or all of the process with --sampler (steps)."""
     grid: str | None = None
     """Time grid: uniform, quadratic, log_snr, edm; the sampler's own by default."""
     flexibility: float | None = None

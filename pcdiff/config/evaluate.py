@@ -62,11 +62,11 @@ class EvaluateConfig:
     resamples: int = 1000
     """Resamples of the bootstrap intervals; 0 leaves the intervals out."""
     imports: Annotated[tuple[Path, ...], tyro.conf.arg(name="import")] = ()
-    """Python files that are run first, for samplers of your own by name (docs/diffusion.md)."""
+    """Python files that are run first, for samplers and nets of your own by name (docs/diffusion.md)."""
     sampler: str | None = None
-    """How a run's clouds are drawn: ancestral (the whole chain, the default), ddim, dpmpp, unipc, heun, ode, ..."""
+    """How a run's clouds are drawn: ancestral, ddim, dpmpp, unipc, heun, ode, ...; the run's own way by default."""
     num_steps: int | None = None
-    """Steps from noise to data; the model's whole chain by default (steps)."""
+    """Steps from noise to data; the run's own by default, or all of the process with --sampler (steps)."""
     grid: str | None = None
     """Time grid: uniform, quadratic, log_snr, edm; the sampler's own by default."""
     flexibility: float | None = None
