@@ -14,13 +14,18 @@ HEAVY = {
     *("pcdiff.training.trainer", "pcdiff.metrics.evaluation", "image_pipeline.data", "image_pipeline.training"),
 }
 TORCH = {"torch", "pcdiff.models", "pcdiff.diffusion", "pcdiff.nets", "pcdiff.ops", "image_pipeline.models"}
+# Each of the lines of flags, one after the other; what any of them imports stays for the end to see.
 RUN = """
 import runpy, sys
-sys.argv.pop(0)
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-finally:
-    print("modules:", *sys.modules)
+_, script, *lines = sys.argv
+for line in lines:
+    sys.argv = [script, *line.split()]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        print("ended:", line, "|", 0 if end.code is None else end.code)
+        print("ended", file=sys.stderr)
+print("modules:", *sys.modules)
 """
 LIGHT = {
     "pcdiff/__main__.py": ["--help", "smaple", "--version", "sample --help", "sample --rnu x", "interpolate --run"],
@@ -34,31 +39,31 @@ WITH_TORCH = {
 }
 
 
-def loaded(script, flags):
-    """Return what a script prints and the modules that it has imported by its end."""
+def loaded(script, lines):
+    """Return the modules that a script has imported when it has answered each line of flags."""
     done = subprocess.run(
-        [sys.executable, "-c", RUN, script, *flags.split()], capture_output=True, text=True, cwd=ROOT, check=False
+        [sys.executable, "-c", RUN, script, *lines], capture_output=True, text=True, cwd=ROOT, check=False
     )
+    assert done.returncode == 0, done.stderr
     shown, _, modules = done.stdout.rpartition("modules:")
-    assert done.returncode in (0, 2), done.stderr
-    assert shown if done.returncode == 0 else done.stderr.count("\n") == 1
+    for line, errors in zip(lines, done.stderr.split("ended\n"), strict=False):
+        answer, _, shown = shown.partition(f"ended: {line} | ")
+        status, _, shown = shown.partition("\n")
+        assert status in ("0", "2"), (line, status, errors)
+        assert answer if status == "0" else errors.count("\n") == 1, (line, errors)
     return set(modules.split())
 
 
-def cases(table):
-    return [(script, flags) for script, each in table.items() for flags in each]
-
-
-@pytest.mark.parametrize(("script", "flags"), cases(LIGHT))
-def test_flags_need_no_torch(script, flags):
-    modules = loaded(script, flags)
+@pytest.mark.parametrize("script", LIGHT)
+def test_flags_need_no_torch(script):
+    modules = loaded(script, LIGHT[script])
     assert "tyro" in modules
     assert not modules & (HEAVY | TORCH)
 
 
-@pytest.mark.parametrize(("script", "flags"), cases(WITH_TORCH))
-def test_the_flags_of_nets_need_torch_alone(script, flags):
-    assert not loaded(script, flags) & HEAVY
+@pytest.mark.parametrize("script", WITH_TORCH)
+def test_the_flags_of_nets_need_torch_alone(script):
+    assert not loaded(script, WITH_TORCH[script]) & HEAVY
 
 
 def test_the_library_is_imported_at_its_first_use():

@@ -26,6 +26,9 @@ PEERS = {
 # Points of the largest clouds that a path is compared on. The native ones return the same bits, so that one of them
 # has to prove the large clouds, which take seconds each.
 LARGEST = {FASTEST: 2048, "reference": 256}
+# The reference's levels are a graph that takes long to trace.
+TRACED = [*ops.cpu_capabilities()[-1:], "reference"]
+TRACED = [TRACED[0], *(pytest.param(path, marks=pytest.mark.slow) for path in TRACED[1:])]
 # float32 and float64, and how far the published kernels stand from each other in them.
 PRECISIONS = [("", torch.float32, 1e-4), ("_f64", torch.float64, 1e-7)]
 
@@ -205,6 +208,7 @@ def test_strides_and_precisions(path):
 
 # Of dynamo's own doing.
 @pytest.mark.filterwarnings("ignore:.*Function'> should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("native_or_not", TRACED, indirect=True)
 def test_compiles_to_one_graph(native_or_not):
     x, y = clouds(2, 40, seed=13), clouds(2, 40, seed=14)
 

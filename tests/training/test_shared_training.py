@@ -1,7 +1,7 @@
 """Training shared by two processes (gloo): the same curve as one, one end for all, and going on after a death.
 
-The processes of a job are children of the nursery, with the variables that torchrun sets; one test, and
-those marked slow, start torchrun.
+The processes of a job are children of the nursery, with the variables that torchrun sets; the tests that are
+marked slow start torchrun.
 """
 
 import os
@@ -78,7 +78,18 @@ def test_two_processes_give_the_curve_of_one(script, nursery, dataset, tmp_path)
     assert (tmp_path / "2" / "results.json").is_file()
 
 
-def test_a_signal_to_one_process_stops_all_at_one_step(flags, tmp_path):
+def test_a_signal_to_one_process_stops_all_at_one_step(nursery, flags, tmp_path):
+    job = nursery.start_job(tmp_path / "errors", "train_gen.py", *[[*flags, "--max-iters", RUNS]] * 2)
+    wait_for(last_of(tmp_path), lambda: nursery.status(job[0]) is not None)
+    nursery.send(job[1], signal.SIGTERM)
+    assert [nursery.wait(pid) for pid in job] == [0, 0], (tmp_path / "errors.0").read_text()
+    told = (tmp_path / "errors.0").read_text()
+    assert "interrupted: all is saved" in told
+    assert "go on with: --resume" in told
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_of_torchruns_processes_stops_all(flags, tmp_path):
     process = torchrun(*flags, "--max-iters", RUNS)
     wait_for(last_of(tmp_path), lambda: process.poll() is not None)
     os.kill(max(workers(process)), signal.SIGTERM)
