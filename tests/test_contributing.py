@@ -29,6 +29,7 @@ def run(line):
     """Run one command in this process."""
     python, flag, module, *args = shlex.split(line)
     assert (python, flag) == ("python", "-m")
+    sys.modules.pop(f"{module}.__main__", None)  # as in a process of its own, whatever other tests have imported
     with patch.object(sys, "argv", [module, *args]):
         try:
             runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -249,6 +249,7 @@ def _log_hyperparameters(config: RunConfig, folder: Path, outcome: Outcome) -> N
     flat = {
         f"{part}/{name}": value if isinstance(value, bool | int | float | str) else str(value)
         for part in ("model", "process", "objective", "sampling", "data", "train")
+        if hasattr(config, part)  # a classifier of noisy images has the process of another run
         for name, value in dataclasses.asdict(getattr(config, part)).items()
     }
     metrics = {f"best/{name}": value for name, value in (outcome.best or {}).items()}

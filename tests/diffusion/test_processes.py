@@ -419,7 +419,7 @@ def test_a_bare_process_asks_for_its_parts():
 
 def test_a_chain_that_does_not_end_in_noise_is_told_once(caplog, monkeypatch):
     """DDPM's rates in a tenth of its steps: alpha(T)^2 is the product of 1 - beta, alpha 0.60 by hand."""
-    monkeypatch.setattr(processes, "_TOLD", set())
+    monkeypatch.setattr(processes, "_WARNED", set())
     by_hand = math.sqrt(math.prod(1 - (1e-4 + k / 99 * (0.02 - 1e-4)) for k in range(100)))
     assert round(by_hand, 2) == 0.60
     for _ in range(2):

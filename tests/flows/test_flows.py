@@ -53,7 +53,17 @@ def jacobian(direction, v):
 
 
 def test_the_suite_has_every_flow():
-    assert {type(make(name, 4)) for name in FLOWS} == set(PRIORS.values()) - {StandardNormal}
+    assert {type(make(name, 4)) for name in FLOWS} | {StandardNormal} == set(PRIORS.values())
+
+
+def test_the_standard_normal_is_the_identity():
+    prior, z = StandardNormal(3), draws(5, 3)
+    for direction in (prior, prior.inverse):
+        v, log_det = direction(z)
+        assert torch.equal(v, z)
+        assert torch.equal(log_det, torch.zeros(5, dtype=torch.float64))
+    expected = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(dim=1)
+    torch.testing.assert_close(prior.log_prob(z), expected)
 
 
 @every_size
