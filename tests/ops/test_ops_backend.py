@@ -1,10 +1,12 @@
 """Loading, hiding and building the native ops, each in a process of its own."""
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,18 +32,47 @@ for warning in caught:
 """
 
 
-def python(program, **variables):
+# Torch alone takes seconds to import. A process that has it, and nothing of pcdiff, forks one for each program.
+FORK = """
+import json, os, sys, torch
+for line in sys.stdin:
+    program, folder, environment, files = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.chdir(folder)
+        os.environ |= environment
+        for number, file in enumerate(files, 1):
+            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        exec(program, {"__name__": "__main__"})
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """Return a function that runs a program in a process of its own."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PCDIFF_")}
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
+    files = [str(tmp_path_factory.mktemp("shown") / name) for name in ("out", "errors")]
+    with subprocess.Popen(
+        [sys.executable, "-c", FORK],
         cwd=ROOT,
-        env={**environment, **variables},
-    )
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+
+        def run(program, folder=ROOT, **variables):
+            process.stdin.write(json.dumps([program, str(folder), variables, files]) + "\n")
+            process.stdin.flush()
+            status = int(process.stdout.readline())
+            return subprocess.CompletedProcess(program, status, *(Path(file).read_text() for file in files))
+
+        yield run
 
 
-def test_the_fallback_warns_once_says_why_and_how_to_build():
+def test_the_fallback_warns_once_says_why_and_how_to_build(python):
     lines = python(USE_TWICE, PCDIFF_NATIVE="0").stdout.splitlines()
     assert lines[0] == "reference reference ()"
     assert len(lines) == 2
@@ -50,65 +81,55 @@ def test_the_fallback_warns_once_says_why_and_how_to_build():
 
 
 @pytest.mark.skipif(ops.backend() != "cpu", reason="the native ops are not built")
-def test_the_native_path_is_silent():
+def test_the_native_path_is_silent(python):
     lines = python(USE_TWICE).stdout.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("cpu reference ('baseline'")
 
 
-def test_an_unknown_value_is_refused():
-    assert (
-        "PCDIFF_NATIVE must be 0 (hide the native ops) or 1, got no"
-        in python("import pcdiff.ops", PCDIFF_NATIVE="no").stderr
-    )
+def test_an_unknown_value_is_refused(python):
+    done = python("import pcdiff.ops", PCDIFF_NATIVE="no")
+    assert done.returncode == 1
+    assert "PCDIFF_NATIVE must be 0 (hide the native ops) or 1, got no" in done.stderr
 
 
-def test_an_extension_that_does_not_load_is_named_not_fatal(tmp_path):
+def test_an_extension_that_does_not_load_is_named_not_fatal(python, tmp_path):
     shutil.copytree(ROOT / "pcdiff", tmp_path / "pcdiff", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     (tmp_path / "pcdiff" / "ops" / "_C.abi3.so").write_bytes(b"not a library")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PCDIFF_")}
-    done = subprocess.run(
-        [sys.executable, "-c", USE_TWICE], capture_output=True, text=True, cwd=tmp_path, env=environment
-    )
+    done = python(USE_TWICE, tmp_path)
     assert "do not load" in done.stdout
     assert done.stdout.startswith("reference")
 
 
-def build(tmp_path, **variables):
-    """Run setup.py's build into a scratch folder."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PCDIFF_")}
+@pytest.fixture
+def build(python, tmp_path):
+    """Return a function that runs setup.py's build into a scratch folder."""
     folders = ["--build-lib", str(tmp_path / "lib"), "--build-temp", str(tmp_path / "temp")]
-    return subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_ext", *folders],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**environment, **variables},
-    )
+    argv = ["setup.py", "-q", "build_ext", *folders]
+    program = f"import runpy, sys; sys.argv = {argv}; runpy.run_path('setup.py', run_name='__main__')"
+    return partial(python, program)
 
 
-def test_a_broken_compiler_is_fatal_only_when_a_build_was_asked_for(tmp_path):
+def test_a_broken_compiler_is_fatal_only_when_a_build_was_asked_for(build):
     broken = shutil.which("false")
-    automatic = build(tmp_path, CC=broken, CXX=broken)
+    automatic = build(CC=broken, CXX=broken)
     assert automatic.returncode == 0
     assert "pcdiff.ops._C was NOT built" in automatic.stderr
     assert "slow PyTorch reference" in automatic.stderr
-    assert build(tmp_path, CC=broken, CXX=broken, PCDIFF_BUILD="cpu").returncode != 0
+    assert build(CC=broken, CXX=broken, PCDIFF_BUILD="cpu").returncode != 0
 
 
-def test_build_choices(tmp_path):
-    none = build(tmp_path, PCDIFF_BUILD="none")
+def test_build_choices(build, tmp_path):
+    none = build(PCDIFF_BUILD="none")
     assert none.returncode == 0
     assert "no native ops" in none.stderr
     assert not (tmp_path / "lib").exists()
-    assert (
-        "PCDIFF_BUILD must be one of auto, cpu, cuda, none, got gpu" in build(tmp_path, PCDIFF_BUILD="gpu").stderr
-    )
+    assert "PCDIFF_BUILD must be one of auto, cpu, cuda, none, got gpu" in build(PCDIFF_BUILD="gpu").stderr
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA")
-def test_asking_for_cuda_without_it_fails_and_says_why(tmp_path):
-    cuda = build(tmp_path, PCDIFF_BUILD="cuda")
+def test_asking_for_cuda_without_it_fails_and_says_why(build, tmp_path):
+    cuda = build(PCDIFF_BUILD="cuda")
     assert cuda.returncode != 0
     assert cuda.stderr.strip().splitlines()[-1] == (
         f"PCDIFF_BUILD=cuda: this torch ({torch.__version__}) is built without CUDA; install one with CUDA first"
