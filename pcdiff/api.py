@@ -95,7 +95,7 @@ class Trainer:
     Example:
         >>> import pcdiff
         >>> model = pcdiff.models.Direct(process="edm")
-        >>> trainer = pcdiff.Trainer(model, np.random.rand(8, 32, 3), folder, steps=2, batch_size=4)
+        >>> trainer = pcdiff.Trainer(model, np.random.rand(8, 32, 3), "runs/mine", steps=2, batch_size=4)
         >>> trainer.fit().reason
         'finished'
     """

@@ -207,7 +207,7 @@ class ResumableMap:
 
     Example:
         >>> double = lambda block: (np.array(2 * block),)
-        >>> [int(array) for (array,) in Work().map("double", range(3), double)]
+        >>> [int(array) for (array,) in ResumableMap().map("double", range(3), double)]
         [0, 2, 4]
     """
 
