@@ -1,5 +1,6 @@
 """Shared fixtures: where the golden files and the real data lie, and what this machine has."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -12,6 +13,15 @@ from script_tools import train
 from pcdiff.data import procedural
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Until all tests are collected next to nothing becomes garbage, and what was imported stays: looking through it for
+# garbage again and again takes a twentieth of the time of all tests.
+gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 def _folder(variable: str, default: str) -> Path:

@@ -195,6 +195,7 @@ def test_correctors_take_the_bias_of_replacement_away(what, shape):
     assert error(corrector("ald", snr=0.7, num_steps=8)) > 1.5 * eight
 
 
+@pytest.mark.parametrize("dims", [(5, 3), pytest.param((2, 3, 4), marks=pytest.mark.slow)], indirect=True)
 def test_inpainting_draws_from_the_gaussians_conditional(dims):
     """Means and covariances within five standard errors, and the 5 % that so coarse a chain may add."""
     process = chain(100)

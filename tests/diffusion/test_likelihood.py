@@ -57,8 +57,8 @@ def first_time(process):
     return process.train_eps if process.num_steps is None else 1
 
 
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 3], ids=["Gaussian", "mixture"])
 @pytest.mark.parametrize("name", sorted(FINE))
-@pytest.mark.parametrize("count", [1, 3], ids=["Gaussian", "mixture"])
 def test_the_density_of_the_data(name, count, shape):
     model = mixture(build_process(name, **FINE[name]), shape, count)
     x = data(model)
