@@ -37,14 +37,14 @@ def test_redenoising_is_noising_and_the_exact_posterior(dims):
 
 @pytest.mark.parametrize("step", ["reverse_diffusion", "score_ancestral", "euler_maruyama", "heun"])
 @pytest.mark.parametrize("kind", ["vp", "ve"])
-def test_data_stay_data(kind, step, dims):
+def test_data_stay_data(kind, step, shape):
     """Partial runs take steps of their own length: noised and denoised, the data's law is what it was."""
     process = build_process(kind)
-    denoiser = gaussian(process, dims, correlation=0.4)
+    denoiser = gaussian(process, shape, correlation=0.4)
     root = torch.linalg.cholesky(denoiser.covariance)
     data = denoiser.mean + normal(COUNT, len(root)) @ root.T
     options = {"sampler": step, "num_steps": 60, "generator": torch.Generator().manual_seed(1)}
-    out = sdedit(denoiser, data.view(COUNT, *dims), 0.4, **options).flatten(1)
+    out = sdedit(denoiser, data.view(COUNT, *shape), 0.4, **options).flatten(1)
     std = denoiser.covariance.diagonal().sqrt()
     # five standard errors, and 0.05 for the steps
     assert (((out - denoiser.mean) / std).mean(dim=0).abs() < 5 / math.sqrt(COUNT) + 0.05).all()
