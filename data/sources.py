@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pcdiff.data.categories import SYNSET_TO_NAME
 from pcdiff.errors import InputError
-from pcdiff.interop.looking import opened
+from pcdiff.interop.child_process import opened
 from pcdiff.runtime.paths import entries, is_folder
 
 SPLITS = ("train", "val", "test")

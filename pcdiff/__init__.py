@@ -14,9 +14,9 @@ from pcdiff.version import __version__
 
 if TYPE_CHECKING:
     from pcdiff import data, interop, models
-    from pcdiff.api import Trainer, evaluate
     from pcdiff.config.presets import generator_preset
     from pcdiff.models import AutoEncoder, Direct, Latent, build_model
+    from pcdiff.notebook import Trainer, evaluate
     from pcdiff.ops.chamfer import chamfer
     from pcdiff.ops.emd import emd
     from pcdiff.training.checkpoint import load
@@ -26,9 +26,9 @@ _LAZY = {
     "AutoEncoder": "pcdiff.models",
     "Direct": "pcdiff.models",
     "Latent": "pcdiff.models",
-    "Trainer": "pcdiff.api",
+    "Trainer": "pcdiff.notebook",
     "build_model": "pcdiff.models",
-    "evaluate": "pcdiff.api",
+    "evaluate": "pcdiff.notebook",
     "chamfer": "pcdiff.ops",
     "emd": "pcdiff.ops",
     "load": "pcdiff.training.checkpoint",

@@ -27,7 +27,7 @@ def short(monkeypatch):
         made.append(float(trainer.train_step()["loss"]))
         return replace(scaled(train, 6), precision="fp32", compile=False, plan="six steps")
 
-    monkeypatch.setattr("pcdiff.training.budget_plan.plan", plan)
+    monkeypatch.setattr("pcdiff.training.job_budget.plan", plan)
     return made
 
 

@@ -166,6 +166,7 @@ def test_a_net_from_a_file_trains_is_resumed_and_asked_for(kind, my_net, dataset
     flags = [*TINY, *sizes, "--kind", kind, "--net", f"{my_net}:MyNet", "--net.width", 6, "--process", "edm"]
     assert script("train_gen.py", *flags, "--categories", "chair", "--dataset-path", dataset, "--out", run) == 0
     assert np.isfinite(np.load(run / "samples.npy")).all()
+    assert f"evaluate.py --run {run} --import {my_net}" in (run / "log.txt").read_text()
     assert pcdiff.load(run).denoiser.net.first.out_features == 6
     forget(my_net, monkeypatch)
     with pytest.raises(

@@ -34,7 +34,7 @@ NEED = {
     "image_pipeline.interop": "a checkpoint of other people's code",
     "image_pipeline.models.loading": "a trained run",
     "image_pipeline.models.noisy_classifier": "a trained classifier",
-    "pcdiff.training.closing": "a training that runs",
+    "pcdiff.training.closing_phases": "a training that runs",
     "pcdiff.training.after_training": "a training that runs",
 }
 # where the sizes are those of a cloud to sample, fewer points do
@@ -116,7 +116,7 @@ def clouds_for(module, folder):
         "model": pcdiff.load(folder / "runs" / "airplane"),
     }
     match module.rpartition(".")[2]:
-        case "measurement" | "constraints" | "constrained_corrector":
+        case "measurement_guidance" | "constraints" | "constrained_corrector":
             names |= {"y": normal(4, 50), "matrix": normal(50, 192), "operator": normal(50, 192)}
             names |= {"gray": normal(4, 1, 32, 32), "small": normal(4, 3, 8, 8)}
         case "trajectory":

@@ -24,7 +24,7 @@ FLOORS = [
     {"pcdiff.models", "pcdiff.metrics", "pcdiff.viz"},
     {"pcdiff.interop"},
     {"pcdiff.data", "pcdiff.training"},
-    {"pcdiff.api", "pcdiff.evaluation"},
+    {"pcdiff.notebook", "pcdiff.evaluation"},
     {"pcdiff"},
     {"pcdiff.commands"},
     {"image_pipeline"},

@@ -13,7 +13,7 @@ from pcdiff.models import sampling
 from pcdiff.runtime import stopping
 from pcdiff.runtime.resumable import ResultCache, ResumableMap
 from pcdiff.runtime.stopping import Stop, Stopped
-from pcdiff.training import Remainder, after_training, checkpoint, closing, job, time_reserve
+from pcdiff.training import Remainder, after_training, checkpoint, closing_phases, job, time_reserve
 from pcdiff.training.time_reserve import TimeReserve
 
 # The last validation; what a generator shows; the scoring. An autoencoder shows what the validation made.
@@ -212,7 +212,7 @@ def test_a_phase_is_left_out_broken_off_or_done(clock, caplog):
     caplog.set_level("INFO")
     stop = Stop(1.0)
     estimates = {"long": 61.0, "short": 1.0, "wrong": 1.0}
-    phases = closing.Closing(stop, {name: lambda model, s=s: s for name, s in estimates.items()})
+    phases = closing_phases.Closing(stop, {name: lambda model, s=s: s for name, s in estimates.items()})
     assert phases.seconds(None) == 63.0
     assert phases.phase("long", lambda: pytest.fail("begun"), "later") is None
     assert "long: left out: it takes about 1.0 minutes, 1.0 minutes of --max-minutes are left; later" in caplog.text

@@ -17,13 +17,13 @@ from pcdiff.config import (
     SamplingConfig,
     TrainConfig,
 )
-from pcdiff.config.first_layout import RENAMED_FLAGS
+from pcdiff.config.legacy_layout import RENAMED_FLAGS
 from pcdiff.config.model import PARTS, known
 from pcdiff.config.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS
 from pcdiff.diffusion import PROCESSES, build_process
 from pcdiff.models import MODELS
 from pcdiff.models.default_sampling import default_sampling
-from pcdiff.runtime.components import config_class
+from pcdiff.runtime.part_config import config_class
 from pcdiff.training import SCHEDULES
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,7 +8,7 @@ from pcdiff.diffusion import Denoiser, SamplingReport, append_dims
 from pcdiff.diffusion.likelihood import log_likelihood
 from pcdiff.errors import InputError
 from pcdiff.models import editing, sampling
-from pcdiff.models.latent_paths import codes_between
+from pcdiff.models.latent_interpolation import codes_between
 from pcdiff.models.sampling import generate, reconstruct, sample_all
 from pcdiff.ops import chamfer
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from image_pipeline.data.dataset import digest
 from image_pipeline.data.files import spread
 from pcdiff.errors import InputError
-from pcdiff.interop.looking import look_at_lmdb
+from pcdiff.interop.child_process import look_at_lmdb
 
 
 class _Environment:

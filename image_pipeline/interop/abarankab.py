@@ -10,7 +10,7 @@ from image_pipeline.interop.weights import fill, names_of, read_state_dict
 from pcdiff.diffusion import DiscreteProcess, NetDenoiser
 from pcdiff.errors import InputError
 from pcdiff.nets import UNet, UNetConfig
-from pcdiff.runtime.bounded_build import built_for, check_depth
+from pcdiff.runtime.memory_limit import built_for, check_depth
 
 PARTS = {
     "norm1": "norm_1",

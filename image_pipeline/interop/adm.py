@@ -18,7 +18,7 @@ from pcdiff.diffusion import NetDenoiser
 from pcdiff.diffusion.denoisers.guidance import LogProb
 from pcdiff.nets import EncoderClassifier, UNet
 from pcdiff.nets.unet_encoder import UNetEncoder
-from pcdiff.runtime.bounded_build import budget_for, built_for
+from pcdiff.runtime.memory_limit import budget_for, built_for
 
 PARTS = {
     "norm1": "in_layers.0",

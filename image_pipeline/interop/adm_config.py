@@ -6,7 +6,7 @@ from typing import Any
 from pcdiff.diffusion import DiscreteProcess, cosine_betas, linear_betas, spaced_times
 from pcdiff.errors import InputError
 from pcdiff.nets import ClassifierConfig, UNetConfig
-from pcdiff.runtime.bounded_build import check_depth
+from pcdiff.runtime.memory_limit import check_depth
 
 # multiples of the width by image size (ADM's script_util)
 CHANNEL_MULTS = {

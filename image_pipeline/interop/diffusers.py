@@ -23,7 +23,7 @@ from image_pipeline.nets.song_unet import SongUNet
 from pcdiff.errors import InputError
 from pcdiff.nets import UNet
 from pcdiff.runtime.atomic_write import replacing
-from pcdiff.runtime.bounded_build import budget_for, built_for
+from pcdiff.runtime.memory_limit import budget_for, built_for
 from pcdiff.runtime.paths import is_file
 from pcdiff.runtime.run_folder import write_json
 

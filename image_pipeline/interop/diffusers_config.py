@@ -6,7 +6,7 @@ from typing import Any
 from image_pipeline.nets.song_config import SongUNetConfig
 from pcdiff.errors import InputError
 from pcdiff.nets import UNetConfig
-from pcdiff.runtime.bounded_build import check_depth
+from pcdiff.runtime.memory_limit import check_depth
 
 # what diffusers assumes where a config leaves it open
 DEFAULTS = {

@@ -22,7 +22,7 @@ from image_pipeline.nets.song_unet import SongUNet
 from pcdiff.diffusion import VE, VP, DiscreteProcess, EDMProcess, NetDenoiser, cosine_betas, parametrization
 from pcdiff.errors import InputError
 from pcdiff.nets import UNet, UNetConfig
-from pcdiff.runtime.bounded_build import budget_for, built_for, check_depth
+from pcdiff.runtime.memory_limit import budget_for, built_for, check_depth
 
 PARTS = {
     "norm1": "norm0",

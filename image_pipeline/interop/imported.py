@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pcdiff.diffusion import NetDenoiser
 from pcdiff.errors import InputError, short
-from pcdiff.runtime.bounded_build import check_count
+from pcdiff.runtime.memory_limit import check_count
 
 _LARGEST = 1 << 14  # side of an image, in pixels
 

@@ -16,7 +16,7 @@ from image_pipeline.nets import build_model, plain_config
 from image_pipeline.nets.sigma_label import SigmaLabel
 from pcdiff.diffusion import denoiser_from_dict, denoiser_to_dict
 from pcdiff.errors import InputError
-from pcdiff.runtime.bounded_build import budget_for, built_for
+from pcdiff.runtime.memory_limit import budget_for, built_for
 from pcdiff.training import checkpoint
 
 KIND = "image denoiser"

@@ -21,7 +21,7 @@ from pcdiff.errors import InputError
 from pcdiff.interop.checks import listed
 from pcdiff.interop.numpy_scalars import NUMPY_SCALARS
 from pcdiff.interop.torch_files import load_without_code
-from pcdiff.runtime.bounded_build import budget_for, built_for
+from pcdiff.runtime.memory_limit import budget_for, built_for
 from pcdiff.runtime.paths import is_file
 
 _WHAT = "a checkpoint of NCSN or NCSNv2 (a list that starts with the weights)"

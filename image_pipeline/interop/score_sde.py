@@ -23,7 +23,7 @@ from pcdiff.diffusion import VE, VP, DiscreteProcess, NetDenoiser, Process, SubV
 from pcdiff.errors import InputError
 from pcdiff.interop.numpy_scalars import NUMPY_SCALARS
 from pcdiff.interop.torch_files import load_without_code
-from pcdiff.runtime.bounded_build import budget_for, built_for
+from pcdiff.runtime.memory_limit import budget_for, built_for
 from pcdiff.runtime.paths import is_file
 
 _NORM = {"normalization": "InstanceNorm++"}  # the only one that those nets have there

@@ -12,7 +12,7 @@ from image_pipeline.nets import plain_config
 from image_pipeline.nets.sigma_label import SigmaLabel
 from pcdiff.diffusion import EDMProcess, Process
 from pcdiff.errors import InputError
-from pcdiff.runtime.bounded_build import built_for
+from pcdiff.runtime.memory_limit import built_for
 from pcdiff.training import checkpoint
 
 

@@ -19,7 +19,7 @@ from pcdiff.diffusion.processes.base import append_dims
 from pcdiff.diffusion.serialization import process_from_dict, process_to_dict
 from pcdiff.errors import InputError
 from pcdiff.nets import EncoderClassifier
-from pcdiff.runtime.bounded_build import built_for
+from pcdiff.runtime.memory_limit import built_for
 from pcdiff.training import checkpoint
 
 KIND = "image classifier"

@@ -15,7 +15,7 @@ from image_pipeline.nets.song_config import SongUNetConfig
 from image_pipeline.nets.song_levels import DownLevel, UpLevel, residual_block, self_attention
 from pcdiff.errors import InputError
 from pcdiff.nets.attention import SelfAttention, differentiable_attention
-from pcdiff.nets.classes import check_classes
+from pcdiff.nets.class_checks import check_classes
 from pcdiff.nets.time_embedding import sinusoidal, time_mlp
 from pcdiff.nets.unet_blocks import ResBlock, conv
 

@@ -26,7 +26,7 @@ from pcdiff.nets.activations import activation
 from pcdiff.nets.attention import SelfAttention, differentiable_attention
 from pcdiff.nets.resampling import Downsample, Upsample
 from pcdiff.nets.time_embedding import sinusoidal
-from pcdiff.runtime.bounded_build import check_depth
+from pcdiff.runtime.memory_limit import check_depth
 
 
 @dataclass(frozen=True)

@@ -21,16 +21,16 @@ from pcdiff.config import TrainConfig
 from pcdiff.diffusion import OBJECTIVES
 from pcdiff.errors import InputError
 from pcdiff.runtime import distributed, run_folder
-from pcdiff.runtime.bounded_build import within
 from pcdiff.runtime.devices import resolve_device
 from pcdiff.runtime.invocation import command_line
+from pcdiff.runtime.memory_limit import within
 from pcdiff.runtime.progress import bar
 from pcdiff.runtime.run_folder import NOWHERE
 from pcdiff.runtime.stopping import Stop, interruptible
 from pcdiff.training import CheckpointManager, Outcome, Trainer, job
-from pcdiff.training.budget_plan import with_plan
-from pcdiff.training.closing import Closing, told_how_to_go_on
+from pcdiff.training.closing_phases import Closing, told_how_to_go_on
 from pcdiff.training.dry_run import try_out
+from pcdiff.training.job_budget import with_plan
 from pcdiff.version import __version__
 
 

@@ -14,7 +14,7 @@ from typing import Any, TextIO, TypeVar
 from pcdiff.commands.arguments import fill
 from pcdiff.config import EvaluateConfig, RunConfig, check, check_evaluation, with_part
 from pcdiff.config.files import read_config, read_settings
-from pcdiff.config.first_layout import FIRST_KINDS, RENAMED_FLAGS
+from pcdiff.config.legacy_layout import FIRST_KINDS, RENAMED_FLAGS
 from pcdiff.config.model import PARTS, known
 from pcdiff.errors import InputError, WorkFailed, printable
 from pcdiff.runtime.paths import check_paths, is_file

@@ -20,6 +20,6 @@ def parse(name: str, argv: Sequence[str], prog: str | None = None) -> Command:
 def main(name: str, argv: Sequence[str], prog: str) -> None:
     """Read the flags of a command, and do it."""
     command = parse(name, argv, prog)
-    from pcdiff.commands.perform import perform
+    from pcdiff.commands.run_command import perform
 
     perform(command)

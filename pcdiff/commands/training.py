@@ -14,8 +14,8 @@ from pcdiff.runtime.run_folder import NOWHERE
 from pcdiff.runtime.stopping import Stop, interruptible
 from pcdiff.training import job
 from pcdiff.training.after_training import AutoencoderEnding, GeneratorEnding
-from pcdiff.training.budget_plan import planned
 from pcdiff.training.dry_run import rehearse, tally
+from pcdiff.training.job_budget import planned
 from pcdiff.training.validation import AutoencoderValidation, GeneratorValidation
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from pcdiff.errors import InputError
-from pcdiff.runtime.components import config_class, find
 from pcdiff.runtime.dataclass_json import from_dict
+from pcdiff.runtime.part_config import config_class, find
 
 if TYPE_CHECKING:
     from pcdiff.registry import Registry
@@ -58,9 +58,7 @@ class ModelConfig:
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of the fields that hold this kind's parts."""
-        return {"latent": ("encoder", "prior", "net"), "autoencoder": ("encoder", "net"), "direct": ("net",)}[
-            self.kind
-        ]
+        return _PARTS_OF[self.kind]
 
 
 def with_part(config: ModelConfig, part: str, name: str, cls: type | None = None, **options: Any) -> ModelConfig:
@@ -69,7 +67,7 @@ def with_part(config: ModelConfig, part: str, name: str, cls: type | None = None
     Args:
         config: the model's.
         part: `encoder`, `prior` or `net`.
-        name: of the class, as `pcdiff.runtime.components.find` knows it.
+        name: of the class, as `pcdiff.runtime.part_config.find` knows it.
         cls: the class itself, where it is at hand.
         **options: of its config that differ.
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from pcdiff.config.data import DataConfig
-from pcdiff.config.first_layout import of_today
+from pcdiff.config.legacy_layout import of_today
 from pcdiff.config.model import ModelConfig, model_from_dict
 from pcdiff.config.objective import CloudObjectiveConfig
 from pcdiff.config.process import ProcessConfig

@@ -4,7 +4,7 @@ import pcdiff.runtime.square_roots  # noqa: F401 - for what it does
 from pcdiff.diffusion.continuous_bound import ContinuousBound, continuous_bound
 from pcdiff.diffusion.denoisers.base import Denoiser, EpsDenoiser, Estimate, NetDenoiser, ReverseKernel
 from pcdiff.diffusion.denoisers.guidance import ClassifierFreeGuidance, ClassifierGuidance
-from pcdiff.diffusion.denoisers.measurement import GUIDANCE, MeasurementGuidance, guidance
+from pcdiff.diffusion.denoisers.measurement_guidance import GUIDANCE, MeasurementGuidance, guidance
 from pcdiff.diffusion.denoisers.parametrization import PARAMETRIZATIONS, Parametrization, parametrization
 from pcdiff.diffusion.denoisers.time_inputs import TIME_INPUTS
 from pcdiff.diffusion.denoisers.variance import VARIANCES

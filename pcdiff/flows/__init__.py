@@ -2,9 +2,9 @@
 `flow.log_prob(z)`. A new prior is one file and one line here.
 """
 
+from pcdiff.flows.base import Flow, standard_normal_log_prob
 from pcdiff.flows.cnf import ContinuousConfig, ContinuousFlow
 from pcdiff.flows.coupling import CouplingConfig, CouplingFlow
-from pcdiff.flows.flow import Flow, standard_normal_log_prob
 from pcdiff.flows.standard_normal import StandardNormal
 from pcdiff.registry import Registry
 

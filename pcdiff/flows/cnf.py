@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pcdiff.diffusion.divergence import Probes, check_trace, divergence, trace_probes
 from pcdiff.errors import InputError
-from pcdiff.flows.flow import Flow, standard_normal_log_prob
+from pcdiff.flows.base import Flow, standard_normal_log_prob
 
 MAX_STEPS = 1000  # of the solver; a flow that needs more has diverged
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pcdiff.errors import InputError
-from pcdiff.flows.flow import Flow
+from pcdiff.flows.base import Flow
 
 
 class AffineCoupling(nn.Module):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pcdiff.flows.flow import Flow
+from pcdiff.flows.base import Flow
 
 
 @dataclass(frozen=True)

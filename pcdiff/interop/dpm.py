@@ -17,7 +17,7 @@ from pcdiff.errors import InputError
 from pcdiff.flows import CouplingConfig
 from pcdiff.interop.torch_files import check_named_tensors, load_without_code
 from pcdiff.models import PointCloudModel, build_model
-from pcdiff.runtime.bounded_build import built_for
+from pcdiff.runtime.memory_limit import built_for
 from pcdiff.runtime.paths import is_file
 
 

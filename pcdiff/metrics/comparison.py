@@ -9,7 +9,7 @@ from typing import Any
 from pcdiff.errors import InputError, printable, short
 from pcdiff.metrics.columns import Row, columns_of, markdown
 from pcdiff.metrics.paired import Verdict, verdict
-from pcdiff.metrics.result_shape import check_result
+from pcdiff.metrics.result_schema import check_result
 from pcdiff.metrics.tables import FORMATS, comma_separated, latex
 from pcdiff.runtime.json_files import read_json
 

@@ -17,7 +17,7 @@ from pcdiff.models.default_sampling import default_sampling, sampler_of
 from pcdiff.models.denoiser import Objectives, build_denoiser, check_sigma_data, check_signal
 from pcdiff.models.parts import usual_settings, with_parts
 from pcdiff.runtime.call_checks import checked
-from pcdiff.runtime.components import build_part, find
+from pcdiff.runtime.part_config import build_part, find
 from pcdiff.runtime.precision import autocast
 
 POINT_DIM = 3

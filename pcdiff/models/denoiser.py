@@ -25,7 +25,7 @@ from pcdiff.diffusion import (
 )
 from pcdiff.diffusion.losses.time_draws import Times
 from pcdiff.errors import InputError
-from pcdiff.runtime.bounded_build import check_count
+from pcdiff.runtime.memory_limit import check_count
 
 
 def build_denoiser(net: nn.Module, config: ProcessConfig, warn: bool = True) -> NetDenoiser:

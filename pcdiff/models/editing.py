@@ -17,7 +17,7 @@ from pcdiff.diffusion.samplers.base import Progress
 from pcdiff.errors import InputError
 from pcdiff.models.base import PointCloudModel
 from pcdiff.models.latent import Latent
-from pcdiff.models.latent_paths import codes_between
+from pcdiff.models.latent_interpolation import codes_between
 from pcdiff.models.sampling import CHUNK, decode_chunk, decoding_generator
 from pcdiff.runtime import rng
 from pcdiff.runtime.call_checks import checked
@@ -79,8 +79,8 @@ def interpolate(
         num_frames: clouds of each row, both ends included.
         num_points: points of each.
         seed: of every draw.
-        path: one of `pcdiff.models.latent_paths.PATHS`: `linear` in the code, or `spherical` in the base of the
-            prior.
+        path: one of `pcdiff.models.latent_interpolation.PATHS`: `linear` in the code, or `spherical` in the base of
+            the prior.
         progress: called as `progress(done, total)` with the steps of the sampler, over all frames.
         **options: see `pcdiff.models.sampling.decode_chunk`.
 

@@ -9,7 +9,7 @@ from pcdiff.config import CloudObjectiveConfig, ModelConfig, ProcessConfig
 from pcdiff.config.model import PARTS, known, with_part
 from pcdiff.errors import InputError
 from pcdiff.models.change_process import usual
-from pcdiff.runtime.components import config_of, name_of
+from pcdiff.runtime.part_config import config_of, name_of
 
 
 def with_parts(config: ModelConfig, parts: dict[str, Any]) -> tuple[ModelConfig, dict[str, nn.Module]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pcdiff.errors import InputError, short
 from pcdiff.nets.activations import activation
 from pcdiff.nets.config_checks import check_factors, check_positive_integers, lists_to_tuples
-from pcdiff.runtime.bounded_build import check_depth
+from pcdiff.runtime.memory_limit import check_depth
 
 DOWNSAMPLES = ("conv", "pool", "resblock")
 UPSAMPLES = ("conv", "nearest", "resblock")

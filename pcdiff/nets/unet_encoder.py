@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcdiff.errors import InputError
-from pcdiff.nets.classes import check_classes
+from pcdiff.nets.class_checks import check_classes
 from pcdiff.nets.time_embedding import sinusoidal, time_mlp
 from pcdiff.nets.unet_blocks import conv
 from pcdiff.nets.unet_config import UNetConfig

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from pcdiff.ops import _check, _native, _plan
+from pcdiff.ops import _check, _native, _transport_plan
 
 
 class Variant(NamedTuple):
@@ -65,18 +65,18 @@ def approxmatch_cost(x: torch.Tensor, y: torch.Tensor, variant: str) -> torch.Te
     x, y = _checked(x, y, variant)
     left, right, value = _match(x, y, variant)
     value = value / x.shape[1]
-    if not _plan.tracked(x, y):
+    if not _transport_plan.tracked(x, y):
         return value
     # Dividing the left factors divides the gradient.
     plan = _as_plan(left / x.shape[1], right, variant)
-    return _plan.differentiable(value, x, y, plan, VARIANTS[variant].squared)
+    return _transport_plan.differentiable(value, x, y, plan, VARIANTS[variant].squared)
 
 
 def approxmatch_match(x: torch.Tensor, y: torch.Tensor, variant: str) -> torch.Tensor:
     """Return the matching itself, `(B, N, M)`: how much of point i of x goes to point j of y. No gradient."""
     x, y = _checked(x, y, variant)
     left, right, _ = _match(x, y, variant)
-    return _plan.strip(x.detach(), y.detach(), _as_plan(left, right, variant), slice(None))
+    return _transport_plan.strip(x.detach(), y.detach(), _as_plan(left, right, variant), slice(None))
 
 
 def approxmatch_matrix(
@@ -130,23 +130,23 @@ def _match(x: torch.Tensor, y: torch.Tensor, variant: str) -> tuple[torch.Tensor
         return _native.call("approxmatch", _FIRST_LEVEL, zero_level, squared, x=x, y=y)
     _native.prepare_reference(x=x, y=y)
     left, right = _reference_factors(x, y, _levels(zero_level))
-    return left, right, _plan.costs(x, y, _as_plan(left, right, variant), squared).sum(dim=1)
+    return left, right, _transport_plan.costs(x, y, _as_plan(left, right, variant), squared).sum(dim=1)
 
 
 def _levels(zero_level: bool) -> list[float]:
     return [-(4.0**j) for j in range(_FIRST_LEVEL, -2, -1)] + [0.0] * zero_level
 
 
-def _as_plan(left: torch.Tensor, right: torch.Tensor, variant: str) -> _plan.Plan:
+def _as_plan(left: torch.Tensor, right: torch.Tensor, variant: str) -> _transport_plan.Plan:
     levels = left.new_tensor(_levels(VARIANTS[variant].zero_level)).expand(len(left), -1)
-    return _plan.Plan(levels, left.log(), right.log(), squared=True)
+    return _transport_plan.Plan(levels, left.log(), right.log(), squared=True)
 
 
 def _weigh(x: torch.Tensor, y: torch.Tensor, level: float, weight: torch.Tensor) -> torch.Tensor:
     """Return `(B, N)` sums over j of `exp(level |x_i - y_j|^2) weight_j`."""
     sums = []
-    for rows in _plan.strips(x, y):
-        squares = _plan.squares_of(_plan.differences_of(x, y, rows))
+    for rows in _transport_plan.strips(x, y):
+        squares = _transport_plan.squares_of(_transport_plan.differences_of(x, y, rows))
         # Not a matrix product: autocast would run that in bfloat16.
         sums.append(((squares * level).exp_() * weight[:, None]).sum(dim=2))
     return torch.cat(sums, dim=1)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from pcdiff.errors import InputError
-from pcdiff.ops import _check, _native, _plan
+from pcdiff.ops import _check, _native, _transport_plan
 from pcdiff.ops._points import without_padding
 from pcdiff.ops.reference import past
 
@@ -131,8 +131,8 @@ def sinkhorn(
         if not value - bound <= tolerance * value:
             open_gaps[b] = 1 - bound / value
         value, bound = x.new_tensor([value]), x.new_tensor([bound])
-        if _plan.tracked(x, y):
-            value = _plan.differentiable(value, one_x, one_y, solved.plan)
+        if _transport_plan.tracked(x, y):
+            value = _transport_plan.differentiable(value, one_x, one_y, solved.plan)
         costs.append(value)
         bounds.append(bound)
     if open_gaps:
@@ -171,8 +171,8 @@ def softmin(x: torch.Tensor, y: torch.Tensor, potential: torch.Tensor, scale: fl
         return _native.call("softmin", scale, x=x, y=y, potential=potential)
     _native.prepare_reference(x=x, y=y, potential=potential)
     minima = []
-    for rows in _plan.strips(x, y):
-        terms = potential[:, None] - _plan.squares_of(_plan.differences_of(x, y, rows)).sqrt()
+    for rows in _transport_plan.strips(x, y):
+        terms = potential[:, None] - _transport_plan.squares_of(_transport_plan.differences_of(x, y, rows)).sqrt()
         # The largest term is taken out before the division, which would round it when the scale is small.
         top = terms.amax(dim=2, keepdim=True)
         minima.append(-(top[..., 0] + scale * ((terms - top) / scale).exp_().sum(dim=2).log()))
@@ -182,13 +182,13 @@ def softmin(x: torch.Tensor, y: torch.Tensor, potential: torch.Tensor, scale: fl
 class _Solved(NamedTuple):
     cost: float
     lower: float
-    plan: _plan.Plan
+    plan: _transport_plan.Plan
 
 
 class _Candidate(NamedTuple):
     cost: float
     misplaced: float
-    plan: _plan.Plan
+    plan: _transport_plan.Plan
 
 
 class _Pair:
@@ -241,7 +241,7 @@ class _Pair:
         plan = best.plan._replace(levels=best.plan.levels / self._unit)
         return _Solved(best.cost * self._unit, self._lower * self._unit, plan)
 
-    def _coincidence(self) -> _plan.Plan | None:
+    def _coincidence(self) -> _transport_plan.Plan | None:
         """Return the plan that moves nothing, if the clouds have the same points in the same shares."""
         n, m = self._x.shape[1], self._y.shape[1]
         places, place = torch.cat([self._x[0], self._y[0]]).unique(dim=0, return_inverse=True)
@@ -250,7 +250,7 @@ class _Pair:
             return None
         log_left = -(n * there[place[:n]]).double().log()
         levels = log_left.new_tensor([[_APART]])
-        return _plan.Plan(levels, log_left[None, None], log_left.new_zeros((1, 1, m)), squared=False)
+        return _transport_plan.Plan(levels, log_left[None, None], log_left.new_zeros((1, 1, m)), squared=False)
 
     def _spent(self) -> bool:
         return self._sweeps >= self._max_sweeps
@@ -353,8 +353,8 @@ class _Pair:
         levels = x.new_tensor([[-1 / scale, 0]])
         log_left = torch.stack([f / scale - log_both, missing.log()], dim=1)
         log_right = torch.stack([g / scale, share.log()], dim=1)
-        plan = _plan.Plan(levels, log_left, log_right, squared=False)
-        kept, misplaced = _plan.costs(x, y, plan)[0].tolist()
+        plan = _transport_plan.Plan(levels, log_left, log_right, squared=False)
+        kept, misplaced = _transport_plan.costs(x, y, plan)[0].tolist()
         return _Candidate(kept + misplaced, misplaced, plan)
 
 

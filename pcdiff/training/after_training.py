@@ -25,11 +25,21 @@ from pcdiff.runtime.progress import bar, terminal_width
 from pcdiff.runtime.resumable import ResumableMap
 from pcdiff.runtime.run_folder import log
 from pcdiff.runtime.stopping import Stop
+from pcdiff.runtime.user_modules import FLAG
 from pcdiff.training import Outcome
-from pcdiff.training.closing import Closing, told_how_to_go_on
+from pcdiff.training.closing_phases import Closing, told_how_to_go_on
 from pcdiff.training.job import keep_clouds, keep_results
 
 _TIMED_CLOUDS, _TIMED_RESAMPLES = 8, 20  # of the scoring, to estimate how long it takes
+
+
+def needed(config: RunConfig) -> str:
+    """Return the flag that commands on a run need: the files of its own parts, or nothing."""
+    places = [str(path) for path in config.imports]
+    for part in config.model.parts:
+        place, _, _ = getattr(config.model, part).rpartition(":")
+        places += [place] if place.endswith(".py") and place not in places else []
+    return f" {FLAG} {' '.join(places)}" if places else ""
 
 
 class GeneratorEnding:
@@ -82,13 +92,13 @@ class GeneratorEnding:
         """
         model.eval()
         with told_how_to_go_on(folder):
-            draws = f"{command_line('sample')} --run {folder} draws them"
+            draws = f"{command_line('sample')} --run {folder}{needed(config)} draws them"
             shown = self.closing.phase(self.names[0], lambda: self._drawn(model, *self._wanted), draws)
             if shown is not None and distributed.rank() == 0:
                 above = None if beside is None else beside[:, : config.sample_points]
                 title = f"samples: {self.dataset['name']}, step {outcome.step}"
                 keep_clouds(folder, "samples", shown, title, beside=above)
-            scores = f"score the test split with: {command_line('evaluate')} --run {folder}"
+            scores = f"score the test split with: {command_line('evaluate')} --run {folder}{needed(config)}"
             results = self.closing.phase(self.names[1], lambda: self._scored(model, made), scores)
             if distributed.rank() == 0:
                 keep_results(folder, results or {}, self.dataset, config, outcome)
@@ -178,7 +188,7 @@ class AutoencoderEnding:
         """
         model.eval()
         with told_how_to_go_on(folder):
-            scores = f"score the test split with: {command_line('evaluate')} --run {folder}"
+            scores = f"score the test split with: {command_line('evaluate')} --run {folder}{needed(config)}"
             found = self.closing.phase(self.name, lambda: self._scored(model, made), scores)
             if distributed.rank() > 0:
                 return

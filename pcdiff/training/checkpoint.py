@@ -20,8 +20,8 @@ from pcdiff.config import check, run_from_dict
 from pcdiff.errors import InputError, short
 from pcdiff.models import PointCloudModel, build_model
 from pcdiff.runtime.atomic_write import replacing
-from pcdiff.runtime.bounded_build import built_for
 from pcdiff.runtime.json_files import parse_json, shown
+from pcdiff.runtime.memory_limit import built_for
 from pcdiff.runtime.paths import is_file
 
 FORMAT = "pcdiff-1"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pcdiff.errors import InputError
 from pcdiff.runtime.atomic_write import replacing
-from pcdiff.runtime.bounded_build import Budget
+from pcdiff.runtime.memory_limit import Budget
 from pcdiff.runtime.paths import exists, look
 from pcdiff.training import checkpoint
 from pcdiff.training.resume_checks import progress_of

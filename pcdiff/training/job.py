@@ -18,7 +18,7 @@ from pcdiff.config import RunConfig, to_json
 from pcdiff.interop.files import write_clouds
 from pcdiff.models import build_model
 from pcdiff.runtime import distributed
-from pcdiff.runtime.bounded_build import within
+from pcdiff.runtime.memory_limit import within
 from pcdiff.runtime.progress import in_words
 from pcdiff.runtime.run_folder import log, tell_changes, write_config, write_json
 from pcdiff.runtime.stopping import Stop

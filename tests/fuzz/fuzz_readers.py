@@ -60,7 +60,7 @@ from pcdiff.metrics.comparison import compare, read_result
 from pcdiff.models import build_model
 from pcdiff.nets import UNet, UNetConfig
 from pcdiff.runtime import run_folder
-from pcdiff.runtime.bounded_build import Budget, within
+from pcdiff.runtime.memory_limit import Budget, within
 from pcdiff.runtime.resumable import ResultCache, ResumableMap
 from pcdiff.training import Trainer, checkpoint
 

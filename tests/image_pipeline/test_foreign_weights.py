@@ -6,7 +6,7 @@ from torch import nn
 
 from image_pipeline.interop.weights import fill, named_tensors
 from pcdiff.errors import InputError
-from pcdiff.runtime.bounded_build import built_for
+from pcdiff.runtime.memory_limit import built_for
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch.library import opcheck
 
 from pcdiff import ops
 from pcdiff.errors import InputError
-from pcdiff.ops import _plan
+from pcdiff.ops import _transport_plan
 from pcdiff.ops._approxmatch import VARIANTS, approxmatch_cost, approxmatch_match, approxmatch_matrix
 from pcdiff.ops._points import root
 
@@ -156,7 +156,7 @@ def test_vmap_agrees_with_the_batch():
 def test_gradient_does_not_depend_on_the_strips(native_or_not, monkeypatch):
     gradients = []
     for size in (1, 1000, 1 << 22):
-        monkeypatch.setattr(_plan, "_STRIP_CPU", size)
+        monkeypatch.setattr(_transport_plan, "_STRIP_CPU", size)
         x, y = clouds(2, 30, 3, 7, torch.float64).requires_grad_(), clouds(2, 20, 3, 8, torch.float64)
         approxmatch_cost(x, y, "approxmatch-latent3d").sum().backward()
         gradients.append(x.grad)

@@ -12,7 +12,7 @@ from torch.library import opcheck
 
 from pcdiff import ops
 from pcdiff.errors import InputError
-from pcdiff.ops import _plan
+from pcdiff.ops import _transport_plan
 from pcdiff.ops._sinkhorn import _Pair, sinkhorn, softmin
 
 
@@ -155,7 +155,7 @@ def test_lengths_hide_the_rows_past_them(path, hidden):
 def test_plan_has_uniform_marginals_and_the_stated_cost(path):
     x, y = clouds(1, 40, 3, 16), clouds(1, 30, 3, 17)
     solved = _Pair(x, y, 1e-2, 10_000).solve()
-    plan = _plan.strip(x, y, solved.plan, slice(None))
+    plan = _transport_plan.strip(x, y, solved.plan, slice(None))
     assert (plan >= 0).all()
     torch.testing.assert_close(plan.sum(2), torch.full((1, 40), 1 / 40, dtype=torch.float64), rtol=1e-9, atol=0)
     torch.testing.assert_close(plan.sum(1), torch.full((1, 30), 1 / 30, dtype=torch.float64), rtol=1e-9, atol=0)
@@ -164,7 +164,7 @@ def test_plan_has_uniform_marginals_and_the_stated_cost(path):
 
 def test_gradient_is_that_of_the_plan_held_constant(native_or_not):
     x, y = clouds(1, 12, 3, 18), clouds(1, 9, 3, 19)
-    plan = _plan.strip(x, y, _Pair(x, y, 1e-2, 10_000).solve().plan, slice(None))
+    plan = _transport_plan.strip(x, y, _Pair(x, y, 1e-2, 10_000).solve().plan, slice(None))
     a, b = x.clone().requires_grad_(), y.clone().requires_grad_()
     sinkhorn(a, b).cost.backward()
     step = 1e-6
@@ -182,7 +182,9 @@ def test_gradient_is_that_of_the_plan_held_constant(native_or_not):
 def test_every_mode_and_order_holds_the_plan_constant(native_or_not):
     x, y = clouds(2, 7, 3, 35), clouds(2, 5, 3, 36)
     pairs = [(x[b : b + 1], y[b : b + 1]) for b in range(2)]
-    plan = torch.cat([_plan.strip(*pair, _Pair(*pair, 0.1, 10_000).solve().plan, slice(None)) for pair in pairs])
+    plan = torch.cat(
+        [_transport_plan.strip(*pair, _Pair(*pair, 0.1, 10_000).solve().plan, slice(None)) for pair in pairs]
+    )
 
     def fixed(a, b):
         return (plan * (a[:, :, None] - b[:, None]).norm(dim=-1)).sum((1, 2))

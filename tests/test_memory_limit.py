@@ -17,7 +17,7 @@ from pcdiff.config import to_json
 from pcdiff.diffusion import cosine_betas, linear_betas
 from pcdiff.errors import InputError
 from pcdiff.nets import UNetConfig
-from pcdiff.runtime.bounded_build import Budget, budget_for, built_for, check_count, check_depth, within
+from pcdiff.runtime.memory_limit import Budget, budget_for, built_for, check_count, check_depth, within
 from pcdiff.training import CheckpointManager, checkpoint
 
 BILLION = 10**9

@@ -9,7 +9,7 @@ import pytest
 
 from pcdiff.data import load_clouds
 from pcdiff.errors import InputError
-from pcdiff.interop import looking, read_cloud_set
+from pcdiff.interop import child_process, read_cloud_set
 
 CLOUDS = np.random.default_rng(0).normal(size=(2, 3, 3)).astype(np.float32)
 
@@ -23,8 +23,8 @@ def written(path, **options):
 @pytest.fixture
 def looker(monkeypatch):
     """Give a fresh looker in the place of the process's own."""
-    fresh = looking._Looker()
-    monkeypatch.setattr(looking, "_LOOKER", fresh)
+    fresh = child_process._Looker()
+    monkeypatch.setattr(child_process, "_LOOKER", fresh)
     yield fresh
     fresh.end()
 
@@ -51,7 +51,7 @@ def test_a_crash_in_the_child_is_one_line_and_the_next_file_is_read(tmp_path, lo
         "import sys, os, signal\nfor line in sys.stdin:\n"
         "    if 'bad' in line: os.kill(os.getpid(), signal.SIGSEGV)\n    print('null', flush=True)\n"
     )
-    monkeypatch.setattr(looking, "_CHILD", crashing)
+    monkeypatch.setattr(child_process, "_CHILD", crashing)
     bad = written(tmp_path / "bad.h5")
     for _ in range(2):  # what was found is remembered
         with pytest.raises(InputError, match=rf"bad\.h5: crashes the hdf5 library \(status -{signal.SIGSEGV:d}\)"):
@@ -62,8 +62,8 @@ def test_a_crash_in_the_child_is_one_line_and_the_next_file_is_read(tmp_path, lo
 def test_a_child_that_does_not_answer_is_ended(tmp_path, looker, monkeypatch):
     silent = tmp_path / "child.py"
     silent.write_text("import time\ntime.sleep(60)\n")
-    monkeypatch.setattr(looking, "_CHILD", silent)
-    monkeypatch.setattr(looking, "_PATIENCE", 0.2)
+    monkeypatch.setattr(child_process, "_CHILD", silent)
+    monkeypatch.setattr(child_process, "_PATIENCE", 0.2)
     with pytest.raises(InputError, match=r"a\.h5: holds up the hdf5 library"):
         read_cloud_set(written(tmp_path / "a.h5"))
 

@@ -5,7 +5,7 @@ import torch
 from small_models import small_model
 
 from pcdiff.diffusion import slerp
-from pcdiff.models.latent_paths import codes_between
+from pcdiff.models.latent_interpolation import codes_between
 
 
 @pytest.mark.parametrize("flow", ["coupling", "cnf"])

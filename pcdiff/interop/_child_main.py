@@ -1,4 +1,4 @@
-"""What the child process of `pcdiff.interop.looking` runs: it walks through files that may crash their library.
+"""What the child process of `pcdiff.interop.child_process` runs: it walks through files that may crash a library.
 
 What a file is and its path come as a line of JSON, and a line of JSON goes back: what is wrong, as [whether the
 library says so, text], or null. It ends with its parent, or when it was asked nothing for a minute.

@@ -26,7 +26,7 @@ from pcdiff.runtime.paths import look
 if TYPE_CHECKING:
     import h5py
 
-_CHILD = Path(__file__).with_name("_look_child.py")
+_CHILD = Path(__file__).with_name("_child_main.py")
 _PATIENCE = 120.0  # seconds that a look may take
 
 
