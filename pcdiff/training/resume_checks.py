@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pcdiff.errors import InputError, short
 
+_ADAM = {"step", "exp_avg", "exp_avg_sq"}
 _STATE = re.compile(r"optimizer\.(\d{1,9})\.(\w+)")
 _SCALER = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"}
 
@@ -83,6 +84,20 @@ def optimizer_state(
             raise InputError(f"{path}: {name} must be {tuple(expected)}, got {tuple(tensor.shape)}")
         state.setdefault(int(match[1]), {})[match[2]] = tensor
     return state
+
+
+def check_adam(state: Mapping[int, Mapping[str, Tensor]], path: Path) -> None:
+    """Refuse a state that Adam cannot go on from.
+
+    Raises:
+        InputError: something of a parameter's state is missing, or is not Adam's.
+    """
+    for index, kept in state.items():
+        if set(kept) != _ADAM:
+            raise InputError(
+                f"{path}: damaged: the optimizer must keep {', '.join(sorted(_ADAM))} of parameter {index}, got "
+                f"{', '.join(sorted(kept))}; use another checkpoint"
+            )
 
 
 def _count(metadata: Mapping[str, Any], name: str, path: Path) -> int:

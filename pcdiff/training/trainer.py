@@ -28,7 +28,7 @@ from pcdiff.training.lr_schedule import learning_rate
 from pcdiff.training.micro_batches import MicroBatches
 from pcdiff.training.nonfinite import NonfiniteWatch, TrainingDiverged
 from pcdiff.training.protocols import Outcome, Remainder, Validation
-from pcdiff.training.resume_checks import optimizer_state, progress_of
+from pcdiff.training.resume_checks import check_adam, optimizer_state, progress_of
 from pcdiff.training.stopping import StopConditions
 from pcdiff.training.tensorboard import TensorBoardScalars
 from pcdiff.training.time_reserve import TimeReserve
@@ -137,6 +137,8 @@ class Trainer:
         state = optimizer_state(tensors, parameters, path)
         if there.step > 0 and self._adam and len(state) != len(parameters):
             raise InputError(f"{path}: has no optimiser state (a copy of `best`?), so the run cannot go on from it")
+        if self._adam:
+            check_adam(state, path)
         self.optimizer.load_state_dict(
             {"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]}
         )

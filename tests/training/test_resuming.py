@@ -1,5 +1,7 @@
 """A run goes on from a checkpoint only where every fact in it is of its kind."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch import nn
 from pcdiff.config import TrainConfig
 from pcdiff.errors import InputError
 from pcdiff.training import Trainer
-from pcdiff.training.resume_checks import optimizer_state, progress_of
+from pcdiff.training.resume_checks import check_adam, optimizer_state, progress_of
 
 SCALER = {
     "scale": 65536.0,
@@ -105,3 +107,13 @@ def test_a_damaged_checkpoint_is_passed_over_and_a_run_without_a_whole_one_refus
     again.keeper.path("last").with_name("step-00000001.safetensors").unlink()
     with pytest.raises(InputError, match=rf"last\.safetensors: damaged: {next(iter(facts))} must be"):
         trainer(tmp_path).restore()
+
+
+def test_a_state_that_is_not_whole_is_refused():
+    whole = {"step": torch.ones(()), "exp_avg": torch.zeros(3), "exp_avg_sq": torch.zeros(3)}
+    check_adam({0: whole, 1: whole}, Path("x"))
+    for changed in ({k: v for k, v in whole.items() if k != "step"}, whole | {"step\x00": whole["step"]}, {}):
+        with pytest.raises(
+            InputError, match=r"x: damaged: the optimizer must keep exp_avg, .*, step of parameter 1, got"
+        ):
+            check_adam({0: whole, 1: changed}, Path("x"))
