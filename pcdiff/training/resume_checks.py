@@ -81,7 +81,7 @@ def optimizer_state(
             raise InputError(f"{path}: {name} belongs to none of the model's {len(parameters)} parameters")
         expected = parameters[int(match[1])].shape
         if tensor.dim() and tensor.shape != expected:
-            raise InputError(f"{path}: {name} must be {tuple(expected)}, got {tuple(tensor.shape)}")
+            raise InputError(f"{path}: {name} must be {tuple(expected)}, got {short(tuple(tensor.shape))}")
         state.setdefault(int(match[1]), {})[match[2]] = tensor
     return state
 

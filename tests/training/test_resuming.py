@@ -72,6 +72,9 @@ def test_the_optimisers_state_fits_the_parameters(tmp_path):
     }.items():
         with pytest.raises(InputError, match=r"belongs to none of the model's 2 parameters|must be .*, got"):
             optimizer_state({name: tensor}, parameters, tmp_path)
+    with pytest.raises(InputError) as caught:
+        optimizer_state({"optimizer.0.exp_avg": torch.zeros((1,) * 5000)}, parameters, tmp_path)
+    assert len(str(caught.value)) < 1000
 
 
 class Tiny(nn.Module):
