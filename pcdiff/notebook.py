@@ -1,7 +1,6 @@
 """What a notebook needs beside the models: a trainer that fills in what is not given, and scores in one call."""
 
 import hashlib
-import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,8 +28,8 @@ from pcdiff.version import __version__
 class LoaderBatches:
     """A DataLoader's batches as a function of the step, so that a resumed training sees what it would have seen.
 
-    Each epoch starts from torch's random state of (seed, epoch), as long as the loader draws from it or from a
-    generator of its own; after a resume the epoch's first batches are read again and dropped.
+    An epoch's order and what is drawn for each batch come from torch's random state, or a generator of the loader's
+    own, set by (seed, step); after a resume the epoch's first batches are read again and dropped.
 
     Args:
         loader: yields clouds `(B, N, 3)`, or tuples and lists that begin with them; has a length.
@@ -38,7 +37,7 @@ class LoaderBatches:
         device: where the batches appear.
 
     Raises:
-        InputError: the loader has no length, or none at all.
+        InputError: the loader has no length or no batches, or its last batch is smaller than the others.
     """
 
     def __init__(self, loader: Any, seed: int, device: torch.device):
@@ -46,29 +45,42 @@ class LoaderBatches:
             raise InputError(
                 "data must be clouds (n, P, 3), a CloudDataset, or a DataLoader with batches and a length"
             )
+        size = getattr(loader, "batch_size", None)
+        if size and not getattr(loader, "drop_last", True) and (left := len(loader.dataset) % size):
+            raise InputError(f"the DataLoader's last batch holds {left} of {size} clouds; give it drop_last=True")
         self.loader, self.seed, self.device = loader, seed, device
         self.steps_per_epoch = float(len(loader))
         self._at, self._last = -1, torch.empty(0)
         self._batches: Iterator[Any] = iter(())
 
     def __call__(self, step: int, rows: slice = slice(None)) -> Tensor:
-        """Return the batch of a step, or those rows of it."""
+        """Return the batch of a step, or those rows of it.
+
+        Raises:
+            InputError: it holds another number of clouds than the one before.
+        """
         if step != self._at:
-            epoch, index = divmod(step, len(self.loader))
-            if step != self._at + 1 or index == 0:
-                self._batches = itertools.islice(self._epoch(epoch), index, None)
-            batch = next(self._batches)
-            batch = batch[0] if isinstance(batch, tuple | list) else batch
-            self._last, self._at = torch.as_tensor(batch, device=self.device), step
+            index = step % len(self.loader)
+            first = step if step == self._at + 1 and index else step - index
+            for at in range(first, step + 1):
+                batch = self._next(at)
+            batch = torch.as_tensor(batch[0] if isinstance(batch, tuple | list) else batch, device=self.device)
+            if self._at >= 0 and len(batch) != len(self._last):
+                raise InputError(
+                    f"the DataLoader's batches must be of one size, got {len(self._last)} and {len(batch)}"
+                )
+            self._last, self._at = batch, step
         return self._last[rows]
 
-    def _epoch(self, epoch: int) -> Iterator[Any]:
-        number = rng.number(self.seed, "epoch", epoch)
-        if getattr(self.loader, "generator", None) is not None:
-            self.loader.generator.manual_seed(number)
+    def _next(self, step: int) -> Any:
+        number = rng.number(self.seed, "loader", step)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(number)
-            yield from self.loader
+            if step % len(self.loader) == 0:
+                if getattr(self.loader, "generator", None) is not None:
+                    self.loader.generator.manual_seed(number)
+                self._batches = iter(self.loader)
+            return next(self._batches)
 
 
 class Trainer:

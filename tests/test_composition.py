@@ -115,6 +115,8 @@ def test_another_process_takes_nothing_of_the_presets():
     assert config.process.schedule is None
     assert (config.objective.objectives, config.objective.time_draw) == (("regression",), "log_normal")
     assert parsed("--process", "rectified_flow").objective.objectives == ("flow",)
+    former = parsed("--process", "straight")  # the name of 0.1
+    assert (former.process.predicts, former.objective.objectives) == ("velocity", ("flow",))
     assert parsed("--process.name", "ddpm").process == GENERATOR_PRESETS["demo"].process
 
 

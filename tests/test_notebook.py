@@ -21,6 +21,7 @@ from pcdiff.data import load_clouds
 from pcdiff.errors import InputError
 from pcdiff.models import AutoEncoder, Direct, Latent, ddpm_denoiser, edm_denoiser, flow_matching_denoiser
 from pcdiff.nets import NETS
+from pcdiff.notebook import LoaderBatches
 from pcdiff.runtime import user_modules
 from pcdiff.training import checkpoint
 
@@ -192,6 +193,8 @@ def test_parts_as_names_classes_and_objects():
         Direct(net=3)
     with pytest.raises(InputError, match=r"parts must be among \['encoder', 'prior', 'net'\], got 'head'"):
         Direct(head="x")
+    with pytest.raises(InputError, match="a direct model has no encoder; its parts are net"):
+        Direct(encoder="pointnet")
     with pytest.raises(InputError, match="kind must be direct for Direct, got latent"):
         Direct(RunConfig().model)
 
@@ -201,6 +204,34 @@ def test_parts_as_names_classes_and_objects():
 
     with pytest.raises(InputError, match=r"Forgets: keep its argument 'width' as an attribute"):
         Direct(net=Forgets())
+
+
+def test_what_is_drawn_for_a_batch_comes_again_and_leaves_the_random_state_alone():
+    """Noise that the loader adds is that of its step, whether or not the batches before it were used."""
+
+    def noisy(rows):
+        return torch.stack([row for (row,) in rows]) + torch.rand(1)
+
+    def batches():
+        loader = DataLoader(TensorDataset(clouds()), batch_size=8, shuffle=True, collate_fn=noisy)
+        return LoaderBatches(loader, 3, torch.device("cpu"))
+
+    before, through, again = torch.get_rng_state(), batches(), batches()
+    whole = [through(step) for step in range(7)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(again(5), whole[5])
+    assert torch.equal(again(6, slice(2, 4)), whole[6][2:4])
+    assert not torch.equal(whole[0], whole[3])  # another epoch, another order
+
+
+def test_a_smaller_last_batch_is_refused():
+    short = DataLoader(TensorDataset(clouds()), batch_size=7)
+    with pytest.raises(InputError, match="last batch holds 3 of 7 clouds; give it drop_last=True"):
+        LoaderBatches(short, 0, torch.device("cpu"))
+    ragged = LoaderBatches([clouds(4), clouds(3)], 0, torch.device("cpu"))
+    ragged(0)
+    with pytest.raises(InputError, match="must be of one size, got 4 and 3"):
+        ragged(1)
 
 
 def test_what_a_trainer_refuses(dataset, tmp_path):

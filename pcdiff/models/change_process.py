@@ -70,6 +70,7 @@ def adapted(config: Config, name: str | None, predicts: str | None) -> Config:
         name: of the process, or None.
         predicts: what the net predicts, or None.
     """
+    name = PROCESSES.canonical(name) if name in PROCESSES else name  # one that is unknown is left to be refused
     was = config.process.name
     config = other_process(config, name, predicts)
     if name is None or name == was:

@@ -9,7 +9,8 @@ from pcdiff.config import CloudObjectiveConfig, ModelConfig, ProcessConfig
 from pcdiff.config.model import PARTS, known, with_part
 from pcdiff.errors import InputError
 from pcdiff.models.change_process import usual
-from pcdiff.runtime.part_config import config_of, name_of
+from pcdiff.runtime.part_config import config_of
+from pcdiff.runtime.user_modules import place_of
 
 
 def with_parts(config: ModelConfig, parts: dict[str, Any]) -> tuple[ModelConfig, dict[str, nn.Module]]:
@@ -28,16 +29,23 @@ def with_parts(config: ModelConfig, parts: dict[str, Any]) -> tuple[ModelConfig,
             continue
         if kind not in PARTS:
             raise InputError(f"parts must be among {list(PARTS)}, got {kind!r}")
+        if kind not in config.parts:
+            raise InputError(f"a {config.kind} model has no {kind}; its parts are {', '.join(config.parts)}")
         if isinstance(part, str):
             config = with_part(config, kind, part, known(kind).resolve(part))
         elif isinstance(part, nn.Module):
-            config = with_part(config, kind, name_of(known(kind), type(part)), type(part), **vars(config_of(part)))
+            config = with_part(config, kind, _name(kind, type(part)), type(part), **vars(config_of(part)))
             built[kind] = part
         elif isinstance(part, type):
-            config = with_part(config, kind, name_of(known(kind), part), part)
+            config = with_part(config, kind, _name(kind, part), part)
         else:
             raise InputError(f"{kind} must be a name, a class or a module, got a {type(part).__name__}")
     return config, built
+
+
+def _name(kind: str, cls: type) -> str:
+    """Return the name by which a checkpoint finds a class again: a registered one, or its place."""
+    return known(kind).name_of(cls) or place_of(cls) or f"{cls.__module__}:{cls.__qualname__}"
 
 
 def usual_settings(

@@ -14,11 +14,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pcdiff.errors import InputError, short
+from pcdiff.runtime.ranges import MOST_STEPS
 
 T = TypeVar("T")
-
-MOST_STEPS = 1_000_000
-"""Longest chain, or finest discretisation, that a file's settings may ask for; published ones have 4,000."""
 
 _MOST_LEVELS = 32
 # Tables of times and noise levels are built beside the weights, and are not stored.

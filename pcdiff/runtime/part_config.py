@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pcdiff.errors import InputError
-from pcdiff.runtime.user_modules import FLAG, imported, is_place, place_of
+from pcdiff.runtime.user_modules import FLAG, imported, is_place
 
 _KINDS = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
 _MADE: dict[type, type] = {}
@@ -41,14 +41,6 @@ def find(kind: str, known: Mapping[str, type], name: str) -> type:
         how = f"give {FLAG} {place}" if place.endswith(".py") else f"import {cls} of {place} first"
         raise InputError(f"{kind} {name}: its code is not part of pcdiff, and is not run unasked; {how}")
     return found
-
-
-def name_of(known: Mapping[str, type], cls: type) -> str:
-    """Return the name under which `find` finds a class: its key in `known`, or its module's place and its own."""
-    for name, registered in known.items():
-        if registered is cls:
-            return name
-    return place_of(cls) or f"{cls.__module__}:{cls.__qualname__}"
 
 
 def config_class(cls: type) -> type:

@@ -119,4 +119,4 @@ def sliced(
 
 
 # a net that torch.compile has made has the first only; type checkers know no attributes of functions
-sliced.second_derivative = True  # type: ignore[attr-defined]
+sliced.second_derivative = True  # type: ignore[attr-defined] # type checkers know no attributes of functions

@@ -44,7 +44,8 @@ def elbo(denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, cond: Any = N
     return weight.to(x0.dtype) * simple(denoiser, x0, t, noise, cond) * x0[0].numel()
 
 
-vars(elbo)["sums"] = True  # over a sample's numbers: those of a sample's parts add up
+# Over a sample's numbers: those of its parts add up. `needs` has typed it as a plain callable, without attributes.
+vars(elbo)["sums"] = True
 
 
 def normal_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:
