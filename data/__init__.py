@@ -3,6 +3,7 @@
 from pcdiff.data.batches import Batches
 from pcdiff.data.categories import NAME_TO_SYNSET, SYNSET_TO_NAME, parse_categories
 from pcdiff.data.clouds import CloudDataset, DatasetIdentity
+from pcdiff.data.partial import PartialClouds
 from pcdiff.data.shapenet import SPLITS, announce, count_clouds, load_clouds, load_raw
 from pcdiff.ops.normalization import NORMALISATIONS, normalise
 
@@ -14,6 +15,7 @@ __all__ = [
     "Batches",
     "CloudDataset",
     "DatasetIdentity",
+    "PartialClouds",
     "announce",
     "count_clouds",
     "load_clouds",
