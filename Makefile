@@ -21,7 +21,7 @@ help:
 	@echo "make lint    style, formatting and types (ruff, mypy)"
 	@echo "make coverage  the test suite once more, with a table of the lines and branches that no test runs"
 	@echo "make bench   time the ops, the scores, the sampling and the training step against their baselines"
-	@echo "make sanitize  the CPU ops under the address and undefined-behaviour sanitizers, seven minutes"
+	@echo "make sanitize  the CPU ops under the address and undefined-behavior sanitizers, seven minutes"
 	@echo "make fuzz    mutated files through every reader (FUZZ=1000 each, SEED=2020); only clean errors may come"
 	@echo "make clean   remove build outputs and the virtual environment"
 
@@ -115,7 +115,7 @@ fuzz: $(DEV_STAMP)
 clean:
 	rm -rf $(VENV) build *.egg-info pcdiff/ops/*.so
 
-# The CPU kernels, and the bodies of the CUDA kernels, under the address and undefined-behaviour sanitizers, in a copy
+# The CPU kernels, and the bodies of the CUDA kernels, under the address and undefined-behavior sanitizers, in a copy
 # of the tree. Torch itself is not instrumented, hence no leak check; the interpreter must load the sanitizer first.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 sanitize: $(DEV_STAMP)

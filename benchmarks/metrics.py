@@ -20,10 +20,10 @@ from torch import Tensor
 from pcdiff import ops
 from pcdiff.commands import cli
 from pcdiff.data import procedural
-from pcdiff.metrics import normalise_bbox
+from pcdiff.metrics import normalize_bbox
 from pcdiff.metrics._blocks import in_order
 from pcdiff.metrics.generation import named, pairs_compared, score_by, scores_of
-from pcdiff.metrics.neighbours import neighbours_in_matrices
+from pcdiff.metrics.neighbors import neighbors_in_matrices
 from pcdiff.runtime import rng
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def stand_ins(count: int, points: int) -> tuple[Tensor, Tensor]:
     """Return built-in airplanes, `count` of the training and `count` of the test stream."""
     sets = (procedural.shape_clouds("airplane", split, count, num_points=points) for split in ("train", "test"))
-    return tuple(normalise_bbox(torch.from_numpy(clouds)) for clouds in sets)
+    return tuple(normalize_bbox(torch.from_numpy(clouds)) for clouds in sets)
 
 
 def chairs(path: Path, count: int, points: int) -> tuple[Tensor, Tensor]:
@@ -45,21 +45,21 @@ def chairs(path: Path, count: int, points: int) -> tuple[Tensor, Tensor]:
         train, test = (torch.from_numpy(category[split][:]) for split in ("train", "test"))
     reference = torch.cat([test, train[count:]])[:count]
     return tuple(
-        normalise_bbox(resampled(clouds, points, seed)) for seed, clouds in enumerate((train[:count], reference))
+        normalize_bbox(resampled(clouds, points, seed)) for seed, clouds in enumerate((train[:count], reference))
     )
 
 
 def resampled(clouds: Tensor, points: int, seed: int) -> Tensor:
-    """Return clouds `(n, P, 3)` as `(n, points, 3)`: cut, or filled up with midpoints of neighbours."""
+    """Return clouds `(n, P, 3)` as `(n, points, 3)`: cut, or filled up with midpoints of neighbors."""
     missing = points - clouds.shape[1]
     if missing <= 0:
         return clouds[:, :points]
     draws = rng.generator(seed, "resampled")
     shape = (len(clouds), missing)
     chosen = torch.randint(clouds.shape[1], shape, generator=draws)
-    neighbour = torch.randint(1, 9, shape, generator=draws)
+    neighbor = torch.randint(1, 9, shape, generator=draws)
     index = ops.knn(clouds, clouds, 9).index
-    partner = index.gather(1, chosen[..., None].expand(-1, -1, 9)).gather(2, neighbour[..., None])[..., 0]
+    partner = index.gather(1, chosen[..., None].expand(-1, -1, 9)).gather(2, neighbor[..., None])[..., 0]
     ends = [clouds.gather(1, place[..., None].expand(-1, -1, 3)) for place in (chosen, partner)]
     return torch.cat([clouds, (ends[0] + ends[1]) / 2], dim=1)
 
@@ -117,7 +117,7 @@ def bench_emd(args: argparse.Namespace, sets: dict[str, tuple[Tensor, Tensor]]) 
 
         def brute_force(s: Tensor = samples, r: Tensor = reference) -> dict:
             matrices = (ops.pairwise(a, b, "emd-exact") for a, b in ((s, r), (r, None), (s, None)))
-            return named({"EMD": scores_of(neighbours_in_matrices(*matrices))})
+            return named({"EMD": scores_of(neighbors_in_matrices(*matrices))})
 
         whole, taken = timed(brute_force)
         assert whole == scores, (whole, scores)

@@ -183,7 +183,7 @@ def bench_pairwise(args: argparse.Namespace) -> None:
 
 
 def bench_million(args: argparse.Namespace) -> None:
-    """Nearest neighbours between two clouds of a million points, both directions, trees built in the time.
+    """Nearest neighbors between two clouds of a million points, both directions, trees built in the time.
 
     The clouds are two samplings of one surface, as two scans are. (Between two surfaces of different shape SciPy's
     trees did not end within nine minutes, ours within two seconds.)
@@ -216,12 +216,12 @@ def bench_hard(args: argparse.Namespace) -> None:
     n, generator = args.points, torch.Generator().manual_seed(args.seed + 7)
     x, y = torch.randn(2, n, 3, generator=generator).unbind(0)
     one = surfaces(1, 2 * n, False, args.seed + 8)[0]
-    centres = torch.randn(16, 3, generator=generator).repeat_interleave(-(-n // 8), dim=0)
+    centers = torch.randn(16, 3, generator=generator).repeat_interleave(-(-n // 8), dim=0)
     line = torch.tensor([1.0, 0.0, 0.0])
     pairs = {
         "two samplings of one surface": one.chunk(2),
         "Gaussian blobs": (x, y),
-        "eight tight clusters": [c[:n] + 1e-3 * z for c, z in zip(centres.chunk(2), (x, y), strict=True)],
+        "eight tight clusters": [c[:n] + 1e-3 * z for c, z in zip(centers.chunk(2), (x, y), strict=True)],
         "rounded to a grid": ((2 * x).round(), (2 * y).round()),
         "on a line": (x * line, y * line),
         "five apart": (one[:n], surfaces(1, n, False, args.seed + 9)[0] + 5 * line),
@@ -235,13 +235,13 @@ def bench_hard(args: argparse.Namespace) -> None:
 
 
 def bench_others(args: argparse.Namespace) -> None:
-    """Time the other ops, a pair at a time: no baseline but SciPy's trees for the neighbours."""
+    """Time the other ops, a pair at a time: no baseline but SciPy's trees for the neighbors."""
     x, y = (surfaces(1, args.points, args.blobs, args.seed + s).to(args.device) for s in (10, 11))
     runs: dict[str, Run] = {"pcdiff": lambda: ops.knn(x, y, 8)}
     if args.device == "cpu":
         a, b = x[0].numpy(), y[0].numpy()
         runs = {"SciPy k-d tree": lambda: cKDTree(b).query(a, k=8, workers=args.threads)} | runs
-    compare("8 nearest neighbours", runs, args.repeats, args.device)
+    compare("8 nearest neighbors", runs, args.repeats, args.device)
     for k in (args.points // 8, args.points // 4, args.points // 2):  # about where sorting begins to be less work
         ways: dict[str, Run] = {
             "cdist and topk": lambda k=k: torch.cdist(x, y).topk(k, largest=False),
@@ -251,7 +251,7 @@ def bench_others(args: argparse.Namespace) -> None:
         }
         if not _native.has_kernels(x.device):
             del ways["sorted list"]
-        compare(f"{k} nearest neighbours", ways, args.repeats, args.device)
+        compare(f"{k} nearest neighbors", ways, args.repeats, args.device)
     single: dict[str, Run] = {
         "512 farthest points": lambda: ops.farthest_point_sample(x, min(512, args.points)),
         "approxmatch-pointflow": lambda: ops.emd(x, y, method="approxmatch-pointflow"),

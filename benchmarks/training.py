@@ -27,7 +27,7 @@ from pcdiff.training import Trainer
 
 
 def plain_step(model: PlainModel, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
-    """Make one optimiser step the plain way."""
+    """Make one optimizer step the plain way."""
     optimizer.zero_grad()
     model(x).backward()
     nn.utils.clip_grad_norm_(model.parameters(), 10)

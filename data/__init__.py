@@ -5,11 +5,11 @@ from pcdiff.data.categories import NAME_TO_SYNSET, SYNSET_TO_NAME, parse_categor
 from pcdiff.data.clouds import CloudDataset, DatasetIdentity
 from pcdiff.data.partial import PartialClouds
 from pcdiff.data.shapenet import SPLITS, announce, count_clouds, load_clouds, load_raw
-from pcdiff.ops.normalization import NORMALISATIONS, normalise
+from pcdiff.ops.normalization import NORMALIZATIONS, normalize
 
 __all__ = [
     "NAME_TO_SYNSET",
-    "NORMALISATIONS",
+    "NORMALIZATIONS",
     "SPLITS",
     "SYNSET_TO_NAME",
     "Batches",
@@ -20,6 +20,6 @@ __all__ = [
     "count_clouds",
     "load_clouds",
     "load_raw",
-    "normalise",
+    "normalize",
     "parse_categories",
 ]

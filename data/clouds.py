@@ -69,18 +69,18 @@ class StreamingMoments:
 
 @dataclass(eq=False)
 class CloudDataset(Dataset):
-    """Normalised clouds of one split, all in memory, with what is needed to undo the normalisation.
+    """Normalized clouds of one split, all in memory, with what is needed to undo the normalization.
 
     `dataset[i]` is a dict: `points (P, 3)`, `shift (1, 3)`, `scale (1, 1)`, `category`, `id`, `index`.
 
     Attributes:
-        points: `(n, P, 3)` float32, normalised.
+        points: `(n, P, 3)` float32, normalized.
         shift: `(n, 1, 3)` float64, in the units of the source.
         scale: `(n, 1, 1)` float64, in the units of the source.
         categories: name per cloud.
         ids: id per cloud (row number or file name), unique within its category.
         split: train, val or test.
-        normalisation: the mode.
+        normalization: the mode.
         identity: what the data set is.
     """
 
@@ -90,7 +90,7 @@ class CloudDataset(Dataset):
     categories: list[str] = field(repr=False)
     ids: list[str] = field(repr=False)
     split: str
-    normalisation: str
+    normalization: str
     identity: DatasetIdentity
 
     def __len__(self) -> int:
@@ -98,11 +98,11 @@ class CloudDataset(Dataset):
 
     @property
     def statistics(self) -> dict:
-        """Return what a global normalisation took from the train split, `mean (3,)` and `std`, JSON-ready."""
+        """Return what a global normalization took from the train split, `mean (3,)` and `std`, JSON-ready."""
         found = {}
-        if self.normalisation == "global":
+        if self.normalization == "global":
             found["mean"] = self.shift[0, 0].tolist()
-        if self.normalisation in GLOBAL_MODES:
+        if self.normalization in GLOBAL_MODES:
             found["std"] = float(self.scale[0])
         return found
 
@@ -116,11 +116,11 @@ class CloudDataset(Dataset):
             "index": index,
         }
 
-    def denormalise(self, points: Tensor, indices: Tensor | Sequence[int]) -> Tensor:
+    def denormalize(self, points: Tensor, indices: Tensor | Sequence[int]) -> Tensor:
         """Return clouds to the source's units: `points * scale + shift` of the clouds named.
 
         Args:
-            points: `(B, M, 3)` normalised; any M.
+            points: `(B, M, 3)` normalized; any M.
             indices: `(B,)` which cloud's shift and scale each takes.
 
         Returns:
@@ -138,22 +138,22 @@ class CloudDataset(Dataset):
             raise InputError(f"indices must lie in 0..{len(self) - 1}, got up to {int(indices.max())}")
         return placed(points, self.scale[indices], self.shift[indices])
 
-    def denormalise_generated(self, points: Tensor) -> Tensor:
+    def denormalize_generated(self, points: Tensor) -> Tensor:
         """Return generated clouds to the source's units; only where all clouds share one shift and scale.
 
         Args:
-            points: `(B, M, 3)` normalised; any B and M.
+            points: `(B, M, 3)` normalized; any B and M.
 
         Returns:
             `(B, M, 3)`, of the points' type; float64 where float32 would blur clouds far from the origin.
 
         Raises:
-            InputError: wrong shape, or a normalisation other than none and global.
+            InputError: wrong shape, or a normalization other than none and global.
         """
-        if self.normalisation not in SHARED_MODES:
+        if self.normalization not in SHARED_MODES:
             raise InputError(
-                f"normalisation {self.normalisation} keeps a shift and scale for each cloud, which generated clouds"
-                " lack; to denormalise them, train with --normalisation global (or none)"
+                f"normalization {self.normalization} keeps a shift and scale for each cloud, which generated clouds"
+                " lack; to denormalize them, train with --normalization global (or none)"
             )
         if points.ndim != 3 or points.shape[-1] != 3:
             raise InputError(f"points must be (B, M, 3), got {tuple(points.shape)}")

@@ -12,7 +12,7 @@ from pcdiff.data.categories import NAME_TO_SYNSET, SYNSET_TO_NAME, category_toke
 from pcdiff.data.clouds import CloudDataset, DatasetIdentity, StreamingMoments
 from pcdiff.data.sources import SPLITS, FolderSource, Hdf5Source, Source, find_root, fingerprint
 from pcdiff.errors import InputError
-from pcdiff.ops.normalization import GLOBAL_MODES, check_mode, normalise, warn_where_it_bites
+from pcdiff.ops.normalization import GLOBAL_MODES, check_mode, normalize, warn_where_it_bites
 from pcdiff.runtime.paths import exists, is_folder
 
 __all__ = ["DEFAULT_PLACES", "SPLITS", "announce", "count_clouds", "load_clouds", "load_raw"]
@@ -30,7 +30,7 @@ def load_clouds(
     dataset_path: Path | str | None,
     categories: str | Iterable[str],
     split: str,
-    normalisation: str = "shape_unit",
+    normalization: str = "shape_unit",
 ) -> CloudDataset:
     """Load one split of some categories into memory.
 
@@ -44,7 +44,7 @@ def load_clouds(
             built-in shapes (`identity.stand_in` is true).
         categories: `"airplane,chair"`, `"all"` (all that the data set holds), or a list of names or ids.
         split: train, val or test.
-        normalisation: see `pcdiff.ops.normalization.normalise`.
+        normalization: see `pcdiff.ops.normalization.normalize`.
 
     Raises:
         InputError: unknown or absent category, empty split, unreadable file, clouds of the wrong shape or
@@ -55,21 +55,21 @@ def load_clouds(
         >>> dataset.points.shape
         torch.Size([64, 2048, 3])
     """
-    check_mode(normalisation)
+    check_mode(normalization)
     source, keys = _source(dataset_path, categories)
     points, names, ids = _read(source, keys, split)
     labels = [f"{source.where}: {name} {split} {cloud}" for name, cloud in zip(names, ids, strict=True)]
     stats = mean = None
-    if normalisation in GLOBAL_MODES:
+    if normalization in GLOBAL_MODES:
         running = StreamingMoments()
-        for part in SPLITS if normalisation == "global_unit_legacy_dpm" else ("train",):
+        for part in SPLITS if normalization == "global_unit_legacy_dpm" else ("train",):
             for each in [points] if part == split else (source.read(key, part)[0] for key in keys.values()):
                 running.add(each)
-        stats, mean = running.std(ddof=0 if normalisation == "global" else 1), running.mean
-    cloud, shift, scale = normalise(points, normalisation, stats, labels, mean)
-    warn_where_it_bites(normalisation, points, cloud, f"{source.where}: {split}")
+        stats, mean = running.std(ddof=0 if normalization == "global" else 1), running.mean
+    cloud, shift, scale = normalize(points, normalization, stats, labels, mean)
+    warn_where_it_bites(normalization, points, cloud, f"{source.where}: {split}")
     identity = DatasetIdentity(source.name, source.stand_in, tuple(keys), fingerprint(source, keys))
-    return CloudDataset(cloud, shift, scale, names, ids, split, normalisation, identity)
+    return CloudDataset(cloud, shift, scale, names, ids, split, normalization, identity)
 
 
 def load_raw(dataset_path: Path | str | None, categories: str | Iterable[str], split: str) -> torch.Tensor:

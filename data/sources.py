@@ -84,7 +84,7 @@ def _held(keys: Iterable[str], where: Path) -> dict[str, str]:
 
 
 def _kept(stored: np.dtype) -> type:
-    """Return the type that clouds are read as: double stays, so that far clouds are centred before it is lost."""
+    """Return the type that clouds are read as: double stays, so that far clouds are centered before it is lost."""
     return np.float64 if stored.itemsize > 4 else np.float32
 
 

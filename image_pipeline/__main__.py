@@ -19,7 +19,7 @@ GROUPS = {
         "sample": "Draw images.",
         "class-conditional": "Draw images of every class, with classifier-free guidance or a classifier's.",
         "inpaint": "Keep a part of images and draw the rest.",
-        "colorize": "Draw colours for grey images.",
+        "colorize": "Draw colors for gray images.",
         "inverse": "Solve a linear inverse problem: super-resolution, or compressed sensing.",
         "interpolate": "Go from images to others, through the noises that both are inverted to.",
         "sdedit": "Add noise to images part of the way and draw from there.",

@@ -1,4 +1,4 @@
-"""A score model for images: a net with its process and parametrisation, what it is trained on, how it samples."""
+"""A score model for images: a net with its process and parametrization, what it is trained on, how it samples."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -33,7 +33,7 @@ class ImageModel(nn.Module):
         denoiser: one that is there already, as from other people's weights; built from the config by default.
 
     Raises:
-        InputError: an unknown name, or a net, a process and a parametrisation that do not go together.
+        InputError: an unknown name, or a net, a process and a parametrization that do not go together.
 
     Example:
         >>> model = ImageModel(preset("digits/quick"), (1, 8, 8))

@@ -131,7 +131,7 @@ class Trainer:
         self.model, self.folder = model, Path(folder)
         where = resolve_device(device)
         self.config = _train_config(steps, batch_size, settings)
-        points, identity, normalisation, statistics = _described(data)
+        points, identity, normalization, statistics = _described(data)
         if points is None:
             batches: Any = LoaderBatches(data, seed, where)
             self.config = replace(self.config, batch_size=len(batches(0)))
@@ -148,7 +148,7 @@ class Trainer:
                 process=model.process_config,
                 objective=model.objective_config,
                 sampling=model.sampling_config,
-                data=DataConfig(normalisation=normalisation, num_points=batches(0).shape[1]),
+                data=DataConfig(normalization=normalization, num_points=batches(0).shape[1]),
                 train=self.config,
             )
             facts["config"] = json.loads(to_json(self.run))
@@ -172,7 +172,7 @@ def evaluate(samples: Any, reference: Any, **options: Any) -> dict[str, Any]:
 
     Args:
         samples: clouds `(n, P, 3)`.
-        reference: clouds `(n, Q, 3)`, or a `CloudDataset`, whose normalised clouds are taken: as many as samples.
+        reference: clouds `(n, Q, 3)`, or a `CloudDataset`, whose normalized clouds are taken: as many as samples.
         **options: of `pcdiff.metrics.evaluate`, such as `protocol`, `train` and `num_points`.
 
     Example:
@@ -207,9 +207,9 @@ def _train_config(steps: int, batch_size: int, settings: dict[str, Any]) -> Trai
 
 
 def _described(data: Any) -> tuple[Tensor | None, dict[str, Any], str, dict[str, Any]]:
-    """Return clouds (None of a DataLoader), what they are, their normalisation, and what it took from them."""
+    """Return clouds (None of a DataLoader), what they are, their normalization, and what it took from them."""
     if isinstance(data, CloudDataset):
-        return data.points, data.identity.to_dict(), data.normalisation, data.statistics
+        return data.points, data.identity.to_dict(), data.normalization, data.statistics
     if isinstance(data, np.ndarray | Tensor):
         points = torch.as_tensor(data).float().cpu()
         digest = hashlib.sha256(points.numpy().tobytes()).hexdigest()[:16]

@@ -201,7 +201,7 @@ def write_refinenet(folder, name, kind, variant, **changes):
 
 
 def write_diffusers(folder, name="unet_other", center=True, learned=True):
-    """Write a bare model folder of diffusers, one that centres its input, and its outputs by one that does not."""
+    """Write a bare model folder of diffusers, one that centers its input, and its outputs by one that does not."""
     config = UNetConfig(
         in_channels=1,
         out_channels=2 if learned else 1,

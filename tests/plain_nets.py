@@ -40,7 +40,7 @@ class Weights:
         return x @ self.state[f"{name}.weight"].T + self.state[f"{name}.bias"]
 
     def group_norm(self, name, x, groups, eps=1e-5):
-        """Normalise in groups of channels."""
+        """Normalize in groups of channels."""
         parts = x.reshape(len(x), groups, -1)
         parts = (parts - parts.mean(2, keepdim=True)) / (parts.var(2, correction=0, keepdim=True) + eps).sqrt()
         scale, shift = (self.state[f"{name}.{leaf}"][:, None, None] for leaf in ("weight", "bias"))

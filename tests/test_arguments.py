@@ -53,6 +53,15 @@ def test_a_mistake_names_the_flag_and_what_it_takes(parser, argv, says):
     assert str(refused.value) == says
 
 
+def test_former_spellings_of_flags_work():
+    config = cli.parse_run(GENERATOR_PRESETS, ["--normalisation", "global"])
+    assert config == cli.parse_run(GENERATOR_PRESETS, ["--normalization=global"])
+    assert parse(["train", "--dequantise"]) == parse(["train", "--dequantize"]) != parse(["train"])
+    old = "--labelled --dequantisation variational --dequantisation_steps=7".split()
+    new = parse(["likelihood", "--run", "x", *old])
+    assert (new.labeled, new.dequantization, new.dequantization_steps) == (True, "variational", 7)
+
+
 def test_only_the_commands_own_flags_are_proposed():
     with pytest.raises(InputError) as refused:
         parse([*IMAGES.split(), "--mesurements", "3"])  # a flag of inverse

@@ -218,7 +218,7 @@ def test_metadata_that_is_no_json_object(facts, tmp_path):
         {},
         {"config": None},
         {"config": {"model": 3}},
-        {"config": {"colour": 1}},
+        {"config": {"color": 1}},
         {"config": {"model": {"latent_dim": "six"}}},
         {"config": {"model": {"latent_dim": 0}}},
         {"config": {"model": {"beta_T": 1.5}}},

@@ -74,7 +74,7 @@ def forget(path, monkeypatch):
 
 @pytest.fixture
 def my_net(tmp_path, monkeypatch):
-    """A file with a net; what it is imported as is forgotten afterwards."""
+    """A file with a net; what it is imported as is forgotten afterward."""
     path = tmp_path / "one_of_mine.py"
     path.write_text(NET)
     forget(path, monkeypatch)

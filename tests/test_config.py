@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from image_pipeline.configs.config import DataConfig as ImageDataConfig
 from pcdiff.commands import cli
 from pcdiff.config import (
     CloudObjectiveConfig,
@@ -91,10 +92,16 @@ def test_fields_left_out_take_their_defaults():
     )
 
 
+def test_former_names_of_fields_are_read():
+    assert run_from_dict({"data": {"normalisation": "global"}}, "here").data == DataConfig(normalization="global")
+    of_images = ImageDataConfig(dequantize=True)
+    assert from_dict(ImageDataConfig, {"dataset_path": "digits", "dequantise": True}, "here") == of_images
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"colour": 1}, r"here: unknown fields \['colour'\] for RunConfig; known: .*'seed'"),
+        ({"color": 1}, r"here: unknown fields \['color'\] for RunConfig; known: .*'seed'"),
         ({"model": {"latent": 1}}, r"here: unknown fields \['latent'\] for ModelConfig; known: .*'latent_dim'"),
         ({"model": None}, "here: expected the fields of ModelConfig, got None"),
         ([1], r"here: expected the fields of RunConfig, got \[1\]"),
@@ -202,7 +209,7 @@ def test_resuming_starts_from_the_runs_own_config(tmp_path):
     assert config == replace(own, resume=tmp_path, train=replace(own.train, max_iters=9))
 
 
-@pytest.mark.parametrize("content", [None, "", "{oops", "3", '{"colour": 1}', '{"seed": "x"}', "\udcff"])
+@pytest.mark.parametrize("content", [None, "", "{oops", "3", '{"color": 1}', '{"seed": "x"}', "\udcff"])
 def test_resuming_what_is_no_run(content, tmp_path):
     if content is not None:
         (tmp_path / "config.json").write_bytes(content.encode(errors="surrogateescape"))
@@ -296,7 +303,7 @@ def test_golden_learning_rates(golden):
 
 @pytest.mark.golden
 def test_golden_learning_rates_of_a_stepped_run(golden):
-    """DPM steps its scheduler after the optimiser: our step k (from 0) runs at the rate after k calls."""
+    """DPM steps its scheduler after the optimizer: our step k (from 0) runs at the rate after k calls."""
     case = golden_schedules(golden)["linear_scheduler_stepped"]
     config = as_config(case["cfg"])
     ours = [learning_rate(step, config) for step in range(len(case["lr_after_k_calls_of_step"]))]

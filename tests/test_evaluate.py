@@ -112,9 +112,9 @@ def test_autoencoders_are_scored_in_the_data_sets_own_unit(dataset, tmp_path):
     clouds = load_clouds(dataset, "chair", "test", "shape_unit")
     made = torch.from_numpy(np.load(tmp_path / "out" / "samples.npy"))
     assert made.shape == (6, 32, 3)
-    own = [clouds.denormalise(v, range(6)) for v in (made, clouds.points[:, :32])]
+    own = [clouds.denormalize(v, range(6)) for v in (made, clouds.points[:, :32])]
     assert result["scores"]["CD"] == pytest.approx(float(pcdiff.chamfer(*own).mean()), rel=1e-4)
-    assert "denormalised" in result["unit"]
+    assert "denormalized" in result["unit"]
 
 
 def test_a_damaged_partial_evaluation_is_one_clear_line(generator_run, tmp_path, capsys):
@@ -204,21 +204,21 @@ def test_results_stand_side_by_side_or_are_refused(tmp_path, capsys):
 def test_pointflow_compares_in_the_data_sets_own_unit(generator_run, dataset, tmp_path, capsys):
     lion = ["--protocol", "pointflow-lion", "--device", "cpu", "--emd", "no"]
     assert script("evaluate.py", "--run", generator_run, "--out", tmp_path / "no", *lion) == 2
-    assert "--normalisation global" in capsys.readouterr().err
+    assert "--normalization global" in capsys.readouterr().err
     assert script("evaluate.py", "--run", generator_run, "--out", tmp_path / "no", "--protocol", "pointflow") == 2
-    assert "--normalisation global" in capsys.readouterr().err
-    run = train("train_gen.py", dataset, tmp_path / "run", "--max-iters", 2, "--normalisation", "global")
+    assert "--normalization global" in capsys.readouterr().err
+    run = train("train_gen.py", dataset, tmp_path / "run", "--max-iters", 2, "--normalization", "global")
     assert script("evaluate.py", "--run", run, *lion) == 0
     result = json.loads((run / "results.json").read_text())
     assert result["split"] == "val"
     raw = load_clouds(dataset, "chair", "val", "none").points[:, :32]
     assert result["dataset"]["reference"]["sha256"] == fingerprint(raw)
     own = load_clouds(dataset, "chair", "val", "global")
-    made = own.denormalise_generated(torch.from_numpy(np.load(run / "samples.npy")))
+    made = own.denormalize_generated(torch.from_numpy(np.load(run / "samples.npy")))
     assert result["dataset"]["samples"]["sha256"] == fingerprint(made)
     other = ["--categories", "airplane", "--allow-other-dataset", "--out", tmp_path / "no"]
     assert script("evaluate.py", "--run", run, *lion, *other) == 2
-    assert "undoes the normalisation of" in capsys.readouterr().err
+    assert "undoes the normalization of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_the_result_names_what_it_is_of(expected, files):
     assert result["counts"] == {"samples": COUNT, "reference": COUNT, "train": 2 * COUNT, "points": POINTS}
     assert result["details"]["EMD"]["method"] == "exact"
     assert result["seed"] == 2020
-    assert {"version", "commit", "floor", "memorisation", "intervals", "nearest"} <= set(result)
+    assert {"version", "commit", "floor", "memorization", "intervals", "nearest"} <= set(result)
 
 
 def test_killed_after_the_last_block_it_loses_nothing(flags, expected, tmp_path, monkeypatch):
@@ -153,7 +153,7 @@ def test_killed_after_the_last_block_it_loses_nothing(flags, expected, tmp_path,
         patched.setattr("pcdiff.evaluation.files.report", killed)
         with pytest.raises(RuntimeError, match="killed"):
             script("evaluate.py", *flags, "--out", tmp_path)
-    monkeypatch.setattr("pcdiff.metrics.neighbours.pairwise", None)  # nothing is computed again
+    monkeypatch.setattr("pcdiff.metrics.neighbors.pairwise", None)  # nothing is computed again
     monkeypatch.setattr("pcdiff.metrics.emd_search.emd_pairs", None)
     assert script("evaluate.py", "--resume", tmp_path) == 0
     assert (tmp_path / "results.json").read_bytes() == expected

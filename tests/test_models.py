@@ -123,7 +123,7 @@ def test_every_parameter_gets_a_gradient(kind, objective):
     model = make(kind, objective=objective, times_per_cloud=3)
     model.loss_terms(clouds(batch=16), seeded())["loss"].backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    # a bias just before batch normalisation is subtracted again with the mean: its gradient may be 0
+    # a bias just before batch normalization is subtracted again with the mean: its gradient may be 0
     silent = [name for name, p in model.named_parameters() if not p.grad.any()]
     assert not [name for name in silent if not (name.startswith("encoder") and name.endswith("bias"))]
 

@@ -14,15 +14,15 @@ from pcdiff.data import load_clouds, load_raw
 from pcdiff.interop import read_cloud_set, stack_clouds, write_clouds
 from pcdiff.metrics import evaluate
 from pcdiff.ops.far_origin import is_far, placed, shared_offset
-from pcdiff.ops.normalization import NORMALISATIONS, normalise, spreads
+from pcdiff.ops.normalization import NORMALIZATIONS, normalize, spreads
 
-UTM = np.array([694_386.125, 5_155_487.5, 381.0])  # metres: float32 tells 0.06 and 0.5 apart there
-SHAPES = [mode for mode in NORMALISATIONS if mode.startswith("shape")]
+UTM = np.array([694_386.125, 5_155_487.5, 381.0])  # meters: float32 tells 0.06 and 0.5 apart there
+SHAPES = [mode for mode in NORMALIZATIONS if mode.startswith("shape")]
 
 
 @pytest.fixture
 def near():
-    """Return clouds about a metre wide, in steps of 2^-22 m: moved by UTM, double holds them exactly."""
+    """Return clouds about a meter wide, in steps of 2^-22 m: moved by UTM, double holds them exactly."""
     clouds = np.random.default_rng(0).uniform(-0.5, 0.5, size=(6, 50, 3)) * [1, 0.8, 0.4]
     return np.round(clouds * 2.0**22) / 2.0**22
 
@@ -51,9 +51,9 @@ def test_placed_stays_float32_where_that_holds_it(near):
 
 @pytest.mark.parametrize("mode", [mode for mode in SHAPES if mode in ("shape_bbox", "shape_unit_per_axis")])
 def test_a_unit_does_not_depend_on_the_place(near, mode):
-    expected, _, scale = normalise(torch.from_numpy(near), mode)
+    expected, _, scale = normalize(torch.from_numpy(near), mode)
     for place in (np.array([10.0, 0, 0]), UTM):
-        points, shift, other = normalise(torch.from_numpy(near + place), mode)
+        points, shift, other = normalize(torch.from_numpy(near + place), mode)
         assert points.dtype == torch.float32
         # float32 rounds to 2^-24 of at most 4; double has left 2^-53 * 5e6 of the place
         np.testing.assert_allclose(points.numpy(), expected.numpy(), atol=4 * 2.0**-24 + 5e-9)
@@ -63,21 +63,21 @@ def test_a_unit_does_not_depend_on_the_place(near, mode):
 
 
 def test_per_axis_unit_has_the_deviation_it_says(near):
-    points, _, scale = normalise(torch.from_numpy(near + UTM), "shape_unit_per_axis")
+    points, _, scale = normalize(torch.from_numpy(near + UTM), "shape_unit_per_axis")
     about = near - near.mean(axis=1, keepdims=True)
     expected = np.sqrt((about**2).sum(axis=(1, 2)) / (about[0].size - 1))
     np.testing.assert_allclose(scale.flatten().numpy(), expected, rtol=1e-8)
     np.testing.assert_allclose(spreads(points, "shape_unit_per_axis").numpy(), 1, rtol=1e-6)
     # on the diagonal both forms are one
-    centred = torch.from_numpy(about + 3)
-    for a, b in zip(normalise(centred, "shape_unit_per_axis"), normalise(centred, "shape_unit"), strict=True):
+    centered = torch.from_numpy(about + 3)
+    for a, b in zip(normalize(centered, "shape_unit_per_axis"), normalize(centered, "shape_unit"), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
 def test_dpms_form_keeps_its_number_off_the_diagonal(near):
     """A cloud moved by d in x gains d^2 / 3 - d^2 / 9 of variance about one mean of all coordinates."""
     about = near - near.mean(axis=1, keepdims=True)
-    points, _, _ = normalise(torch.from_numpy(about + np.array([10, 0, 0])), "shape_unit")
+    points, _, _ = normalize(torch.from_numpy(about + np.array([10, 0, 0])), "shape_unit")
     count = about[0].size
     squares = (about**2).sum(axis=(1, 2))
     expected = np.sqrt(squares / (squares + count * 100 * 2 / 9))
@@ -100,14 +100,14 @@ def far_set(request, near, tmp_path):
     return tmp_path / "far"
 
 
-def test_training_sets_are_centred_before_float32(far_set, near, caplog):
+def test_training_sets_are_centered_before_float32(far_set, near, caplog):
     for mode in ("shape_bbox", "shape_unit_per_axis", "global"):
         dataset = load_clouds(far_set, "tree", "train", mode)
         assert dataset.points.dtype == torch.float32
         back = dataset.points.double() * dataset.scale + dataset.shift
         size = dataset.scale.max().item() * dataset.points.abs().max().item()
         np.testing.assert_allclose(back.numpy(), near + UTM, atol=size * 2.0**-24 + 5e-9)
-        assert dataset.denormalise(dataset.points, range(6)).dtype == torch.float64
+        assert dataset.denormalize(dataset.points, range(6)).dtype == torch.float64
         assert not caplog.records or mode == "global"
     np.testing.assert_array_equal(load_raw(far_set, "tree", "val").numpy(), near + UTM)
     caplog.clear()
@@ -147,7 +147,7 @@ def test_scores_do_not_depend_on_the_place(near, protocol):
     there = evaluate(**{k: v + UTM for k, v in sets.items()}, protocol=protocol, resamples=0)
     for name in ("MMD-CD", "MMD-EMD", "COV-CD", "1-NNA-CD", "1-NNA-EMD"):
         assert there["scores"][name] == pytest.approx(here["scores"][name], rel=1e-5), name
-    assert there["memorisation"]["summary"] == here["memorisation"]["summary"]
+    assert there["memorization"]["summary"] == here["memorization"]["summary"]
     said = [note for note in there["details"]["notes"] if "far from the origin" in note]
     assert len(said) == (protocol == "raw")
     assert not any("far from the origin" in note for note in here["details"]["notes"])

@@ -61,7 +61,7 @@ def test_there_is_something_to_test():
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """The guides' files in the working directory; what is imported of them is forgotten afterwards."""
+    """The guides' files in the working directory; what is imported of them is forgotten afterward."""
     for name, text in FILES.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)

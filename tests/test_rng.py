@@ -47,7 +47,7 @@ def test_any_integer_is_a_seed(seed):
     assert torch.equal(draw(seed, "a"), draw(seed, "a"))
 
 
-def test_neighbouring_streams_are_independent():
+def test_neighboring_streams_are_independent():
     """First draws of consecutive steps are uniform and uncorrelated with the step before."""
     first = torch.tensor([float(draw(0, "step", step)[0]) for step in range(4000)], dtype=torch.float64)
     assert stats.kstest(first.numpy(), "uniform").pvalue > 1e-3

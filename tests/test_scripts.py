@@ -170,9 +170,9 @@ def mistakes(dataset, generator_run, autoencoder_run, tmp_path):
             r"holds a run already",
         ),
         "changed model": (["train_gen.py", "--resume", generator_run, "--latent-dim", 9], r"model cannot change"),
-        "normalisation": (
-            [*gen, "--dataset-path", dataset, "--normalisation", "best"],
-            r"normalisation must be one of",
+        "normalization": (
+            [*gen, "--dataset-path", dataset, "--normalization", "best"],
+            r"normalization must be one of",
         ),
         "times per cloud": (
             [*gen, "--dataset-path", dataset, "--categories", "chair", "--times-per-cloud", 5],
@@ -227,7 +227,7 @@ def all_mistakes(dataset, generator_run, autoencoder_run, tmp_path_factory):
 
 
 NAMES = """missing file, truncated file, unknown category, absent category, empty split, NaN, too few points,
-unknown preset, unknown device, wrong kind, wrong kind ae, not a run, taken folder, changed model, normalisation,
+unknown preset, unknown device, wrong kind, wrong kind ae, not a run, taken folder, changed model, normalization,
 times per cloud, nothing to score, both to score, no such samples, protocol, more points,
 no steps, bad beta, bad width, bad lr, batch of one, latent of one, one to validate, huge seed, odd device,
 moved run, two runs, minus samples, out is a file"""

@@ -147,7 +147,7 @@ def test_an_exact_model_comes_back_from_its_noise(sampler, steps, close):
     assert torch.equal(found.code, model.encode(x))
     assert found.noise.shape == found.clouds.shape == x.shape
     assert float(chamfer(found.clouds, x).max()) < close
-    # the flow of a Gaussian is linear: the noise is x, centred and scaled to the marginal at T
+    # the flow of a Gaussian is linear: the noise is x, centered and scaled to the marginal at T
     alpha, sigma = (float(v) for v in model.denoiser.process.scales(torch.tensor([float(steps)])))
     mean = found.code[:, None, :3]
     expected = alpha * mean + (alpha**2 * 0.25 + sigma**2) ** 0.5 / 0.5 * (x - mean)

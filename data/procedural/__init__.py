@@ -1,7 +1,7 @@
 """The built-in stand-in: parametric shapes of some ShapeNet categories, for when no data set is at hand.
 
 Every cloud depends only on (seed, category, split, index): a smaller set is the prefix of a larger one, and
-the splits come from separate random streams. y is up; the scale is ShapeNet's (bounding box centred, unit
+the splits come from separate random streams. y is up; the scale is ShapeNet's (bounding box centered, unit
 diagonal). These are simple shapes, good for trying things out and for tests; scores on them say nothing about
 real data, and every result computed on them says so (`DatasetIdentity.stand_in`).
 """

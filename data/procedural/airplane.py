@@ -41,22 +41,22 @@ def _add_fuselage(
     parts.hide((-core, -core, nose - 0.5), (core, core, 0.5 - tail))
 
 
-def _pod(centre: tuple, radius: float, length: float) -> Surface:
+def _pod(center: tuple, radius: float, length: float) -> Surface:
     """Return an engine nacelle with an open inlet."""
-    x, y, z = centre
+    x, y, z = center
     path = np.array([[x, y, z], [x, y, z + 0.3 * length], [x, y, z + length]])
     return tube(path, [0.88 * radius, radius, 0.6 * radius], columns=10, caps=False)
 
 
-def _add_propeller(add: Callable[..., None], rng: np.random.Generator, centre: tuple, radius: float) -> None:
+def _add_propeller(add: Callable[..., None], rng: np.random.Generator, center: tuple, radius: float) -> None:
     """Add two to four blades and a spinner, through `parts.add` or `parts.add_mirrored`."""
-    x, y, z = centre
+    x, y, z = center
     blades, phase = rng.integers(2, 5), rng.uniform(0, np.pi)
     for k in range(blades):
         angle = phase + 2 * np.pi * k / blades
         tip = (x + radius * np.cos(angle), y + radius * np.sin(angle), z)
         add(tube(np.array([(x, y, z), tip]), [0.05 * radius, 0.09 * radius], 4, flatten=0.3))
-    add(ellipsoid((0.16 * radius, 0.16 * radius, 0.22 * radius), centre, 6, 8))
+    add(ellipsoid((0.16 * radius, 0.16 * radius, 0.22 * radius), center, 6, 8))
 
 
 def _add_tail(
@@ -68,7 +68,7 @@ def _add_tail(
     sweep: float,
     scale: float,
 ) -> None:
-    """Add fin and stabilisers at the end of the body: conventional, T, or twin fins."""
+    """Add fin and stabilizers at the end of the body: conventional, T, or twin fins."""
     span, chord = scale * rng.uniform(0.15, 0.2), rng.uniform(0.11, 0.15)
     height, fin_chord = scale * rng.uniform(0.14, 0.2), rng.uniform(0.13, 0.18)
     lean = sweep * rng.uniform(0.9, 1.2) + 0.1

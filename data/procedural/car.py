@@ -1,4 +1,4 @@
-"""Cars: sedans, hatchbacks, estates, vans, pickups and sports cars. The bonnet points along -z; metres."""
+"""Cars: sedans, hatchbacks, estates, vans, pickups and sports cars. The bonnet points along -z; meters."""
 
 from __future__ import annotations
 

@@ -40,16 +40,16 @@ class MicroBatches:
         """Declare that points strictly inside this box are buried in the shape and get no sample."""
         self._hidden.append(np.array([low, high], dtype=np.float64))
 
-    def add_solid_box(self, size: Sequence[float], centre: Sequence[float]) -> None:
+    def add_solid_box(self, size: Sequence[float], center: Sequence[float]) -> None:
         """Append a box whose inside hides what other parts have there."""
-        self.add(box(size, centre))
+        self.add(box(size, center))
         half = np.asarray(size) / 2
-        self.hide(centre - half, centre + half)
+        self.hide(center - half, center + half)
 
     def surface(self) -> Surface:
-        """Return everything as one surface: bounding box centred, of unit diagonal (ShapeNet's scale)."""
-        centre, diagonal = self._frame()
-        return (np.concatenate(self._vertices) - centre) / diagonal, np.concatenate(self._faces)
+        """Return everything as one surface: bounding box centered, of unit diagonal (ShapeNet's scale)."""
+        center, diagonal = self._frame()
+        return (np.concatenate(self._vertices) - center) / diagonal, np.concatenate(self._faces)
 
     def mesh(self) -> trimesh.Trimesh:
         """Return everything as a `trimesh.Trimesh`, buried faces included."""
@@ -64,8 +64,8 @@ class MicroBatches:
         surface = self.surface()
         if not self._hidden:
             return sample_surface(surface, count, rng).astype(np.float32)
-        centre, diagonal = self._frame()
-        low, high = np.moveaxis((np.stack(self._hidden) - centre) / diagonal, 1, 0)  # (K, 3) each
+        center, diagonal = self._frame()
+        low, high = np.moveaxis((np.stack(self._hidden) - center) / diagonal, 1, 0)  # (K, 3) each
         margin = 1e-6  # a box's own faces lie on its border, and are to be seen
         drawn, missing = [], count
         while missing > 0:
@@ -97,7 +97,7 @@ def loft(sections: np.ndarray, cap_start: bool = True, cap_end: bool = True) -> 
 
     Args:
         sections: `(R, C, 3)`, R sections of C points, each running round the same way.
-        cap_start: close the first section with a fan about its centre (so it must be star-shaped).
+        cap_start: close the first section with a fan about its center (so it must be star-shaped).
         cap_end: close the last one.
     """
     rows, columns, _ = sections.shape
@@ -117,11 +117,11 @@ _BOX = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-
 _BOX_RING = [0, 1, 5, 4, 2, 3, 7, 6]  # the four corners below, the four above
 
 
-def box(size: Sequence[float], centre: Sequence[float], taper: float = 1.0) -> Surface:
+def box(size: Sequence[float], center: Sequence[float], taper: float = 1.0) -> Surface:
     """Return an upright box; `taper` scales its top in x and z."""
     corners = _BOX[_BOX_RING] * size
     corners[4:, [0, 2]] *= taper
-    return loft((corners + centre).reshape(2, 4, 3))
+    return loft((corners + center).reshape(2, 4, 3))
 
 
 def beam(start: Sequence[float], end: Sequence[float], width: float, depth: float | None = None) -> Surface:
@@ -166,18 +166,18 @@ def tube(
 
 def revolve(
     profile: Sequence[Sequence[float]],
-    centre: Sequence[float] = (0, 0, 0),
+    center: Sequence[float] = (0, 0, 0),
     columns: int = 24,
     stretch: Sequence[float] = (1, 1),
     caps: bool = True,
 ) -> Surface:
-    """Return a profile of (radius, height) pairs turned about the vertical through `centre`."""
+    """Return a profile of (radius, height) pairs turned about the vertical through `center`."""
     rows = np.asarray(profile, dtype=np.float64)
     circle = _circle(columns) * stretch
     sections = np.empty((len(rows), columns, 3))
     sections[..., [0, 2]] = rows[:, None, :1] * circle
     sections[..., 1] = rows[:, None, 1]
-    return loft(sections + centre, caps, caps)
+    return loft(sections + center, caps, caps)
 
 
 def turn(surface: Surface, axis: str, angle: float, about: Sequence[float] = (0, 0, 0)) -> Surface:
@@ -191,20 +191,20 @@ def turn(surface: Surface, axis: str, angle: float, about: Sequence[float] = (0,
     return turned + about, surface[1]
 
 
-def ellipsoid(radii: Sequence[float], centre: Sequence[float], rows: int = 12, columns: int = 16) -> Surface:
+def ellipsoid(radii: Sequence[float], center: Sequence[float], rows: int = 12, columns: int = 16) -> Surface:
     """Return an ellipsoid."""
     angle = np.linspace(-np.pi / 2, np.pi / 2, rows)[1:-1]
     vertices, faces = revolve(np.stack([np.cos(angle), np.sin(angle)], axis=1), columns=columns)
     vertices[-2:] = (0, -1, 0), (0, 1, 0)  # the hubs of the two caps become the poles
-    return vertices * radii + centre, faces
+    return vertices * radii + center, faces
 
 
-def wheel(radius: float, width: float, centre: Sequence[float], columns: int = 20) -> Surface:
-    """Return a wheel whose axle runs along x: a tyre with bevelled edges."""
+def wheel(radius: float, width: float, center: Sequence[float], columns: int = 20) -> Surface:
+    """Return a wheel whose axle runs along x: a tire with bevelled edges."""
     profile = [(0.55 * radius, -0.5), (0.88 * radius, -0.5), (radius, -0.3), (radius, 0.3)]
     profile += [(0.88 * radius, 0.5), (0.55 * radius, 0.5)]
     vertices, faces = revolve(profile, columns=columns)
-    return vertices[:, [1, 0, 2]] * [width, 1, 1] + centre, faces
+    return vertices[:, [1, 0, 2]] * [width, 1, 1] + center, faces
 
 
 def plate(outline: np.ndarray, low: float, high: float, axis: str = "y") -> Surface:

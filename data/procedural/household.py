@@ -160,7 +160,7 @@ def bottle(rng: np.random.Generator) -> MicroBatches:
 
 
 def mug(rng: np.random.Generator) -> MicroBatches:
-    """Build one mug or cup: open at the top, the handle towards +x."""
+    """Build one mug or cup: open at the top, the handle toward +x."""
     parts = MicroBatches()
     height = rng.uniform(1.6, 2.6)
     wall = rng.uniform(0.07, 0.12)

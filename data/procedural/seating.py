@@ -1,4 +1,4 @@
-"""Chairs, benches and sofas. They face -z; the floor is y = 0; metres."""
+"""Chairs, benches and sofas. They face -z; the floor is y = 0; meters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pcdiff.data.procedural.geometry import (
 def _four_legs(
     rng: np.random.Generator, height: float, width: float, depth: float, thickness: float, splay: float
 ) -> list[Surface]:
-    """Return round or square legs at the corners of a rectangle, spreading towards the floor by `splay`."""
+    """Return round or square legs at the corners of a rectangle, spreading toward the floor by `splay`."""
     columns = 8 if rng.random() < 0.5 else 4
     slim = rng.uniform(0.6, 1.0)
     legs = []
@@ -182,14 +182,14 @@ def bench(rng: np.random.Generator) -> MicroBatches:
     return parts
 
 
-def _cushion(size: tuple[float, float, float], centre: tuple[float, float, float]) -> Surface:
+def _cushion(size: tuple[float, float, float], center: tuple[float, float, float]) -> Surface:
     """Return a box with rounded edges."""
     width, height, depth = size
     outline = rounded_outline(width, depth, 8.0, 28)
     sections = np.empty((4, len(outline), 3))
     sections[..., [0, 2]] = outline * np.array([0.94, 1.0, 1.0, 0.94])[:, None, None]
     sections[..., 1] = (np.array([-0.5, -0.36, 0.36, 0.5]) * height)[:, None]
-    return loft(sections + centre)
+    return loft(sections + center)
 
 
 def sofa(rng: np.random.Generator) -> MicroBatches:

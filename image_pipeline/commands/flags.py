@@ -119,13 +119,13 @@ class Inpaint(Restoring):
     """Keep a part of images and draw the rest."""
 
     mask: str = "upper"
-    """What is known: upper, lower, left, right or outside (the centre is drawn), or a file: an image of the same
+    """What is known: upper, lower, left, right or outside (the center is drawn), or a file: an image of the same
     size, white where known, or a .npy (H, W) of 0 and 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Colorize(Restoring):
-    """Draw colours for grey images."""
+    """Draw colors for gray images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,18 +186,18 @@ class Likelihood(Command):
     num_images: int | None = None
     """The first so many; all by default (images)."""
     repeats: int = 1
-    """Draws of the dequantisation noise, averaged."""
+    """Draws of the dequantization noise, averaged."""
     method: Literal["flow", "bound"] = "flow"
     """`flow` integrates the probability flow; `bound` is the variational bound of the chain, or of the SDE."""
     num_times: int | None = None
     """Times of the bound in continuous time; 32 by default (network evaluations)."""
-    dequantisation: Literal["uniform", "variational"] = "uniform"
+    dequantization: Literal["uniform", "variational"] = "uniform"
     """Noise within the 256 values: uniform, or learned on the images first, by the bound in continuous time."""
-    dequantisation_steps: int | None = None
+    dequantization_steps: int | None = None
     """Steps that it is learned in, 32 images each; 300 by default (steps)."""
     trace: Literal["rademacher", "gaussian", "exact"] | None = None
     """How the flow's divergence is estimated, rademacher by default; exact is for small images."""
-    labelled: bool = False
+    labeled: bool = False
     """Tell the net the images' classes."""
     label: int | None = None
     """Class of all the images of --input, where the net is conditioned on classes."""
@@ -302,7 +302,7 @@ class Evaluate:
 _TOGETHER = {
     "settle_snr": lambda c: None if c.settle else "--settle",
     "num_times": lambda c: None if c.method == "bound" else "--method bound",
-    "dequantisation_steps": lambda c: None if c.dequantisation != "uniform" else "--dequantisation variational",
+    "dequantization_steps": lambda c: None if c.dequantization != "uniform" else "--dequantization variational",
     "trace": lambda c: None if c.method == "flow" else "--method flow",
     "tolerance": lambda c: None if c.method == "flow" else "--method flow",
     "factor": lambda c: None if c.problem == "super-resolution" else "--problem super-resolution",
@@ -333,7 +333,7 @@ def check(command: object) -> None:
             raise InputError(f"--{name.replace('_', '-')} does nothing without {lacks(command)}")
     counts = (
         "num_samples per_class num_images repeats batch_size factor measurements max_iters save_every size crop "
-        "num_times dequantisation_steps"
+        "num_times dequantization_steps"
     )
     ranges = {
         "at least 1": (counts, lambda v: v >= 1),

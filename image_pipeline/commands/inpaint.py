@@ -14,7 +14,7 @@ from pcdiff import diffusion
 from pcdiff.errors import InputError
 from pcdiff.runtime.paths import is_file
 
-_GREY = 0.5  # of the range: what is unknown, in pictures
+_GRAY = 0.5  # of the range: what is unknown, in pictures
 
 
 def inpaint(command: Inpaint, trained: Trained) -> str:
@@ -62,7 +62,7 @@ def _by(shape: tuple[int, ...]) -> str:
 
 def _middle(trained: Trained) -> float:
     low, high = trained.model.data_range
-    return low + _GREY * (high - low)
+    return low + _GRAY * (high - low)
 
 
 _NAMED = {

@@ -25,15 +25,15 @@ from pcdiff.runtime.nonfinite import check_finite
 from pcdiff.runtime.run_folder import write_json
 
 _TRACE, _TOLERANCE, _NUM_TIMES = "rademacher", 1e-5, 32
-_WIDTH, _STEPS, _FITTING_TIMES = 32, 300, 2  # of the net that dequantises by the pixels around, and of its training
+_WIDTH, _STEPS, _FITTING_TIMES = 32, 300, 2  # of the net that dequantizes by the pixels around, and of its training
 
 
 def likelihood(command: Likelihood, trained: Trained) -> str:
-    """Return bits a dimension of images, dequantised (Theis et al., 2016; Ho et al., Flow++, 2019)."""
+    """Return bits a dimension of images, dequantized (Theis et al., 2016; Ho et al., Flow++, 2019)."""
     model = trained.model
     images, labels, what = _images(command, trained)
     values, evaluations = [], 0
-    dequantise = _dequantisation(command, trained, images, labels)
+    dequantize = _dequantization(command, trained, images, labels)
     batches = list(torch.arange(len(images)).split(command.batch_size))
     for k, rows in enumerate(batches):
         cond = model.condition(None if labels is None else labels[rows], len(rows))
@@ -41,7 +41,7 @@ def likelihood(command: Likelihood, trained: Trained) -> str:
         for r in range(command.repeats):
             generator = rng.generator(command.seed, "likelihood", k, r, device=trained.device)
             with torch.no_grad():
-                levels, log_q = dequantise(images[rows].to(trained.device), generator)
+                levels, log_q = dequantize(images[rows].to(trained.device), generator)
             x = _in_range(levels, model.config.data.data_range)
             log_p, cost = _log_density(command, trained, x, cond, generator)
             evaluations += cost
@@ -65,11 +65,11 @@ def likelihood(command: Likelihood, trained: Trained) -> str:
         "images": what,
         "method": command.method,
         "num_times": command.num_times,
-        "dequantisation": f"{command.dequantisation}, {command.repeats} draws",
-        "dequantisation_steps": command.dequantisation_steps,
+        "dequantization": f"{command.dequantization}, {command.repeats} draws",
+        "dequantization_steps": command.dequantization_steps,
         "trace": command.trace or (_TRACE if command.method == "flow" else None),
         "tolerance": command.tolerance or (_TOLERANCE if command.method == "flow" else None),
-        "labelled": command.labelled,
+        "labeled": command.labeled,
         "label": command.label,
         "seed": command.seed,
         "checkpoint": str(model.file),
@@ -83,21 +83,21 @@ def _images(command: Likelihood, trained: Trained) -> tuple[Tensor, Tensor | Non
     """Return uint8 images, their classes where they are asked for, and what they are."""
     model = trained.model
     if command.input is not None:
-        if command.labelled:
-            raise InputError("--labelled goes with the run's own data; files of images have one class, --label")
+        if command.labeled:
+            raise InputError("--labeled goes with the run's own data; files of images have one class, --label")
         if command.split is not None:
             raise InputError("--split is of the run's own data; files of --input are read whole")
         images, what = read_images(command.input, model.image_shape), str(command.input)
         labels = trained.labels(command.label, len(images))
     else:
         if command.label is not None:
-            raise InputError("--label goes with --input; --labelled takes the classes of the run's own data")
+            raise InputError("--label goes with --input; --labeled takes the classes of the run's own data")
         split = command.split or "test"
         dataset = open_own_data(model, split, "--input")
-        if command.labelled and dataset.labels is None:
-            raise InputError("--labelled: the run's data have no classes")
+        if command.labeled and dataset.labels is None:
+            raise InputError("--labeled: the run's data have no classes")
         images, what = dataset.images, f"{dataset.identity.name}, {split} split"
-        labels = dataset.labels if command.labelled else None
+        labels = dataset.labels if command.labeled else None
     count = len(images) if command.num_images is None else min(command.num_images, len(images))
     return images[torch.arange(count)], None if labels is None else labels[:count], what
 
@@ -122,13 +122,13 @@ def _log_density(
     return nats * bound.total, num_times + 1
 
 
-def _dequantisation(command: Likelihood, trained: Trained, images: Tensor, labels: Tensor | None) -> nn.Module:
+def _dequantization(command: Likelihood, trained: Trained, images: Tensor, labels: Tensor | None) -> nn.Module:
     """Return the noise that makes images continuous, learned on them where that is asked for."""
-    if command.dequantisation == "uniform":
+    if command.dequantization == "uniform":
         return dequantization("uniform")
     model = trained.model
     if model.denoiser.process.num_steps is not None:
-        raise InputError("--dequantisation variational needs a process in continuous time, got a chain")
+        raise InputError("--dequantization variational needs a process in continuous time, got a chain")
     channels, nats = model.image_shape[0], -math.log(2) * math.prod(model.image_shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.number(command.seed, "dequantisation"))
@@ -145,7 +145,7 @@ def _dequantisation(command: Likelihood, trained: Trained, images: Tensor, label
         return nats * bound.total
 
     noise = dequantization("variational", net=net).to(trained.device)
-    steps = command.dequantisation_steps or _STEPS
+    steps = command.dequantization_steps or _STEPS
     return fit_dequantization(noise, log_density, images.to(trained.device), steps=steps, generator=generator)
 
 

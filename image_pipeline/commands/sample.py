@@ -40,5 +40,5 @@ def sample_images(command: Sample, trained: Trained) -> str:
     draw_chunk(trained.model, 0, command.seed, count=count, labels=own, callback=trajectory, **options)
     states = trajectory.states
     chosen = torch.linspace(0, len(states) - 1, min(len(states), _FRAMES)).round().long()
-    save_trajectory(gif, [trained.quantised(state) for state in states[chosen]])
+    save_trajectory(gif, [trained.quantized(state) for state in states[chosen]])
     return f"{line}, {gif}"

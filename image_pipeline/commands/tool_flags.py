@@ -61,7 +61,7 @@ class Prepare:
     filter: Literal["lanczos", "bicubic", "bilinear", "box"] = "lanczos"
     """Filter of the resize."""
     channels: Literal[1, 3] | None = None
-    """1 (grey) or 3 (colour); the images' own by default."""
+    """1 (gray) or 3 (color); the images' own by default."""
     labels: str = "auto"
     """Where classes come from: auto, json, folders, names, none."""
 

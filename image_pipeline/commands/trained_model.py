@@ -95,7 +95,7 @@ class Trained:
         guided = self.model.guided(1.0 if label is None or scale is None else scale)
         return self.model.condition(labels, count), guided
 
-    def quantised(self, images: Tensor) -> Tensor:
+    def quantized(self, images: Tensor) -> Tensor:
         """Return images of the model's range as uint8, on the CPU."""
         return to_bytes(images.cpu(), self.model.config.data.data_range)
 
@@ -109,13 +109,13 @@ class Trained:
             columns: images in a row of the grid.
         """
         command: Making = self.command
-        images = self.quantised(made)
+        images = self.quantized(made)
         arrays = command.output.with_suffix(".npz")
         save_images(arrays, images)
         shown = images
         if pictured:
             columns = min(len(made), columns or 10)
-            rows = [self.quantised(row).split(columns) for row in pictured]
+            rows = [self.quantized(row).split(columns) for row in pictured]
             # the rows of one image stand above each other; the last may be short
             shown = torch.cat([_filled(part, columns) for parts in zip(*rows, strict=True) for part in parts])
         save_grid(command.output, shown, columns)

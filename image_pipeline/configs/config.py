@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -46,7 +46,7 @@ class DataConfig:
     filter: Literal["lanczos", "bicubic", "bilinear", "box"] = "lanczos"
     """Filter of the resize."""
     channels: Literal[1, 3] | None = None
-    """1 (grey) or 3 (colour); the images' own by default."""
+    """1 (gray) or 3 (color); the images' own by default."""
     labels: str = "auto"
     """Where classes come from: auto, none, folders, names, ... (see docs/images.md)."""
     flip: bool = False
@@ -54,17 +54,19 @@ class DataConfig:
     augment: float | None = None
     """Probability that a training image is scaled, turned, stretched, moved; the net (song) takes the label.
     None leaves that out, and mirroring is then --flip's."""
-    dequantise: bool = False
-    """Add uniform noise of one grey level to training images; likelihoods always do."""
+    dequantize: bool = False
+    """Add uniform noise of one gray level to training images; likelihoods always do."""
     data_range: Literal["unit", "symmetric"] = "symmetric"
     """Range of the images: `unit` [0, 1] or `symmetric` [-1, 1]."""
     held_out: int = 100
     """Training images kept back for the validation; at most a tenth of them (images)."""
 
+    FORMER_NAMES: ClassVar[dict[str, str]] = {"dequantise": "dequantize"}
+
 
 @dataclass(frozen=True)
 class ImageObjectiveConfig(ObjectiveConfig):
-    """What is minimised for images: the objectives, and how often a class is left out."""
+    """What is minimized for images: the objectives, and how often a class is left out."""
 
     label_dropout: float = 0.1
     """Share of labels that are dropped, where the net is conditioned on classes (classifier-free guidance)."""

@@ -176,7 +176,7 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
 
 
 def read_digits() -> Arrays:
-    """Return scikit-learn's 1,797 real handwritten digits (UCI's optical digits, test part), 8 x 8, 17 grey levels.
+    """Return scikit-learn's 1,797 real handwritten digits (UCI's optical digits, test part), 8 x 8, 17 gray levels.
 
     Raises:
         InputError: scikit-learn is not installed.

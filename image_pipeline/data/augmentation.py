@@ -82,7 +82,7 @@ def augment(images: Tensor, done: Tensor) -> Tensor:
 def _moved(images: Tensor, done: Tensor) -> Tensor:
     height, width = images.shape[2:]
     scale, angle, stretch, along, right, down = done[:, 2:].to(images.dtype).unbind(1)
-    # from a place in the result back to the place it comes from, both in pixels from the centre
+    # from a place in the result back to the place it comes from, both in pixels from the center
     back = _turn(-angle) @ _turn(along) @ _diagonal(_SCALE**-stretch, _SCALE**stretch) @ _turn(-along)
     back = back * (_SCALE**-scale)[:, None, None]
     rows, columns = (_places(size, images) for size in (height, width))
@@ -96,7 +96,7 @@ def _moved(images: Tensor, done: Tensor) -> Tensor:
 
 
 def _places(size: int, like: Tensor) -> Tensor:
-    """Return twice as many places as pixels along a side, in pixels from the centre."""
+    """Return twice as many places as pixels along a side, in pixels from the center."""
     return (torch.arange(2 * size, dtype=like.dtype, device=like.device) + 0.5) / 2 - size / 2
 
 

@@ -36,7 +36,7 @@ class ImageBatches:
     """Endless shuffled batches; `batches(step, rows)`, a slice of a step's batch, depends on (seed, step) only.
 
     Images are taken in a fresh permutation per epoch, without a gap: no image is dropped or seen twice within one
-    epoch. Each place of a batch draws its flip and its dequantisation noise from its own stream, on the CPU, so
+    epoch. Each place of a batch draws its flip and its dequantization noise from its own stream, on the CPU, so
     every device sees the same batches, and slices put together are the whole. Where images are decoded when asked
     for, those of the same rows of the next step are decoded in the meantime.
 
@@ -47,7 +47,7 @@ class ImageBatches:
         device: where the batches appear; resident images are kept there.
         flip: mirror each image left to right with probability one half.
         data_range: `unit`, [0, 1], or `symmetric`, [-1, 1].
-        dequantise: add uniform noise, (x + u) / 256 with u in [0, 1), without which no density of 8-bit data is
+        dequantize: add uniform noise, (x + u) / 256 with u in [0, 1), without which no density of 8-bit data is
             bounded (Theis, van den Oord & Bethge, ICLR 2016, section 3.1); else x / 255.
         augment: probability of each augmentation of `image_pipeline.data.augmentation`; None leaves them out.
 
@@ -71,7 +71,7 @@ class ImageBatches:
         device: torch.device | str = "cpu",
         flip: bool = False,
         data_range: str = "symmetric",
-        dequantise: bool = False,
+        dequantize: bool = False,
         augment: float | None = None,
     ) -> None:
         if batch_size < 1:
@@ -83,7 +83,7 @@ class ImageBatches:
         self.images = dataset.images.to(device) if dataset.resident else dataset.images
         self.labels = None if dataset.labels is None else dataset.labels.to(device)
         self.batch_size, self.seed, self.device = batch_size, seed, torch.device(device)
-        self.flip, self.data_range, self.dequantise = flip, data_range, dequantise
+        self.flip, self.data_range, self.dequantize = flip, data_range, dequantize
         if augment is not None:
             check_probability(augment)
         self.augment = augment
@@ -97,13 +97,13 @@ class ImageBatches:
         if step < 0:
             raise InputError(f"step must not be negative, got {step}")
         indices = self.indices(step, rows).to(self.device)
-        images = self._quantised(step, rows).to(self.device, torch.float32)
-        noisy, places = self.flip or self.dequantise, range(self.batch_size)[rows]
+        images = self._quantized(step, rows).to(self.device, torch.float32)
+        noisy, places = self.flip or self.dequantize, range(self.batch_size)[rows]
         streams = [rng.generator(self.seed, "image", step, place) for place in places] if noisy else []
         if self.flip:
             mirrored = torch.stack([torch.rand((), generator=stream) < 0.5 for stream in streams]).to(self.device)
             images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-        if self.dequantise:
+        if self.dequantize:
             noise = torch.stack([torch.rand(images.shape[1:], generator=stream) for stream in streams])
             images = (images + noise.to(self.device)) / 256
         else:
@@ -121,7 +121,7 @@ class ImageBatches:
         """Return which images the rows of one step's batch hold, `(B,)` int64."""
         return self._order.indices(step)[rows]
 
-    def _quantised(self, step: int, rows: slice) -> Tensor:
+    def _quantized(self, step: int, rows: slice) -> Tensor:
         if self._decoder is None:
             return self.images[self.indices(step, rows).to(self.device)]
         first, stop, _ = rows.indices(self.batch_size)

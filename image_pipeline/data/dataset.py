@@ -128,7 +128,7 @@ def split_story(count: int) -> str:
 
 
 def digest(*parts: bytes | str) -> str:
-    """Return the short SHA-256 of some parts, each delimited from its neighbours."""
+    """Return the short SHA-256 of some parts, each delimited from its neighbors."""
     sha = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part

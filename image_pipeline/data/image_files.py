@@ -33,7 +33,7 @@ def read_images(
 
     Args:
         path: a `.npz` with `arr_0`, a `.npy` of uint8 `(n, H, W, C)`, an image file, or what `load_images` takes.
-        shape: (C, H, W) that the model takes; greys become colours, sizes must be right. None takes all.
+        shape: (C, H, W) that the model takes; grays become colors, sizes must be right. None takes all.
         split: of a data set, train, test or all; all by default.
         count: the first so many; all by default.
 

@@ -21,13 +21,13 @@ class LazyImages:
     """Images `(n, C, H, W)` in files; `images[indices]` reads, decodes and preprocesses those, in threads.
 
     The headers of up to 256 images, spread evenly, are read at once, to find the shape and whether there is any
-    colour; the others are checked when they are decoded. All are decoded by `transforms.decoded`.
+    color; the others are checked when they are decoded. All are decoded by `transforms.decoded`.
 
     Args:
         files: where they lie.
         names: which of `files.names`, in order.
         preprocessing: what is done to each.
-        channels: 1 or 3; None takes 1 where every header seen is grey.
+        channels: 1 or 3; None takes 1 where every header seen is gray.
         workers: threads; None takes up to eight of the CPUs.
 
     Attributes:
@@ -96,7 +96,7 @@ class LazyImages:
         try:
             with opened(self.files.read(name), where) as image:
                 if channels_of(image, where) > self.shape[1] and not self._chosen:
-                    raise InputError(f"{where}: is coloured where the others are grey; give channels 1 or 3")
+                    raise InputError(f"{where}: is colored where the others are gray; give channels 1 or 3")
                 picture = decoded(image, where, self.shape[1])
         except InputError:
             raise

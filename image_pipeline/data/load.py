@@ -52,7 +52,7 @@ def load_images(
         size: side in pixels to bring every image to; None keeps them as they are.
         crop: side of the central square cut out first; with `size`, the shorter side is the default.
         filter: of the resize, a name in `transforms.FILTERS`, all antialiased.
-        channels: 1 or 3, to which images are brought; None takes 1 where they are grey.
+        channels: 1 or 3, to which images are brought; None takes 1 where they are gray.
         labels: where classes come from in image files, see `naming.labels_of`; `none` leaves them out everywhere.
         workers: threads that decode; None takes up to eight.
 

@@ -32,7 +32,7 @@ class StoredImages:
 
     Args:
         path: the file.
-        shape: (C, H, W) that is wanted: greys become colours, sizes must be right. None takes all.
+        shape: (C, H, W) that is wanted: grays become colors, sizes must be right. None takes all.
 
     Attributes:
         shape: `(n, C, H, W)`.

@@ -27,8 +27,8 @@ class NoiseScales:
         sigma_min: as given.
         farthest: the indices of those two.
         dims: numbers in an image.
-        num_levels: how many levels keep neighbouring ones close enough, rounded up (technique 2).
-        ratio: between neighbouring levels.
+        num_levels: how many levels keep neighboring ones close enough, rounded up (technique 2).
+        ratio: between neighboring levels.
         langevin_step: epsilon, whose step at level sigma is `epsilon (sigma / sigma_min)^2` (technique 4).
         steps_per_level: Langevin steps that epsilon was chosen for.
     """
@@ -136,7 +136,7 @@ def overlap(ratio: float, dims: int) -> float:
 
 
 def level_ratio(dims: int, share: float = 0.5) -> float:
-    """Return the ratio gamma of neighbouring levels whose `overlap` is `share` (technique 2).
+    """Return the ratio gamma of neighboring levels whose `overlap` is `share` (technique 2).
 
     That condition takes the length of the noise for a normal number, which is good for many dimensions. Up to 4 the
     three deviations reach down to 0, and every ratio overlaps by nearly 1: there the shell ends where the exact law

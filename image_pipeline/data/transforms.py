@@ -1,4 +1,4 @@
-"""From a decoded image to a training image: channels, centre crop, antialiased resize."""
+"""From a decoded image to a training image: channels, center crop, antialiased resize."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _TURNS = {  # EXIF 2.3, tag 274: where the first row and column lie -> what puts
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_GREY = {"1", "L", "LA"}
-_COLOUR = {"RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "RGBX"}
+_GRAY = {"1", "L", "LA"}
+_COLOR = {"RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "RGBX"}
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to each image: crop the centre, then resize to a square.
+    """What is done to each image: crop the center, then resize to a square.
 
     Args:
         size: the side of the result in pixels; None keeps the images as they are.
@@ -63,9 +63,9 @@ class Preprocessing:
     def __str__(self) -> str:
         steps = []
         if self.crop is not None:
-            steps.append(f"centre crop {self.crop}")
+            steps.append(f"center crop {self.crop}")
         elif self.size is not None:
-            steps.append("centre crop to the shorter side")
+            steps.append("center crop to the shorter side")
         if self.size is not None:
             steps.append(f"{self.filter} resize to {self.size}")
         return ", ".join(steps) or "none"
@@ -96,14 +96,14 @@ class Preprocessing:
 
 
 def channels_of(image: Image.Image, where: str) -> int:
-    """Return 1 for a grey image, 3 for a coloured one.
+    """Return 1 for a gray image, 3 for a colored one.
 
     Raises:
         InputError: a mode whose numbers have no known white.
     """
-    if image.mode in _GREY or _is_sixteen_bit(image) or image.mode == "F":
+    if image.mode in _GRAY or _is_sixteen_bit(image) or image.mode == "F":
         return 1
-    if image.mode in _COLOUR:
+    if image.mode in _COLOR:
         return 3
     raise InputError(
         f"{where}: must have 8 or 16 bits a channel, or floats from 0 to 1, got Pillow's mode {image.mode}"
@@ -153,15 +153,15 @@ def opened(content: bytes, where: str) -> Image.Image:
 
 
 def decoded(image: Image.Image, where: str, channels: int | None = None) -> Image.Image:
-    """Decode an image to 8 bits of grey or RGB, upright.
+    """Decode an image to 8 bits of gray or RGB, upright.
 
-    Grey of 16 bits is rounded to the nearest of 256 levels, floats from 0 to 1 likewise; of 16-bit colour Pillow
-    keeps the upper bytes. Transparency is dropped, grey is repeated where colour is asked.
+    Gray of 16 bits is rounded to the nearest of 256 levels, floats from 0 to 1 likewise; of 16-bit color Pillow
+    keeps the upper bytes. Transparency is dropped, gray is repeated where color is asked.
 
     Args:
         image: opened, not loaded yet.
         where: it lies, for messages.
-        channels: 1 or 3; None keeps grey grey and colour coloured.
+        channels: 1 or 3; None keeps gray gray and color colored.
 
     Raises:
         InputError: floats outside [0, 1], or a mode whose numbers have no known white.
@@ -194,7 +194,7 @@ def read_image(path: Path, channels: int | None = None) -> np.ndarray:
 
 
 def to_array(image: Image.Image) -> np.ndarray:
-    """Return a grey or RGB image as uint8 `(C, H, W)`."""
+    """Return a gray or RGB image as uint8 `(C, H, W)`."""
     array = np.array(image)
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 

@@ -14,7 +14,7 @@ class Imported:
     """A net of other people, ready for every sampler of `pcdiff.diffusion`, and what must be known to use it.
 
     Attributes:
-        denoiser: the net with its process, label and parametrisation, in evaluation mode; the bare net is
+        denoiser: the net with its process, label and parametrization, in evaluation mode; the bare net is
             `denoiser.net`.
         data_range: lowest and highest value of the images it was trained on.
         image_shape: (C, H, W); H and W are None where neither file nor config has them, all of it where it is of no

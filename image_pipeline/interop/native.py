@@ -1,7 +1,7 @@
 """Our own format of a ready denoiser: one safetensors file, from which it is rebuilt to the bit.
 
 The tensors `model.*` are the net's; the JSON in the file's metadata has the rest, all in plain values: the net's
-config, process, parametrisation, label, variance, and what must be known of the images.
+config, process, parametrization, label, variance, and what must be known of the images.
 """
 
 import dataclasses
@@ -32,17 +32,17 @@ def save(path: str | Path, model: Imported) -> None:
         model: whose net is one of `image_pipeline.nets.MODELS`, in a `SigmaLabel` or not.
 
     Raises:
-        InputError: its net, process or parametrisation has no plain form, or the file cannot be written.
+        InputError: its net, process or parametrization has no plain form, or the file cannot be written.
 
     Example:
         >>> save("cifar10.safetensors", load("score_sde", "checkpoint_24.pth", "cifar10_ncsnpp_continuous.json"))
     """
     net = model.denoiser.net
-    labelled = isinstance(net, SigmaLabel)
+    labeled = isinstance(net, SigmaLabel)
     metadata = {
         "kind": KIND,
-        "net": plain_config(getattr(net.net if labelled else net, "config", None)),
-        "sigma_label": net.scale if labelled else None,
+        "net": plain_config(getattr(net.net if labeled else net, "config", None)),
+        "sigma_label": net.scale if labeled else None,
         "denoiser": denoiser_to_dict(model.denoiser),
         **{name: getattr(model, name) for name in _FACTS},
     }

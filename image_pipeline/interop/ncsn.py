@@ -1,6 +1,6 @@
 """Open checkpoints of ermongroup/ncsn and ermongroup/ncsnv2 (Song & Ermon, 2019 and 2020).
 
-Such a file is a list: weights, optimiser state, and in ncsnv2 epoch, step and the moving average of the weights.
+Such a file is a list: weights, optimizer state, and in ncsnv2 epoch, step and the moving average of the weights.
 """
 
 from collections.abc import Mapping

@@ -65,7 +65,7 @@ def check_images(images: Tensor, channels: tuple[int, ...] = (1, 3)) -> Tensor:
 
 
 def as_rgb(images: Tensor) -> Tensor:
-    """Return uint8 images `(B, 3, H, W)`; a grey channel is repeated."""
+    """Return uint8 images `(B, 3, H, W)`; a gray channel is repeated."""
     return check_images(images).expand(-1, 3, -1, -1)
 
 
@@ -85,7 +85,7 @@ class Pixels:
 class RandomFeatures(nn.Module):
     """Three convolutions with fixed random weights, averaged over each layer's places: `(B, 224)`.
 
-    It needs no file and tells textures and colours apart (random features carry some of what trained ones do), so
+    It needs no file and tells textures and colors apart (random features carry some of what trained ones do), so
     it can order checkpoints of one run. No number from it may stand beside a published FID.
     """
 

@@ -57,8 +57,8 @@ class FeatureMoments:
         if not rows.isfinite().all():
             raise InputError("features must be finite, got NaN or infinity; is the feature network right?")
         mean = rows.mean(dim=0)
-        centred = rows - mean
-        return self.merge(FeatureMoments(len(rows), mean, centred.T @ centred))
+        centered = rows - mean
+        return self.merge(FeatureMoments(len(rows), mean, centered.T @ centered))
 
     def merge(self, other: FeatureMoments) -> FeatureMoments:
         """Return the moments of both together."""

@@ -15,7 +15,7 @@ INPUT_SIZE = 299
 
 
 class ConvUnit(nn.Module):
-    """Convolution, batch normalisation, ReLU; `same` padding at stride one unless given."""
+    """Convolution, batch normalization, ReLU; `same` padding at stride one unless given."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int | tuple[int, int], stride: int = 1, padded: bool | None = None
@@ -203,7 +203,7 @@ class InceptionV3(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> Features:
-        """Return the features of uint8 images `(B, 1 or 3, H, W)`; a grey channel is repeated.
+        """Return the features of uint8 images `(B, 1 or 3, H, W)`; a gray channel is repeated.
 
         Raises:
             InputError: the images are not so.
@@ -223,7 +223,7 @@ def resize_like_tensorflow(images: Tensor, side: int) -> Tensor:
     """Resize bilinearly as TensorFlow 1 did, which FID's published numbers rest on.
 
     Pixel i of the result lies at `i * (old side / new side)` of the source: corners are aligned at the upper left
-    only, centres nowhere, and shrinking does not smooth. No mode of `torch.nn.functional.interpolate` does this.
+    only, centers nowhere, and shrinking does not smooth. No mode of `torch.nn.functional.interpolate` does this.
 
     Args:
         images: floating `(B, C, H, W)`.

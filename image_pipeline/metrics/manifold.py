@@ -20,12 +20,12 @@ class PrecisionRecall:
     Attributes:
         precision: of the samples in the reference's, 0 to 1.
         recall: of the reference in the samples', 0 to 1.
-        neighbour: k, whose distance is each feature's radius.
+        neighbor: k, whose distance is each feature's radius.
     """
 
     precision: float
     recall: float
-    neighbour: int
+    neighbor: int
 
     @property
     def f_score(self) -> float:
@@ -38,7 +38,7 @@ class PrecisionRecall:
         return {**asdict(self), "f_score": self.f_score}
 
 
-def precision_recall(samples: Tensor, reference: Tensor, neighbour: int = 3) -> PrecisionRecall:
+def precision_recall(samples: Tensor, reference: Tensor, neighbor: int = 3) -> PrecisionRecall:
     """Return the shares of features within reach of some feature of the other set.
 
     A feature reaches as far as its k-th nearest other one of its own set, the border included. Blocks of distances
@@ -47,7 +47,7 @@ def precision_recall(samples: Tensor, reference: Tensor, neighbour: int = 3) -> 
     Args:
         samples: `(n, D)`, n > k.
         reference: `(m, D)`, m > k.
-        neighbour: k.
+        neighbor: k.
 
     Raises:
         InputError: shapes that do not fit, or a set too small.
@@ -56,28 +56,28 @@ def precision_recall(samples: Tensor, reference: Tensor, neighbour: int = 3) -> 
         raise InputError(
             f"features must be (n, D) and (m, D), got {tuple(samples.shape)}, {tuple(reference.shape)}"
         )
-    if not 1 <= neighbour < min(len(samples), len(reference)):
+    if not 1 <= neighbor < min(len(samples), len(reference)):
         raise InputError(
-            f"neighbour must lie in 1..{min(len(samples), len(reference)) - 1}, below the smaller set's size,"
-            f" got {neighbour}"
+            f"neighbor must lie in 1..{min(len(samples), len(reference)) - 1}, below the smaller set's size,"
+            f" got {neighbor}"
         )
-    # The products of _distances cancel least about a common centre.
-    centre = reference.double().mean(dim=0)
-    samples, reference = samples.double() - centre, reference.double() - centre
+    # The products of _distances cancel least about a common center.
+    center = reference.double().mean(dim=0)
+    samples, reference = samples.double() - center, reference.double() - center
     return PrecisionRecall(
-        precision=_share_within(samples, reference, radii(reference, neighbour)),
-        recall=_share_within(reference, samples, radii(samples, neighbour)),
-        neighbour=neighbour,
+        precision=_share_within(samples, reference, radii(reference, neighbor)),
+        recall=_share_within(reference, samples, radii(samples, neighbor)),
+        neighbor=neighbor,
     )
 
 
-def radii(features: Tensor, neighbour: int) -> Tensor:
+def radii(features: Tensor, neighbor: int) -> Tensor:
     """Return each feature's distance to its k-th nearest other one, `(n,)` float64."""
     found = []
     for first, distance in _distances(features, features):
         rows = torch.arange(len(distance))
-        distance[rows, first + rows] = float("inf")  # not its own neighbour
-        found.append(distance.kthvalue(neighbour, dim=1).values)
+        distance[rows, first + rows] = float("inf")  # not its own neighbor
+        found.append(distance.kthvalue(neighbor, dim=1).values)
     return torch.cat(found)
 
 

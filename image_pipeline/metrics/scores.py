@@ -181,7 +181,7 @@ def score_images(
     kid_subsets: int = 100,
     kid_subset_size: int = 1000,
     is_splits: int = 10,
-    neighbour: int = 3,
+    neighbor: int = 3,
     seed: int = 2020,
     progress: Callable[[int], object] = lambda count: None,
     share_out: ShareOut = in_one,
@@ -197,7 +197,7 @@ def score_images(
         kid_subsets: of KID.
         kid_subset_size: of KID, at most the smaller set's size.
         is_splits: of the Inception Score.
-        neighbour: k of precision and recall.
+        neighbor: k of precision and recall.
         seed: of KID's subsets and the Inception Score's shuffle.
         progress: called with the number of images done, after each batch.
         share_out: as for `extract`.
@@ -230,7 +230,7 @@ def score_images(
     if "is" in asked:
         scores["inception_score"] = mine.classes.score()
     if "prc" in asked:
-        scores["prc"] = precision_recall(mine.features, theirs.features, neighbour)
+        scores["prc"] = precision_recall(mine.features, theirs.features, neighbor)
     return ImageScores(
         net.identity,
         len(samples),

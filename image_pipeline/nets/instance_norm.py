@@ -1,4 +1,4 @@
-"""Instance normalisation++, which keeps what the plain one forgets: how bright a channel is beside the others.
+"""Instance normalization++, which keeps what the plain one forgets: how bright a channel is beside the others.
 
 Song & Ermon (2019, appendix A): `gamma (x - mu_c) / sigma_c + gamma alpha (mu_c - m) / v + beta`, where mu_c and
 sigma_c are a channel's own mean and standard deviation and m and v are those of the means over all channels. Of one
@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def _standardised(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each channel of `x (B, C, H, W)` standardised, and the channels' means `(B, C, 1, 1)` likewise."""
+def _standardized(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each channel of `x (B, C, H, W)` standardized, and the channels' means `(B, C, 1, 1)` likewise."""
     means = x.mean(dim=(2, 3), keepdim=True)
     apart = means - means.mean(dim=1, keepdim=True)
     spread = means.var(dim=1, keepdim=True) if x.shape[1] > 1 else torch.zeros_like(means)
@@ -19,7 +19,7 @@ def _standardised(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class InstanceNormPlus(nn.Module):
-    """Instance normalisation++ that is the same at all noise levels (Song & Ermon, 2020, appendix B).
+    """Instance normalization++ that is the same at all noise levels (Song & Ermon, 2020, appendix B).
 
     Args:
         channels: C; alpha and gamma start at N(1, 0.02^2), beta at 0.
@@ -31,14 +31,14 @@ class InstanceNormPlus(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        """Return `x (B, C, H, W)` normalised; the label is not asked."""
-        h, means = _standardised(x)
+        """Return `x (B, C, H, W)` normalized; the label is not asked."""
+        h, means = _standardized(x)
         alpha, gamma, beta = (v[:, None, None] for v in (self.alpha, self.gamma, self.beta))
         return gamma * (h + alpha * means) + beta
 
 
 class ConditionalInstanceNormPlus(nn.Module):
-    """Instance normalisation++ with alpha, gamma and beta of each noise level (Song & Ermon, 2019, appendix A).
+    """Instance normalization++ with alpha, gamma and beta of each noise level (Song & Ermon, 2019, appendix A).
 
     Args:
         channels: C.
@@ -53,8 +53,8 @@ class ConditionalInstanceNormPlus(nn.Module):
             self.embed.weight[:, 2 * channels :].zero_()
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        """Return `x (B, C, H, W)` normalised as levels `label (B,)` want it."""
-        h, means = _standardised(x)
+        """Return `x (B, C, H, W)` normalized as levels `label (B,)` want it."""
+        h, means = _standardized(x)
         gamma, alpha, beta = self.embed(label)[:, :, None, None].chunk(3, dim=1)
         return gamma * (h + alpha * means) + beta
 
@@ -76,7 +76,7 @@ class VarianceNorm(nn.Module):
         self.alpha = nn.Parameter(1 + 0.02 * torch.randn(channels))
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        """Return `x (B, C, H, W)` normalised; the label is not asked."""
+        """Return `x (B, C, H, W)` normalized; the label is not asked."""
         return self.alpha[:, None, None] * _of_unit_variance(x)
 
 
@@ -94,7 +94,7 @@ class ConditionalVarianceNorm(nn.Module):
         nn.init.normal_(self.embed.weight, 1, 0.02)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        """Return `x (B, C, H, W)` normalised as levels `label (B,)` want it."""
+        """Return `x (B, C, H, W)` normalized as levels `label (B,)` want it."""
         return self.embed(label)[:, :, None, None] * _of_unit_variance(x)
 
 
@@ -105,8 +105,8 @@ NORMS = {
 }
 
 
-class Unnormalised(nn.Module):
-    """No normalisation, where a block would have one: NCSNv2's refine blocks.
+class Unnormalized(nn.Module):
+    """No normalization, where a block would have one: NCSNv2's refine blocks.
 
     Args:
         channels: not asked.

@@ -68,7 +68,7 @@ def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
     """Build a group norm, eps 1e-6.
 
     Args:
-        channels: of what it normalises.
+        channels: of what it normalizes.
         groups: number of groups; NCSN++'s `min(channels // 4, 32)` by default.
 
     Raises:

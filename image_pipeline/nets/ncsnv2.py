@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from image_pipeline.nets.instance_norm import NORMS, Unnormalised
+from image_pipeline.nets.instance_norm import NORMS, Unnormalized
 from image_pipeline.nets.refinenet import VARIANTS
 from image_pipeline.nets.score_refinenet import ScoreRefineNet, check_config
 from pcdiff.diffusion import geometric_sigmas
@@ -56,7 +56,7 @@ class NCSNv2(ScoreRefineNet):
         config = NCSNv2Config() if config is None else config
         check_config(config, VARIANTS, "sigma_min sigma_max")
         norm, _ = NORMS[config.normalization]
-        super().__init__(config, norm, Unnormalised, "max")
+        super().__init__(config, norm, Unnormalized, "max")
         self.register_buffer("sigmas", geometric_sigmas(config.sigma_max, config.sigma_min, config.num_scales))
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:

@@ -75,9 +75,9 @@ class SongUNet(nn.Module):
             taken = [skips.pop() for _ in range(config.num_blocks + 1)]
             self.up.append(UpLevel(config, level, width, taken))
             width = channels[level]
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         """Draw weights as Song et al. do: DDPM's variance scaling, nearly none where a branch ends."""
         for layer in self.modules():
             if isinstance(layer, (nn.Linear, nn.Conv2d)):

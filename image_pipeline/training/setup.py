@@ -53,7 +53,7 @@ class TrainingImages:
             device,
             flip=data.flip,
             data_range=data.data_range,
-            dequantise=data.dequantise,
+            dequantize=data.dequantize,
             augment=data.augment,
         )
         return cls(used, held_out, batches)

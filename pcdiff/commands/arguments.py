@@ -16,6 +16,17 @@ _LISTED = re.compile(r"^│ (--[^\s,]+)(?:, (--[^\s,]+))?(?: ([^ ].*?))?(?:  |�
 _NAMED = re.compile(r"(?:Error parsing|for argument) '?(--[\w.-]+)")
 _REFUSED = re.compile(r"Error parsing [^:]*: (.*?)(?:─{4}|\Z)", re.DOTALL)
 _MISSING = re.compile(r"^ *(--[^\s,]+)", re.MULTILINE)
+FORMER_FLAGS = {
+    "--normalisation": "--normalization",
+    "--dequantise": "--dequantize",
+    "--no-dequantise": "--no-dequantize",
+    "--dequantisation": "--dequantization",
+    "--dequantisation-steps": "--dequantization-steps",
+    "--labelled": "--labeled",
+    "--no-labelled": "--no-labeled",
+}
+"""Former spellings of flags, each with the flag of today; they work as before."""
+
 _KINDS = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "a text"}
 
 
@@ -33,7 +44,7 @@ def fill(cls: Any, args: Sequence[str], prog: str | None = None, where: str = ""
         InputError: an unknown flag, with the closest of those there are; a value of another kind; or a flag that
             must be given and is not.
     """
-    args = list(args)
+    args = [_of_today(argument) for argument in args]
     try:
         with redirect_stderr(io.StringIO()):
             return tyro.cli(cls, prog=prog, args=args, **options)
@@ -47,6 +58,11 @@ def closest(name: str, known: Iterable[str]) -> str:
     """Return the one or two known names that a mistyped one may have meant, as the end of a message; or nothing."""
     near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.75)
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _of_today(argument: str) -> str:
+    flag, joined, value = argument.partition("=")
+    return FORMER_FLAGS.get(_name(flag), flag) + joined + value
 
 
 def _mistake(cls: Any, args: list[str], options: dict[str, Any]) -> str:
@@ -76,7 +92,7 @@ def _flags(cls: Any, options: dict[str, Any]) -> dict[str, str]:
 
 
 def _shown(cls: Any, args: list[str], options: dict[str, Any]) -> str:
-    """Return what tyro prints, whatever this terminal can show, without colours."""
+    """Return what tyro prints, whatever this terminal can show, without colors."""
     paper = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     with redirect_stdout(paper), redirect_stderr(paper), suppress(SystemExit):
         tyro.cli(cls, args=args, **options)

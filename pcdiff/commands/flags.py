@@ -26,9 +26,9 @@ class Command:
     device: str = "auto"
     """`auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
     mean: tuple[float, float, float] | None = None
-    """Mean of the training clouds, for a run of normalisation global; the run's own by default."""
+    """Mean of the training clouds, for a run of normalization global; the run's own by default."""
     std: float | None = None
-    """Standard deviation of the training clouds, for a global normalisation; the run's own by default."""
+    """Standard deviation of the training clouds, for a global normalization; the run's own by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ class Upsample(Making, Reading):
 class Complete(Making, Reading):
     """Keep the points of partial clouds and draw the rest.
 
-    Where the run's normalisation is of each cloud by itself, a part is normalised as if it were the whole: it fits
+    Where the run's normalization is of each cloud by itself, a part is normalized as if it were the whole: it fits
     best where the part reaches as far as the whole does.
     """
 
@@ -149,7 +149,7 @@ class Invert(Reading):
 class LogLikelihood(Reading):
     """Score clouds by log p(x | z), their points' log-likelihood given their code, by the probability flow.
 
-    In the model's normalisation; beside it stands log p(z), the code's under a generator's prior.
+    In the model's normalization; beside it stands log p(z), the code's under a generator's prior.
     """
 
     input: Path

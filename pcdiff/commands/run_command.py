@@ -59,8 +59,8 @@ class Trained:
 
     @property
     def mode(self) -> str:
-        """Return the normalisation that the model was trained in."""
-        return self.run.data.normalisation
+        """Return the normalization that the model was trained in."""
+        return self.run.data.normalization
 
     def options(self, command: Making) -> dict[str, Any]:
         """Return what decoding is told."""
@@ -88,7 +88,7 @@ def _performed(command: Command) -> str:
     file = locate(command.run, command.checkpoint)
     model = load(file).to(device)
     run = run_from_dict(model.metadata["config"], str(file))
-    command = with_statistics(command, run.data.normalisation, model.metadata.get("statistics") or {})
+    command = with_statistics(command, run.data.normalization, model.metadata.get("statistics") or {})
     with bar(type(command).__name__.lower(), "step") as progress:
         return _WORK[type(command)](command, Trained(model, run, progress))
 
@@ -168,7 +168,7 @@ def _invert(command: Invert, trained: Trained) -> str:
     with replacing(pair) as draft:
         np.savez(draft, code=found.code.numpy(), noise=found.noise.numpy())
     line = _written(command, trained, given.restore(found.clouds), THEIR_UNIT)
-    return f"{line}, {pair}; round-trip CD {off:.3e} in the model's normalisation ({trained.mode})"
+    return f"{line}, {pair}; round-trip CD {off:.3e} in the model's normalization ({trained.mode})"
 
 
 def _log_likelihood(command: LogLikelihood, trained: Trained) -> str:
@@ -186,7 +186,7 @@ def _log_likelihood(command: LogLikelihood, trained: Trained) -> str:
     values: dict[str, Any] = {
         "log_p_x_given_z": given_code.tolist(),
         "nats_per_dim": found.nats_per_dim.tolist(),
-        "normalisation": trained.mode,
+        "normalization": trained.mode,
         "trace": command.trace,
         "seed": command.seed,
     }
@@ -194,7 +194,7 @@ def _log_likelihood(command: LogLikelihood, trained: Trained) -> str:
         line += f"; log p(z) = {float(found.latent_log_prob.mean()):.2f} nats a cloud, of the code under the prior"
         values["latent_log_prob"] = found.latent_log_prob.tolist()
     values["meaning"] = {name: text for name, text in _MEANING.items() if name in values}
-    line += f"; in the model's normalisation ({trained.mode}), {trained.cost(found.evaluations)}"
+    line += f"; in the model's normalization ({trained.mode}), {trained.cost(found.evaluations)}"
     if command.output is None:
         return line
     write_json(command.output, values)

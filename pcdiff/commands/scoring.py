@@ -34,15 +34,15 @@ def _score_run(config: EvaluateConfig, run: RunConfig, stop: Stop) -> None:
     split = config.split or get_protocol(config.protocol).split
     path, names = config.dataset_path or run.data.dataset_path, config.categories or run.data.categories
     with stop.at_once():  # there is nothing to save yet
-        normalised = load_clouds(path, names, split, run.data.normalisation)
+        normalized = load_clouds(path, names, split, run.data.normalization)
         raw = {part: load_raw(path, names, part) for part in (split, "train")}
-    run_folder.log.info(announce(normalised.identity))
+    run_folder.log.info(announce(normalized.identity))
     evaluation.score_run(
         replace(config, split=split),
         run,
-        normalised,
+        normalized,
         reference=raw[split],
         train=raw["train"],
-        dataset=normalised.identity.to_dict(),
+        dataset=normalized.identity.to_dict(),
         stop=stop,
     )

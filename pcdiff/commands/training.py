@@ -50,7 +50,7 @@ def _of_generator(config: RunConfig, clouds: CloudDataset, val: CloudDataset, st
 def _of_autoencoder(config: RunConfig, clouds: CloudDataset, val: CloudDataset, stop: Stop) -> Scoring:
     given = val.points[: config.train.val_clouds, : config.train.val_points]
     validation = AutoencoderValidation(given, config.seed, config.flexibility, stop)
-    ending = AutoencoderEnding(config, clouds.identity.to_dict(), given, val.denormalise, stop)
+    ending = AutoencoderEnding(config, clouds.identity.to_dict(), given, val.denormalize, stop)
     return Scoring(validation, ending, {})
 
 
@@ -65,7 +65,7 @@ def _train(
     data, device = config.data, resolve_device(config.device)
     with stop.at_once():  # there is nothing to save yet
         asked = data.dataset_path, data.categories
-        clouds, val = (load_clouds(*asked, split, data.normalisation) for split in ("train", "val"))
+        clouds, val = (load_clouds(*asked, split, data.normalization) for split in ("train", "val"))
         batches = Batches(clouds.points, config.train.batch_size, data.num_points, config.seed, device, data.rotate)
         validation, ending, shown = score(config, clouds, val, stop)
         parts = batches, clouds.identity.to_dict(), device, validation, clouds.statistics

@@ -1,4 +1,4 @@
-"""Between files and models: clouds in their own unit, and in the model's normalisation."""
+"""Between files and models: clouds in their own unit, and in the model's normalization."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from pcdiff.commands.flags import Command, Reading
 from pcdiff.errors import InputError
 from pcdiff.interop import read_cloud_set, stack_clouds
 from pcdiff.ops.far_origin import placed
-from pcdiff.ops.normalization import GLOBAL_MODES, SHARED_MODES, normalise, warn_where_it_bites
+from pcdiff.ops.normalization import GLOBAL_MODES, SHARED_MODES, normalize, warn_where_it_bites
 
 C = TypeVar("C", bound=Command)
 
@@ -21,7 +21,7 @@ class Clouds(NamedTuple):
 
     Attributes:
         raw: `(n, P, 3)`, in the file's unit and precision.
-        points: `(n, P, 3)`, in the model's normalisation.
+        points: `(n, P, 3)`, in the model's normalization.
         shift: `(n, 1, 3)`, in the file's unit.
         scale: `(n, 1, 1)`, in the file's unit.
     """
@@ -37,12 +37,12 @@ class Clouds(NamedTuple):
 
 
 def read_clouds(path: Path, command: Reading, mode: str) -> Clouds:
-    """Read a file's clouds and normalise them as the model's training clouds were.
+    """Read a file's clouds and normalize them as the model's training clouds were.
 
     Args:
         path: as for `pcdiff.interop.read_cloud_set`.
-        command: says which points, and the statistics of a global normalisation.
-        mode: the run's normalisation.
+        command: says which points, and the statistics of a global normalization.
+        mode: the run's normalization.
 
     Raises:
         InputError: a file is unreadable, clouds differ in size, or the statistics are missing.
@@ -59,8 +59,8 @@ def read_clouds(path: Path, command: Reading, mode: str) -> Clouds:
     needed = [flag for flag in _statistics(mode) if getattr(command, flag) is None]
     if needed:
         flags = " and ".join(f"--{flag}" for flag in needed)
-        raise InputError(f"{command.run}: its normalisation is {mode}; give {flags} of its training clouds")
-    points, shift, scale = normalise(raw, mode, command.std, held.names, _mean(command))
+        raise InputError(f"{command.run}: its normalization is {mode}; give {flags} of its training clouds")
+    points, shift, scale = normalize(raw, mode, command.std, held.names, _mean(command))
     warn_where_it_bites(mode, raw, points, str(path))
     return Clouds(raw, points, shift, scale)
 
@@ -69,13 +69,13 @@ def restore_generated(clouds: Tensor, command: Command, mode: str) -> tuple[Tens
     """Return clouds made without an input, in the data's unit where that is known, and the unit's name.
 
     Args:
-        clouds: `(n, P, 3)`, in the model's normalisation.
-        command: may say the statistics of a global normalisation.
-        mode: the run's normalisation.
+        clouds: `(n, P, 3)`, in the model's normalization.
+        command: may say the statistics of a global normalization.
+        mode: the run's normalization.
     """
     known = mode in SHARED_MODES and all(getattr(command, flag) is not None for flag in _statistics(mode))
     if not known:
-        return clouds, f"the model's normalisation ({mode})"
+        return clouds, f"the model's normalization ({mode})"
     if mode == "global":
         clouds = placed(clouds, torch.tensor(command.std, dtype=torch.float64), _mean(command))
     return clouds, "the data's unit"
@@ -86,15 +86,15 @@ def with_statistics(command: C, mode: str, known: dict[str, Any]) -> C:
 
     Args:
         command: what was asked.
-        mode: the run's normalisation.
+        mode: the run's normalization.
         known: what the checkpoint has of `mean` and `std`; older ones have neither.
 
     Raises:
-        InputError: a flag is given that the normalisation does not take.
+        InputError: a flag is given that the normalization does not take.
     """
     for flag in ("mean", "std"):
         if getattr(command, flag) is not None and flag not in _statistics(mode):
-            raise InputError(f"--{flag}: the normalisation of {command.run} is {mode}, which takes none")
+            raise InputError(f"--{flag}: the normalization of {command.run} is {mode}, which takes none")
     missing = {flag: known[flag] for flag in _statistics(mode) if getattr(command, flag) is None and flag in known}
     return replace(command, **missing)
 

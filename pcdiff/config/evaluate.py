@@ -41,7 +41,7 @@ class EvaluateConfig:
     out: Path | None = None
     """Folder of the results; the run's own by default."""
     protocol: str = "dpm"
-    """Protocol of the comparison, by name: dpm, pointflow, pointflow-lion or raw. It fixes split, normalisation,
+    """Protocol of the comparison, by name: dpm, pointflow, pointflow-lion or raw. It fixes split, normalization,
     points and distances."""
     preset: Literal["paper", "quick"] = "paper"
     """`paper` scores the whole split; `quick` at most 64 clouds, on the Chamfer distance only."""

@@ -1,4 +1,4 @@
-"""What a training minimises: one set of options for points and pixels."""
+"""What a training minimizes: one set of options for points and pixels."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -34,7 +34,7 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class CloudObjectiveConfig(ObjectiveConfig):
-    """What is minimised for clouds: beside the objectives, what holds the latent to its prior."""
+    """What is minimized for clouds: beside the objectives, what holds the latent to its prior."""
 
     kl_weight: float = 1e-3
     """Weight of prior and entropy beside the objectives, of a model with a latent variable."""

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 @dataclass(frozen=True)
 class ProcessConfig:
-    """Forward process, parametrisation and time input; what a process does not take stays empty."""
+    """Forward process, parametrization and time input; what a process does not take stays empty."""
 
     name: str = "vp"
     """Forward process: vp, subvp, ve, ncsn, ddpm, rectified_flow or edm."""
@@ -19,7 +19,7 @@ class ProcessConfig:
     sigma_max: float | None = None
     """Largest noise level of ve, ncsn and edm."""
     num_scales: int | None = None
-    """Steps that vp, subvp, ve and edm are discretised to; levels of ncsn."""
+    """Steps that vp, subvp, ve and edm are discretized to; levels of ncsn."""
     schedule: Literal["linear", "cosine"] | None = None
     """How the variances of ddpm grow."""
     num_steps: int | None = None
@@ -34,7 +34,7 @@ class ProcessConfig:
     """Time label that the net receives: t, index, beta, log_snr, edm, 999t, step, step1000, level, sigma or
     log_sigma."""
     sigma_data: float | None = None
-    """Standard deviation of the data, for the parametrisation edm."""
+    """Standard deviation of the data, for the parametrization edm."""
 
     RANGES: ClassVar[dict[str, str]] = {
         "at least 1": "num_scales num_steps",

@@ -96,7 +96,7 @@ def check(config: RunConfig) -> None:
     if model.kind == "latent" and model.prior == "coupling" and model.latent_dim < 2:
         raise InputError(f"latent_dim must be at least 2 for a coupling flow, got {model.latent_dim}")
     if train.batch_size < 2:
-        raise InputError(f"batch_size must be at least 2 for batch normalisation, got {train.batch_size}")
+        raise InputError(f"batch_size must be at least 2 for batch normalization, got {train.batch_size}")
     if model.kind != "autoencoder" and train.val_every and train.val_clouds < 2:
         raise InputError(f"val_clouds must be at least 2, since 1-NNA leaves one out, got {train.val_clouds}")
     if config.data.num_points % objective.times_per_cloud:

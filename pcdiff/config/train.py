@@ -13,7 +13,7 @@ class TrainConfig:
     """How it is trained."""
 
     max_iters: int = 400_000
-    """Stop after this many optimiser steps (steps)."""
+    """Stop after this many optimizer steps (steps)."""
     budget_minutes: float | None = None
     """Make a whole training of this much wall clock, validation and samples included: the first steps are timed
     (in bf16 too with precision `auto`, compiled too with `compile`), and max_iters, schedule, warm-up and average

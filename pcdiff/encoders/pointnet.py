@@ -68,8 +68,8 @@ class PointNetEncoder(nn.Module):
         batch, num_points = x.shape[:2]
         h = x.reshape(batch * num_points, -1)
         for layer, norm in zip(self.layers[:-1], self.norms[:-1], strict=True):
-            h = F.relu(_normalised(h, layer, norm))
-        h = _normalised(h, self.layers[-1], self.norms[-1])
+            h = F.relu(_normalized(h, layer, norm))
+        h = _normalized(h, self.layers[-1], self.norms[-1])
         # max, not amax: its gradient goes to one index. amax compares values, which compiled bf16 code rounds apart
         return h.view(batch, num_points, -1).max(dim=1).values
 
@@ -92,7 +92,7 @@ class PointNetEncoder(nn.Module):
         return mean, self.log_variance_head(feature)
 
 
-def _normalised(h: Tensor, layer: nn.Linear, norm: nn.BatchNorm1d) -> Tensor:
+def _normalized(h: Tensor, layer: nn.Linear, norm: nn.BatchNorm1d) -> Tensor:
     """Return `norm(layer(h))` of rows `h (M, in)`; in evaluation the norm, then linear, goes into the weights."""
     if norm.training:
         return norm(layer(h))

@@ -18,7 +18,7 @@ from pcdiff.runtime.paths import is_file
 from pcdiff.runtime.progress import terminal_width
 from pcdiff.runtime.run_folder import log, write_json, write_text
 from pcdiff.version import __version__
-from pcdiff.viz import save_neighbours
+from pcdiff.viz import save_neighbors
 
 _PICTURED = 8
 
@@ -74,9 +74,9 @@ def picture(result: dict[str, Any], places: Places, title: str, **sets: Tensor |
     if distributed.rank() > 0 or path is None:
         return
     clouds = prepared(**sets, protocol=get_protocol(result["protocol"]["name"]))
-    nearest, memory = result["nearest"]["CD"], result.get("memorisation")
+    nearest, memory = result["nearest"]["CD"], result.get("memorization")
     shown = min(_PICTURED, len(clouds["samples"]))
-    save_neighbours(
+    save_neighbors(
         path,
         clouds["samples"][:shown].cpu(),
         clouds["reference"][nearest["reference_index"][:shown]].cpu(),

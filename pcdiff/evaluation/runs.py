@@ -32,10 +32,10 @@ class Split(Protocol):
 
     points: Tensor
 
-    def denormalise(self, points: Tensor, indices: Iterable[int]) -> Tensor:
+    def denormalize(self, points: Tensor, indices: Iterable[int]) -> Tensor:
         """Return clouds of the data set in its own unit."""
 
-    def denormalise_generated(self, points: Tensor) -> Tensor:
+    def denormalize_generated(self, points: Tensor) -> Tensor:
         """Return generated clouds in the data set's own unit."""
 
 
@@ -54,8 +54,8 @@ def score_run(
     Args:
         config: what was asked.
         run: the run's own config.
-        split: the split to compare with, in the run's normalisation.
-        reference: `(n, Q, 3)`, the same clouds in the data set's own unit, whatever the run's normalisation: so
+        split: the split to compare with, in the run's normalization.
+        reference: `(n, Q, 3)`, the same clouds in the data set's own unit, whatever the run's normalization: so
             results of different runs are of one reference set.
         train: `(m, Q, 3)`, the training split likewise, to look for copies in.
         dataset: the data set's identity.
@@ -66,7 +66,7 @@ def score_run(
 
     Raises:
         InputError: no, a damaged or another model's checkpoint, another data set, fewer points than asked, a
-            protocol that the run's normalisation does not fit.
+            protocol that the run's normalization does not fit.
     """
     protocol, folder = get_protocol(config.protocol), config.run
     file = locate(folder, config.checkpoint)
@@ -104,16 +104,16 @@ def score_run(
                 f"{len(reference)} of the split {config.split} (--split, --num-samples)"
             )
         if protocol.data_unit:
-            split.denormalise_generated(torch.zeros(1, 1, 3))  # a normalisation that does not fit is told first
-            if trained_on["fingerprint"] != dataset["fingerprint"] and run.data.normalisation != "none":
+            split.denormalize_generated(torch.zeros(1, 1, 3))  # a normalization that does not fit is told first
+            if trained_on["fingerprint"] != dataset["fingerprint"] and run.data.normalization != "none":
                 raise InputError(
-                    f"protocol {protocol.name} undoes the normalisation of {_named(trained_on)}, which is not at "
+                    f"protocol {protocol.name} undoes the normalization of {_named(trained_on)}, which is not at "
                     f"hand beside {_named(dataset)}; score the run on its own data"
                 )
 
         def job(work: ResumableMap) -> dict[str, Any]:
             made = _generated(config, run, model, work, len(reference))
-            samples = split.denormalise_generated(made) if protocol.data_unit else made
+            samples = split.denormalize_generated(made) if protocol.data_unit else made
             sets = {"samples": samples, "reference": reference, "train": train}
             result = compared(config, work, **sets)
             result |= facts | {"dataset": dataset | result["dataset"]}
@@ -142,7 +142,7 @@ def score_run(
 
 
 def _generated(config: EvaluateConfig, run: RunConfig, model: Generator, work: ResumableMap, count: int) -> Tensor:
-    """Return `count` generated clouds `(count, num_points, 3)`, in the run's normalisation."""
+    """Return `count` generated clouds `(count, num_points, 3)`, in the run's normalization."""
     options = {**decoding(run.flexibility, config), "truncate_std": config.truncate_std}
 
     def draw(k: int, progress: Progress) -> Tensor:
@@ -185,11 +185,11 @@ def _compared_with_inputs(
 ) -> dict[str, Any]:
     """Score reconstructions of the reference's first points, in the data set's own unit, as DPM's tables do."""
     points = made.shape[1]
-    sets = {"reconstructions": split.denormalise(made, range(len(made))), "reference": reference[:, :points]}
+    sets = {"reconstructions": split.denormalize(made, range(len(made))), "reference": reference[:, :points]}
     if reference.shape[1] >= 2 * points:
         sets["second"] = reference[:, points : 2 * points]
     result = reconstructed(config, work, **sets)
-    result["unit"] = "the data set's own (denormalised)"
+    result["unit"] = "the data set's own (denormalized)"
     result["dataset"] = {name: {"sha256": fingerprint(part)} for name, part in sets.items()}
     return result
 

@@ -68,7 +68,7 @@ class ContinuousFlow(Flow):
     estimated with one probe a latent, the same along the path (FFJORD, section 3.1), and gradients come from the
     adjoint ODE, in memory that does not grow with the solver's steps; in evaluation the divergence is exact, F
     vector-Jacobian products in one batch. Errors are measured for each latent by itself, and the worst decides the
-    step that all take. PointFlow's batch normalisation around the ODE and its learned horizon are left out: the net
+    step that all take. PointFlow's batch normalization around the ODE and its learned horizon are left out: the net
     can scale its own velocity.
 
     Args:

@@ -54,7 +54,7 @@ class AffineCoupling(nn.Module):
         return nn.functional.logsigmoid(raw_scale + 2.0), shift
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Map `z (B, F)` towards the base; return it and the log-determinant `(B,)`."""
+        """Map `z (B, F)` toward the base; return it and the log-determinant `(B,)`."""
         driven, driver = self._split(z)
         log_scale, shift = self._scale_shift(driver)
         return self._join(driven * log_scale.exp() + shift, driver), log_scale.sum(dim=1)

@@ -63,7 +63,7 @@ def checked_clouds(stored: np.ndarray | list[np.ndarray], name: str) -> tuple[li
 
 
 def _floats(array: np.ndarray) -> np.ndarray:
-    """Return a copy that keeps double precision: clouds far from the origin are centred before they lose it."""
+    """Return a copy that keeps double precision: clouds far from the origin are centered before they lose it."""
     precision = np.float64 if array.dtype.itemsize > 4 else np.float32
     return np.array(array, dtype=precision, order="C")
 

@@ -24,7 +24,7 @@ from pcdiff.runtime.paths import is_file
 def load(path: str | Path) -> PointCloudModel:
     """Rebuild a DPM autoencoder or generator (flow or Gaussian prior) from its checkpoint.
 
-    Spectrally normalised flows are rebuilt from the trained parameter, `weight_orig / (u . weight_orig v)`: the
+    Spectrally normalized flows are rebuilt from the trained parameter, `weight_orig / (u . weight_orig v)`: the
     model that was saved. (DPM's own loader takes the stale buffer `weight` there and gets another model.)
 
     Args:
@@ -153,6 +153,6 @@ def _without_spectral_norm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
             base = key.removesuffix("_orig")
             u, v = weights.get(f"{base}_u"), weights.get(f"{base}_v")
             if u is None or v is None:
-                raise InputError(f"{key} is spectrally normalised but its u or v is missing")
+                raise InputError(f"{key} is spectrally normalized but its u or v is missing")
             out[base] = original / torch.dot(u, original.mv(v))
     return out

@@ -36,7 +36,7 @@ class CloudSet(NamedTuple):
 
     Attributes:
         clouds: each `(P_i, 3)`, C-contiguous and finite; float64 where the file has more than float32 (text and
-            double), so that clouds far from the origin can be centred before they are rounded, else float32.
+            double), so that clouds far from the origin can be centered before they are rounded, else float32.
         names: where each came from, for messages: `"a.npy[3]"`, `"folder/x.ply"`.
     """
 

@@ -24,7 +24,7 @@ _DRACO, _INSTANCES = "KHR_draco_mesh_compression", "EXT_mesh_gpu_instancing"
 def parse_glb(content: bytes) -> Surface:
     """Return the scene's vertices and triangles, strips and fans among them; its points, if there are none.
 
-    Normalised integers stand for 0..1 or -1..1 (KHR_mesh_quantization). Lines, skins, morph targets and animations
+    Normalized integers stand for 0..1 or -1..1 (KHR_mesh_quantization). Lines, skins, morph targets and animations
     are left out; so are loose points, where there are triangles.
 
     Raises:
@@ -118,7 +118,7 @@ class _Glb:
         return parts
 
     def accessor(self, index: Any, width: int, part: dict[str, Any]) -> np.ndarray:
-        """Return an accessor's rows `(count, width)` as float64, normalised where it says so."""
+        """Return an accessor's rows `(count, width)` as float64, normalized where it says so."""
         accessor = self.item("accessors", index)
         if "sparse" in accessor:
             raise ValueError("its coordinates are stored sparsely, which is not read; save them whole")
@@ -198,7 +198,7 @@ def _strip(indices: np.ndarray) -> np.ndarray:
 
 
 def _fan(indices: np.ndarray) -> np.ndarray:
-    """Every two neighbours make a triangle with the first corner."""
+    """Every two neighbors make a triangle with the first corner."""
     return np.stack([indices[1:-1], indices[2:], np.broadcast_to(indices[:1], (max(len(indices) - 2, 0),))], axis=1)
 
 

@@ -10,11 +10,11 @@ from pcdiff.interop.text import table, text_lines
 # A backslash at the end of a line goes on with the next one, but not as the second byte of a letter, as names in
 # Shift JIS or GBK may end.
 _CONTINUED = re.compile(rb"(?<![\x80-\xff])\\[ \t]*(?:\r\n|\n|\r)")
-_WIDTHS = (3, 4, 6, 7, 8)  # x y z, then perhaps w, perhaps a colour of three or four
+_WIDTHS = (3, 4, 6, 7, 8)  # x y z, then perhaps w, perhaps a color of three or four
 
 
 def parse_obj(content: bytes) -> Surface:
-    """Return vertices and triangles, polygons cut into fans; textures, normals, colours, lines are left out.
+    """Return vertices and triangles, polygons cut into fans; textures, normals, colors, lines are left out.
 
     A negative index counts back from the face's own line: -1 is the last vertex above it.
 

@@ -1,4 +1,4 @@
-"""Vertices and faces of OFF files (Geomview's Object File Format), with normals, colours and textures or without.
+"""Vertices and faces of OFF files (Geomview's Object File Format), with normals, colors and textures or without.
 
 Comments may stand anywhere; the counts may follow the keyword at once (as in ModelNet), and vertices the counts.
 """
@@ -55,7 +55,7 @@ def _by_lines(rows: list[bytes], vertices: int, faces: int) -> Surface:
             raise ValueError(f"a face of {size} corners that lists fewer")
         if size < 3:
             raise ValueError(f"a face with {size} corners")
-        groups.append(table(group, range(1, size + 1)))  # colours may follow
+        groups.append(table(group, range(1, size + 1)))  # colors may follow
     return table(rows[:vertices], (0, 1, 2)), fans(groups)
 
 

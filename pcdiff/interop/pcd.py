@@ -38,7 +38,7 @@ class _Field:
 def read_pcd(path: Path) -> np.ndarray:
     """Read the fields x, y, z of every point, in the file's order, as floats `(P, 3)`.
 
-    Points that are NaN (an organised cloud marks missing ones so) are returned as they are.
+    Points that are NaN (an organized cloud marks missing ones so) are returned as they are.
 
     Raises:
         InputError: the file is damaged, no PCD, lacks x, y or z, or promises more than it holds.

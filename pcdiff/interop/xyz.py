@@ -10,7 +10,7 @@ from pcdiff.interop.text import table, text_lines
 
 
 def read_xyz(path: Path) -> np.ndarray:
-    """Read x, y, z from the first three columns of a text file; further columns (normals, colours) are left out.
+    """Read x, y, z from the first three columns of a text file; further columns (normals, colors) are left out.
 
     Columns are separated by blanks or by commas; `#` starts a comment.
 

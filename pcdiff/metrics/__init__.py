@@ -5,8 +5,8 @@ from pcdiff.metrics.comparison import compare, label_files, read_result
 from pcdiff.metrics.evaluation import emd_seconds, evaluate, fingerprint, prepared, table
 from pcdiff.metrics.generation import coverage, generation_scores, mmd, one_nna
 from pcdiff.metrics.jsd import jsd_legacy, jsd_normalized
-from pcdiff.metrics.memorisation import memorisation
-from pcdiff.metrics.protocols import PROTOCOLS, Protocol, get_protocol, normalise_bbox, normalise_unit
+from pcdiff.metrics.memorization import memorization
+from pcdiff.metrics.protocols import PROTOCOLS, Protocol, get_protocol, normalize_bbox, normalize_unit
 from pcdiff.metrics.reconstruction import (
     f_score,
     oracle_scores,
@@ -32,10 +32,10 @@ __all__ = [
     "jsd_normalized",
     "label_files",
     "mean_interval",
-    "memorisation",
+    "memorization",
     "mmd",
-    "normalise_bbox",
-    "normalise_unit",
+    "normalize_bbox",
+    "normalize_unit",
     "one_nna",
     "oracle_scores",
     "pooled_interval",

@@ -93,7 +93,7 @@ def jsd_interval(
 
     The JSD of two finite sets lies above that of their sources, since chance alone makes histograms differ, and the
     JSD of resampled sets lies about as far above that of the sets: percentiles would count this bias twice. So the
-    resamples are centred on the score: the interval says how far the score of sets of these sizes would move with
+    resamples are centered on the score: the interval says how far the score of sets of these sizes would move with
     other clouds of the same sources. It is clipped to [0, 1]. Copies of a cloud do no harm here: only points are
     counted.
 

@@ -101,10 +101,10 @@ def markdown(
     for row in floors:
         cells = [_escaped(row[0]), *(_cell(column, row, False) for column in columns)]
         lines.append([f"*{cell}*" if cell else "" for cell in cells])
-    labelled = any(label for label, _, _ in (*rows, *floors))
-    lines = lines if labelled else [line[1:] for line in lines]
+    labeled = any(label for label, _, _ in (*rows, *floors))
+    lines = lines if labeled else [line[1:] for line in lines]
     widths = [max(4, *map(len, cells)) for cells in zip(*lines, strict=True)]
-    left = [labelled and i == 0 for i in range(len(widths))]
+    left = [labeled and i == 0 for i in range(len(widths))]
     rule = ["-" * w if is_left else "-" * (w - 1) + ":" for w, is_left in zip(widths, left, strict=True)]
     return "\n".join(_line(line, widths, left) for line in (lines[0], rule, *lines[1:]))
 

@@ -21,6 +21,7 @@ _WHY = {
     "F-score": "score both with one threshold",
     "reference": "scores against two reference sets do not compare; score both against one",
 }
+_FORMER_NAMES = {"normalisation": "normalization"}  # of a protocol's attributes, in results on record
 
 
 def read_result(path: str | os.PathLike) -> dict:
@@ -127,7 +128,9 @@ def _facts(result: dict) -> dict[tuple[str, str], Any]:
     protocol, counts, details = (result.get(key) or {} for key in ("protocol", "counts", "details"))
     dataset = result.get("dataset") or {}
     facts: dict[tuple[str, str], Any] = {
-        ("protocol", f"protocol {key}"): value for key, value in protocol.items() if key != "description"
+        ("protocol", f"protocol {_FORMER_NAMES.get(key, key)}"): value
+        for key, value in protocol.items()
+        if key != "description"
     }
     facts["kind", "kind"] = "generation" if protocol else "reconstruction"
     if "split" in result or "split" in protocol:  # a run may be scored on another split than its protocol's

@@ -1,6 +1,6 @@
 """The nearest clouds by the earth mover's distance, without solving every pair.
 
-MMD, coverage and 1-NNA need nearest neighbours only, so a pair matters no longer once a proved lower bound of its
+MMD, coverage and 1-NNA need nearest neighbors only, so a pair matters no longer once a proved lower bound of its
 distance lies above the distance of nearer pairs that are known. Bounds, from the cheapest: sorted projections
 (`sliced_bound`, which is at least the distance of the centroids), the mean distance to the nearest point, and the
 prices of the auction that is under way. What is left is solved to the end, so the scores are those of the whole
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pcdiff.metrics._blocks import MapBlocks
-from pcdiff.metrics.neighbours import TIE_TOLERANCE, Nearest, Neighbours, Progress
+from pcdiff.metrics.neighbors import TIE_TOLERANCE, Nearest, Neighbors, Progress
 from pcdiff.ops import chamfer, emd_pairs, sliced_bound, slices
 
 EMD_METHOD = "exact"
@@ -53,13 +53,13 @@ class _Matrix:
     """Lower and upper bounds of the distances between two sets, or within one; equal where a pair is solved."""
 
     def __init__(
-        self, xs: Tensor, ys: Tensor | None, centre: Tensor, map_blocks: MapBlocks, name: str, effort: Effort
+        self, xs: Tensor, ys: Tensor | None, center: Tensor, map_blocks: MapBlocks, name: str, effort: Effort
     ) -> None:
         self._xs, self._ys = xs, xs if ys is None else ys
         self._map_blocks, self._name, self._effort = map_blocks, name, effort
         self._calls = 0
         self.symmetric = ys is None
-        self.low = self._sliced(slices(xs, centre), None if ys is None else slices(ys, centre))
+        self.low = self._sliced(slices(xs, center), None if ys is None else slices(ys, center))
         self.high = np.full_like(self.low, np.inf)
         count, other = self.low.shape
         effort.pairs += count * (count - 1) // 2 if self.symmetric else count * other
@@ -136,10 +136,10 @@ class _Matrix:
         return low.numpy(), high.numpy(), started.numpy()
 
 
-def emd_neighbours(
+def emd_neighbors(
     samples: Tensor, reference: Tensor, map_blocks: MapBlocks, name: str, progress: Progress
-) -> tuple[Neighbours, Effort]:
-    """Find what MMD, coverage and 1-NNA need of the neighbours by the exact earth mover's distance.
+) -> tuple[Neighbors, Effort]:
+    """Find what MMD, coverage and 1-NNA need of the neighbors by the exact earth mover's distance.
 
     Args:
         samples: `(S, P, 3)`.
@@ -149,22 +149,22 @@ def emd_neighbours(
         progress: called with the number of pairs of clouds dealt with, whenever some are.
 
     Returns:
-        The neighbours, for which the three scores, ties included, are those of the whole matrices of
+        The neighbors, for which the three scores, ties included, are those of the whole matrices of
         `pairwise(..., "emd-exact")`; and how it was done.
     """
     effort = Effort()
     total = sum(clouds.sum(dim=(0, 1), dtype=torch.float64) for clouds in (samples, reference))
-    centre = total / ((len(samples) + len(reference)) * samples.shape[1])
-    across = _Matrix(samples, reference, centre, map_blocks, f"{name} across", effort)
+    center = total / ((len(samples) + len(reference)) * samples.shape[1])
+    across = _Matrix(samples, reference, center, map_blocks, f"{name} across", effort)
     _resolve_across(across, progress)
     rows, columns = Nearest.of_rows(across.high), Nearest.of_rows(across.high.T)
     del across
     within = []
     for clouds, nearest, title in ((samples, rows, "samples"), (reference, columns, "reference")):
-        matrix = _Matrix(clouds, None, centre, map_blocks, f"{name} {title}", effort)
+        matrix = _Matrix(clouds, None, center, map_blocks, f"{name} {title}", effort)
         _resolve_within(matrix, nearest.distance, progress)
         within.append(matrix.high.min(axis=1).astype(np.float64))
-    return Neighbours(rows, columns, *within), effort
+    return Neighbors(rows, columns, *within), effort
 
 
 def _resolve_across(matrix: _Matrix, progress: Progress) -> None:

@@ -15,8 +15,8 @@ from pcdiff.metrics.columns import COLUMNS, markdown
 from pcdiff.metrics.emd_search import EMD_METHOD
 from pcdiff.metrics.generation import Scores, Steps, check_sets, named, pairs_compared, score_by
 from pcdiff.metrics.jsd import jsd_legacy, jsd_normalized, outside_share
-from pcdiff.metrics.memorisation import memorisation
-from pcdiff.metrics.neighbours import nearest_by_chamfer
+from pcdiff.metrics.memorization import memorization
+from pcdiff.metrics.neighbors import nearest_by_chamfer
 from pcdiff.metrics.protocols import Protocol, get_protocol
 from pcdiff.ops import estimated_emd_seconds
 from pcdiff.ops.far_origin import shared_offset
@@ -24,7 +24,7 @@ from pcdiff.runtime import rng
 from pcdiff.runtime.call_checks import checked
 
 EMD_LIMIT_SECONDS = 600.0
-# The search for neighbours took 2 % of the time of all pairs for 405 clouds (docs/results.md).
+# The search for neighbors took 2 % of the time of all pairs for 405 clouds (docs/results.md).
 _SHARE_OF_PAIRS = 0.03
 # Not those of this process: whether the EMD is computed must not depend on who does the work.
 _NOMINAL_THREADS = 2
@@ -51,7 +51,7 @@ def evaluate(
     Args:
         samples: `(n, P, 3)` generated clouds.
         reference: `(n, Q, 3)` clouds of the reference set (for `dpm` the test split).
-        train: `(m, M, 3)` clouds that the generator was trained on: for `memorisation`, and for `floor`.
+        train: `(m, M, 3)` clouds that the generator was trained on: for `memorization`, and for `floor`.
         protocol: a name from `PROTOCOLS`.
         num_points: compare so many points of every cloud, chosen by the protocol's rule; None takes the protocol's
             number, or all where there are fewer.
@@ -65,7 +65,7 @@ def evaluate(
 
     Returns:
         A dict ready for JSON, the same to the bit whoever does the work: `protocol`, `counts`, `scores` (MMD and
-        JSD raw, COV and 1-NNA in percent), `intervals`, `floor`, `memorisation`, `terms` (what MMD, COV and
+        JSD raw, COV and 1-NNA in percent), `intervals`, `floor`, `memorization`, `terms` (what MMD, COV and
         1-NNA are means of, by each distance, for paired comparisons), `nearest` (of each sample: index of and
         distance to its nearest reference, by each distance), `dataset` with the sets' hashes, `seed` and `details`.
         Where the EMD is left out, `details["EMD"]["left_out"]` says why.
@@ -95,8 +95,8 @@ def evaluate(
         stand_ins = None
 
     compared = len(distances) * pairs_compared(len(ours)) * (1 if stand_ins is None else 2)
-    memorised = 0 if trained is None else (len(ours) + len(theirs)) * len(trained)
-    steps = Steps(progress, compared + memorised)
+    memorized = 0 if trained is None else (len(ours) + len(theirs)) * len(trained)
+    steps = Steps(progress, compared + memorized)
 
     found, details = score_by(ours, theirs, distances, map_blocks, "", steps)
     result: dict[str, Any] = {
@@ -111,7 +111,7 @@ def evaluate(
     if trained is not None:
         to_train = nearest_by_chamfer(ours, trained, map_blocks, "CD samples to train", steps)
         held_out = nearest_by_chamfer(theirs, trained, map_blocks, "CD reference to train", steps)
-        result["memorisation"] = {"distance_is": "CD"} | memorisation(
+        result["memorization"] = {"distance_is": "CD"} | memorization(
             sample_distance=to_train.distance,
             sample_index=to_train.index,
             reference_distance=held_out.distance,
@@ -145,7 +145,7 @@ def evaluate(
 def prepared(
     *, samples, reference, train=None, protocol: Protocol, num_points: int | None = None
 ) -> dict[str, Tensor]:
-    """Return the sets as a protocol compares them, by name: checked, their points chosen, normalised; float32.
+    """Return the sets as a protocol compares them, by name: checked, their points chosen, normalized; float32.
 
     Under a protocol that leaves clouds where they are, sets far from the origin lose one common offset in double
     before float32 could blur them: the distances between clouds stay.
@@ -164,7 +164,7 @@ def prepared(
             sets[name] = clouds[:, : num_points or protocol.points]
     if offset.any():
         sets = {name: clouds.double() - offset.to(clouds.device) for name, clouds in sets.items()}
-    return {name: protocol.normalise(clouds, name) for name, clouds in sets.items()}
+    return {name: protocol.normalize(clouds, name) for name, clouds in sets.items()}
 
 
 def _checked(samples, reference, train=None) -> dict[str, Tensor]:
@@ -173,8 +173,8 @@ def _checked(samples, reference, train=None) -> dict[str, Tensor]:
 
 
 def _offset(sets: dict[str, Tensor], protocol: Protocol) -> Tensor:
-    """Return what all sets lose before they become float32, `(3,)`: zeros where each cloud is centred by itself."""
-    return shared_offset(sets.values()) if protocol.normalisation == "none" else torch.zeros(3, dtype=torch.float64)
+    """Return what all sets lose before they become float32, `(3,)`: zeros where each cloud is centered alone."""
+    return shared_offset(sets.values()) if protocol.normalization == "none" else torch.zeros(3, dtype=torch.float64)
 
 
 def fingerprint(clouds: Tensor) -> str:
@@ -217,8 +217,8 @@ def table(result: dict) -> str:
                 f"1-NNA-{name} is {test['|1-NNA-50|']:.2f} from 50: {test['1-NNA-samples']:.2f} % of the samples "
                 f"and {test['1-NNA-reference']:.2f} % of the reference are told rightly."
             )
-    if "memorisation" in result:
-        notes.append(f"Against {counts['train']} training clouds: {result['memorisation']['summary']}.")
+    if "memorization" in result:
+        notes.append(f"Against {counts['train']} training clouds: {result['memorization']['summary']}.")
     effort = result["details"].get("EMD", {})
     if "share_solved_to_the_end" in effort:
         solved, started = (100 * effort[key] / effort["pairs"] for key in ("solved_to_the_end", "stopped_early"))

@@ -1,6 +1,6 @@
 """How close a set of generated clouds is to a reference set: MMD, coverage and 1-NNA.
 
-The three scores read nearest neighbours only, so they serve any distance. MMD and coverage: Achlioptas et al.,
+The three scores read nearest neighbors only, so they serve any distance. MMD and coverage: Achlioptas et al.,
 "Learning Representations and Generative Models for 3D Point Clouds" (ICML 2018), section 2; 1-NNA: Lopez-Paz and
 Oquab (ICLR 2017), brought to clouds by Yang et al., "PointFlow" (ICCV 2019), section 5.1.
 """
@@ -15,14 +15,14 @@ from torch import Tensor
 from pcdiff.errors import InputError
 from pcdiff.metrics._blocks import MapBlocks, in_order
 from pcdiff.metrics._inputs import as_clouds, as_matrix
-from pcdiff.metrics.emd_search import emd_neighbours
-from pcdiff.metrics.neighbours import (
+from pcdiff.metrics.emd_search import emd_neighbors
+from pcdiff.metrics.neighbors import (
     Nearest,
-    Neighbours,
+    Neighbors,
     Progress,
-    chamfer_neighbours,
+    chamfer_neighbors,
     equal,
-    neighbours_in_matrices,
+    neighbors_in_matrices,
 )
 from pcdiff.runtime.call_checks import checked
 
@@ -39,8 +39,8 @@ class Coverage(NamedTuple):
 class OneNNA(NamedTuple):
     """The outcome of the leave-one-out test; all accuracies in percent, 50 is perfect.
 
-    `accuracy` over both sets, `samples` and `reference` over one; `ties` counts clouds with a nearest neighbour
-    in both sets; `copies` counts samples at distance zero from a reference (memorised, or the same file).
+    `accuracy` over both sets, `samples` and `reference` over one; `ties` counts clouds with a nearest neighbor
+    in both sets; `copies` counts samples at distance zero from a reference (memorized, or the same file).
     """
 
     accuracy: float
@@ -94,12 +94,12 @@ class Scores:
         }
 
 
-def scores_of(neighbours: Neighbours) -> Scores:
-    """Compute MMD, coverage and 1-NNA from the nearest neighbours."""
-    to_reference, to_samples = neighbours.sample_reference, neighbours.reference_sample
+def scores_of(neighbors: Neighbors) -> Scores:
+    """Compute MMD, coverage and 1-NNA from the nearest neighbors."""
+    to_reference, to_samples = neighbors.sample_reference, neighbors.reference_sample
     covered = np.isin(np.arange(len(to_samples.distance)), to_reference.index)
-    sample_votes, tied_samples = _votes(neighbours.sample_sample, to_reference.distance)
-    reference_votes, tied_references = _votes(neighbours.reference_reference, to_samples.distance)
+    sample_votes, tied_samples = _votes(neighbors.sample_sample, to_reference.distance)
+    reference_votes, tied_references = _votes(neighbors.reference_reference, to_samples.distance)
     test = OneNNA(
         accuracy=_percent(np.concatenate([sample_votes, reference_votes])),
         samples=_percent(sample_votes),
@@ -143,7 +143,7 @@ def coverage(sample_reference) -> Coverage:
 
 
 def one_nna(sample_reference, reference_reference, sample_sample) -> OneNNA:
-    """Return the accuracy of a leave-one-out 1-nearest-neighbour classifier that tells the two sets apart.
+    """Return the accuracy of a leave-one-out 1-nearest-neighbor classifier that tells the two sets apart.
 
     Each cloud's nearest other cloud decides: right if it comes from the same set. Where the nearest of the same
     set and the nearest of the other set are equally far (within `TIE_TOLERANCE`), the cloud counts one half,
@@ -158,7 +158,7 @@ def one_nna(sample_reference, reference_reference, sample_sample) -> OneNNA:
     Raises:
         InputError: for shapes that do not fit, or a set of fewer than two clouds.
     """
-    return scores_of(neighbours_in_matrices(sample_reference, reference_reference, sample_sample)).one_nna
+    return scores_of(neighbors_in_matrices(sample_reference, reference_reference, sample_sample)).one_nna
 
 
 @checked
@@ -221,11 +221,11 @@ def score_by(
     for short in distances:
         name, effort = short.upper(), {}
         if short == "cd":
-            neighbours = chamfer_neighbours(samples, reference, map_blocks, f"{title}{name}", progress)
+            neighbors = chamfer_neighbors(samples, reference, map_blocks, f"{title}{name}", progress)
         else:
-            neighbours, spent = emd_neighbours(samples, reference, map_blocks, f"{title}{name}", progress)
+            neighbors, spent = emd_neighbors(samples, reference, map_blocks, f"{title}{name}", progress)
             effort = spent.to_dict()
-        scores[name] = scores_of(neighbours)
+        scores[name] = scores_of(neighbors)
         test = scores[name].one_nna
         details[name] = {
             "1-NNA-samples": test.samples,

@@ -40,7 +40,7 @@ def jsd_legacy(samples, reference, resolution: int = RESOLUTION) -> float:
 def jsd_normalized(samples, reference, resolution: int = RESOLUTION) -> float:
     """Return the JSD after every cloud of both sets is moved and scaled into the sphere of radius 0.5.
 
-    Each cloud's bounding-box centre goes to 0 and its farthest point to radius 0.5, so no point is snapped to
+    Each cloud's bounding-box center goes to 0 and its farthest point to radius 0.5, so no point is snapped to
     the sphere's surface. Sizes are not compared.
 
     Args:
@@ -57,13 +57,13 @@ def jsd_normalized(samples, reference, resolution: int = RESOLUTION) -> float:
 
 
 def into_sphere(clouds: torch.Tensor, name: str) -> torch.Tensor:
-    """Move and scale each cloud `(n, P, 3)` so that its bounding-box centre is 0 and its farthest point at 0.5.
+    """Move and scale each cloud `(n, P, 3)` so that its bounding-box center is 0 and its farthest point at 0.5.
 
     Raises:
         InputError: for a cloud of zero extent; `name` and its index are named.
     """
-    centre = (clouds.amin(dim=1, keepdim=True) + clouds.amax(dim=1, keepdim=True)) / 2
-    clouds = clouds - centre
+    center = (clouds.amin(dim=1, keepdim=True) + clouds.amax(dim=1, keepdim=True)) / 2
+    clouds = clouds - center
     reach = clouds.norm(dim=2).amax(dim=1)
     flat = torch.nonzero(reach == 0).flatten()
     if flat.numel():

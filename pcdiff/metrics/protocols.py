@@ -12,8 +12,8 @@ from pcdiff.errors import InputError
 from pcdiff.metrics._inputs import as_clouds
 
 
-def normalise_bbox(clouds, name: str = "clouds") -> torch.Tensor:
-    """Move each cloud's bounding-box centre to 0 and scale its longest half-side to 1.
+def normalize_bbox(clouds, name: str = "clouds") -> torch.Tensor:
+    """Move each cloud's bounding-box center to 0 and scale its longest half-side to 1.
 
     Args:
         clouds: `(n, P, 3)`.
@@ -32,7 +32,7 @@ def normalise_bbox(clouds, name: str = "clouds") -> torch.Tensor:
     return ((clouds - (low + high) / 2) / half).float()
 
 
-def normalise_unit(clouds, name: str = "clouds") -> torch.Tensor:
+def normalize_unit(clouds, name: str = "clouds") -> torch.Tensor:
     """Move each cloud's mean to 0 and scale it to standard deviation 1 over all its coordinates.
 
     The deviation is about one mean of x, y and z together, with n - 1, as DPM's `shape_unit` has it.
@@ -58,9 +58,9 @@ def as_they_come(clouds, name: str = "clouds") -> torch.Tensor:
     return as_clouds(clouds, name)
 
 
-NORMALISATIONS: dict[str, Callable[..., torch.Tensor]] = {
-    "shape_bbox": normalise_bbox,
-    "shape_unit": normalise_unit,
+NORMALIZATIONS: dict[str, Callable[..., torch.Tensor]] = {
+    "shape_bbox": normalize_bbox,
+    "shape_unit": normalize_unit,
     "none": as_they_come,
 }
 
@@ -77,19 +77,19 @@ class Protocol:
     Attributes:
         name: as in result files and tables.
         split: of the data set that the reference clouds come from, `"test"` or `"val"`.
-        normalisation: a key of `NORMALISATIONS`, applied to every cloud of both sets.
+        normalization: a key of `NORMALIZATIONS`, applied to every cloud of both sets.
         points: in a cloud, in the published figures; another number is scored, with a note. None: any.
         reference_points: a key of `REFERENCE_POINTS`, which points of a reference cloud are taken.
         distances: that the scores are computed on, of `"cd"` (squared, mean + mean) and `"emd"`.
         emd_method: of `pcdiff.ops.emd`.
         seed: of the generated clouds.
         description: one line for a reader.
-        data_unit: a run's clouds are compared in the data set's own unit, not in the run's normalisation.
+        data_unit: a run's clouds are compared in the data set's own unit, not in the run's normalization.
     """
 
     name: str
     split: str
-    normalisation: str
+    normalization: str
     points: int | None
     reference_points: str
     distances: tuple[str, ...]
@@ -101,7 +101,7 @@ class Protocol:
     def __post_init__(self) -> None:
         """Refuse what no code stands behind."""
         for name, value, known in (
-            ("normalisation", self.normalisation, NORMALISATIONS),
+            ("normalization", self.normalization, NORMALIZATIONS),
             ("reference_points", self.reference_points, REFERENCE_POINTS),
             ("emd_method", self.emd_method, ("exact",)),
         ):
@@ -113,9 +113,9 @@ class Protocol:
         """Whether the rule for the reference's points needs more of them than are compared."""
         return REFERENCE_POINTS[self.reference_points] > 0
 
-    def normalise(self, clouds, name: str = "clouds") -> torch.Tensor:
+    def normalize(self, clouds, name: str = "clouds") -> torch.Tensor:
         """Return the clouds `(n, P, 3)` as this protocol compares them; raises InputError for bad ones."""
-        return NORMALISATIONS[self.normalisation](clouds, name)
+        return NORMALIZATIONS[self.normalization](clouds, name)
 
     def already_chosen(self, reference) -> bool:
         """Tell whether `choose_points` takes clouds `(n, Q, 3)` for points chosen before, and cannot check it.
@@ -170,7 +170,7 @@ class Protocol:
 
 
 _SHARED = {"distances": ("cd", "emd"), "emd_method": "exact", "seed": 2020}
-_POINTFLOW = {**_SHARED, "split": "val", "normalisation": "none", "points": 2048, "data_unit": True}
+_POINTFLOW = {**_SHARED, "split": "val", "normalization": "none", "points": 2048, "data_unit": True}
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
@@ -178,28 +178,28 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             name="dpm",
             split="test",
-            normalisation="shape_bbox",
+            normalization="shape_bbox",
             points=2048,
             reference_points="first",
-            description="every cloud of both sets: bounding-box centre to 0, longest half-side to 1",
+            description="every cloud of both sets: bounding-box center to 0, longest half-side to 1",
             **_SHARED,
         ),
         Protocol(
             name="pointflow",
             reference_points="from 10000",
-            description="clouds in the data set's own unit (samples denormalised); reference points from 10000 on",
+            description="clouds in the data set's own unit (samples denormalized); reference points from 10000 on",
             **_POINTFLOW,
         ),
         Protocol(
             name="pointflow-lion",
             reference_points="first",
-            description="clouds in the data set's own unit (samples denormalised); the first reference points",
+            description="clouds in the data set's own unit (samples denormalized); the first reference points",
             **_POINTFLOW,
         ),
         Protocol(
             name="raw",
             split="test",
-            normalisation="none",
+            normalization="none",
             points=None,
             reference_points="first",
             description="clouds as they come; both sets must be in one unit",

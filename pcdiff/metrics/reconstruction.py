@@ -19,10 +19,10 @@ _CLOUDS_AT_ONCE = 64  # between two calls of `progress`
 
 
 def f_score(squared_a, squared_b, threshold: float = F_SCORE_THRESHOLD) -> tuple[float, float, float]:
-    """Return F-score, precision and recall from the nearest-neighbour distances of two clouds.
+    """Return F-score, precision and recall from the nearest-neighbor distances of two clouds.
 
     Tatarchenko et al., "What Do Single-view 3D Reconstruction Networks Learn?" (CVPR 2019): the harmonic mean of
-    the shares of points that find a neighbour nearer than the threshold (strictly); 0 where both are 0.
+    the shares of points that find a neighbor nearer than the threshold (strictly); 0 where both are 0.
 
     Args:
         squared_a: `(P,)` squared distances from each reconstructed point to the reference.

@@ -101,8 +101,8 @@ def _stacked(table: list[str], width: int) -> list[str]:
         return table
     rows = [_CELLS.split(line)[1:-1] for line in table]
     widths = [len(cell) + 1 for cell in rows[0]]  # with a bar
-    labelled = not rows[0][0].strip()
-    fixed = [0] if labelled else []
+    labeled = not rows[0][0].strip()
+    fixed = [0] if labeled else []
     out: list[str] = []
     group: list[int] = []
     for k in [*range(len(fixed), len(widths)), None]:

@@ -162,7 +162,7 @@ class PointCloudModel(nn.Module):
         return draws
 
     def loss_terms(self, x: Tensor, generator: torch.Generator | None = None, **draws: Tensor) -> dict[str, Tensor]:
-        """Return the training loss and its parts by name, scalars; the key `"loss"` is what is minimised.
+        """Return the training loss and its parts by name, scalars; the key `"loss"` is what is minimized.
 
         Args:
             x: clouds `(B, N, 3)`.
@@ -231,7 +231,7 @@ class PointCloudModel(nn.Module):
             report: is filled with the number of steps and of the net's evaluations.
 
         Returns:
-            Clouds `(B, num_points, 3)` in the training set's normalisation.
+            Clouds `(B, num_points, 3)` in the training set's normalization.
 
         Raises:
             InputError: a name is unknown, or a value is out of range.

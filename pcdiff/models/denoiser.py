@@ -67,7 +67,7 @@ def check_signal(predicts: str, denoiser: NetDenoiser) -> None:
 
 
 def takes_sigma_data(part: Callable[..., Any] | None) -> bool:
-    """Tell whether a parametrisation or an objective weighs by the data's standard deviation."""
+    """Tell whether a parametrization or an objective weighs by the data's standard deviation."""
     return part is not None and "sigma_data" in inspect.signature(part).parameters
 
 
@@ -75,7 +75,7 @@ def check_sigma_data(process: ProcessConfig, objectives: ObjectiveConfig) -> Non
     """Refuse a standard deviation of the data that nothing asks for.
 
     Raises:
-        InputError: neither the parametrisation nor an objective takes it.
+        InputError: neither the parametrization nor an objective takes it.
     """
     parts = [PARAMETRIZATIONS.get(process.predicts), *map(OBJECTIVES.get, objectives.objectives)]
     if process.sigma_data is not None and not any(map(takes_sigma_data, parts)):

@@ -1,6 +1,6 @@
 """What a trained model can do with given clouds: interpolate, add up, invert, complete and score them.
 
-Clouds are `(n, N, 3)` in the model's normalisation; results are on the CPU, and cloud i's does not depend on how
+Clouds are `(n, N, 3)` in the model's normalization; results are on the CPU, and cloud i's does not depend on how
 many others come with it. Encoding and decoding, also to more points (upsampling), is
 `pcdiff.models.sampling.reconstruct`.
 """
@@ -213,7 +213,7 @@ def complete(model: PointCloudModel, known: Tensor, num_points: int, seed: int, 
 
     After every step the known points are put back, as noisy as x is then (Song et al., 2021, appendix I.2). With a
     net that moves every point by itself, as PointwiseNet, the new points know of the given ones by the code alone;
-    so how well they fit depends on what the encoder makes of a part of a shape, and on the part's normalisation,
+    so how well they fit depends on what the encoder makes of a part of a shape, and on the part's normalization,
     which should be the whole shape's.
 
     Args:
@@ -273,7 +273,7 @@ def log_likelihood(
 
     Args:
         model: a trained model.
-        x: clouds `(n, N, 3)`; the density is that of the model's normalisation.
+        x: clouds `(n, N, 3)`; the density is that of the model's normalization.
         seed: of a drawn trace.
         trace: as in `pcdiff.diffusion.log_likelihood`; `pointwise` is exact for PointwiseNet.
         progress: called as `progress(clouds done, n)`.

@@ -38,7 +38,7 @@ class Generator(PointCloudModel):
             **options: see `decode`.
 
         Returns:
-            Clouds `(num_samples, num_points, 3)` in the training set's normalisation.
+            Clouds `(num_samples, num_points, 3)` in the training set's normalization.
         """
         z = self.sample_latent(num_samples, generator, truncate_std)
         return self.decode(z, num_points, generator=generator, **options)

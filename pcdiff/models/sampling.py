@@ -70,7 +70,7 @@ def generate(
         **options: see `decode_chunk`.
 
     Yields:
-        Chunks `(<= CHUNK, num_points, 3)` on the CPU, in the training set's normalisation.
+        Chunks `(<= CHUNK, num_points, 3)` on the CPU, in the training set's normalization.
     """
     chunks = Chunks(num_samples, CHUNK)
     for k in range(len(chunks)):
@@ -139,7 +139,7 @@ def reconstruct(
 
     Args:
         model: a trained model.
-        clouds: `(n, N, 3)` in the model's normalisation.
+        clouds: `(n, N, 3)` in the model's normalization.
         num_points: points of each result; any number.
         seed: of every draw.
         **options: see `decode_chunk`.

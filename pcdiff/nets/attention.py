@@ -65,7 +65,7 @@ class SelfAttention(nn.Module):
     Args:
         channels: C.
         num_heads: heads, each of C / num_heads channels.
-        norm: what normalises the input, `(B, C, *dims)` to the same.
+        norm: what normalizes the input, `(B, C, *dims)` to the same.
         divisor: the sum of input and attention is divided by it (Song et al., 2021, appendix H: sqrt 2).
     """
 

@@ -57,7 +57,7 @@ class Downsample(nn.Module):
     Args:
         in_channels: C.
         out_channels: with a convolution of width 3 to so many channels; None has no convolution, and C stays.
-        fir: taps of the filter, in two dimensions; None averages neighbours, or strides the convolution without a
+        fir: taps of the filter, in two dimensions; None averages neighbors, or strides the convolution without a
             filter.
         rank: number of dimensions.
         asymmetric_padding: a convolution without a filter pads the far end only, as TensorFlow, and so DDPM, does;

@@ -9,7 +9,7 @@ from pcdiff.nets.resampling import CONVS
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation in its weights' precision, whatever the input's (a half-precision torso overflows)."""
+    """Group normalization in its weights' precision, whatever the input's (a half-precision torso overflows)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a tensor like `x` `(B, C, *dims)`."""
@@ -17,14 +17,14 @@ class GroupNorm(nn.GroupNorm):
 
 
 def group_norm(channels: int, groups: int = 32, min_channels: int = 1, eps: float = 1e-5) -> GroupNorm:
-    """Build a normalisation of at most `groups` groups, each of at least `min_channels` channels.
+    """Build a normalization of at most `groups` groups, each of at least `min_channels` channels.
 
     Raises:
         InputError: the channels cannot be split so.
     """
     groups = min(groups, channels // min_channels)
     if groups < 1 or channels % groups:
-        raise InputError(f"{channels} channels cannot be normalised in {groups} equal groups; change norm_groups")
+        raise InputError(f"{channels} channels cannot be normalized in {groups} equal groups; change norm_groups")
     return GroupNorm(groups, channels, eps)
 
 
@@ -42,7 +42,7 @@ class ResBlock(nn.Module):
     """Residual block conditioned on the time (Dhariwal & Nichol, 2021, section 3; Ho et al., 2020, appendix B).
 
     Args:
-        norms: normalisations of `in_channels` and of `out_channels`.
+        norms: normalizations of `in_channels` and of `out_channels`.
         in_channels: channels of the input.
         out_channels: channels of the output.
         embed_dim: size E of the embedding.

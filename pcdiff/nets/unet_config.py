@@ -48,7 +48,7 @@ class UNetConfig:
     num_head_channels: int | None = None
     """Channels of a head; if given, it decides the number of heads everywhere."""
     scale_shift_norm: bool = True
-    """The embedding scales and shifts normalised activations (adaptive group norm); else it is added to them."""
+    """The embedding scales and shifts normalized activations (adaptive group norm); else it is added to them."""
     downsample: str | tuple[str, ...] = "conv"
     """`conv`, `pool` or `resblock`, for all levels or one a level (the last level's is not used)."""
     upsample: str | tuple[str, ...] = "conv"

@@ -13,7 +13,7 @@ from pcdiff.nets.unet_config import UNetConfig
 
 
 def norm(config: UNetConfig, channels: int) -> nn.Module:
-    """Build a normalisation of `channels`."""
+    """Build a normalization of `channels`."""
     return group_norm(channels, config.norm_groups, config.norm_min_channels, config.norm_eps)
 
 
@@ -148,10 +148,10 @@ class Middle(Level):
     def __init__(self, config: UNetConfig):
         channels, groups = config.channels[-1], config.middle_norm_groups
         if groups is None:
-            normalise = norm(config, channels)
+            normalize = norm(config, channels)
         else:
-            normalise = group_norm(channels, groups, eps=config.norm_eps) if groups else nn.Identity()
-        attention = SelfAttention(channels, config.heads(channels), normalise)
+            normalize = group_norm(channels, groups, eps=config.norm_eps) if groups else nn.Identity()
+        attention = SelfAttention(channels, config.heads(channels), normalize)
         super().__init__(config, [block(config, channels, channels) for _ in range(2)], [attention], None)
 
     def forward(self, h: Tensor, *conditioning: Tensor) -> Tensor:

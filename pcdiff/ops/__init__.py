@@ -1,4 +1,4 @@
-"""Distances between point clouds: nearest neighbours, Chamfer, earth mover's distance, and whole matrices of them.
+"""Distances between point clouds: nearest neighbors, Chamfer, earth mover's distance, and whole matrices of them.
 
 Everything takes clouds `(B, N, D)`. On the CPU native kernels do the searching where they are built; elsewhere a
 PyTorch reference does, which announces itself. `backend()` tells which.

@@ -1,4 +1,4 @@
-"""Nearest neighbours by the native kernels or by the reference: indices and values, outside autograd.
+"""Nearest neighbors by the native kernels or by the reference: indices and values, outside autograd.
 
 Lengths are int64 `(B,)` on the clouds' device, or None; rows at or past a length get distance 0 and index 0.
 """

@@ -18,7 +18,7 @@ def squared_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Return the squared distances `(...)` between points `(..., D)`, differentiable.
 
     Squares are added in the order of the coordinates, as the kernels and the reference do: so a distance keeps its
-    bits, and neighbours their order, whether or not a gradient is wanted. `sum` promises no order.
+    bits, and neighbors their order, whether or not a gradient is wanted. `sum` promises no order.
     """
     total, *others = (x - y).square().unbind(-1)
     for square in others:

@@ -1,6 +1,6 @@
 """Optimal transport between uniform clouds of any sizes by Sinkhorn's iteration, with a certificate.
 
-The iteration (Cuturi, 2013, arXiv 1306.0895; in the log domain, with falling regularisation) is only a means of
+The iteration (Cuturi, 2013, arXiv 1306.0895; in the log domain, with falling regularization) is only a means of
 finding candidates. What is returned is proved for each: the cost is that of a plan whose marginals are right
 (rounded by Altschuler, Weed & Rigollet, 2017, arXiv 1705.09634, algorithm 2), and the lower bound is the value of
 prices that no pair of points violates.
@@ -18,7 +18,7 @@ from pcdiff.ops import _check, _native, _transport_plan
 from pcdiff.ops._points import without_padding
 from pcdiff.ops.reference import past
 
-# Regularisations are relative to the diameter of the two clouds' common bounding box.
+# Regularizations are relative to the diameter of the two clouds' common bounding box.
 _FIRST_SCALE = 0.25
 # No plan is looked for below this, nor where the rounding of the potentials would weigh more than this share of the
 # tolerance.
@@ -28,14 +28,14 @@ _ROUNDING_SHARE = 0.1
 _SHARP = 1e-30
 # Below this float32 is not precise enough for the potentials.
 _FLOAT32_SCALE = 1e-4
-# Sweeps on the way down to the last regularisation, over-relaxed by a little: the potentials are far off anyway.
+# Sweeps on the way down to the last regularization, over-relaxed by a little: the potentials are far off anyway.
 _SWEEPS_PER_SCALE = 10
 _RELAXATION_DOWN = 1.5
 # On the last one, over-relaxation chosen by the rate at which plain sweeps converge saves several times the sweeps
 # (Thibault et al., 2021, arXiv 1711.01851); the rate is measured before each certificate. At most this much:
 _RELAXATION = 1.97
 _PLAIN_SWEEPS = 4
-# Sweeps before the first certificate at a regularisation; half as many more before each later one.
+# Sweeps before the first certificate at a regularization; half as many more before each later one.
 _FIRST_CERTIFICATE = 20
 # A kernel's exponent that leaves nothing of any distance but 0.
 _APART = -1e170
@@ -222,7 +222,7 @@ class _Pair:
             self._sweep_evenly(scale)
             for _ in range(_SWEEPS_PER_SCALE - 1):
                 self._sweep(scale, _RELAXATION_DOWN)
-            # The regularised plan costs about the scale too much; this is where that meets the tolerance.
+            # The regularized plan costs about the scale too much; this is where that meets the tolerance.
             enough = max(self._tolerance * self._soft_value(), self._last_scale())
             if scale <= enough or self._spent():
                 break
@@ -266,7 +266,7 @@ class _Pair:
         return float(self._f.double().mean() + self._g.double().mean())
 
     def _settle(self, scale: float) -> bool:
-        """Iterate at one regularisation until the pair is certified or a smaller regularisation is needed."""
+        """Iterate at one regularization until the pair is certified or a smaller regularization is needed."""
         sweeps, relaxation, before = _FIRST_CERTIFICATE, 1.0, math.inf
         while True:
             for _ in range(sweeps):

@@ -9,7 +9,7 @@ from pcdiff.errors import InputError
 from pcdiff.ops import _assignment, _check
 
 _FRAMES = 32
-# A cloud's projections are kept as this many sums of neighbouring order statistics.
+# A cloud's projections are kept as this many sums of neighboring order statistics.
 _QUANTILES = 256
 # Of two sets' bounds, this many floats are worked on at once.
 _FLOATS_AT_ONCE = 1 << 24
@@ -76,21 +76,21 @@ class Slices(NamedTuple):
     """The sorted projections of a set of n clouds; see `slices`.
 
     Attributes:
-        quantiles: `(3 F, n, Q)` float32, for each axis of F frames: sums of neighbouring order statistics, divided
+        quantiles: `(3 F, n, Q)` float32, for each axis of F frames: sums of neighboring order statistics, divided
             by the number of points.
-        reach: the largest distance of a point from the centre.
+        reach: the largest distance of a point from the center.
     """
 
     quantiles: torch.Tensor
     reach: float
 
 
-def slices(clouds: torch.Tensor, centre: torch.Tensor) -> Slices:
+def slices(clouds: torch.Tensor, center: torch.Tensor) -> Slices:
     """Project each cloud on the axes of 32 frames, ready for `sliced_bound`.
 
     Args:
         clouds: `(n, N, 3)`.
-        centre: `(3,)`, subtracted; the same for all sets that are compared. Near the clouds it keeps digits.
+        center: `(3,)`, subtracted; the same for all sets that are compared. Near the clouds it keeps digits.
     """
     clouds = _check.clouds("clouds", clouds, "(n, N, 3)").detach()
     if clouds.shape[2] != 3:
@@ -102,9 +102,9 @@ def slices(clouds: torch.Tensor, centre: torch.Tensor) -> Slices:
     quantiles = clouds.new_empty((len(axes), len(clouds), terms), dtype=torch.float32)
     reach = 0.0
     for i, cloud in enumerate(clouds):
-        centred = cloud.double() - centre
-        reach = max(reach, float(centred.norm(dim=1).max()))
-        ordered = (axes @ centred.T).sort(dim=1).values
+        centered = cloud.double() - center
+        reach = max(reach, float(centered.norm(dim=1).max()))
+        ordered = (axes @ centered.T).sort(dim=1).values
         sums = ordered.cumsum(dim=1)[:, ends - 1].diff(dim=1, prepend=ordered.new_zeros(len(axes), 1))
         quantiles[:, i] = sums / points
     return Slices(quantiles, reach)
@@ -117,12 +117,12 @@ def sliced_bound(xs: Slices, ys: Slices) -> torch.Tensor:
     barycenter and its application to texture mixing", SSVM 2011). So with `W_k` the mean distance of the sorted
     projections on axis k of an orthonormal frame, `EMD >= |(W_1, W_2, W_3)|`: the mean length of the moves is at
     least the length of their mean absolute components. The largest over 32 frames is returned, which is never below
-    the distance of the centroids. Sums of neighbouring order statistics stand for these, which only lowers the
+    the distance of the centroids. Sums of neighboring order statistics stand for these, which only lowers the
     bound, and rounding is subtracted.
 
     Args:
         xs: `slices` of S clouds.
-        ys: `slices` of R clouds of as many points, about the same centre.
+        ys: `slices` of R clouds of as many points, about the same center.
     """
     (axes, count, terms), reach = xs.quantiles.shape, max(xs.reach, ys.reach)
     out = xs.quantiles.new_empty((count, ys.quantiles.shape[1]))

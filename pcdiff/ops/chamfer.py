@@ -1,6 +1,6 @@
-"""Nearest neighbours and the Chamfer distance.
+"""Nearest neighbors and the Chamfer distance.
 
-The kernels find the neighbours; the distances to them are ordinary PyTorch on gathered points. So gradients of any
+The kernels find the neighbors; the distances to them are ordinary PyTorch on gathered points. So gradients of any
 order, `torch.compile` and forward mode need nothing written by hand.
 """
 
@@ -14,7 +14,7 @@ from pcdiff.ops.reference import past
 
 
 class Nearest(NamedTuple):
-    """Nearest neighbours: `squared_distance` `(B, N)`, differentiable, and `index` `(B, N)`, int64."""
+    """Nearest neighbors: `squared_distance` `(B, N)`, differentiable, and `index` `(B, N)`, int64."""
 
     squared_distance: torch.Tensor
     index: torch.Tensor

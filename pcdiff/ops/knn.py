@@ -1,4 +1,4 @@
-"""The k nearest neighbours of every point."""
+"""The k nearest neighbors of every point."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from pcdiff.ops.chamfer import prepare
 
 
 class KNN(NamedTuple):
-    """The k nearest neighbours: `squared_distance` `(B, N, k)`, differentiable, and `index` `(B, N, k)`, int64."""
+    """The k nearest neighbors: `squared_distance` `(B, N, k)`, differentiable, and `index` `(B, N, k)`, int64."""
 
     squared_distance: torch.Tensor
     index: torch.Tensor
@@ -25,7 +25,7 @@ def knn(
 ) -> KNN:
     """Find, for each point of x, the k nearest points of y, sorted by distance and then by place in y.
 
-    A point that is in both clouds is its own neighbour: `knn(x, x, k + 1)` has it in column 0, if none coincides.
+    A point that is in both clouds is its own neighbor: `knn(x, x, k + 1)` has it in column 0, if none coincides.
 
     Args:
         x: query clouds `(B, N, D)`, float32 or float64 (half and bfloat16 are computed in float32).
@@ -33,7 +33,7 @@ def knn(
         k: how many, in 1..M.
         x_lengths: how many rows of each cloud of x are points, int64 `(B,)` in 1..N; None: all. What stands in the
             rows past a length does not matter; they get distance 0 and index 0.
-        y_lengths: likewise of y, in 1..M. Where a cloud has fewer than k points by length, the neighbours that are
+        y_lengths: likewise of y, in 1..M. Where a cloud has fewer than k points by length, the neighbors that are
             missing get distance infinity and index -1, which a gather refuses.
 
     Returns:

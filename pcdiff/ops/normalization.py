@@ -1,4 +1,4 @@
-"""Normalisation of clouds: one function, its modes by name."""
+"""Normalization of clouds: one function, its modes by name."""
 
 import logging
 from collections.abc import Sequence
@@ -17,30 +17,30 @@ _SHORT = 0.75  # of the std that a mode promises: below this its users are told
 _AT_ONCE = 256  # clouds in double at a time
 GLOBAL_MODES = ("global", "global_unit", "global_unit_legacy_dpm")
 SHARED_MODES = ("none", "global")  # one shift and one scale for all clouds, generated ones too
-NORMALISATIONS = ("none", *_STD_MULTIPLE, "shape_bbox", *GLOBAL_MODES)
+NORMALIZATIONS = ("none", *_STD_MULTIPLE, "shape_bbox", *GLOBAL_MODES)
 
 
 def check_mode(mode: str) -> None:
-    """Raise `InputError` unless `mode` is one of `NORMALISATIONS`."""
-    if mode not in NORMALISATIONS:
-        raise InputError(f"normalisation must be one of {', '.join(NORMALISATIONS)}, got {mode!r}")
+    """Raise `InputError` unless `mode` is one of `NORMALIZATIONS`."""
+    if mode not in NORMALIZATIONS:
+        raise InputError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {mode!r}")
 
 
-def normalise(
+def normalize(
     points: Tensor,
     mode: str,
     stats: float | None = None,
     names: Sequence[str] | None = None,
     mean: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalise every cloud: `(points - shift) / scale`, in the modes of Luo & Hu (CVPR 2021) and of PointFlow.
+    """Normalize every cloud: `(points - shift) / scale`, in the modes of Luo & Hu (CVPR 2021) and of PointFlow.
 
     | mode | shift | scale |
     | --- | --- | --- |
     | none | 0 | 1 |
     | shape_unit, shape_half, shape_34 | centroid | std s of the cloud, s / 0.5, s / 0.75 |
     | shape_unit_per_axis | centroid | std of the cloud about its centroid |
-    | shape_bbox | centre of the bounding box | half of its longest side |
+    | shape_bbox | center of the bounding box | half of its longest side |
     | global | `mean` of the **train** split of the chosen categories | `stats`: its std (PointFlow) |
     | global_unit | centroid | `stats`: std of the **train** split of the chosen categories |
     | global_unit_legacy_dpm | centroid | `stats`: std over train, val and test together (a leak) |
@@ -49,14 +49,14 @@ def normalise(
     ddof = 1 (`global`, as in PointFlow: 0). So shape_unit's result has std 1 exactly only for a cloud whose
     centroid has three equal coordinates, and depends on where the cloud stood: `spreads` tells how far it falls
     short. The result of shape_unit_per_axis always has std 1. `none` and `global` give all clouds one shift and
-    scale: only these can be undone on generated clouds (`CloudDataset.denormalise_generated`).
+    scale: only these can be undone on generated clouds (`CloudDataset.denormalize_generated`).
 
     All is computed in double, so that clouds far from the origin lose nothing but what `points` lost before;
     `none`, which moves nothing, rounds them to float32 where they are.
 
     Args:
         points: `(n, P, 3)` floating point; float64 where they lie far from the origin.
-        mode: one of `NORMALISATIONS`.
+        mode: one of `NORMALIZATIONS`.
         stats: the std that the global modes divide by.
         names: what to call cloud i in an error.
         mean: `(3,)`, what `global` subtracts.
@@ -68,7 +68,7 @@ def normalise(
         InputError: unknown mode, wrong shape, missing `stats` or `mean`, or a cloud of zero or non-finite extent.
 
     Example:
-        >>> cloud, shift, scale = normalise(torch.rand(1, 8, 3), "shape_bbox")
+        >>> cloud, shift, scale = normalize(torch.rand(1, 8, 3), "shape_bbox")
         >>> bool(torch.isclose(cloud.abs().max(), torch.tensor(1.0)))
         True
     """
@@ -117,7 +117,7 @@ def _shift_and_scale(points: Tensor, mode: str, stats: float | None, mean: Tenso
 
 
 def spreads(points: Tensor, mode: str) -> Tensor:
-    """Return what normalised clouds `(n, P, 3)` have of the std that the mode's name promises, `(n,)`.
+    """Return what normalized clouds `(n, P, 3)` have of the std that the mode's name promises, `(n,)`.
 
     1 for all clouds in `shape_unit_per_axis`, `shape_bbox` and `none`, which promise nothing that a place could
     change; less in the modes of one scalar mean, the farther a centroid is from the diagonal x = y = z.
@@ -128,18 +128,18 @@ def spreads(points: Tensor, mode: str) -> Tensor:
     return about.flatten(1).std(dim=1) * _STD_MULTIPLE[mode]
 
 
-def warn_where_it_bites(mode: str, points: Tensor, normalised: Tensor, where: str) -> None:
-    """Log what a normalisation did to clouds that its name does not tell.
+def warn_where_it_bites(mode: str, points: Tensor, normalized: Tensor, where: str) -> None:
+    """Log what a normalization did to clouds that its name does not tell.
 
     Args:
-        mode: of the normalisation.
+        mode: of the normalization.
         points: `(n, P, 3)`, before it.
-        normalised: `(n, P, 3)`, after it.
+        normalized: `(n, P, 3)`, after it.
         where: the clouds come from, for the message.
     """
     if mode == "none" and is_far(points):
-        log.warning("%s: far from the origin, where float32 blurs them; normalisation none moves nothing", where)
-    short = spreads(normalised, mode)
+        log.warning("%s: far from the origin, where float32 blurs them; normalization none moves nothing", where)
+    short = spreads(normalized, mode)
     if (short < _SHORT).any():
         low, high, count = float(short.min()), float(short.max()), int((short < _SHORT).sum())
         log.warning(

@@ -34,7 +34,7 @@ def differences(config: Any, default: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:
-    """Rebuild a config dataclass from its JSON dict.
+    """Rebuild a config dataclass from its JSON dict, in which fields may have the names of its `FORMER_NAMES`.
 
     Args:
         cls: the dataclass.
@@ -46,6 +46,8 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:
     """
     if not isinstance(values, dict):
         raise InputError(f"{source}: expected the fields of {cls.__name__}, got {short(values)}")
+    former = getattr(cls, "FORMER_NAMES", {})
+    values = {former.get(name, name): value for name, value in values.items()}
     fields = {f.name: f for f in dataclasses.fields(cls)}
     unknown = sorted(set(values) - set(fields))
     if unknown:

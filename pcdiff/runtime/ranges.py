@@ -6,7 +6,7 @@ from typing import Any
 from pcdiff.errors import InputError
 
 MOST_STEPS = 1_000_000
-"""Longest chain, or finest discretisation, that settings may ask for; published ones have 4,000."""
+"""Longest chain, or finest discretization, that settings may ask for; published ones have 4,000."""
 
 RANGES: dict[str, Callable[[float], bool]] = {
     "at least 1": lambda v: v >= 1,

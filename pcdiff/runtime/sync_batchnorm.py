@@ -1,4 +1,4 @@
-"""Batch normalisation over the batch of all processes, on any device."""
+"""Batch normalization over the batch of all processes, on any device."""
 
 import torch
 import torch.distributed as dist
@@ -29,24 +29,24 @@ class SyncedBatchNorm1d(nn.BatchNorm1d):
 
     @torch.compiler.disable  # what travels between processes stays out of compiled code
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise `x (M, C)`; in evaluation by the running statistics."""
+        """Normalize `x (M, C)`; in evaluation by the running statistics."""
         if not self.training:
             return super().forward(x)
         rows = x.to(torch.promote_types(x.dtype, torch.float32))
         count = len(rows) * dist.get_world_size()
         mean = _Sum.apply(rows.sum(dim=0)) / count
-        centred = rows - mean
-        variance = _Sum.apply(centred.square().sum(dim=0)) / count
+        centered = rows - mean
+        variance = _Sum.apply(centered.square().sum(dim=0)) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / max(count - 1, 1)), self.momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return torch.addcmul(self.bias, centred, scale).to(x.dtype)
+        return torch.addcmul(self.bias, centered, scale).to(x.dtype)
 
 
-def synchronise(module: nn.Module, device: torch.device) -> nn.Module:
-    """Return the module with every batch normalisation made one over all processes; weights and names stay.
+def synchronize(module: nn.Module, device: torch.device) -> nn.Module:
+    """Return the module with every batch normalization made one over all processes; weights and names stay.
 
     Args:
         module: changed in place.
@@ -60,5 +60,5 @@ def synchronise(module: nn.Module, device: torch.device) -> nn.Module:
             synced.load_state_dict(child.state_dict())
             setattr(module, name, synced.train(child.training))
         else:
-            synchronise(child, device)
+            synchronize(child, device)
     return module

@@ -142,7 +142,7 @@ class GeneratorEnding:
         return (
             drawing
             + (compared - start) * pairs_compared(count) / pairs_compared(len(few))
-            + (resampled - compared) * 2 * RESAMPLES / _TIMED_RESAMPLES  # of the JSD and of the normalised one
+            + (resampled - compared) * 2 * RESAMPLES / _TIMED_RESAMPLES  # of the JSD and of the normalized one
         )
 
 
@@ -153,7 +153,7 @@ class AutoencoderEnding:
         config: the run's.
         dataset: the data set's identity.
         given: validation clouds `(n, P, 3)`.
-        denormalise: brings clouds of the split, by index, back to the data set's unit.
+        denormalize: brings clouds of the split, by index, back to the data set's unit.
         stop: the signals and the time of the whole call.
     """
 
@@ -162,11 +162,11 @@ class AutoencoderEnding:
         config: RunConfig,
         dataset: dict[str, Any],
         given: Tensor,
-        denormalise: Callable[[Tensor, Iterable[int]], Tensor],
+        denormalize: Callable[[Tensor, Iterable[int]], Tensor],
         stop: Stop,
     ) -> None:
         self.config, self.dataset, self.stop = config, dataset, stop
-        self.given, self.denormalise = given, denormalise
+        self.given, self.denormalize = given, denormalize
         self.name = f"reconstructing {len(given)} clouds of {given.shape[1]} points of the validation split"
         self.closing = Closing(stop, {self.name: self._seconds})
 
@@ -207,7 +207,7 @@ class AutoencoderEnding:
                 moving = {"stop": self.stop, "progress": progress, "flexibility": self.config.flexibility}
                 made = reconstruct_all(model, self.given, self.given.shape[1], self.config.seed, **moving)
         there, indices = {"reconstructions": made, "reference": self.given}, range(len(self.given))
-        sets = {name: self.denormalise(clouds, indices) for name, clouds in there.items()}
+        sets = {name: self.denormalize(clouds, indices) for name, clouds in there.items()}
         return made, reconstruction_scores(**sets, emd=False)
 
     def _seconds(self, model: nn.Module) -> float:

@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file each, written atomically, read without running code.
 
 The tensors' names say what they are: `model.*` the weights, `ema.*` their moving average, `optimizer.*` the
-optimiser's state. The file's metadata carries JSON: the resolved config, the step, the data set's identity.
+optimizer's state. The file's metadata carries JSON: the resolved config, the step, the data set's identity.
 """
 
 import json

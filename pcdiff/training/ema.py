@@ -24,7 +24,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Move towards `model` after step `step` (from 0)."""
+        """Move toward `model` after step `step` (from 0)."""
         decay = min(self.decay, (step + 1) / (step + 10))
         average, current = self.model.state_dict(), model.state_dict()
         floating = [k for k, v in average.items() if v.is_floating_point()]

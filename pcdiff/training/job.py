@@ -49,7 +49,7 @@ def make_trainer(
         dataset: the data set's identity, kept in every checkpoint.
         device: where to train.
         validate: a validation of `pcdiff.training.validation`.
-        statistics: what a global normalisation took from the data, kept likewise.
+        statistics: what a global normalization took from the data, kept likewise.
 
     Raises:
         InputError: the folder's checkpoints are damaged, or of another model or data set.

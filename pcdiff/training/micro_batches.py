@@ -32,7 +32,7 @@ class MicroBatches:
     """The rows of a batch that this process computes, one part after the other.
 
     Gradients are averaged over all processes behind the last part (torch's DistributedDataParallel), and batch
-    normalisation takes the rows of all processes; with several parts, the rows of one part each.
+    normalization takes the rows of all processes; with several parts, the rows of one part each.
 
     Args:
         model: changed in place where there are several processes.
@@ -62,9 +62,9 @@ class MicroBatches:
         self._loss: nn.Module = _Loss(model)
         if size > 1:
             # here, since it brings torch's compiler along, which takes more than a second of a program's start
-            from pcdiff.runtime.sync_batchnorm import synchronise
+            from pcdiff.runtime.sync_batchnorm import synchronize
 
-            synchronise(model, device)
+            synchronize(model, device)
             devices = [device.index] if device.type == "cuda" else None
             self._loss = DistributedDataParallel(
                 self._loss, device_ids=devices, gradient_as_bucket_view=True, **_LEAVE_BUFFERS

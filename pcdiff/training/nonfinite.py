@@ -11,7 +11,7 @@ class TrainingDiverged(WorkFailed):
 
 
 class NonfiniteWatch:
-    """Notes which steps had a term or gradient that is not finite, and lets the optimiser leave those steps out.
+    """Notes which steps had a term or gradient that is not finite, and lets the optimizer leave those steps out.
 
     Args:
         device: where the terms are computed; they are read from it by `read` alone.
@@ -25,7 +25,7 @@ class NonfiniteWatch:
         self._bad: Tensor | None = None
 
     def see(self, step: int, terms: dict[str, Tensor]) -> Tensor:
-        """Look at the scalars of step `step`; return 1 if one is not finite, else 0, as the optimiser wants it."""
+        """Look at the scalars of step `step`; return 1 if one is not finite, else 0, as the optimizer wants it."""
         self._names = list(terms)
         bad = ~torch.stack([value.detach().float() for value in terms.values()]).isfinite()
         found = bad.any()

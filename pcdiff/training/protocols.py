@@ -18,7 +18,7 @@ class Trainable(Protocol):
         """
 
     def loss_terms(self, batch: Any, **draws: Tensor) -> dict[str, Tensor]:
-        """Return scalars by name; the key `"loss"`, a mean over the rows, is minimised, the others are logged."""
+        """Return scalars by name; the key `"loss"`, a mean over the rows, is minimized, the others are logged."""
 
 
 class Validation(Protocol):

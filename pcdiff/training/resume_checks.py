@@ -21,7 +21,7 @@ class Progress:
     """How far a training had come.
 
     Attributes:
-        step: optimiser steps made.
+        step: optimizer steps made.
         best: scores of the best validation and its `step`; None before the first.
         stale: validations since.
         validated: the step of the last validation.
@@ -67,7 +67,7 @@ def progress_of(metadata: Mapping[str, Any], path: Path) -> Progress:
 def optimizer_state(
     tensors: Mapping[str, Tensor], parameters: Sequence[Tensor], path: Path
 ) -> dict[int, dict[str, Tensor]]:
-    """Return the optimiser's state by the parameters' indices, from a checkpoint's tensors.
+    """Return the optimizer's state by the parameters' indices, from a checkpoint's tensors.
 
     Raises:
         InputError: a tensor is of no parameter, or of another shape than it.

@@ -44,7 +44,7 @@ class Trainer:
     """Train `model` on `batches` and keep its run's folder up to date.
 
     Resumed equals uninterrupted, bit for bit on the CPU: a step's data and noise depend on the seed and the step
-    alone, and the checkpoint carries weights, average, optimiser and best score. Several processes (`torchrun`)
+    alone, and the checkpoint carries weights, average, optimizer and best score. Several processes (`torchrun`)
     share each batch, and reach what one reaches but for the rounding of sums.
 
     Args:
@@ -136,7 +136,7 @@ class Trainer:
         parameters = list(self.model.parameters())
         state = optimizer_state(tensors, parameters, path)
         if there.step > 0 and self._adam and len(state) != len(parameters):
-            raise InputError(f"{path}: has no optimiser state (a copy of `best`?), so the run cannot go on from it")
+            raise InputError(f"{path}: has no optimizer state (a copy of `best`?), so the run cannot go on from it")
         if self._adam:
             check_adam(state, path)
         self.optimizer.load_state_dict(
@@ -148,7 +148,7 @@ class Trainer:
             self.scaler.load_state_dict(there.scaler)
 
     def train_step(self) -> dict[str, Tensor]:
-        """Make one optimiser step; return the loss terms, gradient norm and learning rate.
+        """Make one optimizer step; return the loss terms, gradient norm and learning rate.
 
         A step whose loss or gradient is not finite leaves weights and buffers as they were.
         """

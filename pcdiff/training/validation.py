@@ -30,7 +30,7 @@ class GeneratorValidation:
         clouds: validation clouds `(n, P, 3)`.
         num_points: points compared, of each cloud.
         seed: of the samples; the same at every validation, so that only the model differs.
-        protocol: the protocol whose normalisation is used.
+        protocol: the protocol whose normalization is used.
         flexibility: of the sampling chain.
         stop: asked after every step of the sampler; by default a validation is never given up.
 
@@ -85,8 +85,8 @@ class GeneratorValidation:
         return drawing + (time.perf_counter() - before) * pairs_compared(count) / pairs_compared(len(few))
 
     def _compare(self, sets: dict[str, Tensor]) -> dict:
-        normalise = get_protocol(self.protocol).normalise
-        sets = {name: normalise(clouds, f"validation {name}") for name, clouds in sets.items()}
+        normalize = get_protocol(self.protocol).normalize
+        sets = {name: normalize(clouds, f"validation {name}") for name, clouds in sets.items()}
         with bar("validation: comparing", "pair") as progress:
             return generation_scores(
                 **sets, distances=["cd"], progress=progress, map_blocks=ResumableMap(stop=self.stop).map
@@ -102,7 +102,7 @@ class AutoencoderValidation:
     """Score reconstructions of validation clouds; `score` is the mean Chamfer distance.
 
     Args:
-        clouds: validation clouds `(n, P, 3)` in the model's normalisation.
+        clouds: validation clouds `(n, P, 3)` in the model's normalization.
         seed: of the decoding.
         flexibility: of the decoding chain.
         stop: as of `GeneratorValidation`.

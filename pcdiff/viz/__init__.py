@@ -1,7 +1,7 @@
-"""Pictures of point clouds: `render_cloud`, `render_grid`, `save_grid`, `save_neighbours`."""
+"""Pictures of point clouds: `render_cloud`, `render_grid`, `save_grid`, `save_neighbors`."""
 
 from pcdiff.viz.grid import render_grid, save_grid
-from pcdiff.viz.neighbours import save_neighbours
+from pcdiff.viz.neighbors import save_neighbors
 from pcdiff.viz.render import render_cloud
 
-__all__ = ["render_cloud", "render_grid", "save_grid", "save_neighbours"]
+__all__ = ["render_cloud", "render_grid", "save_grid", "save_neighbors"]

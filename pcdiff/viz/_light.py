@@ -1,11 +1,11 @@
 """How much light reaches each point of a cloud, and the shadow it throws on the floor.
 
-World axes here are right-handed with y up. A direction always points from the scene towards the light.
+World axes here are right-handed with y up. A direction always points from the scene toward the light.
 """
 
 import numpy as np
 
-_NEIGHBOURS = np.array([(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)])
+_NEIGHBORS = np.array([(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)])
 
 
 def sky_directions(count: int) -> np.ndarray:
@@ -16,14 +16,14 @@ def sky_directions(count: int) -> np.ndarray:
     return np.stack([radius * np.cos(angle), np.sqrt(1 - radius**2), radius * np.sin(angle)], axis=1)
 
 
-def lamp_directions(towards: np.ndarray, count: int, spread: float) -> np.ndarray:
-    """Return `count` unit directions on a disc of half-width `spread` (radians) around `towards`, `(D, 3)`."""
-    towards = towards / np.linalg.norm(towards)
-    side, up = _frame(towards)
+def lamp_directions(toward: np.ndarray, count: int, spread: float) -> np.ndarray:
+    """Return `count` unit directions on a disc of half-width `spread` (radians) around `toward`, `(D, 3)`."""
+    toward = toward / np.linalg.norm(toward)
+    side, up = _frame(toward)
     k = np.arange(count)
     radius = spread * np.sqrt((k + 0.5) / count)
     angle = k * np.pi * (3 - np.sqrt(5))
-    directions = towards + np.outer(radius * np.cos(angle), side) + np.outer(radius * np.sin(angle), up)
+    directions = toward + np.outer(radius * np.cos(angle), side) + np.outer(radius * np.sin(angle), up)
     return directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
 
@@ -32,7 +32,7 @@ def visibility(points: np.ndarray, directions: np.ndarray, radius: float) -> np.
 
     Args:
         points: `(N, 3)`, within about [-1, 1].
-        directions: `(D, 3)` unit vectors towards the light.
+        directions: `(D, 3)` unit vectors toward the light.
         radius: of the spheres, in the points' unit; it sets the width of a map cell and the depth tolerance.
 
     Returns:
@@ -50,9 +50,9 @@ def visibility(points: np.ndarray, directions: np.ndarray, radius: float) -> np.
         nearest = np.full(width * height, -np.inf)
         np.maximum.at(nearest, iu * height + iv, depth)
         # Soft edges: the mean over the nine cells around, each answering lit or not.
-        cells = (iu[:, None] + _NEIGHBOURS[:, 0]) * height + iv[:, None] + _NEIGHBOURS[:, 1]
-        # The tolerance grows off-centre: a slanted surface must not darken itself.
-        slack = radius * np.where(np.abs(_NEIGHBOURS).sum(axis=1) == 0, 2.5, 4.0)
+        cells = (iu[:, None] + _NEIGHBORS[:, 0]) * height + iv[:, None] + _NEIGHBORS[:, 1]
+        # The tolerance grows off-center: a slanted surface must not darken itself.
+        slack = radius * np.where(np.abs(_NEIGHBORS).sum(axis=1) == 0, 2.5, 4.0)
         lit += (nearest[cells] <= depth[:, None] + slack).mean(axis=1)
     return lit / len(directions)
 
@@ -64,7 +64,7 @@ def floor_shadow(
 
     Args:
         points: `(N, 3)` above the plane.
-        directions: `(D, 3)` unit vectors towards the light.
+        directions: `(D, 3)` unit vectors toward the light.
         radius: of the spheres.
         floor: height of the plane.
         half_width: the map covers x and z in [-half_width, half_width].

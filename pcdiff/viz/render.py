@@ -10,7 +10,7 @@ from pcdiff.errors import InputError
 from pcdiff.viz._light import box_blur, floor_shadow, lamp_directions, sky_directions, visibility
 
 CAMERA_DISTANCE = 6.0  # in half-sides of the cloud; far enough that parallel edges look parallel
-LAMP = (-0.50, 1.0, 0.55)  # in camera axes (right, up, towards the viewer): upper left, in front
+LAMP = (-0.50, 1.0, 0.55)  # in camera axes (right, up, toward the viewer): upper left, in front
 _FLOOR_CELLS, _FLOOR_HALF_WIDTH = 160, 3.0
 # Low to high on the cloud's upright axis, sRGB. Close in lightness, so that dark always means shade.
 _PALETTE = np.array(
@@ -41,7 +41,7 @@ def render_cloud(
         elevation: degrees the camera stands above the horizon, -90 to 90.
         up: the upright axis, "y" (ShapeNet) or "z" (ModelNet).
         radius: of a sphere, relative to the cloud's longest half-side; None follows the points' spacing.
-        color: one RGB colour in [0, 1] (sRGB); None colours by height.
+        color: one RGB color in [0, 1] (sRGB); None colors by height.
         background: RGB in [0, 1] (sRGB).
         supersample: rendered this many times larger along each side, then averaged.
 
@@ -75,16 +75,16 @@ def render_cloud(
         shadow = _project((world - drop * lamp[0]) @ camera.T)
     else:
         shadow = outline
-    scale, centre = _fit(outline, shadow, radius, pixels)
+    scale, center = _fit(outline, shadow, radius, pixels)
     # Never thinner than about a pixel of the result, or a far point fades away.
-    owner, depth, normal = _splat(view, radius, scale, centre, pixels, least=0.6 * supersample)
+    owner, depth, normal = _splat(view, radius, scale, center, pixels, least=0.6 * supersample)
 
     linear = np.broadcast_to(paper, (pixels, pixels, 3)).copy()
     if elevation > 0:
         shadows = [floor_shadow(world, to, radius, floor, _FLOOR_HALF_WIDTH, _FLOOR_CELLS) for to in (lamp, sky)]
         shade = box_blur(0.42 * shadows[0] + 0.34 * shadows[1], 1, times=3)
         # The shade is soft: one value for each pixel of the result will do.
-        shade = _on_floor(shade, camera, floor, scale / supersample, centre, size) * _edge_fade(size)
+        shade = _on_floor(shade, camera, floor, scale / supersample, center, size) * _edge_fade(size)
         linear *= 1 - shade.repeat(supersample, axis=0).repeat(supersample, axis=1)[..., None]
 
     hit = owner >= 0
@@ -102,7 +102,7 @@ def render_cloud(
 def sphere_radius(cloud: np.ndarray) -> float:
     """Return a sphere radius for a cloud `(N, 3)` whose longest half-side is 1.
 
-    The spheres should just touch: the radius follows the distance to the third neighbour, which for a surface
+    The spheres should just touch: the radius follows the distance to the third neighbor, which for a surface
     falls as N^-1/2, and stays near 1.5 N^-1/2 so that clumps or stray points do not decide it.
     """
     count = len(cloud)
@@ -140,7 +140,7 @@ def _check_settings(size: int, elevation: float, radius: float | None, supersamp
 
 
 def _upright(points: np.ndarray, up: str) -> np.ndarray:
-    """Return the cloud with y up, bounding box centred at 0, longest half-side 1."""
+    """Return the cloud with y up, bounding box centered at 0, longest half-side 1."""
     if up not in ("y", "z"):
         raise InputError(f'up must be "y" or "z", got {up!r}')
     if up == "z":
@@ -159,7 +159,7 @@ def _camera(azimuth: float, elevation: float) -> np.ndarray:
 
 
 def _as_color(color: Sequence[float], name: str) -> np.ndarray:
-    """Return an sRGB colour as linear light, `(3,)`."""
+    """Return an sRGB color as linear light, `(3,)`."""
     try:
         channels = np.asarray(color, dtype=np.float64)
     except (TypeError, ValueError):
@@ -170,7 +170,7 @@ def _as_color(color: Sequence[float], name: str) -> np.ndarray:
 
 
 def _albedo(world: np.ndarray) -> np.ndarray:
-    """Return the linear base colour of each point by its height, `(N, 3)`."""
+    """Return the linear base color of each point by its height, `(N, 3)`."""
     height = world[:, 1]
     span = float(np.ptp(height))
     share = (height - height.min()) / span if span > 0 else np.full(len(height), 0.5)
@@ -183,25 +183,25 @@ def _project(view: np.ndarray) -> np.ndarray:
 
 
 def _fit(outline: np.ndarray, shadow: np.ndarray, radius: float, pixels: int) -> tuple[float, np.ndarray]:
-    """Return pixels per unit of the image plane, and the point of it that comes to the picture's centre."""
+    """Return pixels per unit of the image plane, and the point of it that comes to the picture's center."""
     low, high = outline.min(axis=0) - 1.2 * radius, outline.max(axis=0) + 1.2 * radius
     # The shadow may come nearer to the edge than the cloud, and never shrinks it by more than a fifth.
     low_s, high_s = np.minimum(low, shadow.min(axis=0)), np.maximum(high, shadow.max(axis=0))
     extent = float((high - low).max())
     wanted = min(max(extent * 1.06, float((high_s - low_s).max())), 1.2 * extent)
-    centre = (low + high) / 2 + 0.5 * ((low_s + high_s) - (low + high)) / 2
-    return pixels / (wanted * 1.04), centre
+    center = (low + high) / 2 + 0.5 * ((low_s + high_s) - (low + high)) / 2
+    return pixels / (wanted * 1.04), center
 
 
-def _splat(view, radius, scale, centre, pixels, least):
+def _splat(view, radius, scale, center, pixels, least):
     """Draw the spheres into a depth buffer, each at least `least` pixels in radius.
 
     Returns:
-        owner `(H, W)`: the point seen in each pixel, -1 for none; depth `(H, W)` towards the viewer, -inf for
+        owner `(H, W)`: the point seen in each pixel, -1 for none; depth `(H, W)` toward the viewer, -inf for
         none; normal `(H, W, 3)` of the sphere there, in camera axes.
     """
     zoom = CAMERA_DISTANCE / (CAMERA_DISTANCE - view[:, 2])
-    xy = (view[:, :2] * zoom[:, None] - centre) * scale * [1, -1] + pixels / 2
+    xy = (view[:, :2] * zoom[:, None] - center) * scale * [1, -1] + pixels / 2
     r = np.maximum(radius * zoom * scale, least)
     reach = int(np.ceil(r.max())) + 1
     steps = np.arange(-reach, reach + 1)
@@ -259,10 +259,10 @@ def _crease(depth: np.ndarray, hit: np.ndarray, reach: int, radius: float) -> np
     return 1 - 0.30 * sunk
 
 
-def _on_floor(shade: np.ndarray, camera, floor, scale, centre, pixels) -> np.ndarray:
+def _on_floor(shade: np.ndarray, camera, floor, scale, center, pixels) -> np.ndarray:
     """Return the floor map `shade` as the camera sees it, `(H, W)`: each pixel's ray meets the plane y = floor."""
     grid = (np.arange(pixels) + 0.5 - pixels / 2) / scale
-    x, y = np.meshgrid(grid + centre[0], -grid + centre[1])
+    x, y = np.meshgrid(grid + center[0], -grid + center[1])
     ray = np.stack([x, y, np.full_like(x, -CAMERA_DISTANCE)], axis=-1) @ camera
     eye = CAMERA_DISTANCE * camera[2]
     down = np.minimum(ray[..., 1], -1e-6)  # rays to the horizon land far outside the map

@@ -14,7 +14,7 @@ from pcdiff.commands.units import read_clouds, restore_generated
 from pcdiff.data import load_clouds
 from pcdiff.errors import InputError
 from pcdiff.models.sampling import reconstruct, sample_all
-from pcdiff.ops.normalization import normalise
+from pcdiff.ops.normalization import normalize
 from pcdiff.training.checkpoint import load
 
 PLACE = np.array([5.0, -2.0, 1.0], dtype=np.float32)
@@ -52,7 +52,7 @@ def test_sample(generator_run, tmp_path, capsys):
     out = tmp_path / "new" / "s.npy"
     line = done(capsys, "sample", "--run", generator_run, "--output", out, "--num-samples", 3, "--num-points", 17)
     assert made(out).shape == (3, 17, 3)
-    assert "sample: 3 clouds of 17 points in the model's normalisation (shape_unit), 4 network evaluations" in line
+    assert "sample: 3 clouds of 17 points in the model's normalization (shape_unit), 4 network evaluations" in line
     model = load(generator_run)
     expected = sample_all(model, 3, 17, 2020)
     assert np.array_equal(made(out), expected.numpy())
@@ -69,7 +69,7 @@ def test_reconstruct_in_the_inputs_unit_and_again_the_same(autoencoder_run, file
     done(capsys, *common, "--output", files / "again.npy")
     again, clouds = made(files / "again.npy"), made(files / "r.npy")
     assert np.array_equal(again, clouds)
-    x, shift, scale = normalise(torch.from_numpy(np.load(files / "three.npy")), "shape_unit")
+    x, shift, scale = normalize(torch.from_numpy(np.load(files / "three.npy")), "shape_unit")
     (expected,) = reconstruct(load(autoencoder_run), x, 40, 2020)
     np.testing.assert_allclose(clouds, (expected * scale + shift).numpy(), rtol=1e-6)
     done(capsys, *common[:4], files / "a.xyz", "--output", files / "one.npy")
@@ -116,7 +116,7 @@ def test_interpolate_ends_in_the_reconstructions(generator_run, files, capsys, p
 def test_arithmetic(generator_run, files, capsys):
     sets = [part for name in "abc" for part in (f"--{name}", files / f"{name}.xyz")]
     line = done(capsys, "arithmetic", "--run", generator_run, *sets, "--output", files / "z.npy")
-    assert "1 clouds of 40 points in the model's normalisation (shape_unit)" in line
+    assert "1 clouds of 40 points in the model's normalization (shape_unit)" in line
     assert made(files / "z.npy").shape == (1, 40, 3)
 
 
@@ -145,7 +145,7 @@ def test_log_likelihood(generator_run, autoencoder_run, files, capsys):
     assert f"log p(x | z) = {means['log_p_x_given_z']:.2f} nats a cloud, of the points given the code" in line
     assert f"negative log-likelihood {means['nats_per_dim']:.4f} nats a coordinate, lower is better" in line
     assert f"log p(z) = {means['latent_log_prob']:.2f} nats a cloud, of the code under the prior" in line
-    assert scores["normalisation"] == "shape_unit"
+    assert scores["normalization"] == "shape_unit"
     line = done(capsys, "log-likelihood", "--run", autoencoder_run, "--input", files / "a.xyz")
     assert "log p(z)" not in line
 
@@ -200,10 +200,10 @@ def test_an_autoencoder_cannot_sample(autoencoder_run, tmp_path, capsys):
     assert "an autoencoder has no prior to sample; take reconstruct" in capsys.readouterr().err
 
 
-def test_global_normalisations_need_their_statistics(files):
+def test_global_normalizations_need_their_statistics(files):
     place = {"run": files, "output": files / "x.npy"}
     given = {"input": files / "three.npy"}
-    with pytest.raises(InputError, match="its normalisation is global; give --mean and --std of its training"):
+    with pytest.raises(InputError, match="its normalization is global; give --mean and --std of its training"):
         read_clouds(given["input"], Reconstruct(**place, **given), "global")
     with pytest.raises(InputError, match="global_unit; give --std"):
         read_clouds(given["input"], Reconstruct(**place, **given, mean=(0, 0, 0)), "global_unit")
@@ -214,16 +214,16 @@ def test_global_normalisations_need_their_statistics(files):
     new, unit = restore_generated(torch.ones(1, 2, 3), Sample(**place, mean=(1.0, 2.0, 3.0), std=2.0), "global")
     assert unit == "the data's unit"
     assert new[0, 0].tolist() == [3.0, 4.0, 5.0]
-    assert restore_generated(new, Sample(**place), "global")[1] == "the model's normalisation (global)"
+    assert restore_generated(new, Sample(**place), "global")[1] == "the model's normalization (global)"
     assert restore_generated(new, Sample(**place), "none") == (new, "the data's unit")
 
 
 def test_a_global_run_knows_its_own_statistics(dataset, files, capsys):
-    run = train("train_gen.py", dataset, files / "run", "--max-iters", 1, "--normalisation", "global")
+    run = train("train_gen.py", dataset, files / "run", "--max-iters", 1, "--normalization", "global")
     line = done(capsys, "sample", "--run", run, "--num-samples", 2, "--output", files / "s.npy")
     assert "in the data's unit" in line
     split = load_clouds(dataset, "chair", "train", "global")
-    own = split.denormalise_generated(sample_all(load(run), 2, 32, 2020))
+    own = split.denormalize_generated(sample_all(load(run), 2, 32, 2020))
     np.testing.assert_allclose(made(files / "s.npy"), own.numpy(), rtol=1e-5, atol=1e-5)
     common = ["sample", "--run", run, "--num-samples", 2, "--output", files / "s.npy"]
     done(capsys, *common, "--mean", 0, 0, 0, "--std", 1)

@@ -12,7 +12,7 @@ from pcdiff.data.batches import Batches, rotations_about_y
 from pcdiff.errors import InputError
 
 
-def labelled(n, available):
+def labeled(n, available):
     """Clouds whose coordinates say which cloud and which point they are."""
     points = torch.zeros(n, available, 3)
     points[..., 0] = torch.arange(n)[:, None]
@@ -23,7 +23,7 @@ def labelled(n, available):
 
 @pytest.mark.parametrize(("n", "size"), [(10, 4), (7, 7), (5, 12), (1, 3), (9, 1)])
 def test_every_cloud_once_per_epoch_and_none_dropped(n, size):
-    batches = Batches(labelled(n, 6), size, 2, seed=1)
+    batches = Batches(labeled(n, 6), size, 2, seed=1)
     steps = math.ceil(4 * n / size)
     seen = torch.cat([batches(step)[:, 0, 0] for step in range(steps)]).long()
     orders = seen[: 4 * n].view(4, n)
@@ -34,7 +34,7 @@ def test_every_cloud_once_per_epoch_and_none_dropped(n, size):
 
 
 def test_points_come_without_replacement_and_vary_by_step():
-    batches = Batches(labelled(6, 50), 6, 20, seed=0)
+    batches = Batches(labeled(6, 50), 6, 20, seed=0)
     first, second = (batches(step) for step in (0, 1))
     for batch in (first, second):
         assert batch.shape == (6, 20, 3)
@@ -47,7 +47,7 @@ def test_points_come_without_replacement_and_vary_by_step():
 
 def test_every_point_is_equally_likely():
     available, asked, steps, size = 12, 5, 400, 8
-    batches = Batches(labelled(8, available), size, asked, seed=4)
+    batches = Batches(labeled(8, available), size, asked, seed=4)
     counts = torch.zeros(available)
     for step in range(steps):
         counts += torch.bincount(batches(step)[..., 1].long().flatten(), minlength=available)
@@ -137,7 +137,7 @@ def test_rotation_turns_the_way_dpm_does(golden):
 @pytest.mark.parametrize("rotate", [False, True])
 @pytest.mark.parametrize("num_points", [20, 50])
 def test_slices_of_a_batch_make_the_batch(rotate, num_points):
-    batches = Batches(labelled(6, 50), 8, num_points, seed=3, rotate=rotate)
+    batches = Batches(labeled(6, 50), 8, num_points, seed=3, rotate=rotate)
     for cuts in ([0, 4, 8], [0, 2, 4, 6, 8], [0, 1, 7, 8]):
         slices = [slice(*pair) for pair in itertools.pairwise(cuts)]
         assert torch.equal(torch.cat([batches(5, rows) for rows in slices]), batches(5))

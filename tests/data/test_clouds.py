@@ -1,4 +1,4 @@
-"""The data set's own behaviour: its moments, its identity, its clouds."""
+"""The data set's own behavior: its moments, its identity, its clouds."""
 
 import json
 
@@ -8,7 +8,7 @@ import torch
 
 from pcdiff.data.clouds import CloudDataset, DatasetIdentity, StreamingMoments
 from pcdiff.errors import InputError
-from pcdiff.ops.normalization import NORMALISATIONS, SHARED_MODES, normalise
+from pcdiff.ops.normalization import NORMALIZATIONS, SHARED_MODES, normalize
 
 MEAN = torch.tensor([0.5, -3.0, 1.0])
 IDENTITY = DatasetIdentity("a place", False, ("airplane", "chair"), "0123456789abcdef")
@@ -48,8 +48,8 @@ def test_identity_survives_json():
         DatasetIdentity.from_dict({"name": "x"})
 
 
-def test_dataset_items_and_denormalise(points):
-    cloud, shift, scale = normalise(points, "shape_unit")
+def test_dataset_items_and_denormalize(points):
+    cloud, shift, scale = normalize(points, "shape_unit")
     names, ids = ["chair"] * 5, list("abcde")
     dataset = CloudDataset(cloud, shift, scale, names, ids, "train", "shape_unit", IDENTITY)
     assert len(dataset) == 5
@@ -57,36 +57,36 @@ def test_dataset_items_and_denormalise(points):
     assert (item["category"], item["id"], item["index"]) == ("chair", "d", 3)
     undone = item["points"] * item["scale"] + item["shift"]
     torch.testing.assert_close(undone, points[3].double(), rtol=1e-5, atol=1e-5)
-    back = dataset.denormalise(cloud[[4, 1]][:, :7], [4, 1])
+    back = dataset.denormalize(cloud[[4, 1]][:, :7], [4, 1])
     torch.testing.assert_close(back, points[[4, 1]][:, :7], rtol=1e-5, atol=1e-5)
     with pytest.raises(InputError, match=r"\(B, M, 3\) with B indices"):
-        dataset.denormalise(cloud[:2], [1])
+        dataset.denormalize(cloud[:2], [1])
     with pytest.raises(InputError, match=r"indices must lie in 0\.\.4"):
-        dataset.denormalise(cloud[:1], [5])
+        dataset.denormalize(cloud[:1], [5])
 
 
-@pytest.mark.parametrize("mode", NORMALISATIONS)
-def test_generated_clouds_are_denormalised_where_all_share_one_shift_and_scale(points, mode):
-    cloud, shift, scale = normalise(points, mode, stats=1.7, mean=MEAN)
+@pytest.mark.parametrize("mode", NORMALIZATIONS)
+def test_generated_clouds_are_denormalized_where_all_share_one_shift_and_scale(points, mode):
+    cloud, shift, scale = normalize(points, mode, stats=1.7, mean=MEAN)
     dataset = CloudDataset(cloud, shift, scale, ["chair"] * 5, list("abcde"), "train", mode, IDENTITY)
     if mode in SHARED_MODES:
-        back = dataset.denormalise_generated(cloud.repeat(2, 1, 1)[:7, :9])  # more clouds than the set holds
+        back = dataset.denormalize_generated(cloud.repeat(2, 1, 1)[:7, :9])  # more clouds than the set holds
         torch.testing.assert_close(back, points.repeat(2, 1, 1)[:7, :9], rtol=1e-5, atol=1e-5)
         for bad in (cloud[0], cloud[..., :2], cloud.sum()):
             with pytest.raises(InputError, match=r"points must be \(B, M, 3\), got"):
-                dataset.denormalise_generated(bad)
+                dataset.denormalize_generated(bad)
         return
     with pytest.raises(
-        InputError, match=rf"{mode} keeps a shift and scale for each.*--normalisation global"
+        InputError, match=rf"{mode} keeps a shift and scale for each.*--normalization global"
     ) as caught:
-        dataset.denormalise_generated(cloud)
+        dataset.denormalize_generated(cloud)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("mode", NORMALISATIONS)
-def test_statistics_are_what_a_global_normalisation_took(points, mode):
+@pytest.mark.parametrize("mode", NORMALIZATIONS)
+def test_statistics_are_what_a_global_normalization_took(points, mode):
     dataset = CloudDataset(
-        *normalise(points, mode, 1.5, mean=MEAN), ["chair"] * 5, list("abcde"), "val", mode, IDENTITY
+        *normalize(points, mode, 1.5, mean=MEAN), ["chair"] * 5, list("abcde"), "val", mode, IDENTITY
     )
     expected = {"mean": MEAN.tolist()} if mode == "global" else {}
     if mode.startswith("global"):

@@ -19,7 +19,7 @@ def test_ten_or_more_shapenet_categories():
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
-def test_clouds_are_finite_centred_and_of_shapenet_scale(category):
+def test_clouds_are_finite_centered_and_of_shapenet_scale(category):
     clouds = shape_clouds(category, "train", count=24)
     assert clouds.shape == (24, procedural.POINTS, 3)
     assert clouds.dtype == np.float32
@@ -100,7 +100,7 @@ def test_hidden_boxes_get_no_points_and_their_borders_do():
     points = parts.sample(6000, np.random.default_rng(1)).astype(float)
     assert points.shape == (6000, 3)
     _, diagonal = parts._frame()
-    points *= diagonal  # centred already
+    points *= diagonal  # centered already
     inner = (np.abs(points) < 1 - 1e-4).all(axis=1)
     assert not inner.any()
     assert np.isclose(np.abs(points).max(axis=1), 1, atol=1e-4).mean() > 0.7

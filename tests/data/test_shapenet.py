@@ -55,7 +55,7 @@ def test_hdf5_keeps_the_files_order(hdf5):
     assert np.array_equal(dataset.points.numpy(), expected)
     assert dataset.categories == ["airplane"] * 2 + ["chair"] * 2
     assert dataset.ids == ["0", "1", "0", "1"]
-    assert (dataset.split, dataset.normalisation) == ("val", "none")
+    assert (dataset.split, dataset.normalization) == ("val", "none")
     assert dataset.identity.name == "shapenet.hdf5 layout: tiny.hdf5"
     assert dataset.identity.categories == ("airplane", "chair")
     assert not dataset.identity.stand_in
@@ -124,7 +124,7 @@ def test_global_shift_and_scale_come_from_the_train_split(hdf5):
         mean = np.broadcast_to(train.mean(axis=(0, 1)), (len(dataset), 1, 3))
         np.testing.assert_allclose(dataset.shift.numpy(), mean, rtol=1e-5)
         raw = load_clouds(hdf5, "all", split, "none").points
-        torch.testing.assert_close(dataset.denormalise_generated(dataset.points), raw, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(dataset.denormalize_generated(dataset.points), raw, rtol=1e-5, atol=1e-6)
 
 
 def test_stand_in_when_there_is_nothing(monkeypatch, tmp_path, hdf5):
@@ -182,7 +182,7 @@ def refused(match, path, categories="chair", split="train", mode="shape_unit"):
 def test_errors_of_arguments(hdf5, tmp_path):
     refused("does not exist; leave it out", tmp_path / "none.hdf5")
     refused("split must be one of train, val, test, got 'valid'", hdf5, split="valid")
-    refused("normalisation must be one of .* got 'unit'", hdf5, mode="unit")
+    refused("normalization must be one of .* got 'unit'", hdf5, mode="unit")
     refused(
         r"category car \(02958343\) is a ShapeNet category but .*tiny.hdf5 has no .*airplane, chair", hdf5, "car"
     )

@@ -18,7 +18,7 @@ MODES = ("None", "global_unit", "shape_unit", "shape_bbox", "shape_half", "shape
 
 
 @pytest.mark.golden
-def test_normalisation_agrees_with_dpm(golden):
+def test_normalization_agrees_with_dpm(golden):
     records = found(golden, "3d/*/dataset/loader_golden.json")
     compared = 0
     for record in records:
@@ -72,9 +72,9 @@ def test_pc15k_points_and_statistics_agree_with_pointflow(golden):
             mean, std = (stored[f"{key}/all_points_{name}"].astype(np.float64) for name in ("mean", "std"))
             cut = config["train_len"]
             for part, points in (("train", raw[:, :cut]), ("test", raw[:, cut : cut + config["test_len"]])):
-                normalised = (points - mean) / std
-                np.testing.assert_allclose(normalised[:, :8], stored[f"{key}/{part}_first8"], rtol=1e-5, atol=1e-5)
-                np.testing.assert_allclose(normalised[:, -2:], stored[f"{key}/{part}_last2"], rtol=1e-5, atol=1e-5)
+                normalized = (points - mean) / std
+                np.testing.assert_allclose(normalized[:, :8], stored[f"{key}/{part}_first8"], rtol=1e-5, atol=1e-5)
+                np.testing.assert_allclose(normalized[:, -2:], stored[f"{key}/{part}_last2"], rtol=1e-5, atol=1e-5)
                 compared += 1
             if split == "train" and f"{key}/global_std_f64" in stored:
                 # PointFlow's std is over the split's every coordinate with ddof 0; ours has ddof 1.
@@ -109,7 +109,7 @@ def test_global_and_the_reference_points_agree_with_pointflow_pvd_and_lion(golde
             first = stored[f"{key}/train_first8"]
             np.testing.assert_allclose(dataset.points[rows][:, :8], first, rtol=1e-5, atol=1e-5)
             raw = load_clouds(root, categories, split, "none").points[rows][:, :8]
-            back = dataset.denormalise_generated(torch.from_numpy(first))
+            back = dataset.denormalize_generated(torch.from_numpy(first))
             torch.testing.assert_close(back, raw, rtol=1e-5, atol=2e-6)
             peers.add(config["peer"])
             # What the peers compare with: LION its first part of a cloud, the others the second.
@@ -131,7 +131,7 @@ def test_real_chairs(shared_data):
     with h5py.File(path, "r") as file:
         expected = file[CHAIR]["test"][...]
     assert dataset.points.abs().amax().item() == pytest.approx(1.0, abs=1e-5)
-    back = dataset.denormalise(dataset.points, range(len(dataset)))
+    back = dataset.denormalize(dataset.points, range(len(dataset)))
     np.testing.assert_allclose(back, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 

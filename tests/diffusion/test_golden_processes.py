@@ -19,7 +19,7 @@ PRECISIONS = [("f32", 1e-4), ("f64", 1e-8)]
 
 
 def close(ours, theirs, rtol):
-    """Compare within rtol of the largest value: of the whole table in float32, whose small entries have cancelled,
+    """Compare within rtol of the largest value: of the whole table in float32, whose small entries have canceled,
     of each entry of the first dimension in float64.
     """
     theirs = torch.as_tensor(theirs)

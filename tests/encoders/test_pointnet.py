@@ -57,7 +57,7 @@ def test_every_parameter_gets_a_gradient():
     weights = torch.randn(2, 6, LATENT, generator=torch.Generator().manual_seed(3))
     (mean * weights[0] + log_variance * weights[1]).sum().backward()
     silent = [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
-    # a bias just before batch normalisation is subtracted again with the mean: its gradient is rounding noise or 0
+    # a bias just before batch normalization is subtracted again with the mean: its gradient is rounding noise or 0
     assert not [name for name in silent if "norms" in name or name.endswith("weight")], silent
     assert all(p.grad is not None and p.grad.isfinite().all() for p in encoder.parameters())
 

@@ -243,7 +243,7 @@ def _one_image(folder: Path) -> list[Path]:
     image = Image.fromarray(x)
     for kind in ("png", "jpg", "bmp", "gif", "tif", "webp", "ppm"):
         image.save(folder / f"a.{kind}")
-    image.convert("L").save(folder / "grey.png")
+    image.convert("L").save(folder / "gray.png")
     Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8)).save(folder / "deep.png")
     return sorted(folder.iterdir())
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 def features(weights, x):
-    """Return the 2,048 features of normalised images `(B, 3, 299, 299)`."""
+    """Return the 2,048 features of normalized images `(B, 3, 299, 299)`."""
 
     def unit(name, x, stride=1, padding=0):
         x = functional.conv2d(x, weights[f"{name}.conv.weight"], stride=stride, padding=padding)

@@ -16,7 +16,7 @@ def done(**given):
 
 
 def blob(place=lambda x, y: (x, y)):
-    """An uneven blob off the centre; `place` says where a point of the result comes from. And what is inside."""
+    """An uneven blob off the center; `place` says where a point of the result comes from. And what is inside."""
     axis = torch.arange(SIZE, dtype=torch.float64) - (SIZE - 1) / 2
     x, y = place(*torch.meshgrid(axis, axis, indexing="xy"))
     image = torch.exp(-((x - 4).square() / 30 + (y + 3).square() / 12)).float()[None, None]

@@ -158,7 +158,7 @@ def test_old_attention_names_and_pickled_weights(tmp_path):
         ({"block_out_channels": [8, 12]}, "weights do not fit the config: .* has shape"),
         ({"block_out_channels": [0, 8]}, "division by zero"),
         ({"layers_per_block": 2}, r"left over: \[\], missing: \['down_blocks"),
-        ({"norm_num_groups": 5}, "8 channels cannot be normalised in 5 equal groups"),
+        ({"norm_num_groups": 5}, "8 channels cannot be normalized in 5 equal groups"),
     ],
 )
 def test_misfits(changes, message, tmp_path):

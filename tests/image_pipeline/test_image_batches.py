@@ -11,12 +11,12 @@ from pcdiff.errors import InputError
 IDENTITY = ImageIdentity("made", (1, 2, 3), "none", "none", "0")
 
 
-def made(count=11, labelled=True):
+def made(count=11, labeled=True):
     """Images whose first pixel is their number and whose rows rise from left to right."""
     images = torch.zeros(count, 1, 2, 3, dtype=torch.uint8) + torch.tensor([0, 1, 2], dtype=torch.uint8)
     images += torch.arange(count, dtype=torch.uint8)[:, None, None, None]
-    numbers = torch.arange(count) if labelled else None
-    return ImageDataset(images, numbers, tuple(map(str, range(count))) if labelled else (), "train", IDENTITY)
+    numbers = torch.arange(count) if labeled else None
+    return ImageDataset(images, numbers, tuple(map(str, range(count))) if labeled else (), "train", IDENTITY)
 
 
 def test_every_image_once_per_epoch_with_its_label():
@@ -34,7 +34,7 @@ def test_every_image_once_per_epoch_with_its_label():
 def test_a_resumed_run_sees_the_same_batches(kind, tmp_path):
     class_folders(tmp_path)
     dataset = made() if kind == "resident" else load_images(tmp_path, "all")
-    settings = {"batch_size": 4, "flip": True, "dequantise": True, "augment": 0.5}
+    settings = {"batch_size": 4, "flip": True, "dequantize": True, "augment": 0.5}
     whole = ImageBatches(dataset, seed=3, **settings)
     run = [whole(step) for step in range(8)]
     resumed = ImageBatches(dataset, seed=3, **settings)
@@ -48,7 +48,7 @@ def test_decoded_ahead_equals_resident(tmp_path):
     x, y = class_folders(tmp_path)
     lazy = load_images(tmp_path, "all")
     resident = ImageDataset(torch.from_numpy(x), torch.from_numpy(y), lazy.class_names, "all", lazy.identity)
-    settings = {"batch_size": 3, "seed": 0, "flip": True, "dequantise": True, "augment": 0.5}
+    settings = {"batch_size": 3, "seed": 0, "flip": True, "dequantize": True, "augment": 0.5}
     a, b = ImageBatches(lazy, **settings), ImageBatches(resident, **settings)
     for step in (0, 1, 2, 7, 8):
         for mine, theirs in zip(a(step), b(step), strict=True):
@@ -59,7 +59,7 @@ def test_decoded_ahead_equals_resident(tmp_path):
 def test_slices_are_the_batch(kind, tmp_path):
     class_folders(tmp_path)
     dataset = made() if kind == "resident" else load_images(tmp_path, "all")
-    batches = ImageBatches(dataset, batch_size=6, seed=0, flip=True, dequantise=True, augment=0.5)
+    batches = ImageBatches(dataset, batch_size=6, seed=0, flip=True, dequantize=True, augment=0.5)
     for step in range(5):
         parts = [batches(step, slice(first, first + 2)) for first in (0, 2, 4)]
         assert all(len(part.images) == 2 for part in parts)
@@ -83,9 +83,9 @@ def test_ranges(data_range, low, high):
             call(images, "half")
 
 
-def test_dequantised_images_stay_in_their_level_and_fill_it():
+def test_dequantized_images_stay_in_their_level_and_fill_it():
     images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    batches = ImageBatches(ImageDataset(images, None, (), "a", IDENTITY), 1, 0, data_range="unit", dequantise=True)
+    batches = ImageBatches(ImageDataset(images, None, (), "a", IDENTITY), 1, 0, data_range="unit", dequantize=True)
     drawn = torch.cat([batches(step).images for step in range(200)]).double() * 256
     inside = drawn - images.double()
     assert inside.min() >= 0
@@ -107,10 +107,10 @@ def test_half_of_the_images_are_mirrored_whole():
 def test_the_global_generator_is_neither_read_nor_moved():
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = ImageBatches(made(), 2, 7, flip=True, dequantise=True)(3).images
+    first = ImageBatches(made(), 2, 7, flip=True, dequantize=True)(3).images
     assert torch.equal(before, torch.get_rng_state())
     torch.manual_seed(2)
-    assert torch.equal(first, ImageBatches(made(), 2, 7, flip=True, dequantise=True)(3).images)
+    assert torch.equal(first, ImageBatches(made(), 2, 7, flip=True, dequantize=True)(3).images)
 
 
 def test_an_image_that_broke_meanwhile_is_named(tmp_path):

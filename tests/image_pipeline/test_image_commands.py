@@ -21,9 +21,9 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def colour_run(tmp_path_factory):
-    """A run on colour images without classes."""
-    place = tmp_path_factory.mktemp("colour")
+def color_run(tmp_path_factory):
+    """A run on color images without classes."""
+    place = tmp_path_factory.mktemp("color")
     (place / "data").mkdir()
     rng = np.random.default_rng(0)
     for i in range(24):
@@ -120,13 +120,13 @@ class Classifier(torch.nn.Module):
         return torch.stack([mean, -mean], dim=1) + 0 * t[:, None]
 
 
-def test_a_classifier_guides(colour_run, tmp_path, capsys):
+def test_a_classifier_guides(color_run, tmp_path, capsys):
     example = torch.zeros(2, 3, 8, 8), torch.zeros(2)
     batch = torch.export.Dim("batch", min=2)
     program = torch.export.export(Classifier(), example, dynamic_shapes=({0: batch}, {0: batch}))
     torch.export.save(program, tmp_path / "bright.pt2")
     out = tmp_path / "g.png"
-    base = ["class-conditional", "--run", colour_run, "--output", out, "--per-class", 3]
+    base = ["class-conditional", "--run", color_run, "--output", out, "--per-class", 3]
     guide = ["--classifier", tmp_path / "bright.pt2", "--classes", 0, 1, "--classifier-scale", 5]
     done(capsys, *base, *guide, "--sampler", "ddim", "--num-steps", 12, "--grid", "edm")
     images = made(out).astype(float)
@@ -163,18 +163,18 @@ def test_restoring_in_the_place_of_a_deterministic_sampler(run, digits, tmp_path
     assert np.array_equal(made(tmp_path / "i.png"), none)  # guidance 0 drops the class
 
 
-def test_colorize(colour_run, run, digits, tmp_path, capsys):
+def test_colorize(color_run, run, digits, tmp_path, capsys):
     out = tmp_path / "c.png"
     gray = read(digits)
     few = ["--sampler", "ancestral", "--num-steps", 3]
-    done(capsys, "colorize", "--run", colour_run, "--input", digits, "--output", out, *few)
-    colours = made(out)
-    assert colours.shape == (3, 8, 8, 3)
-    inside = ((colours > 0) & (colours < 255)).all(axis=-1)  # what is cut to the range loses its mean
+    done(capsys, "colorize", "--run", color_run, "--input", digits, "--output", out, *few)
+    colors = made(out)
+    assert colors.shape == (3, 8, 8, 3)
+    inside = ((colors > 0) & (colors < 255)).all(axis=-1)  # what is cut to the range loses its mean
     assert inside.any()
-    assert np.abs(colours.mean(axis=-1) - gray[..., 0])[inside].max() < 1
+    assert np.abs(colors.mean(axis=-1) - gray[..., 0])[inside].max() < 1
     assert command("colorize", "--run", run, "--input", digits, "--output", out) == 2
-    assert "this model's images are grey" in capsys.readouterr().err
+    assert "this model's images are gray" in capsys.readouterr().err
 
 
 def test_super_resolution_keeps_the_means(run, digits, tmp_path, capsys):
@@ -214,9 +214,9 @@ def test_measurements_are_followed_by_their_gradient(run, digits, tmp_path, caps
 
 
 @pytest.mark.parametrize(
-    ("sampler", "steps", "grey_levels"), [("ddim", 60, 12), ("heun", 20, 2), ("dpmpp", 20, 2), ("unipc", 20, 2)]
+    ("sampler", "steps", "gray_levels"), [("ddim", 60, 12), ("heun", 20, 2), ("dpmpp", 20, 2), ("unipc", 20, 2)]
 )
-def test_interpolate_ends_in_the_images(run, digits, tmp_path, capsys, sampler, steps, grey_levels):
+def test_interpolate_ends_in_the_images(run, digits, tmp_path, capsys, sampler, steps, gray_levels):
     images = read(digits)
     np.savez(tmp_path / "a.npz", images[:1])
     np.savez(tmp_path / "b.npz", images[1:2])
@@ -226,8 +226,8 @@ def test_interpolate_ends_in_the_images(run, digits, tmp_path, capsys, sampler, 
     done(capsys, "interpolate", "--run", run, *ends, "--output", out, *few)
     frames = made(out).astype(int)
     assert frames.shape == (3, 8, 8, 1)
-    assert np.abs(frames[0] - images[0]).mean() < grey_levels
-    assert np.abs(frames[2] - images[1]).mean() < grey_levels
+    assert np.abs(frames[0] - images[0]).mean() < gray_levels
+    assert np.abs(frames[2] - images[1]).mean() < gray_levels
     assert command("interpolate", "--run", run, "--a", digits, "--b", tmp_path / "b.npz", "--output", out) == 2
     assert "--a and --b must hold as many images, got 3 and 1" in capsys.readouterr().err
 
@@ -250,8 +250,8 @@ def test_likelihood(run, digits, tmp_path, capsys):
     result = json.loads(out.read_text())
     assert len(result["bits_per_dim"]) == 3
     assert result["mean"] == pytest.approx(np.mean(result["bits_per_dim"]))
-    labelled = done(capsys, "likelihood", "--run", run, "--num-images", 3, "--labelled", *loose)
-    assert labelled != line
+    labeled = done(capsys, "likelihood", "--run", run, "--num-images", 3, "--labeled", *loose)
+    assert labeled != line
     beside = digits.with_suffix(".json")  # of the same name as what is read, and no harm to it
     plain = done(capsys, "likelihood", "--run", run, "--input", digits, *loose, "--output", beside)
     assert "digits.npz" in plain
@@ -268,11 +268,11 @@ def test_likelihood_by_the_bound_and_with_learned_noise(run, digits, tmp_path, c
     bound = json.loads(out.read_text())
     assert (bound["method"], bound["trace"], bound["tolerance"], bound["num_times"]) == ("bound", None, None, 60)
     assert bound["mean"] > flow["mean"] - 1  # of two models, the SDE's and the flow's
-    learned = ["--dequantisation", "variational", "--dequantisation-steps"]
+    learned = ["--dequantization", "variational", "--dequantization-steps"]
     few = done(capsys, *common, "--method", "bound", *learned, 1)
     assert done(capsys, *common, "--method", "bound", *learned, 1) == few
     done(capsys, *common, "--tolerance", 0.01, *learned, 3, "--output", out)
-    assert json.loads(out.read_text())["dequantisation"] == "variational, 1 draws"
+    assert json.loads(out.read_text())["dequantization"] == "variational, 1 draws"
 
 
 def test_what_is_asked_takes_the_place_of_the_runs_own():
@@ -284,8 +284,8 @@ def test_what_is_asked_takes_the_place_of_the_runs_own():
     assert merged(own, SamplingConfig(corrector="none")) == without
 
 
-def test_guidance_needs_a_model_that_is_told_classes(colour_run, tmp_path, capsys):
-    assert command("sample", "--run", colour_run, "--output", tmp_path / "s.png", "--guidance", 2) == 2
+def test_guidance_needs_a_model_that_is_told_classes(color_run, tmp_path, capsys):
+    assert command("sample", "--run", color_run, "--output", tmp_path / "s.png", "--guidance", 2) == 2
     assert "--guidance stresses a class, and this model is not conditioned on classes" in capsys.readouterr().err
 
 
@@ -300,7 +300,7 @@ def test_guidance_needs_a_model_that_is_told_classes(colour_run, tmp_path, capsy
         ("sample --snr 1 --sampler ddim", "snr goes with a corrector, got none"),
         ("sample --classes 3 10", "--classes must be in 0..9, got [3, 10]"),
         ("inpaint --input {digits} --mask {mask}", "must be 8x8 as the images, got 8x7"),
-        ("inpaint --input {digits} --mask {grey}", "a mask must hold 0 and 1 only"),
+        ("inpaint --input {digits} --mask {gray}", "a mask must hold 0 and 1 only"),
         ("inpaint --input {digits} --mask top", "--mask must be one of upper, lower, "),
         ("inpaint --input {mixed}", "is 9 x 8 where"),
         ("inpaint --input {small}", "images must be 1x8x8 here, got 1x4x4"),
@@ -324,15 +324,15 @@ def test_guidance_needs_a_model_that_is_told_classes(colour_run, tmp_path, capsy
         ("interpolate --a {digits} --b {digits} --guidance 0", "leave out --guidance"),
         ("likelihood --label 3", "--label goes with --input"),
         ("likelihood --num-times 3", "--num-times does nothing without --method bound"),
-        ("likelihood --dequantisation-steps 3", "does nothing without --dequantisation variational"),
+        ("likelihood --dequantization-steps 3", "does nothing without --dequantization variational"),
         ("likelihood --method bound --trace exact", "--trace does nothing without --method flow"),
-        ("likelihood --input {digits} --labelled", "--labelled goes with the run's own data"),
+        ("likelihood --input {digits} --labeled", "--labeled goes with the run's own data"),
     ],
 )
 def test_a_mistake_is_one_line(run, digits, tmp_path, capsys, monkeypatch, args, match):
     monkeypatch.chdir(tmp_path)
     np.save("mask.npy", np.zeros((8, 7), dtype=np.uint8))
-    np.save("grey.npy", np.full((8, 8), 2, dtype=np.uint8))
+    np.save("gray.npy", np.full((8, 8), 2, dtype=np.uint8))
     (tmp_path / "mixed").mkdir()
     for width in (8, 9):
         Image.new("L", (width, 8)).save(tmp_path / "mixed" / f"{width}.png")
@@ -340,7 +340,7 @@ def test_a_mistake_is_one_line(run, digits, tmp_path, capsys, monkeypatch, args,
         "digits": digits,
         "over": digits.with_suffix(".png"),
         "mask": "mask.npy",
-        "grey": "grey.npy",
+        "gray": "gray.npy",
         "mixed": "mixed",
         "small": "small.npy",
     }

@@ -130,8 +130,8 @@ def test_integers_of_32_bits_are_refused_everywhere(tmp_path):
 
 
 def test_reported_images(reports):
-    (grey,) = reports.glob("08-*/*.png")
-    images = read_images(grey, (1, 8, 8))
+    (gray,) = reports.glob("08-*/*.png")
+    images = read_images(gray, (1, 8, 8))
     assert float(images.float().mean()) == pytest.approx(127.0, abs=0.5)
     assert len(images.unique()) == 64
     (phone,) = reports.glob("09-*/*.jpg")

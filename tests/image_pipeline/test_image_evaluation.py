@@ -187,9 +187,9 @@ def test_stored_images_are_read_where_they_are_asked_for(tmp_path):
     assert isinstance(images.array, np.memmap)
     assert images.shape == (6, 1, 2, 2)
     assert images[torch.tensor([5, 0])].flatten(1).tolist() == [[20, 21, 22, 23], [0, 1, 2, 3]]
-    colours = stored_images.StoredImages(tmp_path / "s.npy", (3, 2, 2))
-    assert colours.shape == (6, 3, 2, 2)
-    assert torch.equal(colours[torch.tensor([1])], images[torch.tensor([1])].expand(-1, 3, -1, -1))
+    colors = stored_images.StoredImages(tmp_path / "s.npy", (3, 2, 2))
+    assert colors.shape == (6, 3, 2, 2)
+    assert torch.equal(colors[torch.tensor([1])], images[torch.tensor([1])].expand(-1, 3, -1, -1))
     with pytest.raises(InputError, match="images must be 1x4x4 here, got 1x2x2"):
         stored_images.StoredImages(tmp_path / "s.npy", (1, 4, 4))
 
@@ -206,7 +206,7 @@ def test_a_fid_of_few_images_says_what_that_means(whole):
 
 def test_a_reference_brought_to_more_pixels_is_said_aloud(tmp_path, capsys):
     out = train(tmp_path / "run", "--size", 16)
-    assert "images of 8x8 are brought to 16x16 (centre crop" in (out / "log.txt").read_text()
+    assert "images of 8x8 are brought to 16x16 (center crop" in (out / "log.txt").read_text()
     flags = ["--features", "pixels", "--metrics", "fid", "--num-samples", 4, "--split", "test", "--device", "cpu"]
     assert command("evaluate", "--run", out, "--reference", "digits", *flags) == 0
     assert "reference: digits of scikit-learn: images of 8x8 are brought to 16x16" in capsys.readouterr().err

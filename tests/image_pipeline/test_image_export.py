@@ -54,7 +54,7 @@ def test_a_zip_of_one_split_serves_as_that_split_only(tmp_path):
         load_images(tmp_path / "test.zip", "train")
 
 
-def test_grey_images_stay_grey(tmp_path):
+def test_gray_images_stay_gray(tmp_path):
     class_folders(tmp_path / "source", channels=1)
     assert prepare(tmp_path / "source", tmp_path / "a.zip", 8)["shape"] == [1, 8, 8]
     assert load_images(tmp_path / "a.zip", "all").images.shape == (8, 1, 8, 8)

@@ -100,9 +100,9 @@ def test_precision_and_recall_against_the_paper(tables, pairs, monkeypatch):
     monkeypatch.setattr("image_pipeline.metrics.manifold._BLOCK_PAIRS", pairs)
     for table in tables:
         generated, real = table["prc.generated"], table["prc.real"]
-        neighbours = sorted(int(key.split(".")[1][1:]) for key in table if key.endswith(".precision"))
-        assert neighbours
-        for k in neighbours:
+        neighbors = sorted(int(key.split(".")[1][1:]) for key in table if key.endswith(".precision"))
+        assert neighbors
+        for k in neighbors:
             found = precision_recall(generated, real, k)
             for name in ("precision", "recall"):
                 assert getattr(found, name) == pytest.approx(float(table[f"prc.k{k}.{name}"]), rel=1e-14)
@@ -224,7 +224,7 @@ def test_errors():
         (lambda: kernel_distance(x, x, 3, 5), r"subset_size must lie in 2\.\.4"),
         (lambda: inception_score(x, 5), "at least num_splits 5"),
         (lambda: precision_recall(x, x[:, :2]), r"got \(4, 5\), \(4, 2\)"),
-        (lambda: precision_recall(x, x, 4), r"neighbour must lie in 1\.\.3"),
+        (lambda: precision_recall(x, x, 4), r"neighbor must lie in 1\.\.3"),
     ):
         with pytest.raises(InputError, match=message):
             call()

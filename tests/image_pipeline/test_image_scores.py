@@ -94,8 +94,8 @@ def test_random_features_are_the_same_everywhere():
     assert a.identity == b.identity
     assert torch.equal(a(images).features, b(images).features)
     assert a(images).features.shape == (3, 224)
-    grey = images[:, :1]
-    assert torch.equal(a(grey).features, a(grey.expand(-1, 3, -1, -1)).features)
+    gray = images[:, :1]
+    assert torch.equal(a(gray).features, a(gray.expand(-1, 3, -1, -1)).features)
 
 
 def test_a_network_from_a_file(exported):

@@ -320,11 +320,11 @@ def test_a_link_to_a_folder_above_is_not_followed_for_ever(tmp_path):
 
 
 def test_modes_of_images(tmp_path):
-    grey = pictures(1, 1, 8)[0]
-    png(tmp_path / "a.png", grey)
+    gray = pictures(1, 1, 8)[0]
+    png(tmp_path / "a.png", gray)
     png(tmp_path / "b.png", pictures(1, 3, 8)[0])
     assert load_images(tmp_path, "all").images.shape == (2, 3, 8, 8)
-    assert np.array_equal(load_images(tmp_path, "all").images[0].numpy(), grey.repeat(3, axis=0))
+    assert np.array_equal(load_images(tmp_path, "all").images[0].numpy(), gray.repeat(3, axis=0))
     assert load_images(tmp_path, "all", channels=1).images[torch.arange(2)].shape == (2, 1, 8, 8)
     Image.fromarray(pictures(1, 4, 8)[0].transpose(1, 2, 0).copy(), "RGBA").save(tmp_path / "c.png")
     assert load_images(tmp_path, "all").images[torch.arange(3)].shape == (3, 3, 8, 8)
@@ -384,15 +384,15 @@ def test_arrays_with_odd_classes_are_refused(tmp_path, second, says):
 def test_channels_turn_arrays_as_they_turn_files(tmp_path):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
-    np.save(tmp_path / "colour.npy", images)
-    grey = load_images(tmp_path / "colour.npy", "all", channels=1)
+    np.save(tmp_path / "color.npy", images)
+    gray = load_images(tmp_path / "color.npy", "all", channels=1)
     # ITU-R 601-2, in the 16 bits of Pillow's own integers
     luma = (images.astype(np.int64) @ [19595, 38470, 7471] + 0x8000) >> 16
-    assert np.array_equal(grey.images[:, 0].numpy(), luma)
-    assert grey.identity.preprocessing == "none, to grey"
-    digits, colour = load_images("digits", "test"), load_images("digits", "test", channels=3)
-    assert torch.equal(colour.images, digits.images.expand(-1, 3, -1, -1))
-    assert colour.identity.fingerprint != digits.identity.fingerprint
+    assert np.array_equal(gray.images[:, 0].numpy(), luma)
+    assert gray.identity.preprocessing == "none, to grey"
+    digits, color = load_images("digits", "test"), load_images("digits", "test", channels=3)
+    assert torch.equal(color.images, digits.images.expand(-1, 3, -1, -1))
+    assert color.identity.fingerprint != digits.identity.fingerprint
     assert load_images("digits", "test", channels=1).identity == digits.identity  # as of today's runs
 
 
@@ -402,4 +402,4 @@ def test_images_brought_to_more_pixels_say_so(tmp_path):
     for place in (tmp_path / "small.npy", tmp_path):
         assert load_images(place, "all").enlarged is None
         assert load_images(place, "all", size=2).enlarged is None
-        assert "images of 4x4 are brought to 8x8 (centre crop" in load_images(place, "all", size=8).enlarged
+        assert "images of 4x4 are brought to 8x8 (center crop" in load_images(place, "all", size=8).enlarged

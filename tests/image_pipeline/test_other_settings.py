@@ -106,7 +106,7 @@ def test_variance_norm_in_closed_form():
     )
 
 
-def test_diffusers_centred_input_and_learned_variance(tmp_path):
+def test_diffusers_centered_input_and_learned_variance(tmp_path):
     """The net sees 2 x - 1, and a bare folder of twice the channels learned its variance."""
     write_diffusers(tmp_path, "unet_other")
     model, io = diffusers.load(tmp_path / "unet_other"), arrays_of(tmp_path / "unet_other")
@@ -125,7 +125,7 @@ def test_diffusers_centred_input_and_learned_variance(tmp_path):
         near(again.denoiser.net(io["x"], io["timesteps"], io["class_labels"]), io["out"])
 
 
-def test_a_skip_nets_input_is_centred_too(tmp_path):
+def test_a_skip_nets_input_is_centered_too(tmp_path):
     from test_diffusers_folders import SKIP
 
     from image_pipeline.interop.imported import Imported
@@ -134,10 +134,10 @@ def test_a_skip_nets_input_is_centred_too(tmp_path):
     from pcdiff.diffusion import VE, NetDenoiser
 
     torch.manual_seed(0)
-    plain, centred = (SongUNet(SongUNetConfig(**SKIP, center_input=center)).eval() for center in (False, True))
-    centred.load_state_dict(plain.state_dict())
+    plain, centered = (SongUNet(SongUNetConfig(**SKIP, center_input=center)).eval() for center in (False, True))
+    centered.load_state_dict(plain.state_dict())
     x, t = torch.randn(2, 3, 8, 8), torch.tensor([0.1, 0.9])
-    denoiser = NetDenoiser(SigmaLabel(centred).eval(), VE(0.02, 30.0, 500), "score", "sigma")
+    denoiser = NetDenoiser(SigmaLabel(centered).eval(), VE(0.02, 30.0, 500), "score", "sigma")
     diffusers.save(Imported(denoiser, (0.0, 1.0), (3, 8, 8), "ours"), tmp_path / "saved")
     again = diffusers.load(tmp_path / "saved").denoiser.net.net
     with torch.no_grad():

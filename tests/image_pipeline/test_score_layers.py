@@ -132,7 +132,7 @@ def test_instance_norm_plus():
 
 
 def test_instance_norm_plus_of_one_channel():
-    """The one mean is the mean of the means: nothing is added to the plain normalisation."""
+    """The one mean is the mean of the means: nothing is added to the plain normalization."""
     x = torch.randn(2, 1, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     plain = InstanceNormPlus(1).double()
     expected = plain.gamma * torch.nn.functional.instance_norm(x)

@@ -1,4 +1,4 @@
-"""Score nets in training: the papers' start, what is learnt from it, compilation."""
+"""Score nets in training: the papers' start, what is learned from it, compilation."""
 
 import pytest
 import torch

@@ -153,7 +153,7 @@ def test_loss_and_gradients(case, mode):
     terms = loss_terms(model, arrays)
     offset = 0.0
     if not isinstance(model, AutoEncoder):
-        # DPM adds the normalising constant of log N(.; 0, I) once per dimension: dim - 1 times too often.
+        # DPM adds the normalizing constant of log N(.; 0, I) once per dimension: dim - 1 times too often.
         dim = model.config.latent_dim
         constant = 0.5 * dim * (dim - 1) * math.log(2 * math.pi)
         offset = float(arrays["loss_kl_weight"]) * constant
@@ -167,7 +167,7 @@ def test_loss_and_gradients(case, mode):
     terms["loss"].backward()
     close(model.denoiser.net.layers[0].bias.grad, arrays[f"loss_grad_net_l0_bias_{mode}"], 2e-3)
     close(model.encoder.mean_head[-1].bias.grad, arrays[f"loss_grad_enc_fc3m_bias_{mode}"], 2e-3)
-    if "_sn" not in arrays["_folder"]:  # with spectral norm DPM's norm is that of another parametrisation
+    if "_sn" not in arrays["_folder"]:  # with spectral norm DPM's norm is that of another parametrization
         norm = math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None))
         close(norm, arrays[f"loss_gradnorm_{mode}"])
 

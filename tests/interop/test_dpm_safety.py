@@ -138,4 +138,4 @@ def test_parts_that_do_not_go_together(tmp_path):
     weights = {key.format(0): torch.zeros(3, 4), key.format(1): torch.zeros(3, 5)}
     refused(write(tmp_path / "odd.pt", state_dict=weights), "shapes do not fit its own args: ")
     weights = {"flow.chain.0.net_s_t.0.weight_orig": torch.zeros(3, 4)}
-    refused(write(tmp_path / "odd.pt", state_dict=weights), "is spectrally normalised but its u or v is missing")
+    refused(write(tmp_path / "odd.pt", state_dict=weights), "is spectrally normalized but its u or v is missing")

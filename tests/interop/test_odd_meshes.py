@@ -58,7 +58,7 @@ BODY = b"0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3\n"
         b"NOFF 4 1 4 0 0 0 0 0 1 1 0 0 0 0 1 1 1 0 0 0 1 0 1 0 0 0 1 4 0 1 2 3",
         b"COFF\n4 1 4\n" + BODY.replace(b" 0\n", b" 0 255 0 0 255\n") + b"\n",
         b"STCNOFF\n4 1 4\n" + BODY.replace(b" 0\n", b" 0 0 0 1 .5 .5 .5 1 0.1 0.2\n"),
-        b"OFF\n4 1 4\n" + BODY.replace(b"2 3\n", b"2 3 0.5 0.5 0.5\n"),  # a face with a colour
+        b"OFF\n4 1 4\n" + BODY.replace(b"2 3\n", b"2 3 0.5 0.5 0.5\n"),  # a face with a color
     ],
 )
 def test_off(content):
@@ -109,7 +109,7 @@ V = b"v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\n"
         b"\xef\xbb\xbf" + V + b"f 1 2 3 4\n",
         (V + b"f 1 2 3 4").decode().encode("utf-16"),
         (V + b"f 1 2 3 4").replace(b"\n", b"\r"),
-        V.replace(b"v 0 0 0", b"v 0 0 0 1 0 0") + b"f 1 2 3 4",  # one coloured vertex
+        V.replace(b"v 0 0 0", b"v 0 0 0 1 0 0") + b"f 1 2 3 4",  # one colored vertex
         V.replace(b"v 1 1 0", b"v 1 1 0 1.0") + b"f 1 2 3 4",  # one with w
         V + b"vt 0 0\nvn 0 0 1\nf 1/1/1 2//1 3/1 4\n",
         V + b"f 1/1 2/1 \\\n3/1 4/1\n",  # goes on
@@ -232,7 +232,7 @@ FLOATS = np.array(SQUARE, dtype="<f4")
 
 
 @pytest.mark.parametrize(("dtype", "one"), [("<i1", 127), ("<u1", 255), ("<i2", 32767), ("<u2", 65535)])
-def test_normalised_integers_stand_for_0_to_1(dtype, one):
+def test_normalized_integers_stand_for_0_to_1(dtype, one):
     stride = {"1": 4, "2": 8}[dtype[-1]]  # rows are aligned to four bytes
     for normalized, unit in ((True, 1.0), (False, float(one))):
         vertices, faces = parse_glb(glb((FLOATS * one).astype(dtype), [0, 1, 2, 0, 2, 3], 4, normalized, stride))

@@ -122,7 +122,7 @@ def test_whole_number_coordinates(tmp_path, form):
 
 
 @FORMS
-def test_missing_points_of_an_organised_cloud_are_named(tmp_path, form):
+def test_missing_points_of_an_organized_cloud_are_named(tmp_path, form):
     points = POINTS.copy()
     points[[3, 30]] = np.nan
     with pytest.raises(

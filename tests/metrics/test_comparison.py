@@ -13,7 +13,7 @@ from pcdiff.metrics.comparison import compare, label_files, read_result
 PROTOCOL = {
     "name": "dpm",
     "split": "test",
-    "normalisation": "shape_bbox",
+    "normalization": "shape_bbox",
     "points": 2048,
     "reference_points": None,
     "distances": ["cd", "emd"],
@@ -107,18 +107,28 @@ def test_values_of_another_kind_are_refused_or_harmless(place, value):
     assert refused.startswith(("a: ", "a and b: ")) if refused is not None else "MMD-CD" in text
 
 
+def test_results_on_record_compare_with_those_of_today():
+    """Until 0.2.0 a protocol's normalization was spelled with an s."""
+    old, new = _with(), _with()
+    old["protocol"]["normalisation"] = old["protocol"].pop("normalization")
+    assert "MMD-CD" in compare([("old", old), ("new", new)])
+    old["protocol"]["normalisation"] = "none"
+    with pytest.raises(InputError, match="protocol normalization differs, 'none' and 'shape_bbox'"):
+        compare([("old", old), ("new", new)])
+
+
 def test_a_table_escapes_what_results_say():
-    hostile = _with(details__notes=["one\nwith \x1b[31m colour"], floor__what="a\nb|c", protocol__name="dpm\x1b[2J")
+    hostile = _with(details__notes=["one\nwith \x1b[31m color"], floor__what="a\nb|c", protocol__name="dpm\x1b[2J")
     text = compare([("label\nwith | and \x07", hostile)])
     assert all(line.isprintable() for line in text.split("\n"))
-    assert r"Note: one\nwith \x1b[31m colour." in text
+    assert r"Note: one\nwith \x1b[31m color." in text
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"protocol__name": "pointflow"}, "protocol name differs, 'dpm' and 'pointflow'; .* never belong in one"),
-        ({"protocol__normalisation": "none"}, "protocol normalisation differs, 'shape_bbox' and 'none'"),
+        ({"protocol__normalization": "none"}, "protocol normalization differs, 'shape_bbox' and 'none'"),
         ({"protocol__split": "val"}, "protocol split differs, 'test' and 'val'"),
         ({"protocol__reference_points": "first"}, "protocol reference_points differs, None and 'first'"),
         ({"protocol__distances": ["cd"]}, r"protocol distances differs, \['cd', 'emd'\] and \['cd'\]"),

@@ -5,21 +5,21 @@ import pytest
 import torch
 
 from pcdiff.metrics._blocks import in_order
-from pcdiff.metrics.emd_search import Effort, emd_neighbours
+from pcdiff.metrics.emd_search import Effort, emd_neighbors
 from pcdiff.metrics.generation import scores_of
-from pcdiff.metrics.neighbours import neighbours_in_matrices
-from pcdiff.metrics.protocols import normalise_bbox
+from pcdiff.metrics.neighbors import neighbors_in_matrices
+from pcdiff.metrics.protocols import normalize_bbox
 from pcdiff.ops import pairwise
 
 
 def brute_force(samples, reference):
     matrices = (pairwise(*sets, "emd-exact") for sets in ((samples, reference), (reference, None), (samples, None)))
-    return neighbours_in_matrices(*matrices)
+    return neighbors_in_matrices(*matrices)
 
 
 def search(samples, reference):
     steps = []
-    found, effort = emd_neighbours(samples, reference, in_order, "EMD", steps.append)
+    found, effort = emd_neighbors(samples, reference, in_order, "EMD", steps.append)
     count, other = len(samples), len(reference)
     assert sum(steps) == effort.pairs == count * other + count * (count - 1) // 2 + other * (other - 1) // 2
     return found, effort
@@ -82,7 +82,7 @@ def test_real_chairs_need_few_pairs(shared_data):
     (path,) = shared_data.glob("modelnet10/chair*.hdf5")
     with h5py.File(path, "r") as file:
         (category,) = file.values()
-        samples, reference = (normalise_bbox(category[s][:40, :256]) for s in ("train", "test"))
+        samples, reference = (normalize_bbox(category[s][:40, :256]) for s in ("train", "test"))
     found, effort = search(samples, reference)
     assert_same(found, brute_force(samples, reference))
     assert effort.solved < 0.4 * effort.pairs

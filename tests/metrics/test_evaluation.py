@@ -65,7 +65,7 @@ def test_samples_and_reference_are_not_exchanged():
     assert swapped["MMD-CD"] < 0.95 * collapsed["MMD-CD"]
 
 
-def test_num_points_takes_the_first_points_of_both_sets_before_normalising():
+def test_num_points_takes_the_first_points_of_both_sets_before_normalizing():
     samples, reference = _sets()
     cut = evaluate(samples=samples, reference=reference, num_points=16)
     assert cut["counts"]["points"] == 16
@@ -110,7 +110,7 @@ def _train(n=12, points=40):
     return np.random.default_rng(7).normal(size=(n, points, 3))
 
 
-def test_training_clouds_give_a_floor_and_a_report_on_memorisation():
+def test_training_clouds_give_a_floor_and_a_report_on_memorization():
     samples, reference = _sets()
     train = _train()
     train[3] = samples[2][::-1]  # one sample is a training cloud, its points in another order
@@ -118,7 +118,7 @@ def test_training_clouds_give_a_floor_and_a_report_on_memorisation():
     assert result["counts"] == {"samples": 5, "reference": 5, "train": 12, "points": 40}
     assert result["floor"]["scores"].keys() == result["scores"].keys()
     assert result["floor"]["intervals"].keys() == result["intervals"].keys()
-    report = result["memorisation"]
+    report = result["memorization"]
     assert report["copies"] == 1
     assert report["train_index"][2] == 3
     assert report["distance"][2] == 0
@@ -146,7 +146,7 @@ def test_a_floor_that_cannot_be_says_why(train, why):
     result = evaluate(samples=samples, reference=reference, train=train)
     assert "floor" not in result
     assert any(why in note for note in result["details"]["notes"])
-    assert "memorisation" in result
+    assert "memorization" in result
 
 
 def test_intervals_can_be_left_out_and_follow_the_seed():
@@ -182,7 +182,7 @@ def test_finished_blocks_are_not_computed_again_and_change_nothing(tmp_path, mon
             evaluate(samples=samples, reference=reference, train=_train(), map_blocks=ResumableMap(journal).map)
             == whole
         )
-    monkeypatch.setattr("pcdiff.metrics.neighbours.pairwise", None)
+    monkeypatch.setattr("pcdiff.metrics.neighbors.pairwise", None)
     monkeypatch.setattr("pcdiff.metrics.emd_search.emd_pairs", None)
     with ResultCache(tmp_path / "journal", {}) as journal:
         assert (

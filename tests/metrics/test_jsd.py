@@ -42,7 +42,7 @@ def test_the_grid_fills_the_sphere_only():
     assert len(grid) / 28**3 == pytest.approx(np.pi / 6, rel=0.15)  # a ball's share of its cube
 
 
-def test_the_legacy_form_sees_size_and_the_normalised_one_does_not():
+def test_the_legacy_form_sees_size_and_the_normalized_one_does_not():
     clouds = _clouds()
     assert jsd_legacy(clouds, 0.5 * clouds) > 0.1
     assert jsd_normalized(clouds, 0.5 * clouds + 2) < 0.02

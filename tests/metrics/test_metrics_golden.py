@@ -1,4 +1,4 @@
-"""The peers' own numbers: set metrics, JSD, normalisation and F-score, for every case in the golden folder."""
+"""The peers' own numbers: set metrics, JSD, normalization and F-score, for every case in the golden folder."""
 
 import hashlib
 import json
@@ -13,13 +13,13 @@ from pcdiff.metrics import (
     f_score,
     jsd_legacy,
     mmd,
-    normalise_bbox,
-    normalise_unit,
+    normalize_bbox,
+    normalize_unit,
     one_nna,
     reconstruction_scores,
 )
 from pcdiff.metrics._blocks import in_order
-from pcdiff.metrics.emd_search import emd_neighbours
+from pcdiff.metrics.emd_search import emd_neighbors
 from pcdiff.metrics.generation import scores_of
 from pcdiff.metrics.jsd import cell_counts, sphere_grid
 from pcdiff.ops import nearest, pairwise
@@ -75,8 +75,8 @@ def test_emd_scores_by_search_equal_the_peers(cases):
     checked = 0
     for arrays, expected in cases.values():
         samples, reference = _tensor(arrays["sample"]), _tensor(arrays["ref"])
-        neighbours, effort = emd_neighbours(samples, reference, in_order, "EMD", lambda pairs: None)
-        scores = scores_of(neighbours)
+        neighbors, effort = emd_neighbors(samples, reference, in_order, "EMD", lambda pairs: None)
+        scores = scores_of(neighbors)
         assert effort.solved <= effort.pairs
         for key in (key for key in expected if "exact_emd" in key and "compute_all_metrics" in key):
             theirs = expected[key]
@@ -174,12 +174,12 @@ def test_f_scores_at_several_thresholds_equal_the_peers(cases):
     assert checked
 
 
-def test_normalisation_equals_the_peers(golden):
+def test_normalization_equals_the_peers(golden):
     found = sorted((golden / "3d").glob("*/misc/normalize_point_clouds.npz"))
     if not found:
         pytest.skip("no normalize_point_clouds.npz")
     for path in found:
         arrays = np.load(path)
-        for name, normalise in (("shape_bbox", normalise_bbox), ("shape_unit", normalise_unit)):
-            ours = normalise(arrays["raw"]).numpy()
+        for name, normalize in (("shape_bbox", normalize_bbox), ("shape_unit", normalize_unit)):
+            ours = normalize(arrays["raw"]).numpy()
             np.testing.assert_allclose(ours, arrays[name], rtol=1e-5, atol=1e-5 * np.abs(arrays[name]).max())

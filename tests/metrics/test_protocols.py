@@ -1,4 +1,4 @@
-"""Normalisation and the registry of protocols."""
+"""Normalization and the registry of protocols."""
 
 import dataclasses
 import json
@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pcdiff.errors import InputError
-from pcdiff.metrics import PROTOCOLS, Protocol, normalise_bbox, normalise_unit
-from pcdiff.metrics.protocols import NORMALISATIONS, REFERENCE_POINTS, get_protocol
+from pcdiff.metrics import PROTOCOLS, Protocol, normalize_bbox, normalize_unit
+from pcdiff.metrics.protocols import NORMALIZATIONS, REFERENCE_POINTS, get_protocol
 from pcdiff.ops import emd
 
 
@@ -17,25 +17,25 @@ def _clouds():
     return torch.from_numpy(np.random.default_rng(0).normal(size=(5, 60, 3)) * [1, 4, 2] + [7, -3, 1])
 
 
-def test_bbox_is_centred_with_longest_half_side_one():
-    out = normalise_bbox(_clouds())
+def test_bbox_is_centered_with_longest_half_side_one():
+    out = normalize_bbox(_clouds())
     low, high = out.amin(dim=1), out.amax(dim=1)
     torch.testing.assert_close(low, -high, atol=1e-5, rtol=0)
     torch.testing.assert_close(high.amax(dim=1), torch.ones(5))
 
 
 def test_unit_has_mean_zero_and_deviation_one():
-    out = normalise_unit(_clouds())
+    out = normalize_unit(_clouds())
     torch.testing.assert_close(out.mean(dim=1), torch.zeros(5, 3), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("normalise", [normalise_bbox, normalise_unit])
-def test_place_and_size_are_forgotten_and_repetition_changes_nothing(normalise):
-    once = normalise(_clouds())
-    torch.testing.assert_close(normalise(_clouds() * 3), once, atol=1e-4, rtol=1e-4)
-    if normalise is normalise_bbox:
-        torch.testing.assert_close(normalise(_clouds() * 3 + 11), once, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(normalise(once), once, atol=1e-6, rtol=1e-6)
+@pytest.mark.parametrize("normalize", [normalize_bbox, normalize_unit])
+def test_place_and_size_are_forgotten_and_repetition_changes_nothing(normalize):
+    once = normalize(_clouds())
+    torch.testing.assert_close(normalize(_clouds() * 3), once, atol=1e-4, rtol=1e-4)
+    if normalize is normalize_bbox:
+        torch.testing.assert_close(normalize(_clouds() * 3 + 11), once, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(normalize(once), once, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["shape_bbox", "shape_unit"])
@@ -43,7 +43,7 @@ def test_a_cloud_of_one_place_is_named(name):
     clouds = _clouds()
     clouds[3] = 0.5
     with pytest.raises(InputError, match=r"samples\[3\] has zero extent"):
-        NORMALISATIONS[name](clouds, "samples")
+        NORMALIZATIONS[name](clouds, "samples")
 
 
 def test_protocols_are_frozen_and_found_by_name():
@@ -56,7 +56,7 @@ def test_protocols_are_frozen_and_found_by_name():
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=list(PROTOCOLS))
 def test_every_choice_is_one_that_exists(protocol):
-    assert protocol.normalisation in NORMALISATIONS
+    assert protocol.normalization in NORMALIZATIONS
     assert protocol.reference_points in REFERENCE_POINTS
     assert protocol.split in ("test", "val")
     assert {distance.upper() for distance in protocol.distances} <= {"CD", "EMD"}
@@ -74,7 +74,7 @@ def test_every_choice_is_one_that_exists(protocol):
 )
 def test_what_each_protocol_fixes(name, expected):
     written = json.loads(json.dumps(get_protocol(name).to_dict()))
-    assert tuple(written[key] for key in ("split", "normalisation", "points", "reference_points")) == expected
+    assert tuple(written[key] for key in ("split", "normalization", "points", "reference_points")) == expected
     assert written["name"] == name
     assert (written["distances"], written["emd_method"], written["seed"]) == (["cd", "emd"], "exact", 2020)
     assert set(written) == {field.name for field in dataclasses.fields(Protocol)}
@@ -143,7 +143,7 @@ def test_a_reference_that_does_not_hold_the_points(name, held, num_points, messa
 
 def test_raw_leaves_the_clouds_alone():
     clouds = _clouds().float()
-    assert torch.equal(get_protocol("raw").normalise(clouds), clouds)
+    assert torch.equal(get_protocol("raw").normalize(clouds), clouds)
 
 
 @pytest.mark.parametrize(
@@ -160,10 +160,10 @@ def test_raw_leaves_the_clouds_alone():
 )
 def test_bad_clouds(clouds, message):
     with pytest.raises(InputError, match=message):
-        normalise_bbox(clouds)
+        normalize_bbox(clouds)
 
 
 def test_read_only_and_big_endian_arrays_serve():
     clouds = np.random.default_rng(0).normal(size=(2, 9, 3))
     clouds.flags.writeable = False
-    torch.testing.assert_close(normalise_bbox(clouds), normalise_bbox(clouds.astype(">f8")))
+    torch.testing.assert_close(normalize_bbox(clouds), normalize_bbox(clouds.astype(">f8")))

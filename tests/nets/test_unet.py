@@ -209,7 +209,7 @@ def test_a_config_goes_through_json(variant):
         ({"downsample": "stride"}, "downsample must be one of .*'pool'.*, got 'stride'"),
         ({"upsample": ("conv",)}, "upsample must be one of .* or 2 of them"),
         ({"null_class": True}, "null_class needs num_classes"),
-        ({"norm_groups": 3}, "8 channels cannot be normalised in 3 equal groups"),
+        ({"norm_groups": 3}, "8 channels cannot be normalized in 3 equal groups"),
         ({"num_head_channels": 5}, "16 channels cannot be split as num_head_channels 5 asks"),
         ({"num_head_channels": None, "num_heads": 3}, "16 channels cannot be split as 3 heads asks"),
     ],

@@ -11,9 +11,9 @@ def cloud(kind, batch, n, dim, seed, dtype=torch.float32):
     if kind == "surface":
         x = x / x.norm(dim=-1, keepdim=True)
     elif kind == "clustered":
-        centres = torch.randn(batch, 4, dim, generator=g, dtype=torch.float64)
+        centers = torch.randn(batch, 4, dim, generator=g, dtype=torch.float64)
         which = torch.randint(4, (batch, n), generator=g)
-        x = centres.gather(1, which[..., None].expand(-1, -1, dim)) + 1e-3 * x
+        x = centers.gather(1, which[..., None].expand(-1, -1, dim)) + 1e-3 * x
     elif kind == "duplicated":
         x = (2 * x).round()
     elif kind == "collinear":

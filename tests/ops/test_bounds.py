@@ -34,24 +34,24 @@ def all_pairs(n, m):
 @pytest.mark.parametrize("points", [1, 7, 64, 512, 768])
 def test_the_sliced_bound_is_below_the_distance_and_above_the_centroids(kind, points):
     xs, ys = sets(kind, points)
-    centre = torch.cat([xs, ys]).double().mean(dim=(0, 1))
-    bound = sliced_bound(slices(xs, centre), slices(ys, centre)).double()
+    center = torch.cat([xs, ys]).double().mean(dim=(0, 1))
+    bound = sliced_bound(slices(xs, center), slices(ys, center)).double()
     exact = pairwise(xs.double(), ys.double(), "emd-exact")
     assert (bound <= exact).all()
     centroids = torch.cdist(xs.double().mean(1), ys.double().mean(1))
-    scale = (torch.cat([xs, ys]).double() - centre).norm(dim=2).max()
+    scale = (torch.cat([xs, ys]).double() - center).norm(dim=2).max()
     assert (bound >= centroids * (1 - 1e-4) - 1e-5 * scale).all()
 
 
 def test_the_sliced_bound_is_tight_for_a_shift_and_on_a_line():
     xs, ys = sets("line", 512)
-    centre = torch.zeros(3, dtype=torch.float64)
+    center = torch.zeros(3, dtype=torch.float64)
     exact = pairwise(xs, ys, "emd-exact")
     # The frames' axes are not the line's own: the best of 32 comes within a few percent.
-    bound = sliced_bound(slices(xs, centre), slices(ys, centre))
+    bound = sliced_bound(slices(xs, center), slices(ys, center))
     torch.testing.assert_close(bound, exact, rtol=0.05, atol=1e-4)
     shift = torch.tensor([0.3, -1.0, 2.0])
-    shifted = sliced_bound(slices(xs, centre), slices(xs + shift, centre)).diagonal()
+    shifted = sliced_bound(slices(xs, center), slices(xs + shift, center)).diagonal()
     torch.testing.assert_close(shifted, shift.norm().expand(len(xs)), rtol=1e-4, atol=0)
 
 

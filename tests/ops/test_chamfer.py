@@ -1,4 +1,4 @@
-"""Nearest neighbours and Chamfer against a float64 oracle, on every path this machine has."""
+"""Nearest neighbors and Chamfer against a float64 oracle, on every path this machine has."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -352,7 +352,7 @@ def test_python_threads_do_not_disturb_each_other(path):
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.integers(0, 2**31), st.integers(1, 60), st.integers(1, 60))
-def test_rotation_changes_neither_neighbours_nor_chamfer(seed, n, m):
+def test_rotation_changes_neither_neighbors_nor_chamfer(seed, n, m):
     x, y = cloud("random", 1, n, 3, seed, torch.float64), cloud("random", 1, m, 3, seed + 1, torch.float64)
     turn = rotation(seed)
     torch.testing.assert_close(ops.chamfer(x @ turn, y @ turn), ops.chamfer(x, y), rtol=1e-10, atol=0)

@@ -1,4 +1,4 @@
-"""Derivatives of nearest neighbours and Chamfer: by hand, by finite differences, in every mode torch has."""
+"""Derivatives of nearest neighbors and Chamfer: by hand, by finite differences, in every mode torch has."""
 
 import pytest
 import torch

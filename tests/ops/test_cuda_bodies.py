@@ -112,7 +112,7 @@ def test_knn_sorts_and_breaks_ties_by_index(kernels, k, make, dtype):
             same(kernels.knn(x, y, k, slots=slots), (np.take_along_axis(d, want, 2), want))
 
 
-def test_knn_says_loudly_which_neighbours_are_missing(kernels):
+def test_knn_says_loudly_which_neighbors_are_missing(kernels):
     x, y = random(2, 9, 3, seed=9), random(2, 40, 3, seed=10)
     x_lengths, y_lengths = np.array([9, 4]), np.array([5, 40])
     for slots in (True, False):

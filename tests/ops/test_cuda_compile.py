@@ -88,8 +88,8 @@ def size(path):
 SMALLEST = min(KERNELS, key=size)
 
 
-# How a binding's parameters and results are spelt in a schema.
-SPELT = {
+# How a binding's parameters and results are spelled in a schema.
+SPELLED = {
     "const Tensor&": "Tensor",
     "const std::optional<Tensor>&": "Tensor?",
     "int64_t": "int",
@@ -106,7 +106,7 @@ def test_a_binding_takes_and_returns_what_the_schema_says(op):
     bound = [re.fullmatch(r"(.+[ &])(\w+)", parameter).groups() for parameter in parameters.split(", ")]
     schema = getattr(torch.ops.pcdiff, op).default._schema
     declared = re.match(r"pcdiff::\w+\((.*)\) ->", str(schema))[1].split(", ")
-    assert [f"{SPELT[kind.strip()]} {name}" for kind, name in bound] == declared
+    assert [f"{SPELLED[kind.strip()]} {name}" for kind, name in bound] == declared
     assert len(schema.returns) == max(1, results.count("Tensor"))
 
 

@@ -37,7 +37,7 @@ def both(op, *arguments):
 @pytest.mark.parametrize("make", [clouds, grid])
 @pytest.mark.parametrize("dim", [1, 2, 3, 5])
 @pytest.mark.parametrize(("batch", "n", "m"), [(1, 1, 1), (3, 700, 513), (300, 2048, 1000), (1, 20000, 30000)])
-def test_neighbours_have_the_cpus_bits(batch, n, m, dim, make, dtype):
+def test_neighbors_have_the_cpus_bits(batch, n, m, dim, make, dtype):
     if dim == 5 and batch * n * m > 1e7:
         pytest.skip("the CPU would take minutes")
     x, y = make(batch, n, dim, 1, dtype), make(batch, m, dim, 2, dtype)
@@ -143,7 +143,7 @@ def test_the_assignment_matrix_is_the_pairs():
 
 
 def test_sizes_beyond_32_bits():
-    """B N M and B N are counted in 64 bits; the last cloud's neighbours show whether its place was right."""
+    """B N M and B N are counted in 64 bits; the last cloud's neighbors show whether its place was right."""
     batch, n, m = 600, 2048, 2048
     assert batch * n * m > 2**31
     x, y = clouds(batch, n, 3, 22).cuda(), clouds(batch, m, 3, 23).cuda()

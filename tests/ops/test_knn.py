@@ -1,4 +1,4 @@
-"""The k nearest neighbours against a float64 oracle, on every path this machine has."""
+"""The k nearest neighbors against a float64 oracle, on every path this machine has."""
 
 import math
 from functools import cache
@@ -116,7 +116,7 @@ def test_derivatives_of_every_mode(native_or_not, dim):
         assert gradgradcheck(f, (x, y))
 
 
-def test_a_missing_neighbour_has_no_gradient_and_no_nan(path):
+def test_a_missing_neighbor_has_no_gradient_and_no_nan(path):
     x, y = torch.zeros(1, 1, 3, requires_grad=True), torch.full((1, 4, 3), math.nan)
     y[0, 0] = torch.tensor([1.0, 2.0, 2.0])
     y.requires_grad_()
@@ -145,7 +145,7 @@ def test_non_contiguous_input_and_an_empty_batch(path):
     assert ops.knn(base[:0], y[:0], 7).index.shape == (0, 60, 7)
 
 
-def test_overflowing_distances_are_neighbours_not_missing(path):
+def test_overflowing_distances_are_neighbors_not_missing(path):
     x, y = torch.full((1, 1, 3), 2e38), torch.full((1, 20, 3), -2e38)
     squared, index = ops.knn(x, y, 20)
     assert (squared == math.inf).all()
@@ -199,7 +199,7 @@ def test_autocast_and_inference_mode_change_nothing(path):
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.integers(0, 2**31), st.integers(1, 60), st.integers(1, 60))
-def test_rotation_changes_no_neighbour(seed, n, m):
+def test_rotation_changes_no_neighbor(seed, n, m):
     x, y = cloud("random", 1, n, 3, seed, torch.float64), cloud("random", 1, m, 3, seed + 1, torch.float64)
     turn, k = rotation(seed), 1 + seed % m
     (squared, index), turned = ops.knn(x, y, k), ops.knn(x @ turn, y @ turn, k)

@@ -154,7 +154,7 @@ def test_lengths(op, lengths, message):
         (True, "k must be an integer, got True"),
     ],
 )
-def test_number_of_neighbours(k, message):
+def test_number_of_neighbors(k, message):
     with pytest.raises(InputError, match=re.escape(message)):
         ops.knn(X, X, k)
 

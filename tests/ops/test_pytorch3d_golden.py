@@ -1,4 +1,4 @@
-"""Chamfer and neighbours of ragged batches against the numbers that pytorch3d produced.
+"""Chamfer and neighbors of ragged batches against the numbers that pytorch3d produced.
 
 Which cases there are is read from the files: every key must be compared or be skipped for a reason given here.
 """
@@ -83,12 +83,12 @@ def test_points_gradients_and_totals(path, data):
     np.testing.assert_allclose(ignoring, data["chamfer_ignoring_lengths"], rtol=1e-6)
 
 
-def test_neighbours(path, data):
+def test_neighbors(path, data):
     x_lengths, y_lengths = lengths(data)
     for name, part in matching(data, KNN):
         k = int(part["k"])
         squared, index = ops.knn(data["x"], data["y"], k, x_lengths, y_lengths)
-        # A missing neighbour is infinitely far here, and the point 0 at distance 0 there.
+        # A missing neighbor is infinitely far here, and the point 0 at distance 0 there.
         there = index >= 0
         assert torch.equal(there.sum(dim=2)[:, 0], y_lengths.clamp(max=k))
         want = data[name]

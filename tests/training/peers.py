@@ -7,7 +7,7 @@ from torch import nn
 from pcdiff.errors import InputError
 from pcdiff.models.sampling import reconstruct_all, sample_all
 from pcdiff.runtime import distributed
-from pcdiff.runtime.sync_batchnorm import synchronise
+from pcdiff.runtime.sync_batchnorm import synchronize
 
 # Of this process (the row) and step (the column).
 VOTES = [[0, 1, 0, 0, 3, 0], [0, 0, 2, 0, 1, 0]]
@@ -22,13 +22,13 @@ def join_two(nursery, folder):
     return [torch.load(file) for file in files]
 
 
-def normalised(rows, synced):
-    """Train a small net with batch normalisation for two steps on these rows of a batch; return all it made."""
+def normalized(rows, synced):
+    """Train a small net with batch normalization for two steps on these rows of a batch; return all it made."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7, momentum=0.3), nn.Tanh(), nn.Linear(7, 2)).double()
     nn.init.normal_(net[1].weight)
     if synced:
-        net = synchronise(net, torch.device("cpu"))
+        net = synchronize(net, torch.device("cpu"))
     made = {}
     for step in range(2):
         x, weights = (torch.randn(12, n, dtype=torch.float64, generator=_seeded(step)) for n in (5, 2))
@@ -79,7 +79,7 @@ def find(file):
     with distributed.joined():
         rank = distributed.rank()
         found = {
-            "normalised": normalised(slice(6 * rank, 6 * rank + 6), synced=True),
+            "normalized": normalized(slice(6 * rank, 6 * rank + 6), synced=True),
             "clouds": clouds(),
             "refused": [refused(text) for text in (None, ["", "of one"][rank], ["of the first", "of both"][rank])],
             "agreed": agreed(VOTES[rank]),

@@ -167,7 +167,7 @@ def test_a_copy_of_best_cannot_be_resumed(tmp_path):
     trainer(tmp_path, validate=Scores(1.0), max_iters=4, val_every=4).fit()
     folder = tmp_path / "checkpoints"
     (folder / "best.safetensors").replace(folder / "last.safetensors")
-    with pytest.raises(InputError, match="has no optimiser state"):
+    with pytest.raises(InputError, match="has no optimizer state"):
         trainer(tmp_path).restore()
 
 

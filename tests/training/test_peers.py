@@ -1,12 +1,12 @@
-"""What two processes do together (gloo) is what one would: normalisation, decisions, clouds."""
+"""What two processes do together (gloo) is what one would: normalization, decisions, clouds."""
 
 import pytest
 import torch
-from peers import VOTES, clouds, join_two, normalised, refused
+from peers import VOTES, clouds, join_two, normalized, refused
 from torch import nn
 
 from pcdiff.runtime import distributed
-from pcdiff.runtime.sync_batchnorm import SyncedBatchNorm1d, synchronise
+from pcdiff.runtime.sync_batchnorm import SyncedBatchNorm1d, synchronize
 
 
 @pytest.fixture(scope="module")
@@ -14,8 +14,8 @@ def found(nursery, tmp_path_factory):
     return join_two(nursery, tmp_path_factory.mktemp("peers"))
 
 
-def test_batch_normalisation_sees_the_rows_of_both(found):
-    whole, halves = normalised(slice(None), synced=False), [one["normalised"] for one in found]
+def test_batch_normalization_sees_the_rows_of_both(found):
+    whole, halves = normalized(slice(None), synced=False), [one["normalized"] for one in found]
     assert whole.keys() == halves[0].keys()
     for name, expected in whole.items():
         here, there = (half[name] for half in halves)
@@ -33,7 +33,7 @@ def test_conversion_keeps_names_weights_and_mode():
     net = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.BatchNorm1d(4, eps=1e-3, momentum=0.2), nn.ReLU()))
     net[1].eval()
     before, names = {name: value.clone() for name, value in net.state_dict().items()}, list(net.state_dict())
-    assert synchronise(net, torch.device("cpu")) is net
+    assert synchronize(net, torch.device("cpu")) is net
     norm = net[1][0]
     assert type(norm) is SyncedBatchNorm1d
     assert (norm.eps, norm.momentum, norm.training) == (1e-3, 0.2, False)

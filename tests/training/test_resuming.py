@@ -55,7 +55,7 @@ def test_values_of_another_kind_are_refused(name, values, tmp_path):
             progress_of({**FACTS, name: value}, tmp_path / "last")
 
 
-def test_the_optimisers_state_fits_the_parameters(tmp_path):
+def test_the_optimizers_state_fits_the_parameters(tmp_path):
     parameters = list(nn.Linear(2, 3).parameters())
     good = {
         "optimizer.0.exp_avg": torch.zeros(3, 2),

@@ -73,7 +73,7 @@ def test_two_processes_give_the_curve_of_one(script, nursery, dataset, tmp_path)
     torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-5)
     alone, shared = tensors(tmp_path / "1", "best"), tensors(tmp_path / "2", "best")
     for name in alone:
-        if "running" in name:  # batch normalisation saw the rows of both
+        if "running" in name:  # batch normalization saw the rows of both
             torch.testing.assert_close(shared[name], alone[name], rtol=1e-2, atol=2e-3)
     assert (tmp_path / "2" / "results.json").is_file()
 

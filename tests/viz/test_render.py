@@ -17,7 +17,7 @@ def _sphere(n=2000, seed=0):
 
 
 def _ink(image):
-    """Pixels that belong to the (coloured) cloud, also in its own shade, not to the grey shadow or white paper."""
+    """Pixels that belong to the (colored) cloud, also in its own shade, not to the gray shadow or white paper."""
     image = image.astype(int)
     return np.ptp(image, axis=2) > 0.3 * image.max(axis=2)
 
@@ -79,7 +79,7 @@ def test_z_up_is_y_up_turned():
     np.testing.assert_allclose(render_cloud(cloud, 64).astype(int), render_cloud(turned, 64, up="z"), atol=2)
 
 
-def test_high_points_are_high_on_the_picture_and_coloured_by_height():
+def test_high_points_are_high_on_the_picture_and_colored_by_height():
     cloud = np.array([[0, 1.0, 0], [0, -1.0, 0]])
     image = render_cloud(cloud, 96, azimuth=0, elevation=0).astype(int)
     warm = image[..., 0] - image[..., 2]
@@ -91,8 +91,8 @@ def test_high_points_are_high_on_the_picture_and_coloured_by_height():
 def test_the_shadow_falls_on_a_floor_below_and_not_above():
     cloud = _sphere(1500)
     seen = render_cloud(cloud, 96, elevation=25, color=RED).astype(int)
-    grey = (np.ptp(seen, axis=2) < 8) & (seen.sum(axis=2) < 3 * 235)
-    rows, columns = np.nonzero(grey)
+    gray = (np.ptp(seen, axis=2) < 8) & (seen.sum(axis=2) < 3 * 235)
+    rows, columns = np.nonzero(gray)
     assert len(rows) > 50
     assert rows.mean() > 48
     assert columns.mean() > 48  # the lamp is at the upper left
@@ -106,7 +106,7 @@ def test_the_shadow_falls_on_a_floor_below_and_not_above():
 @pytest.mark.parametrize("elevation", [-90, 0, 20, 90])
 def test_degenerate_clouds_render(cloud, elevation):
     image = render_cloud(cloud, 48, elevation=elevation, color=BLUE)
-    assert np.ptp(image, axis=2).max() > 20  # coloured, so drawn: paper and shadow are grey
+    assert np.ptp(image, axis=2).max() > 20  # colored, so drawn: paper and shadow are gray
     assert (image == 255).all(axis=2).any()
 
 

@@ -118,7 +118,7 @@ class ClassifierGuidance(Denoiser):
 
 
 class ClassifierFreeGuidance(Denoiser):
-    """Go from the estimate without a condition towards, or past, the one with it (Ho & Salimans, 2022, eq. 6).
+    """Go from the estimate without a condition toward, or past, the one with it (Ho & Salimans, 2022, eq. 6).
 
     `e(x, null) + scale (e(x, cond) - e(x, null))` from one evaluation of a batch twice as long; the paper's w is
     scale - 1. At scale 1 the model with its condition is asked alone.

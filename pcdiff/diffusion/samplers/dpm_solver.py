@@ -18,7 +18,7 @@ class Multistep(Solver):
 
     Args:
         order: 1, 2 or 3.
-        lower_final: lower the order towards the end, one by one, which steadies runs of few steps; None does so
+        lower_final: lower the order toward the end, one by one, which steadies runs of few steps; None does so
             below 10 steps, as DPM-Solver's code does. The first steps, and one that ends where there is no noise
             or no signal, have a low order always.
 

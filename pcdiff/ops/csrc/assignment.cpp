@@ -44,7 +44,7 @@ class Sum {
   double total_ = 0, rest_ = 0, size_ = 0;
 };
 
-// Both clouds in the order in which the solver goes through them: neighbours together.
+// Both clouds in the order in which the solver goes through them: neighbors together.
 struct Ordered {
   int64_t dim = 0;  // as stored: 3 at least
   std::vector<double> points;  // blocks x dim x 16

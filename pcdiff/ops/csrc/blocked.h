@@ -1,4 +1,4 @@
-// A cloud cut into blocks of 16 neighbouring points, under a tree of bounding boxes.
+// A cloud cut into blocks of 16 neighboring points, under a tree of bounding boxes.
 //
 // The blocks are the leaves of a k-d tree: each is a small patch, and its box rules it out of most searches. Sixteen
 // blocks in a row share a box one level up, sixteen of those another, and so on: a box and its sixteen children fit

@@ -1,4 +1,4 @@
-// Nearest neighbours and Chamfer as torch sees them: shapes, memory and threads. Only LibTorch's stable ABI is used,
+// Nearest neighbors and Chamfer as torch sees them: shapes, memory and threads. Only LibTorch's stable ABI is used,
 // so one binary serves every torch from 2.10 on. Schemas are declared here; the Python side adds the fake kernels.
 #include <algorithm>
 #include <initializer_list>

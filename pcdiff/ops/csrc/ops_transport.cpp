@@ -35,7 +35,7 @@ Shape checked_pair(const Tensor& x, const Tensor& y) {
   return {x.size(0), x.size(1), y.size(1), x.size(2)};
 }
 
-// The clouds of a batch in blocks of 16: up to three coordinates neighbouring points, with boxes; beyond, in the order
+// The clouds of a batch in blocks of 16: up to three coordinates neighboring points, with boxes; beyond, in the order
 // given, without.
 template <class T>
 class PatchedBatch {

@@ -1,4 +1,4 @@
-// The nearest-neighbour searches, in one table per instruction set.
+// The nearest-neighbor searches, in one table per instruction set.
 //
 // Every path adds the squared differences in the order of the coordinates, without fused multiply-add, so all paths
 // return the same bits, and a tie goes to the smallest index.

@@ -235,7 +235,7 @@ PCDIFF_DEVICE T infinity() {
   return static_cast<T>(__builtin_huge_val());
 }
 
-// Combines the values of each group of `width` neighbouring threads (a power of two) into the group's first, by
+// Combines the values of each group of `width` neighboring threads (a power of two) into the group's first, by
 // `values[a] = combine(values[a], values[b])`, pairing the same threads every time: the result does not depend on
 // timing. All threads of the block take part; the caller's writes must have been followed by a barrier.
 template <class B, class V, class Combine>

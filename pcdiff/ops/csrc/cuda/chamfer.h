@@ -1,6 +1,6 @@
-// The matrix of Chamfer distances. A block takes one pair of clouds and finds the nearest neighbours in both
+// The matrix of Chamfer distances. A block takes one pair of clouds and finds the nearest neighbors in both
 // directions at once: each squared distance serves a running minimum for its row (in a register) and one for its
-// column (in shared memory). Only means come out, no neighbours: so distances may be fused, which the CPU's are not,
+// column (in shared memory). Only means come out, no neighbors: so distances may be fused, which the CPU's are not,
 // and the results agree to 1e-6 of their size (float32), not to the bit.
 #pragma once
 
@@ -95,7 +95,7 @@ PCDIFF_DEVICE void chamfer_body(const B& block, ChamferShared<T, B::kSize>& shar
       block.each([&](int t) {
         Rows& own = rows[t];
         // Each thread begins elsewhere, so that a warp's atomics go to different columns. Two columns at a time, half
-        // a tile apart: neighbouring threads read and write neighbouring places.
+        // a tile apart: neighboring threads read and write neighboring places.
         int j = t % half;
         for (int s = 0; s < half; ++s) {
           const Packed<T> one = shared.tile[j], two = shared.tile[j + half];

@@ -1,4 +1,4 @@
-// The k nearest neighbours. One query a thread; its list of neighbours, sorted, stands in registers where k is small
+// The k nearest neighbors. One query a thread; its list of neighbors, sorted, stands in registers where k is small
 // and otherwise in the query's own row of the output, so there is no limit on k.
 #pragma once
 
@@ -22,7 +22,7 @@ struct KnnArgs {
 
 constexpr int kKnnSlots = 16;
 
-// A sorted list of k <= kKnnSlots neighbours. Every access has a constant index, so it stays in registers.
+// A sorted list of k <= kKnnSlots neighbors. Every access has a constant index, so it stays in registers.
 template <class T>
 struct SlotList {
   T distance[kKnnSlots];
@@ -139,7 +139,7 @@ PCDIFF_DEVICE void knn_body(const B& block, NearestShared<T>& shared, const KnnA
         const T d = kPacked ? squared_distance(own.point, shared.tile[j])
                             : squared_distance(x + i * a.dim, y + (start + j) * a.dim, a.dim);
         // The points come in ascending index, so an equal one belongs behind; but while there are fewer than k
-        // neighbours, even an infinite distance is one.
+        // neighbors, even an infinite distance is one.
         if (d < own.list.limit || start + j < a.k) own.list.add(d, start + j, a.k);
       }
     });

@@ -1,4 +1,4 @@
-// Nearest neighbours. A block takes kThreads x kQueries queries of one cloud, a few in each thread's registers, and
+// Nearest neighbors. A block takes kThreads x kQueries queries of one cloud, a few in each thread's registers, and
 // walks over the other cloud in tiles that its threads bring to shared memory together.
 //
 // With four queries a thread, one broadcast load from shared memory serves 4 x 11 arithmetic instructions.

@@ -25,7 +25,7 @@ PCDIFF_DEVICE Packed<T> packed(const T* point, int dim, T value) {
 }
 
 // Squared distance with the CPU's bits: the squares are added in the order of the coordinates, each result rounded.
-// A fused multiply-add would save two of eight instructions and make neighbours differ between the devices.
+// A fused multiply-add would save two of eight instructions and make neighbors differ between the devices.
 template <class T>
 PCDIFF_DEVICE T squared_distance(const Packed<T>& a, const Packed<T>& b) {
   const T dx = minus(a.at[0], b.at[0]), dy = minus(a.at[1], b.at[1]), dz = minus(a.at[2], b.at[2]);
@@ -44,7 +44,7 @@ PCDIFF_DEVICE T squared_distance(const T* a, const T* b, int64_t dim) {
 }
 
 // 0 for a finite point, else NaN. Added to a result it lets NaN through where nobody can ask for a value (in a CUDA
-// graph), instead of an infinity that looks like a far neighbour.
+// graph), instead of an infinity that looks like a far neighbor.
 template <class T>
 PCDIFF_DEVICE T not_finite(const T* point, int64_t dim) {
   T sum = 0;

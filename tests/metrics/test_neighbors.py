@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pcdiff.metrics._blocks import in_order
-from pcdiff.metrics.neighbours import chamfer_neighbours, equal, nearest_by_chamfer, neighbours_in_matrices
+from pcdiff.metrics.neighbors import chamfer_neighbors, equal, nearest_by_chamfer, neighbors_in_matrices
 from pcdiff.ops import pairwise
 
 
@@ -16,15 +16,15 @@ def clouds(count, points=20, seed=0):
 @pytest.mark.parametrize("side", [1, 2, 3, 32])
 @pytest.mark.parametrize("sizes", [(7, 7), (2, 9), (9, 2)])
 def test_blocks_of_any_size_give_the_matrix(side, sizes, monkeypatch):
-    monkeypatch.setattr("pcdiff.metrics.neighbours._CLOUDS_IN_A_BLOCK", side)
+    monkeypatch.setattr("pcdiff.metrics.neighbors._CLOUDS_IN_A_BLOCK", side)
     samples, reference = clouds(sizes[0]), clouds(sizes[1], points=15, seed=1)
     samples[-1] = samples[0]  # a tie, and the first of two equals must be found whatever the blocks
     reference[0] = samples[0, :15]
     reference[-1] = reference[0]
     steps = []
-    found = chamfer_neighbours(samples, reference, in_order, "CD", steps.append)
+    found = chamfer_neighbors(samples, reference, in_order, "CD", steps.append)
     matrices = pairwise(samples, reference), pairwise(reference), pairwise(samples)
-    expected = neighbours_in_matrices(*matrices)
+    expected = neighbors_in_matrices(*matrices)
     for name in ("sample_reference", "reference_sample"):
         for part in ("distance", "index", "tied"):
             ours, theirs = getattr(getattr(found, name), part), getattr(getattr(expected, name), part)

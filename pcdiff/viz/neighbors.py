@@ -11,7 +11,7 @@ COLUMNS = 8
 _ELEVATION = 38.0  # of the camera, as in the pictures of a run
 
 
-def save_neighbours(
+def save_neighbors(
     path: str | os.PathLike,
     samples,
     nearest_reference,
@@ -47,7 +47,7 @@ def save_neighbours(
 
     Example:
         >>> clouds = np.random.default_rng(0).normal(size=(4, 256, 3))
-        >>> save_neighbours("near.png", clouds, clouds[::-1], reference_labels=["0.1"] * 4)  # doctest: +SKIP
+        >>> save_neighbors("near.png", clouds, clouds[::-1], reference_labels=["0.1"] * 4)  # doctest: +SKIP
         PosixPath('near.png')
     """
     rows = [

@@ -42,7 +42,7 @@ class Nearest:
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class Neighbors:
     """Two sets' nearest clouds by one distance.
 
     Attributes:
@@ -66,15 +66,15 @@ def equal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.isfinite(reach) & (np.abs(a - b) <= reach)
 
 
-def neighbours_in_matrices(sample_reference, reference_reference, sample_sample) -> Neighbours:
-    """Read the neighbours off whole matrices `(S, R)`, `(R, R)` and `(S, S)`; the diagonals are not read.
+def neighbors_in_matrices(sample_reference, reference_reference, sample_sample) -> Neighbors:
+    """Read the neighbors off whole matrices `(S, R)`, `(R, R)` and `(S, S)`; the diagonals are not read.
 
     Raises:
         InputError: for shapes that do not fit, NaN, or a set of fewer than two clouds.
     """
     across = as_matrix(sample_reference, "sample_reference")
     samples, references = across.shape
-    return Neighbours(
+    return Neighbors(
         Nearest.of_rows(across),
         Nearest.of_rows(across.T),
         _nearest_other(as_matrix(sample_sample, "sample_sample"), samples, "sample_sample"),
@@ -82,10 +82,10 @@ def neighbours_in_matrices(sample_reference, reference_reference, sample_sample)
     )
 
 
-def chamfer_neighbours(
+def chamfer_neighbors(
     samples: Tensor, reference: Tensor, map_blocks: MapBlocks, name: str, progress: Progress
-) -> Neighbours:
-    """Find the neighbours by the Chamfer distance (squared, mean + mean), block by block: no matrix is kept.
+) -> Neighbors:
+    """Find the neighbors by the Chamfer distance (squared, mean + mean), block by block: no matrix is kept.
 
     Args:
         samples: `(S, P, 3)`.
@@ -99,7 +99,7 @@ def chamfer_neighbours(
     for clouds, title in ((samples, "samples"), (reference, "reference")):
         found, _ = _search(clouds, None, map_blocks, f"{name} {title}", progress)
         within.append(found.nearest().distance)
-    return Neighbours(rows.nearest(), columns.nearest(), *within)
+    return Neighbors(rows.nearest(), columns.nearest(), *within)
 
 
 def nearest_by_chamfer(

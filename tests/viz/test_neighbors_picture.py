@@ -1,18 +1,18 @@
-"""The picture of samples and their neighbours, and text that must fit."""
+"""The picture of samples and their neighbors, and text that must fit."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from pcdiff.errors import InputError
-from pcdiff.viz import render_cloud, render_grid, save_neighbours
+from pcdiff.viz import render_cloud, render_grid, save_neighbors
 
 CLOUDS = np.random.default_rng(0).normal(size=(9, 40, 3))
 SETTINGS = {"size": 48, "supersample": 1}
 
 
 def _saved(tmp_path, *rows, **settings):
-    return np.asarray(Image.open(save_neighbours(tmp_path / "near.png", *rows, **SETTINGS, **settings)))
+    return np.asarray(Image.open(save_neighbors(tmp_path / "near.png", *rows, **SETTINGS, **settings)))
 
 
 def _cells(picture, rows, columns, below):
@@ -24,7 +24,7 @@ def _cells(picture, rows, columns, below):
     ]
 
 
-def test_each_sample_stands_above_its_neighbours(tmp_path):
+def test_each_sample_stands_above_its_neighbors(tmp_path):
     picture = _saved(tmp_path, CLOUDS[:2], list(CLOUDS[2:4]), CLOUDS[4:6])
     for row, cells in enumerate(_cells(picture, 3, 2, below=0)):
         for column, cell in enumerate(cells):
@@ -89,10 +89,10 @@ def test_short_text_is_set_as_ever():
 )
 def test_errors(rows, settings, message, tmp_path):
     with pytest.raises(InputError, match=message):
-        save_neighbours(tmp_path / "near.png", *rows, **SETTINGS, **settings)
+        save_neighbors(tmp_path / "near.png", *rows, **SETTINGS, **settings)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_picture_must_be_a_png(tmp_path):
     with pytest.raises(InputError, match=r"path must end in \.png"):
-        save_neighbours(tmp_path / "near.jpg", CLOUDS[:1], CLOUDS[:1])
+        save_neighbors(tmp_path / "near.jpg", CLOUDS[:1], CLOUDS[:1])

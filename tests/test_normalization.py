@@ -1,11 +1,11 @@
-"""Normalisation modes against their definitions."""
+"""Normalization modes against their definitions."""
 
 import numpy as np
 import pytest
 import torch
 
 from pcdiff.errors import InputError
-from pcdiff.ops.normalization import GLOBAL_MODES, NORMALISATIONS, normalise
+from pcdiff.ops.normalization import GLOBAL_MODES, NORMALIZATIONS, normalize
 
 MEAN = torch.tensor([0.5, -3.0, 1.0])
 
@@ -17,9 +17,9 @@ def points():
     return torch.randn(5, 40, 3, generator=generator) * stretch + torch.tensor([0.3, -4.0, 2.0])
 
 
-@pytest.mark.parametrize("mode", NORMALISATIONS)
+@pytest.mark.parametrize("mode", NORMALIZATIONS)
 def test_shift_and_scale_undo_every_mode(points, mode):
-    cloud, shift, scale = normalise(points, mode, stats=1.7, mean=MEAN)
+    cloud, shift, scale = normalize(points, mode, stats=1.7, mean=MEAN)
     assert cloud.shape == points.shape
     assert shift.shape == (5, 1, 3)
     assert scale.shape == (5, 1, 1)
@@ -30,51 +30,51 @@ def test_shift_and_scale_undo_every_mode(points, mode):
 
 @pytest.mark.parametrize(("mode", "spread"), [("shape_unit", 1.0), ("shape_half", 0.5), ("shape_34", 0.75)])
 def test_std_modes_measure_about_one_scalar_mean(points, mode, spread):
-    cloud, shift, scale = normalise(points, mode)
+    cloud, shift, scale = normalize(points, mode)
     expected = points.double().flatten(1).numpy().std(axis=1, ddof=1) / spread
     np.testing.assert_allclose(scale.flatten().numpy(), expected, rtol=1e-6)
     torch.testing.assert_close(shift[:, 0], points.double().mean(dim=1))
     # A cloud whose centroid lies on the diagonal ends with exactly that spread.
-    centred = points - points.mean(dim=1, keepdim=True)
-    cloud, _, _ = normalise(centred, mode)
+    centered = points - points.mean(dim=1, keepdim=True)
+    cloud, _, _ = normalize(centered, mode)
     torch.testing.assert_close(cloud.flatten(1).std(dim=1), torch.full((5,), spread))
 
 
 def test_bbox_mode_fits_the_cube(points):
-    cloud, _, _ = normalise(points, "shape_bbox")
+    cloud, _, _ = normalize(points, "shape_bbox")
     low, high = cloud.amin(dim=1), cloud.amax(dim=1)
     torch.testing.assert_close(low + high, torch.zeros(5, 3), atol=1e-5, rtol=0)
     torch.testing.assert_close((high - low).amax(dim=1), torch.full((5,), 2.0))
 
 
-def test_global_mode_centres_each_cloud_and_divides_by_the_given_std(points):
-    cloud, _, scale = normalise(points, "global_unit", stats=2.5)
+def test_global_mode_centers_each_cloud_and_divides_by_the_given_std(points):
+    cloud, _, scale = normalize(points, "global_unit", stats=2.5)
     assert (scale == 2.5).all()
     torch.testing.assert_close(cloud, (points - points.mean(dim=1, keepdim=True)) / 2.5)
 
 
 def test_none_does_not_share_memory(points):
-    cloud, _, _ = normalise(points, "none")
+    cloud, _, _ = normalize(points, "none")
     cloud.zero_()
     assert points.abs().min() > 0
 
 
 def test_global_takes_one_mean_and_one_std(points):
-    cloud, shift, scale = normalise(points, "global", stats=2.5, mean=MEAN.double())
+    cloud, shift, scale = normalize(points, "global", stats=2.5, mean=MEAN.double())
     assert (scale == 2.5).all()
     assert torch.equal(shift, MEAN.double().expand(5, 1, 3))
     torch.testing.assert_close(cloud, (points - MEAN) / 2.5)
 
 
-@pytest.mark.parametrize("mode", [mode for mode in NORMALISATIONS if mode != "none"])
+@pytest.mark.parametrize("mode", [mode for mode in NORMALIZATIONS if mode != "none"])
 def test_a_cloud_of_one_repeated_point_is_named(points, mode):
     points[3] = points[3, :1]
     names = [f"cloud {chr(97 + i)}" for i in range(5)]
     with pytest.raises(InputError, match=rf"cloud d has extent 0: {mode} cannot scale it"):
-        normalise(points, mode, stats=1.0, names=names, mean=MEAN)
+        normalize(points, mode, stats=1.0, names=names, mean=MEAN)
     with pytest.raises(InputError, match="cloud 3 has extent 0"):
-        normalise(points, mode, stats=1.0, mean=MEAN)
-    normalise(points, "none")
+        normalize(points, mode, stats=1.0, mean=MEAN)
+    normalize(points, "none")
 
 
 @pytest.mark.parametrize(
@@ -82,28 +82,28 @@ def test_a_cloud_of_one_repeated_point_is_named(points, mode):
 )
 def test_shape_errors(bad):
     with pytest.raises(InputError, match=r"points must be floating point \(n, P, 3\), got torch.float32"):
-        normalise(bad, "shape_unit")
+        normalize(bad, "shape_unit")
 
 
 def test_integers_are_refused():
     with pytest.raises(InputError, match=r"got torch\.int64"):
-        normalise(torch.zeros(2, 4, 3, dtype=torch.long), "none")
+        normalize(torch.zeros(2, 4, 3, dtype=torch.long), "none")
 
 
 def test_unknown_mode_lists_the_known(points):
-    with pytest.raises(InputError, match=r"normalisation must be one of none, shape_unit.*got 'unit'"):
-        normalise(points, "unit")
+    with pytest.raises(InputError, match=r"normalization must be one of none, shape_unit.*got 'unit'"):
+        normalize(points, "unit")
 
 
 @pytest.mark.parametrize("mode", GLOBAL_MODES)
 @pytest.mark.parametrize("stats", [None, 0.0, -1.0, float("nan")])
 def test_global_modes_need_a_positive_std(points, mode, stats):
     with pytest.raises(InputError, match=f"stats must be the positive std that {mode} divides by"):
-        normalise(points, mode, stats=stats, mean=MEAN)
+        normalize(points, mode, stats=stats, mean=MEAN)
 
 
 @pytest.mark.parametrize("mean", [None, MEAN[:2], MEAN[:, None], MEAN * float("inf")])
 def test_global_needs_a_mean(points, mean):
     with pytest.raises(InputError, match=r"mean must be the finite \(3,\) mean that global subtracts") as caught:
-        normalise(points, "global", stats=1.0, mean=mean)
+        normalize(points, "global", stats=1.0, mean=mean)
     assert "\n" not in str(caught.value)

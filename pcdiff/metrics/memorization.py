@@ -14,7 +14,7 @@ STRIKING = 3.0  # of |C_T|; beyond it the summary speaks out. Chance alone passe
 NEAR_SHARE = 0.05
 
 
-def memorisation(*, sample_distance, sample_index, reference_distance, suspects: int = SUSPECTS) -> dict:
+def memorization(*, sample_distance, sample_index, reference_distance, suspects: int = SUSPECTS) -> dict:
     """Return what the distances to the nearest training clouds say of copying.
 
     The test is the paper's with one cell: C_T compares all samples with all held-out clouds at once, so a generator
@@ -34,7 +34,7 @@ def memorisation(*, sample_distance, sample_index, reference_distance, suspects:
         `copies`, `reference_copies`: samples and held-out clouds at distance exactly 0;
         `closer_than_5_percent_of_references`: the share of samples nearer to the training set than the 5 % quantile
         of the held-out clouds (0.05 is expected);
-        `C_T`: the Mann-Whitney U of the samples' distances against the held-out ones', standardised (ties
+        `C_T`: the Mann-Whitney U of the samples' distances against the held-out ones', standardized (ties
         included): far below 0 means copying, far above 0 samples farther out than data;
         `C_T_p_value`: of so low a C_T without copying (one-sided, as `scipy.stats.mannwhitneyu` gives it);
         `closest_samples`: indices, the closest first;
@@ -45,7 +45,7 @@ def memorisation(*, sample_distance, sample_index, reference_distance, suspects:
 
     Example:
         >>> far, near = [0.3, 0.2, 0.4, 0.35], [0.0, 0.1, 0.05, 0.0]
-        >>> report = memorisation(sample_distance=near, sample_index=[4, 0, 7, 4], reference_distance=far)
+        >>> report = memorization(sample_distance=near, sample_index=[4, 0, 7, 4], reference_distance=far)
         >>> report["copies"], round(report["C_T"], 2), report["closest_samples"][:2]
         (2, -2.32, [0, 3])
     """

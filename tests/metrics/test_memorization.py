@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from pcdiff.errors import InputError
-from pcdiff.metrics.memorisation import data_copying_test, memorisation
+from pcdiff.metrics.memorization import data_copying_test, memorization
 
 TRAIN, HELD_OUT, SAMPLES = 200, 120, 100
 
@@ -22,7 +22,7 @@ def _report(make, seed=0):
     draws = np.random.default_rng(seed)
     train, held_out = draws.normal(size=(TRAIN, 2)), draws.normal(size=(HELD_OUT, 2))
     distance, index = _nearest(make(train, draws), train)
-    return memorisation(
+    return memorization(
         sample_distance=distance, sample_index=index, reference_distance=_nearest(held_out, train)[0]
     )
 
@@ -72,7 +72,7 @@ def test_exact_copies_are_counted_and_head_the_list():
 
 
 @pytest.mark.parametrize("levels", [2, 5, 1000])
-def test_c_t_is_the_standardised_count_of_pairs(levels):
+def test_c_t_is_the_standardized_count_of_pairs(levels):
     draws = np.random.default_rng(levels)
     ours, held_out = draws.integers(levels, size=60) / 7, draws.integers(levels, size=45) / 7
     wins = (ours[:, None] > held_out).sum() + 0.5 * (ours[:, None] == held_out).sum()
@@ -90,11 +90,11 @@ def test_c_t_is_the_standardised_count_of_pairs(levels):
 
 
 def test_equal_distances_say_nothing_and_warn_of_nothing():
-    report = memorisation(sample_distance=[0.0] * 4, sample_index=[0, 1, 2, 3], reference_distance=[0.0] * 5)
+    report = memorization(sample_distance=[0.0] * 4, sample_index=[0, 1, 2, 3], reference_distance=[0.0] * 5)
     assert (report["C_T"], report["C_T_p_value"], report["ratio"]) == (0.0, 1.0, None)
     assert (report["copies"], report["reference_copies"]) == (4, 5)
     assert "5 of the held-out clouds lie in the training set too" in report["summary"]
-    lone = memorisation(sample_distance=[0.0], sample_index=[3], reference_distance=[1.0])
+    lone = memorization(sample_distance=[0.0], sample_index=[3], reference_distance=[1.0])
     assert lone["summary"].startswith("1 of 1 samples is a copy of a training cloud; ")
     assert lone["C_T"] == pytest.approx(-1.0)  # U = 0, mean 1/2, variance 1 * 1 * 3 / 12
 
@@ -116,4 +116,4 @@ def test_equal_distances_say_nothing_and_warn_of_nothing():
 def test_errors(change, message):
     settings = {"sample_distance": [0.1, 0.2], "sample_index": [0, 1], "reference_distance": [0.3]} | change
     with pytest.raises(InputError, match=message):
-        memorisation(**settings)
+        memorization(**settings)
