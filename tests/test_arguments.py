@@ -42,7 +42,7 @@ IMAGES, NEW = "sample --run x --output y.png", "sample --run x --output y.npy"
         ("clouds", f"{NEW} --mean 1 2", "sample: --mean must be 3 values, each a number, got '1' '2'"),
         ("clouds", f"{NEW} --seed 1.5", "sample: --seed must be a whole number, got '1.5'"),
         ("clouds", "invert --run x", "invert: --input PATH and --output PATH must be given"),
-        ("train", "--kind vqvae", "--kind must be one of latent, autoencoder, direct, got 'vqvae'"),
+        ("train", "--kind vqvae", "--kind must be one of latent, autoencoder, direct, completion, got 'vqvae'"),
         ("train", "--lr", "--lr must be a number, got none"),
         ("evaluate", "--emd maybe", "--emd must be one of auto, yes, no, got 'maybe'"),
     ],

@@ -13,7 +13,12 @@ from pcdiff.runtime.part_config import config_class, find
 if TYPE_CHECKING:
     from pcdiff.registry import Registry
 
-_PARTS_OF = {"latent": ("encoder", "prior", "net"), "autoencoder": ("encoder", "net"), "direct": ("net",)}
+_PARTS_OF = {
+    "latent": ("encoder", "prior", "net"),
+    "autoencoder": ("encoder", "net"),
+    "direct": ("net",),
+    "completion": ("net",),
+}
 PARTS = ("encoder", "prior", "net")
 
 
@@ -35,9 +40,15 @@ def _options(part: str, name: str) -> Callable[[], Any]:
 class ModelConfig:
     """What is built: encoder, prior and net by name, each with its options. The defaults are the paper's."""
 
-    kind: Literal["latent", "autoencoder", "direct"] = "latent"
-    """`latent` (a generator: encoder, prior of the latent, net conditioned on it), `autoencoder` (encoder and net)
-    or `direct` (a generator without a latent: the net alone)."""
+    kind: Literal["latent", "autoencoder", "direct", "completion"] = "latent"
+    """`latent` (a generator: encoder, prior of the latent, net conditioned on it), `autoencoder` (encoder and net),
+    `direct` (a generator without a latent: the net alone) or `completion` (the net alone, which draws the rest of
+    clouds of which some points are given)."""
+    num_given: int = 200
+    """Points of a cloud that a completion model is given (points)."""
+    mark_given: bool = False
+    """Tell a completion model's net which points are given, by a coordinate more, 1 of those and 0 of the others;
+    PVD's net finds it out by itself."""
     latent_dim: int = 256
     """Size F of the shape latent."""
     encoder: str = "pointnet"
@@ -101,3 +112,19 @@ def model_from_dict(values: Any, source: str) -> ModelConfig:
         made_from: type[Any] = config_class(cls)
         config = replace(config, **{f"{part}_options": from_dict(made_from, options[part], f"{source}: {part}")})
     return config
+
+
+def check_sees_points(name: str, net: Any) -> None:
+    """Refuse a net for completion that moves every point by itself, to which given points would say nothing.
+
+    Args:
+        name: of the net, for the message.
+        net: it, or its class.
+
+    Raises:
+        InputError: it is one.
+    """
+    if getattr(net, "pointwise", False):
+        raise InputError(
+            f"a completion model needs a net whose points see one another, got {name}; take another with --net"
+        )

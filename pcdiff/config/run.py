@@ -9,13 +9,14 @@ import tyro
 
 from pcdiff.config.data import DataConfig
 from pcdiff.config.legacy_layout import of_today
-from pcdiff.config.model import ModelConfig, model_from_dict
+from pcdiff.config.model import ModelConfig, check_sees_points, known, model_from_dict
 from pcdiff.config.objective import CloudObjectiveConfig
 from pcdiff.config.process import ProcessConfig
 from pcdiff.config.sampling import SamplingConfig
 from pcdiff.config.train import TrainConfig, check_train
 from pcdiff.errors import InputError
 from pcdiff.runtime.dataclass_json import from_dict
+from pcdiff.runtime.part_config import find
 from pcdiff.runtime.ranges import check_ranges
 
 _PLAIN = tyro.conf.arg(name="")  # its fields are flags without a prefix
@@ -84,7 +85,9 @@ def check(config: RunConfig) -> None:
         InputError: names the first such field, what was expected and what came.
     """
     model, train, objective = config.model, config.train, config.objective
-    check_ranges(vars(model), {"at least 1": "latent_dim"})
+    check_ranges(vars(model), {"at least 1": "latent_dim num_given"})
+    if model.kind == "completion":
+        check_sees_points(model.net, find("net", known("net"), model.net))
     for prefix, part in _parts(config):
         check_ranges(vars(part), getattr(part, "RANGES", {}), prefix)
     check_ranges(vars(config.data), {"at least 1": "num_points"})

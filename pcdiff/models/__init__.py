@@ -3,6 +3,7 @@
 from pcdiff.models.autoencoder import AutoEncoder
 from pcdiff.models.base import PointCloudModel
 from pcdiff.models.build import MODELS, build_model
+from pcdiff.models.completion import Completion
 from pcdiff.models.direct import Direct
 from pcdiff.models.generator import Generator
 from pcdiff.models.latent import Latent, gaussian_entropy
@@ -11,6 +12,7 @@ from pcdiff.models.recipes import ddpm_denoiser, edm_denoiser, flow_matching_den
 __all__ = [
     "MODELS",
     "AutoEncoder",
+    "Completion",
     "Direct",
     "Generator",
     "Latent",

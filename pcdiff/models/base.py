@@ -38,7 +38,7 @@ class PointCloudModel(nn.Module):
         InputError: a part is unknown or not imported, or parts do not go together.
     """
 
-    kind: Literal["latent", "autoencoder", "direct"] = "latent"
+    kind: Literal["latent", "autoencoder", "direct", "completion"] = "latent"
     variational = True
     point_dim = POINT_DIM
 
@@ -62,7 +62,7 @@ class PointCloudModel(nn.Module):
         if "encoder" in config.parts:
             self.encoder = self._part("encoder", variational=self.variational)
         check_sigma_data(self.process_config, self.objective_config)
-        net = self._part("net", cond_dim=self.code_dim)
+        net = self._net()
         self.denoiser = build_denoiser(net, self.process_config, warn=False)
         check_signal(self.process_config.predicts, self.denoiser)
         self.objectives = Objectives(self.objective_config, self.denoiser, self.process_config.sigma_data)
@@ -80,10 +80,21 @@ class PointCloudModel(nn.Module):
         sizes = {"point_dim": POINT_DIM, "latent_dim": config.latent_dim, "dim": config.latent_dim}
         return build_part(cls, getattr(config, f"{part}_options"), **sizes | given)
 
+    def _net(self) -> nn.Module:
+        return self._part("net", cond_dim=self.code_dim)
+
     @property
     def code_dim(self) -> int:
         """Size of the code that the net is conditioned on; 0 is none."""
         return self.config.latent_dim
+
+    def net_condition(self, z: Any) -> Any:
+        """Return what the net is conditioned on for codes `(B, F)`; None where that is nothing."""
+        return z if self.code_dim else None
+
+    def blank_codes(self, count: int) -> Tensor:
+        """Return `count` codes of zeros as `decode` takes them, to time a decoding."""
+        return torch.zeros(count, self.code_dim, device=self.device)
 
     @property
     def device(self) -> torch.device:
@@ -135,7 +146,8 @@ class PointCloudModel(nn.Module):
         x, noise = (v.reshape(batch * groups, num_points // groups, -1) for v in (x, noise))
         if projection is not None:
             projection = projection.reshape(x.shape)
-        cond = z if z is None or groups == 1 else z.repeat_interleave(groups, dim=0)
+        cond = self.net_condition(z)
+        cond = cond if groups == 1 or cond is None else cond.repeat_interleave(groups, dim=0)
         terms = {}
         for name, per_group in self.objectives.values(self.denoiser, x, t, noise, cond, projection).items():
             weighted = per_group if weight is None else weight.to(per_group) * per_group
@@ -260,7 +272,7 @@ class PointCloudModel(nn.Module):
             return settings(
                 self.denoiser,
                 shape if x_init is None else None,
-                cond=z if self.code_dim else None,
+                cond=self.net_condition(z),
                 x_init=x_init,
                 t_start=t_start,
                 constraint=constraint,

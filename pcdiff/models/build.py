@@ -4,10 +4,16 @@ from pcdiff.config import CloudObjectiveConfig, ModelConfig, ProcessConfig, RunC
 from pcdiff.errors import InputError
 from pcdiff.models.autoencoder import AutoEncoder
 from pcdiff.models.base import PointCloudModel
+from pcdiff.models.completion import Completion
 from pcdiff.models.direct import Direct
 from pcdiff.models.latent import Latent
 
-MODELS: dict[str, type[PointCloudModel]] = {"latent": Latent, "autoencoder": AutoEncoder, "direct": Direct}
+MODELS: dict[str, type[PointCloudModel]] = {
+    "latent": Latent,
+    "autoencoder": AutoEncoder,
+    "direct": Direct,
+    "completion": Completion,
+}
 
 
 def build_model(

@@ -226,7 +226,7 @@ def seconds_to_decode(model: PointCloudModel, count: int, num_points: int) -> fl
     The processes of a job share the chunks.
     """
     chunks = Chunks(count, CHUNK)
-    z = torch.zeros(chunks.rows_in(0), model.code_dim, device=model.device)
+    z = model.blank_codes(chunks.rows_in(0))
 
     def decode(k: int, moved: Progress | None) -> Tensor:
         return decode_chunk(model, z, num_points, decoding_generator(model, 0, k), progress=moved)
