@@ -1,7 +1,15 @@
-"""Scores of generated and reconstructed clouds, under named protocols."""
+"""Scores of generated, reconstructed and completed clouds, under named protocols."""
 
 from pcdiff.metrics.bootstrap import jsd_interval, mean_interval, pooled_interval
 from pcdiff.metrics.comparison import compare, label_files, read_result
+from pcdiff.metrics.completion import (
+    NearestTraining,
+    completion_scores,
+    completion_table,
+    nearest_by_given,
+    total_mutual_difference,
+    unidirectional_hausdorff,
+)
 from pcdiff.metrics.evaluation import emd_seconds, evaluate, fingerprint, prepared, table
 from pcdiff.metrics.generation import coverage, generation_scores, mmd, one_nna
 from pcdiff.metrics.jsd import jsd_legacy, jsd_normalized
@@ -18,8 +26,11 @@ from pcdiff.metrics.reconstruction import (
 
 __all__ = [
     "PROTOCOLS",
+    "NearestTraining",
     "Protocol",
     "compare",
+    "completion_scores",
+    "completion_table",
     "coverage",
     "emd_seconds",
     "evaluate",
@@ -34,6 +45,7 @@ __all__ = [
     "mean_interval",
     "memorization",
     "mmd",
+    "nearest_by_given",
     "normalize_bbox",
     "normalize_unit",
     "one_nna",
@@ -46,4 +58,6 @@ __all__ = [
     "reconstruction_table",
     "split_samplings",
     "table",
+    "total_mutual_difference",
+    "unidirectional_hausdorff",
 ]

@@ -62,6 +62,12 @@ COLUMNS = (
     Column("EMD-median", "EMD median", 1e2, "low", 3),
     Column("F-score", "F-score", 1.0, "high", 3),
     Column("F-score-median", "F-score median", 1.0, "high", 3),
+    # Of completions, in the scales of PoinTr's tables, and of Wu et al. (2020).
+    Column("CD-L1", "CD-L1", 1e3, "low", 3),
+    Column("CD-L2", "CD-L2", 1e3, "low", 3),
+    Column("CD-L2-best", "CD-L2 best", 1e3, "low", 3),
+    Column("UHD", "UHD", 1e2, "low", 3),
+    Column("TMD", "TMD", 1e2, "high", 3),
 )
 
 

@@ -16,7 +16,7 @@ from pcdiff.runtime.json_files import read_json
 _WHY = {
     "protocol": "scores under two protocols never belong in one table",
     "points": "fewer points mean larger distances; score both at one count (--num-points)",
-    "counts": "coverage, 1-NNA and MMD depend on the counts; score both with as many clouds",
+    "counts": "coverage, 1-NNA, MMD and TMD depend on the counts; score both with as many clouds",
     "EMD": "their EMDs are two different figures; score both with one method",
     "F-score": "score both with one threshold",
     "reference": "scores against two reference sets do not compare; score both against one",
@@ -69,8 +69,8 @@ def compare(results: Sequence[tuple[str, dict]], form: str = "markdown") -> str:
 
     Raises:
         InputError: for no results or what is no result, or where two of them do not belong in one table, which are
-            named with what differs: generation and reconstruction, protocol, points, counts, EMD method, F-score
-            threshold, reference set.
+            named with what differs: the kind (generation, reconstruction, completion), protocol, points, counts,
+            EMD method, F-score threshold, reference set.
     """
     results = list(results)
     for pair in results:
@@ -132,14 +132,15 @@ def _facts(result: dict) -> dict[tuple[str, str], Any]:
         for key, value in protocol.items()
         if key != "description"
     }
-    facts["kind", "kind"] = "generation" if protocol else "reconstruction"
+    no_samples = "completion" if "completions" in counts else "reconstruction"
+    facts["kind", "kind"] = "generation" if protocol else no_samples
     if "split" in result or "split" in protocol:  # a run may be scored on another split than its protocol's
         facts["reference", "split"] = result.get("split", protocol.get("split"))
     points = counts["points"]
     if isinstance(points, list) and len(set(points)) == 1:
         points = points[0]
     facts["points", "points"] = points
-    for key in ("samples", "reference", "pairs"):
+    for key in ("samples", "reference", "pairs", "completions"):
         if key in counts:
             facts["counts", f"number of {key}"] = counts[key]
     emd, f_score = (details.get(name) or {} for name in ("EMD", "F-score"))
@@ -175,7 +176,7 @@ def _refuse_mix(one: tuple[str, dict], other: tuple[str, dict]) -> None:
 def _floors(results: list[dict]) -> list[Row]:
     """Return the results' rows of what is possible, each once."""
     rows: list[Row] = []
-    for key, name in (("floor", "training clouds"), ("oracle", "best possible")):
+    for key, name in (("floor", "training clouds"), ("oracle", "best possible"), ("baseline", "baseline")):
         for part in (result.get(key) or {} for result in results):
             row = (str(part.get("what", name)), part.get("scores"), part.get("intervals"))
             if row[1] and row not in rows:
@@ -190,6 +191,9 @@ def _notes(results: list[tuple[str, dict]], facts: list[tuple[str, dict]]) -> li
     if first["kind", "kind"] == "generation":
         sets = f"{counts.get('samples')} samples against {counts['reference']} reference clouds"
         notes = [f"Protocol `{first['protocol', 'protocol name']}`: {sets}, {points} points each."]
+    elif first["kind", "kind"] == "completion":
+        each = counts["completions"]
+        notes = [f"Completions of {counts['pairs']} clouds, {each} of each, {points} points each."]
     else:
         notes = [f"Reconstructions of {counts['pairs']} clouds, {points} points each."]
     intervals = [result["intervals"] for _, result in results if result.get("intervals")]

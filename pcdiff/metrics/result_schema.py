@@ -7,7 +7,7 @@ from typing import Any
 from pcdiff.errors import InputError, short
 from pcdiff.metrics.columns import COLUMNS
 
-_COUNTS = ("samples", "reference", "train", "pairs")
+_COUNTS = ("samples", "reference", "train", "pairs", "completions")
 
 
 def check_result(result: Any, file: str) -> None:
@@ -26,7 +26,7 @@ def check_result(result: Any, file: str) -> None:
     for key in ("scores", "counts"):
         if not isinstance(result.get(key), dict):
             raise InputError(f"{expected} one without {key!r}")
-    for key in ("intervals", "details", "dataset", "protocol", "floor", "oracle"):
+    for key in ("intervals", "details", "dataset", "protocol", "floor", "oracle", "baseline"):
         if not isinstance(result.get(key, {}), dict | None):
             raise InputError(f"{expected} {type(result[key]).__name__} as {key!r}")
     if "protocol" in result:
@@ -41,7 +41,7 @@ def check_result(result: Any, file: str) -> None:
     if (result.get("intervals") or {}) and not is_number(result["intervals"].get("level")):
         raise InputError(f"{expected} 'intervals' without a 'level'")
     _check_terms(result, expected)
-    for part in (result, result.get("floor") or {}, result.get("oracle") or {}):
+    for part in (result, *(result.get(key) or {} for key in ("floor", "oracle", "baseline"))):
         _check_scores(part, expected)
     for what, value, fits in _facts(result):
         if not fits(value):
@@ -103,7 +103,10 @@ def _facts(result: dict) -> list[tuple[str, Any, Callable[[Any], bool]]]:
         ("F-score threshold", (f_score or {}).get("threshold", 0) if _is_part(f_score) else 0, is_number),
         ("notes", details.get("notes", []), lambda v: isinstance(v, list) and all(map(_is_text, v))),
         ("the data set's fingerprint", dataset.get("fingerprint", ""), lambda v: v is None or _is_text(v)),
-        *((f"what {k} is", (result.get(k) or {}).get("what", ""), _is_text) for k in ("floor", "oracle")),
+        *(
+            (f"what {k} is", (result.get(k) or {}).get("what", ""), _is_text)
+            for k in ("floor", "oracle", "baseline")
+        ),
     ]
 
 
