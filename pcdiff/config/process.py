@@ -20,14 +20,16 @@ class ProcessConfig:
     """Largest noise level of ve, ncsn and edm."""
     num_scales: int | None = None
     """Steps that vp, subvp, ve and edm are discretized to; levels of ncsn."""
-    schedule: Literal["linear", "cosine"] | None = None
-    """How the variances of ddpm grow."""
+    schedule: Literal["linear", "cosine", "warm"] | None = None
+    """How the variances of ddpm grow; warm: linearly over a share of the steps, then they stay."""
     num_steps: int | None = None
     """Steps of ddpm."""
     beta_1: float | None = None
     """First variance of ddpm."""
     beta_T: float | None = None
     """Last variance of ddpm."""
+    warm: float | None = None
+    """Share of ddpm's steps over which the variances of the schedule warm rise."""
     predicts: str = "eps"
     """What the net's output means: eps, x0, score, v, velocity, edm or previous."""
     time_input: str = "log_snr"
@@ -40,6 +42,7 @@ class ProcessConfig:
         "at least 1": "num_scales num_steps",
         "at most 1,000,000": "num_scales num_steps",
         "in (0, 1)": "beta_1 beta_T",
+        "in (0, 1]": "warm",
         "above 0": "sigma_data",
     }
 

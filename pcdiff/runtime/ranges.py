@@ -14,6 +14,7 @@ RANGES: dict[str, Callable[[float], bool]] = {
     "above 0": lambda v: v > 0,
     "in (0, 1)": lambda v: 0 < v < 1,
     "in [0, 1)": lambda v: 0 <= v < 1,
+    "in (0, 1]": lambda v: 0 < v <= 1,
     "in [0, 1]": lambda v: 0 <= v <= 1,
     "in 0..2^63 - 1": lambda v: 0 <= v < 2**63,
     f"at most {MOST_STEPS:,}": lambda v: v <= MOST_STEPS,

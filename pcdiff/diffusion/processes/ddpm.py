@@ -194,23 +194,40 @@ def cosine_betas(num_steps: int, offset: float = 0.008, max_beta: float = 0.999)
     return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta)
 
 
+def warm_betas(num_steps: int, beta_1: float = 1e-5, beta_T: float = 0.008, warm: float = 0.1) -> Tensor:
+    """Return betas `(T,)` that rise linearly over the first steps, then stay at `beta_T` (PVD's airplanes).
+
+    Args:
+        num_steps: T.
+        beta_1: first variance.
+        beta_T: variance from the end of the rise on.
+        warm: share of the steps that it takes, rounded down; a rise of no steps leaves all at `beta_T`.
+    """
+    rise = int(num_steps * warm)
+    return torch.cat([linear_betas(rise, beta_1, beta_T), linear_betas(num_steps - rise, beta_T, beta_T)])
+
+
 SCHEDULES: Registry[Callable[..., Tensor]] = Registry(
     "schedule",
     {
-        "linear": lambda num_steps, beta_1, beta_T: linear_betas(num_steps, beta_1, beta_T),
-        "cosine": lambda num_steps, beta_1, beta_T: cosine_betas(num_steps),
+        "linear": lambda num_steps, beta_1, beta_T, warm=0.1: linear_betas(num_steps, beta_1, beta_T),
+        "cosine": lambda num_steps, beta_1, beta_T, warm=0.1: cosine_betas(num_steps),
+        "warm": warm_betas,
     },
 )
 
 
-def discrete_process(schedule: str, num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02) -> DiscreteProcess:
+def discrete_process(
+    schedule: str, num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02, warm: float = 0.1
+) -> DiscreteProcess:
     """Build a DDPM chain from a schedule's name.
 
     Args:
         schedule: a key of `SCHEDULES`.
         num_steps: number of steps T.
-        beta_1: first variance (linear only).
-        beta_T: last variance (linear only).
+        beta_1: first variance (linear and warm).
+        beta_T: last variance (linear and warm).
+        warm: share of the steps over which the variances rise, in (0, 1] (warm only).
 
     Raises:
         InputError: the name is unknown or a value is out of range.
@@ -218,4 +235,6 @@ def discrete_process(schedule: str, num_steps: int, beta_1: float = 1e-4, beta_T
     betas = SCHEDULES.lookup(schedule)
     if num_steps < 1:
         raise InputError(f"num_steps must be at least 1, got {num_steps}")
-    return DiscreteProcess(betas(num_steps, beta_1, beta_T))
+    if not 0 < warm <= 1:
+        raise InputError(f"warm must be in (0, 1], got {warm}")
+    return DiscreteProcess(betas(num_steps, beta_1, beta_T, warm))

@@ -26,9 +26,11 @@ def noise_levels(sigma_min: float = 0.01, sigma_max: float = 50.0, num_scales: i
     return NoiseLevels(geometric_sigmas(sigma_min, sigma_max, num_scales))
 
 
-def ddpm(schedule: str = "linear", num_steps: int = 1000, beta_1: float = 1e-4, beta_T: float = 0.02) -> Process:
+def ddpm(
+    schedule: str = "linear", num_steps: int = 1000, beta_1: float = 1e-4, beta_T: float = 0.02, warm: float = 0.1
+) -> Process:
     """Build a DDPM chain; see `discrete_process`."""
-    return discrete_process(schedule, num_steps, beta_1, beta_T)
+    return discrete_process(schedule, num_steps, beta_1, beta_T, warm)
 
 
 PROCESSES: Registry[Callable[..., Process]] = Registry(
