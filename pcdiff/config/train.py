@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from pcdiff.errors import InputError
 from pcdiff.runtime.ranges import check_ranges
 
 
@@ -33,14 +34,20 @@ class TrainConfig:
     """Adam's learning rate."""
     end_lr: float = 1e-4
     """Learning rate after its decay."""
-    lr_schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the learning rate falls to end_lr; constant leaves it at lr."""
+    lr_schedule: Literal["linear", "cosine", "exponential", "constant"] = "linear"
+    """How the learning rate falls to end_lr; exponential by the same factor each time, constant leaves it at lr."""
     lr_decay_start: int = 200_000
     """Step from which the learning rate falls (steps)."""
     lr_decay_end: int = 400_000
     """Step at which the learning rate reaches end_lr, where it stays (steps)."""
+    lr_decay_every: int = 1
+    """Steps between two changes of the falling rate, such as those of an epoch (steps)."""
     warmup_iters: int = 0
     """Steps over which the learning rate rises linearly from 0 (steps)."""
+    adam_beta1: float = 0.9
+    """Decay of Adam's mean of gradients."""
+    adam_beta2: float = 0.999
+    """Decay of Adam's mean of squared gradients."""
     weight_decay: float = 0.0
     """Adam's L2 penalty."""
     max_grad_norm: float = 10.0
@@ -80,9 +87,13 @@ def check_train(config: TrainConfig) -> None:
     check_ranges(
         vars(config),
         {
-            "at least 1": "max_iters batch_size accumulate log_every save_every keep val_clouds val_points",
+            "at least 1": "max_iters batch_size accumulate lr_decay_every log_every save_every keep val_clouds "
+            "val_points",
             "at least 0": "warmup_iters weight_decay val_every patience lr_decay_start lr_decay_end end_lr",
             "above 0": "lr max_grad_norm budget_minutes max_minutes save_minutes",
             "in (0, 1)": "ema_decay",
+            "in [0, 1)": "adam_beta1 adam_beta2",
         },
     )
+    if config.lr_schedule == "exponential" and config.end_lr <= 0:
+        raise InputError(f"end_lr must be above 0 with lr_schedule exponential, got {config.end_lr}")

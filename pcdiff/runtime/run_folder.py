@@ -29,8 +29,8 @@ NOWHERE = Path(os.devnull)
 """The folder of a training that is only tried: no checkpoint can lie there, and none can be written."""
 # fields of a training that its steps alone depend on
 _LEARNING = frozenset(
-    "accumulate lr end_lr lr_schedule lr_decay_start lr_decay_end warmup_iters weight_decay max_grad_norm "
-    "ema_decay nonfinite precision compile compile_mode".split()
+    "accumulate lr end_lr lr_schedule lr_decay_start lr_decay_end lr_decay_every warmup_iters adam_beta1 "
+    "adam_beta2 weight_decay max_grad_norm ema_decay nonfinite precision compile compile_mode".split()
 )
 
 

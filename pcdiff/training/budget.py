@@ -157,6 +157,7 @@ def scaled(config: TrainConfig, steps: int) -> TrainConfig:
         max_iters=steps,
         lr_decay_start=share(config.lr_decay_start),
         lr_decay_end=share(config.lr_decay_end),
+        lr_decay_every=share(config.lr_decay_every) if config.lr_decay_every > 1 else 1,
         warmup_iters=share(config.warmup_iters),
         ema_decay=None if decay is None else max(0.9, 1 - (1 - decay) / ratio),
         log_every=max(1, min(config.log_every, steps // 20)),

@@ -5,18 +5,24 @@ from collections.abc import Callable
 
 from pcdiff.config import TrainConfig
 
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "linear": lambda share: share,
-    "cosine": lambda share: (1 - math.cos(math.pi * share)) / 2,  # Loshchilov & Hutter, SGDR, 2017, eq. 5
-    "constant": lambda share: 0.0,
+SCHEDULES: dict[str, Callable[[float, float, float], float]] = {
+    "linear": lambda lr, end_lr, share: lr + share * (end_lr - lr),
+    # Loshchilov & Hutter, SGDR, 2017, eq. 5
+    "cosine": lambda lr, end_lr, share: lr + (1 - math.cos(math.pi * share)) / 2 * (end_lr - lr),
+    "exponential": lambda lr, end_lr, share: lr * (end_lr / lr) ** share,
+    "constant": lambda lr, end_lr, share: lr,
 }
-"""How much of the fall lies behind, in [0, 1], when a share of its steps does."""
+"""The rate when a share of the fall's steps, in [0, 1], lies behind."""
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Return the learning rate of step `step` (from 0): linear warm-up, constant, then the fall to `end_lr`."""
+    """Return the learning rate of step `step` (from 0): linear warm-up, constant, then the fall to `end_lr`.
+
+    Within the fall it changes every `lr_decay_every` steps.
+    """
     if step < config.warmup_iters:
         return config.lr * (step + 1) / config.warmup_iters
     span = max(1, config.lr_decay_end - config.lr_decay_start)
-    share = min(1.0, max(0.0, (step - config.lr_decay_start) / span))
-    return config.lr + SCHEDULES[config.lr_schedule](share) * (config.end_lr - config.lr)
+    behind = max(0, step - config.lr_decay_start)
+    share = 1.0 if behind >= span else (behind - behind % config.lr_decay_every) / span
+    return SCHEDULES[config.lr_schedule](config.lr, config.end_lr, share)

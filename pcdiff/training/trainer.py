@@ -57,7 +57,7 @@ class Trainer:
         seed: the run's seed.
         device: where to train; the CPU by default.
         validate: scores the model now and then; the score decides which checkpoint is `best`.
-        optimizer: of the model's parameters; Adam with `config.lr` and `config.weight_decay` by default. Learning
+        optimizer: of the model's parameters; Adam with the config's settings by default. Learning
             rates of one's own rise and fall with the schedule, in their proportion to `config.lr`.
     """
 
@@ -82,7 +82,11 @@ class Trainer:
         self._adam = self.optimizer is None
         if self.optimizer is None:
             self.optimizer = torch.optim.Adam(
-                self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+                self.model.parameters(),
+                lr=config.lr,
+                betas=(config.adam_beta1, config.adam_beta2),
+                weight_decay=config.weight_decay,
+                fused=True,
             )
         self._lr_scales = [group["lr"] / config.lr for group in self.optimizer.param_groups]
         self.precision = resolve_precision(config.precision, self.device)

@@ -286,3 +286,12 @@ def test_a_trainer_goes_on_without_any_metadata(tmp_path):
     )
     named.restore()  # a data set without a fingerprint, where none was known
     assert named.step == 4
+
+
+def test_adams_betas_are_the_configs(tmp_path):
+    t = trainer(tmp_path, adam_beta1=0.5, adam_beta2=0.99)
+    t.train_step()
+    gradient = float(t.model.slope.grad)
+    kept = t.optimizer.state[t.model.slope]
+    assert float(kept["exp_avg"]) == pytest.approx(0.5 * gradient, rel=1e-6)
+    assert float(kept["exp_avg_sq"]) == pytest.approx(0.01 * gradient**2, rel=1e-5)

@@ -3,8 +3,11 @@
 import math
 
 import pytest
+import torch
 
 from pcdiff.config import TrainConfig
+from pcdiff.config.train import check_train
+from pcdiff.errors import InputError
 from pcdiff.training import SCHEDULES, learning_rate
 
 
@@ -18,6 +21,7 @@ def config(schedule, **others):
     [
         ("linear", lambda share: 1 - 0.8 * share),
         ("cosine", lambda share: 0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi * share))),
+        ("exponential", lambda share: 0.2**share),
         ("constant", lambda share: 1.0),
     ],
 )
@@ -28,7 +32,7 @@ def test_the_fall_in_closed_form(schedule, expected):
 
 
 def test_all_schedules_are_tested():
-    assert set(SCHEDULES) == {"linear", "cosine", "constant"}
+    assert set(SCHEDULES) == {"linear", "cosine", "exponential", "constant"}
 
 
 def test_warming_up_never_starts_at_0_and_meets_the_rest():
@@ -40,3 +44,20 @@ def test_warming_up_never_starts_at_0_and_meets_the_rest():
 def test_a_fall_without_length_is_a_step():
     sudden = config("linear", lr_decay_start=10, lr_decay_end=10)
     assert [learning_rate(step, sudden) for step in (9, 10, 11)] == pytest.approx([1, 1, 0.2])
+
+
+def test_a_rate_that_changes_once_an_epoch_is_pytorchs_exponential_rate():
+    epoch, gamma, lr = 7, 0.998, 2e-4
+    parameter = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([parameter], lr=lr)
+    theirs = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma)
+    ours = config(
+        "exponential", lr=lr, end_lr=lr * gamma**5, lr_decay_start=0, lr_decay_end=5 * epoch, lr_decay_every=epoch
+    )
+    for step in range(5 * epoch):
+        assert learning_rate(step, ours) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+        optimizer.step()
+        if (step + 1) % epoch == 0:
+            theirs.step()
+    with pytest.raises(InputError, match=r"end_lr must be above 0 with lr_schedule exponential, got 0"):
+        check_train(config("exponential", end_lr=0.0))
