@@ -102,7 +102,9 @@ def test_the_net_of_the_readme_trains_and_is_asked_for(line, dataset, tmp_path, 
     sys.modules.pop("my_net", None)
 
 
-@pytest.mark.parametrize("process", ["edm", "rectified_flow", "v"])
+@pytest.mark.parametrize(
+    "process", ["edm", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rectified_flow", "v"))]
+)
 def test_losses_fall_and_going_on_is_exact(process, tmp_path):
     """The draws are the same before and after, so that the fall is no accident."""
 

@@ -51,7 +51,7 @@ def test_a_run_leaves_what_it_promises(kind, request):
     assert not list(run.rglob(".*"))
 
 
-@pytest.mark.parametrize("name", ["train_gen.py", "train_ae.py"])
+@pytest.mark.parametrize("name", ["train_gen.py", pytest.param("train_ae.py", marks=pytest.mark.slow)])
 def test_resumed_equals_uninterrupted(name, dataset, tmp_path):
     whole = train(name, dataset, tmp_path / "whole", "--max-iters", 60)
     first = train(name, dataset, tmp_path / "halves", "--max-iters", 30)

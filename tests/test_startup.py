@@ -61,7 +61,9 @@ def test_flags_need_no_torch(script):
     assert not modules & (HEAVY | TORCH)
 
 
-@pytest.mark.parametrize("script", WITH_TORCH)
+@pytest.mark.parametrize(
+    "script", [pytest.param(s, marks=pytest.mark.slow) if s == "train_ae.py" else s for s in WITH_TORCH]
+)
 def test_the_flags_of_nets_need_torch_alone(script):
     assert not loaded(script, WITH_TORCH[script]) & HEAVY
 

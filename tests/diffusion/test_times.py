@@ -21,7 +21,7 @@ def test_times_are_uniform_between_eps_and_the_end(process, stratified):
         pytest.skip("chains are in test_objective.py")
     for eps in (None, 0.2 * process.T):
         first = process.train_eps if eps is None else eps
-        t = torch.stack([draw_times(process, 4, seeded(s), stratified, eps)[0] for s in range(800)])
+        t = torch.stack([draw_times(process, 4, seeded(s), stratified, eps)[0] for s in range(300)])
         assert t.dtype == torch.float32
         assert (t >= first).all()
         assert (t <= process.T).all()

@@ -11,6 +11,7 @@ from pcdiff.metrics.bootstrap import jsd_interval, mean_interval, pooled_interva
 from pcdiff.metrics.jsd import divergence, sphere_grid
 
 RESOLUTION = 8
+TRIALS = 100
 
 
 def _covered(intervals, truth):
@@ -81,13 +82,13 @@ def _set(shares, clouds, points, draws):
 def test_the_interval_of_the_jsd_holds_the_mean_score_of_sets_of_its_size(ours, theirs):
     draws, truth = np.random.default_rng(4), divergence(np.array(ours) @ KINDS, np.array(theirs) @ KINDS)
     intervals, scores = [], []
-    for trial in range(150):
+    for trial in range(TRIALS):
         pair = _set(ours, 60, 50, draws), _set(theirs, 60, 50, draws)
         scores.append(jsd_legacy(*pair, RESOLUTION))
         intervals.append(jsd_interval(*pair, resolution=RESOLUTION, resamples=200, seed=trial))
     assert np.mean(scores) > truth + 0.01  # what chance adds; percentiles would count it twice
     # Three standard errors of Monte Carlo.
-    assert _covered(intervals, np.mean(scores)) >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / 150)
+    assert _covered(intervals, np.mean(scores)) >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / TRIALS)
     assert all(low <= score <= high for (low, high), score in zip(intervals, scores, strict=True))
     assert np.mean([high - low for low, high in intervals]) < 0.1
     assert all(0 <= low <= high <= 1 for low, high in intervals)

@@ -13,7 +13,7 @@ from script_tools import TINY, assert_same, logged, script, tensors, train
 from pcdiff.training import checkpoint
 
 SCRIPT = "train_gen.py"
-STEPS, SAVE_EVERY = 160, 10
+STEPS, SAVE_EVERY = 80, 10
 FLAGS = [*TINY, "--categories", "chair", "--log-every", 1, "--save-every", SAVE_EVERY, "--val-every", 20]
 FLAGS += ["--ema-decay", 0.9, "--max-iters", STEPS]
 
