@@ -133,7 +133,7 @@ def parse_evaluation(
     """Fill an `EvaluateConfig` from flags, starting from those of the stopped evaluation that `--resume` names.
 
     Raises:
-        InputError: `--resume` names no evaluation and no run, or the flags contradict each other.
+        InputError: `--resume` names no evaluation and no run, a metric is unknown, or flags contradict each other.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     resume, default = value_of("--resume", argv), None
@@ -148,6 +148,10 @@ def parse_evaluation(
             raise InputError(f"--resume {folder}: no stopped evaluation there; a finished one needs no more")
     config = parse(EvaluateConfig, argv, default, description, prog)
     check_evaluation(config)
+    if config.metrics is not None:
+        from pcdiff.metrics.evaluation import check_metrics
+
+        check_metrics(config.metrics)
     if config.seed is None:
         from pcdiff.metrics import get_protocol
 

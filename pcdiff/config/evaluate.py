@@ -55,6 +55,8 @@ class EvaluateConfig:
     """Which points of a larger cloud are taken; needed where a set's clouds differ in size."""
     num_samples: int | None = None
     """Clouds to score against as many references, the first of each; all by default (clouds)."""
+    metrics: tuple[str, ...] | None = None
+    """Scores of generated clouds: MMD, COV, 1-NNA, JSD, JSD-normalized, or your own (--import); all by default."""
     emd: Literal["auto", "yes", "no"] = "auto"
     """Exact earth mover's distance; `auto` where it takes less than about ten minutes on two cores."""
     floor: bool = True
@@ -62,7 +64,7 @@ class EvaluateConfig:
     resamples: int = 1000
     """Resamples of the bootstrap intervals; 0 leaves the intervals out."""
     imports: Annotated[tuple[Path, ...], tyro.conf.arg(name="import")] = ()
-    """Python files that are run first, for samplers and nets of your own by name (docs/diffusion.md)."""
+    """Python files that are run first, for samplers, nets and metrics of your own by name (docs/diffusion.md)."""
     sampler: str | None = None
     """How a run's clouds are drawn: ancestral, ddim, dpmpp, unipc, heun, ode, ...; the run's own way by default."""
     num_steps: int | None = None
@@ -128,6 +130,8 @@ def check_evaluation(config: EvaluateConfig) -> None:
     ):
         if value and not there:
             raise InputError(f"{flag} goes with {goes_with} only")
+    if config.metrics is not None and (config.reconstructions or config.compare):
+        raise InputError("--metrics goes with --run or --samples only")
     if config.format != "markdown" and not config.compare:
         raise InputError(f"--format {config.format} goes with --compare only")
     if jobs["--run"] is None and config.resume is None:

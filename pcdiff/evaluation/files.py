@@ -88,15 +88,19 @@ def score_reconstructions(config: EvaluateConfig, stop: Stop | None = None) -> d
 
 def settings_of(config: EvaluateConfig) -> dict[str, Any]:
     """Return the flags that decide the numbers, for the result."""
-    names = ("split", "num_points", "point_rule", "num_samples", "preset", "emd")
+    names = ("split", "num_points", "point_rule", "num_samples", "preset", "metrics", "emd")
     drawn = ("sampler", "num_steps", "grid", "flexibility", "precision", "truncate_std")
-    return {name: value for name in names + drawn if (value := getattr(config, name)) is not None}
+    return {name: value for name in names + drawn if (value := _plain(getattr(config, name))) is not None}
 
 
 def asked(config: EvaluateConfig) -> dict[str, Any]:
     """Return the flags that decide what is compared, for a journal's settings."""
-    names = "protocol", "num_points", "point_rule", "num_samples", "preset", "emd", "floor", "seed"
-    return {name: getattr(config, name) for name in names}
+    names = "protocol", "num_points", "point_rule", "num_samples", "preset", "metrics", "emd", "floor", "seed"
+    return {name: _plain(getattr(config, name)) for name in names}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def compared(config: EvaluateConfig, work: ResumableMap, **sets: Tensor) -> dict[str, Any]:
@@ -109,6 +113,7 @@ def compared(config: EvaluateConfig, work: ResumableMap, **sets: Tensor) -> dict
             **{name: clouds.to(device) for name, clouds in sets.items()},
             protocol=config.protocol,
             num_points=config.num_points,
+            metrics=config.metrics,
             emd=with_emd(config),
             floor=config.floor,
             resamples=config.resamples,

@@ -62,7 +62,7 @@ def report(result: dict[str, Any], places: Places) -> None:
 
 
 def picture(result: dict[str, Any], places: Places, title: str, **sets: Tensor | None) -> None:
-    """Draw samples above their nearest reference and training clouds, beside the results.
+    """Draw samples above their nearest reference and training clouds, beside the results, where these were found.
 
     Args:
         result: of `evaluate`.
@@ -71,7 +71,7 @@ def picture(result: dict[str, Any], places: Places, title: str, **sets: Tensor |
         **sets: `samples`, `reference`, `train` and `num_points` as `evaluate` got them.
     """
     path = places.beside(".png")
-    if distributed.rank() > 0 or path is None:
+    if distributed.rank() > 0 or path is None or "CD" not in result["nearest"]:
         return
     clouds = prepared(**sets, protocol=get_protocol(result["protocol"]["name"]))
     nearest, memory = result["nearest"]["CD"], result.get("memorization")

@@ -125,6 +125,8 @@ def score_run(
             return result
 
     else:
+        if config.metrics is not None:
+            raise InputError(f"--metrics scores generated clouds, but {folder} is an autoencoder's run")
         clouds = split.points[: len(reference), :num_points]
 
         def job(work: ResumableMap) -> dict[str, Any]:

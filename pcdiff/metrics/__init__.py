@@ -14,6 +14,7 @@ from pcdiff.metrics.evaluation import emd_seconds, evaluate, fingerprint, prepar
 from pcdiff.metrics.generation import coverage, generation_scores, mmd, one_nna
 from pcdiff.metrics.jsd import jsd_legacy, jsd_normalized
 from pcdiff.metrics.memorization import memorization
+from pcdiff.metrics.metric import Metric, NeighborMetric
 from pcdiff.metrics.protocols import PROTOCOLS, Protocol, get_protocol, normalize_bbox, normalize_unit
 from pcdiff.metrics.reconstruction import (
     f_score,
@@ -23,10 +24,16 @@ from pcdiff.metrics.reconstruction import (
     reconstruction_table,
     split_samplings,
 )
+from pcdiff.metrics.registry import DISTANCES, METRICS, Distance
 
 __all__ = [
+    "DISTANCES",
+    "METRICS",
     "PROTOCOLS",
+    "Distance",
+    "Metric",
     "NearestTraining",
+    "NeighborMetric",
     "Protocol",
     "compare",
     "completion_scores",

@@ -1,60 +1,15 @@
-"""The columns of a table of scores: names, scales in print, and which way is better. One home for all tables."""
+"""Tables of scores in Markdown, and the columns that all tables of scores have."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from pcdiff.errors import printable
+from pcdiff.metrics.metric import Column
+from pcdiff.metrics.registry import metric_columns
 
 Row = tuple[str, dict, dict | None]  # label, scores, intervals: both by score name, in the same unit
-_ARROWS = {"low": " ↓", "high": " ↑", "near 50": " (50 is best)"}
-_POWERS = {1.0: "", 10.0: " ×10", 1e2: " ×10²", 1e3: " ×10³", 1e4: " ×10⁴"}
 
 
-@dataclass(frozen=True)
-class Column:
-    """How one score is printed.
-
-    Attributes:
-        name: of the score in a result.
-        header: above the column, without scale and direction.
-        scale: the score is multiplied by it, as papers print it: a key of the powers of ten up to 10⁴.
-        better: which value is best.
-        digits: after the decimal point.
-    """
-
-    name: str
-    header: str
-    scale: float
-    better: Literal["low", "high", "near 50"]
-    digits: int
-
-    @property
-    def title(self) -> str:
-        """The header with scale and direction: `MMD-CD ×10³ ↓`."""
-        return f"{self.header}{_POWERS[self.scale]}{_ARROWS[self.better]}"
-
-    def text(self, score: float) -> str:
-        """Return a score as printed, in this column's scale."""
-        return f"{score * self.scale:.{self.digits}f}"
-
-    def badness(self, score: float) -> float:
-        """Return what is least for the best score; scores that print alike are equally good."""
-        printed = float(self.text(score))
-        if self.better == "near 50":
-            return round(abs(printed - 50), self.digits)
-        return printed if self.better == "low" else -printed
-
-
-COLUMNS = (
-    Column("MMD-CD", "MMD-CD", 1e3, "low", 3),
-    Column("COV-CD", "COV-CD %", 1.0, "high", 2),
-    Column("1-NNA-CD", "1-NNA-CD %", 1.0, "near 50", 2),
-    Column("MMD-EMD", "MMD-EMD", 10.0, "low", 3),
-    Column("COV-EMD", "COV-EMD %", 1.0, "high", 2),
-    Column("1-NNA-EMD", "1-NNA-EMD %", 1.0, "near 50", 2),
-    Column("JSD", "JSD", 1e3, "low", 3),
-    Column("JSD-normalized", "JSD normalized", 1e3, "low", 3),
+PAIR_COLUMNS = (
     # Of reconstructions, in the scales of DPM's tables.
     Column("CD", "CD", 1e4, "low", 3),
     Column("CD-median", "CD median", 1e4, "low", 3),
@@ -71,6 +26,11 @@ COLUMNS = (
 )
 
 
+def all_columns() -> list[Column]:
+    """Return the columns of all scores, those of the registered metrics first, in the order of print."""
+    return [*metric_columns(), *PAIR_COLUMNS]
+
+
 def markdown(
     rows: Sequence[Row],
     highlight: bool = True,
@@ -80,9 +40,9 @@ def markdown(
 ) -> str:
     """Return scores as a Markdown table, padded so that it reads well as plain text too; no final newline.
 
-    Columns are those of `COLUMNS` that any row has a score for, in that order; a dash stands for a missing score.
-    Where a row has an interval of a score, it follows in brackets, in the column's scale. Where no row has a label
-    there is no column of labels.
+    Columns are those of `all_columns` that any row has a score for, in that order; a dash is a missing score. Where
+    a row has an interval of a score, it follows in brackets, in the column's scale. Where no row has a label there
+    is no column of labels.
 
     Args:
         rows: (label, scores, intervals) each.
@@ -117,7 +77,7 @@ def markdown(
 
 def columns_of(*rows: Row) -> list[Column]:
     """Return the columns that any of the rows has a score for, in the order of print."""
-    return [column for column in COLUMNS if any(column.name in scores for _, scores, _ in rows)]
+    return [column for column in all_columns() if any(column.name in scores for _, scores, _ in rows)]
 
 
 def _best_in_print(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, list[int]]:

@@ -1,7 +1,7 @@
 """One call from two sets of clouds to the result that is written, printed and compared."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,14 +10,14 @@ from torch import Tensor
 from pcdiff.errors import InputError
 from pcdiff.metrics._blocks import MapBlocks, in_order
 from pcdiff.metrics._inputs import as_clouds
-from pcdiff.metrics.bootstrap import LEVEL, RESAMPLES, jsd_interval, pooled_interval
-from pcdiff.metrics.columns import COLUMNS, markdown
+from pcdiff.metrics.bootstrap import LEVEL, RESAMPLES
+from pcdiff.metrics.columns import all_columns, markdown
 from pcdiff.metrics.emd_search import EMD_METHOD
-from pcdiff.metrics.generation import Scores, Steps, check_sets, named, pairs_compared, score_by
-from pcdiff.metrics.jsd import jsd_legacy, jsd_normalized, outside_share
+from pcdiff.metrics.generation import Scores, Steps, check_sets, pairs_compared, score_by
 from pcdiff.metrics.memorization import memorization
 from pcdiff.metrics.neighbors import nearest_by_chamfer
 from pcdiff.metrics.protocols import Protocol, get_protocol
+from pcdiff.metrics.registry import METRICS, neighbor_metrics, set_metrics
 from pcdiff.ops import estimated_emd_seconds
 from pcdiff.ops.far_origin import shared_offset
 from pcdiff.runtime import rng
@@ -39,6 +39,7 @@ def evaluate(
     train=None,
     protocol: str = "dpm",
     num_points: int | None = None,
+    metrics: Sequence[str] | None = None,
     emd: bool | None = None,
     floor: bool = True,
     resamples: int = RESAMPLES,
@@ -55,6 +56,7 @@ def evaluate(
         protocol: a name from `PROTOCOLS`.
         num_points: compare so many points of every cloud, chosen by the protocol's rule; None takes the protocol's
             number, or all where there are fewer.
+        metrics: names from `METRICS`; all by default.
         emd: True or False; None computes it where `emd_seconds` stays below ten minutes.
         floor: score n training clouds, drawn at random, in the samples' place, so that the scores have something to
             stand beside; needs n of them.
@@ -72,7 +74,7 @@ def evaluate(
 
     Raises:
         InputError: for bad clouds (argument and index are named), unequal set sizes, too few points, an unknown
-            protocol, or `emd=True` with unequal point counts.
+            protocol or metric, or `emd=True` with unequal point counts.
 
     Example:
         >>> import numpy as np
@@ -82,14 +84,17 @@ def evaluate(
         ['1-NNA-CD', '1-NNA-EMD', 'COV-CD', 'COV-EMD', 'JSD', 'JSD-normalized', 'MMD-CD', 'MMD-EMD']
     """
     chosen = get_protocol(protocol)
+    names = check_metrics(metrics)
+    by_distance = [name for name in neighbor_metrics() if name in names]
     given = {"samples": samples, "reference": reference, "train": train}
     sets = prepared(**given, protocol=chosen, num_points=num_points)
     ours, theirs, trained = sets["samples"], sets["reference"], sets.get("train")
 
     seed = chosen.seed if seed is None else seed
     stand_ins = _drawn(trained, len(theirs), seed) if floor else None
-    reason = None if emd else _why_no_emd(ours, theirs, emd, 1 if stand_ins is None else 2)
-    distances = [distance for distance in chosen.distances if not (reason and distance == "emd")]
+    reason = None if emd or not by_distance else _why_no_emd(ours, theirs, emd, 1 if stand_ins is None else 2)
+    wanted = chosen.distances if by_distance else ()
+    distances = [distance for distance in wanted if not (reason and distance == "emd")]
     check_sets(ours, theirs, distances)
     if stand_ins is not None and "emd" in distances and stand_ins.shape[1] != theirs.shape[1]:
         stand_ins = None
@@ -104,10 +109,10 @@ def evaluate(
         "dataset": {name: {"sha256": fingerprint(clouds)} for name, clouds in sets.items()},
         "counts": _counts(sets),
     }
-    result |= _scored(found, ours, theirs, resamples, seed)
+    result |= _scored(names, found, ours, theirs, resamples, seed)
     if stand_ins is not None:
         stood_in, _ = score_by(stand_ins, theirs, distances, map_blocks, "floor ", steps)
-        result["floor"] = {"what": _FLOOR} | _scored(stood_in, stand_ins, theirs, resamples, seed)
+        result["floor"] = {"what": _FLOOR} | _scored(names, stood_in, stand_ins, theirs, resamples, seed)
     if trained is not None:
         to_train = nearest_by_chamfer(ours, trained, map_blocks, "CD samples to train", steps)
         held_out = nearest_by_chamfer(theirs, trained, map_blocks, "CD reference to train", steps)
@@ -125,11 +130,11 @@ def evaluate(
         details["EMD"] = {"left_out": reason}
     elif "EMD" in details:
         details["EMD"] |= {"method": EMD_METHOD, "tolerance": 0.0}
-    details["JSD"] = {
-        "form": "legacy: 28^3 grid in a sphere of radius 0.5, points outside snapped to it",
-        "outside_share": {"samples": outside_share(ours), "reference": outside_share(theirs)},
-    }
-    details["scales_in_print"] = {c.name: c.scale for c in COLUMNS if c.name in result["scores"] and c.scale != 1}
+    for name, metric in set_metrics().items():
+        if name in names and (found_beside := metric.details(ours, theirs)):
+            details[name] = found_beside
+    printed = [column for column in all_columns() if column.name in result["scores"]]
+    details["scales_in_print"] = {column.name: column.scale for column in printed if column.scale != 1}
     notes = _notes(chosen, reference, ours, theirs, seed, details)
     details["notes"] = notes
     if floor and trained is not None and stand_ins is None:
@@ -215,7 +220,7 @@ def table(result: dict) -> str:
         if "1-NNA-samples" in test:
             notes.append(
                 f"1-NNA-{name} is {test['|1-NNA-50|']:.2f} from 50: {test['1-NNA-samples']:.2f} % of the samples "
-                f"and {test['1-NNA-reference']:.2f} % of the reference are told rightly."
+                f"and {test['1-NNA-reference']:.2f} % of the reference are classified correctly."
             )
     if "memorization" in result:
         notes.append(f"Against {counts['train']} training clouds: {result['memorization']['summary']}.")
@@ -230,19 +235,39 @@ def table(result: dict) -> str:
     return "\n".join([markdown(rows, highlight=False, floors=floors), "", *notes]) + "\n"
 
 
-def _scored(found: dict[str, Scores], ours: Tensor, theirs: Tensor, resamples: int, seed: int) -> dict:
-    """Return `scores` of one set, and `intervals` where they are wanted."""
-    scores = named(found) | {"JSD": jsd_legacy(ours, theirs), "JSD-normalized": jsd_normalized(ours, theirs)}
+def check_metrics(names: Sequence[str] | None) -> list[str]:
+    """Return the names of metrics to compute: those given, or all.
+
+    Raises:
+        InputError: a name is unknown (the message lists the known ones), or none is given.
+    """
+    if names is None:
+        return list(METRICS)
+    if not names:
+        raise InputError(f"metrics must be some of {sorted(METRICS)}, got none")
+    return [METRICS.canonical(name) for name in names]
+
+
+def _scored(
+    names: Sequence[str], found: dict[str, Scores], ours: Tensor, theirs: Tensor, resamples: int, seed: int
+) -> dict:
+    """Return `scores` of one set by the metrics named, and `intervals` where they are wanted."""
+    compared: dict[str, tuple[Any, tuple[Any, ...]]] = {
+        f"{name}-{distance}": (metric, (each,))
+        for distance, each in found.items()
+        for name, metric in neighbor_metrics().items()
+        if name in names
+    }
+    compared |= {name: (metric, (ours, theirs)) for name, metric in set_metrics().items() if name in names}
+    scores = {name: float(metric.score(*sets)) for name, (metric, sets) in compared.items()}
     if not resamples:
         return {"scores": scores}
     settings: dict[str, Any] = {"resamples": resamples, "level": LEVEL, "seed": seed}
     intervals: dict[str, Any] = dict(settings)
-    for distance, each in found.items():
-        for short, groups in each.terms().items():
-            name = f"{short}-{distance}"
-            intervals[name] = list(pooled_interval(*groups, name=name, **settings))
-    for name, normalized in (("JSD", False), ("JSD-normalized", True)):
-        intervals[name] = list(jsd_interval(ours, theirs, normalized=normalized, name=name, **settings))
+    for name, (metric, sets) in compared.items():
+        interval = metric.interval(*sets, name=name, **settings)
+        if interval is not None:
+            intervals[name] = list(interval)
     return {"scores": scores, "intervals": intervals}
 
 

@@ -15,18 +15,10 @@ from torch import Tensor
 from pcdiff.errors import InputError
 from pcdiff.metrics._blocks import MapBlocks, in_order
 from pcdiff.metrics._inputs import as_clouds, as_matrix
-from pcdiff.metrics.emd_search import emd_neighbors
-from pcdiff.metrics.neighbors import (
-    Nearest,
-    Neighbors,
-    Progress,
-    chamfer_neighbors,
-    equal,
-    neighbors_in_matrices,
-)
+from pcdiff.metrics.neighbor_metrics import percent
+from pcdiff.metrics.neighbors import Nearest, Neighbors, Progress, equal, neighbors_in_matrices
+from pcdiff.metrics.registry import DISTANCES, neighbor_metrics
 from pcdiff.runtime.call_checks import checked
-
-DISTANCES = ("cd", "emd")
 
 
 class Coverage(NamedTuple):
@@ -60,7 +52,7 @@ class Scores:
         one_nna: its accuracy is the mean of all votes.
         reference_distance: `(R,)` distance of each reference to its nearest sample.
         covered: `(R,)` bool: the nearest reference of at least one sample.
-        sample_votes: `(S,)` 1 where a sample is told rightly, 0 where wrongly, one half in a tie.
+        sample_votes: `(S,)` 1 where a sample is classified correctly, 0 where wrongly, one half in a tie.
         reference_votes: `(R,)` likewise.
         nearest_reference: `(S,)` index of each sample's nearest reference.
         sample_distance: `(S,)` distance of each sample to its nearest reference.
@@ -75,14 +67,6 @@ class Scores:
     reference_votes: np.ndarray
     nearest_reference: np.ndarray
     sample_distance: np.ndarray
-
-    def terms(self) -> dict[str, tuple[np.ndarray, ...]]:
-        """Return, for each score, the groups of terms that it is the mean of; COV and 1-NNA in percent."""
-        return {
-            "MMD": (self.reference_distance,),
-            "COV": (100.0 * self.covered,),
-            "1-NNA": (100 * self.sample_votes, 100 * self.reference_votes),
-        }
 
     def record(self) -> dict[str, list[float]]:
         """Return the terms of each cloud, ready for JSON; votes and coverage as 0, one half or 1."""
@@ -101,9 +85,9 @@ def scores_of(neighbors: Neighbors) -> Scores:
     sample_votes, tied_samples = _votes(neighbors.sample_sample, to_reference.distance)
     reference_votes, tied_references = _votes(neighbors.reference_reference, to_samples.distance)
     test = OneNNA(
-        accuracy=_percent(np.concatenate([sample_votes, reference_votes])),
-        samples=_percent(sample_votes),
-        reference=_percent(reference_votes),
+        accuracy=percent(np.concatenate([sample_votes, reference_votes])),
+        samples=percent(sample_votes),
+        reference=percent(reference_votes),
         ties=tied_samples + tied_references,
         copies=int((to_reference.distance == 0).sum()),
     )
@@ -193,6 +177,8 @@ def generation_scores(
         True
     """
     samples, reference = as_clouds(samples, "samples"), as_clouds(reference, "reference")
+    if not distances:
+        raise InputError(f"distances must be some of {sorted(DISTANCES)}, got none")
     check_sets(samples, reference, distances)
     steps = Steps(progress, len(distances) * pairs_compared(len(samples)))
     found, details = score_by(samples, reference, distances, map_blocks, "", steps)
@@ -219,12 +205,8 @@ def score_by(
     """
     scores, details = {}, {}
     for short in distances:
-        name, effort = short.upper(), {}
-        if short == "cd":
-            neighbors = chamfer_neighbors(samples, reference, map_blocks, f"{title}{name}", progress)
-        else:
-            neighbors, spent = emd_neighbors(samples, reference, map_blocks, f"{title}{name}", progress)
-            effort = spent.to_dict()
+        name = short.upper()
+        neighbors, effort = DISTANCES[short].search(samples, reference, map_blocks, f"{title}{name}", progress)
         scores[name] = scores_of(neighbors)
         test = scores[name].one_nna
         details[name] = {
@@ -241,12 +223,12 @@ def score_by(
 
 def named(scores: dict[str, Scores]) -> dict[str, float]:
     """Return the scores under the names of result files: MMD raw, COV and 1-NNA in percent."""
-    flat = {}
-    for name, found in scores.items():
-        flat[f"MMD-{name}"] = found.mmd
-        flat[f"COV-{name}"] = _percent(found.covered)
-        flat[f"1-NNA-{name}"] = found.one_nna.accuracy
-    return flat
+    metrics = neighbor_metrics()
+    return {
+        f"{metric}-{distance}": metrics[metric].score(found)
+        for distance, found in scores.items()
+        for metric in metrics
+    }
 
 
 def pairs_compared(count: int) -> int:
@@ -269,8 +251,9 @@ class Steps:
 def check_sets(samples, reference, distances: Sequence[str]) -> None:
     """Raise InputError unless two sets of clouds can be scored against each other with `distances`."""
     unknown = [short for short in distances if short not in DISTANCES]
-    if unknown or not distances:
+    if unknown:
         raise InputError(f"distances must be some of {sorted(DISTANCES)}, got {list(distances)}")
+    strict = [short for short in distances if DISTANCES[short].equal_points]
     if len(samples) != len(reference):
         count, other = len(samples), len(reference)
         raise InputError(
@@ -279,19 +262,14 @@ def check_sets(samples, reference, distances: Sequence[str]) -> None:
         )
     if len(samples) < 2:
         raise InputError("samples and reference must hold at least 2 clouds each (1-NNA leaves one out), got 1")
-    if "emd" in distances and samples.shape[1] != reference.shape[1]:
+    if strict and samples.shape[1] != reference.shape[1]:
         raise InputError(
-            f"emd needs equal point counts, got samples with {samples.shape[1]} and reference with "
+            f"{strict[0]} needs equal point counts, got samples with {samples.shape[1]} and reference with "
             f"{reference.shape[1]} points; cut both to the smaller"
         )
 
 
-def _percent(votes: np.ndarray) -> float:
-    # One rounding: 100 times a mean would turn 58 % into 57.99999999999999.
-    return float(100 * votes.sum() / len(votes))
-
-
 def _votes(same: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return each cloud's vote (1 told rightly, 0 wrongly, one half in a tie), and the number of ties."""
+    """Return each cloud's vote (1 if classified correctly, 0 if not, one half in a tie), and the number of ties."""
     tied = equal(same, other)
     return np.where(tied, 0.5, (same < other).astype(np.float64)), int(tied.sum())

@@ -8,28 +8,15 @@ other suggest. The votes of generated clouds, which belong to one result alone, 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from pcdiff.metrics.bootstrap import LEVEL, RESAMPLES, SEED, draws_of, parts_of, quantiles
-from pcdiff.metrics.columns import Column
+from pcdiff.metrics.metric import Column, Terms
+from pcdiff.metrics.registry import neighbor_metrics
 
 WORSE, TIE, UNDECIDED = "worse", "tie", "undecided"
-
-
-class Terms(NamedTuple):
-    """What a score is the mean of, or the median: terms of the reference clouds, and of the result's own."""
-
-    shared: np.ndarray  # (n,), in the order of the reference
-    own: np.ndarray  # (m,), none for most scores
-    median: bool = False
-
-    def score(self, shared: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """Return the scores of resampled terms `(R, n)` and `(R, m)`, `(R,)`."""
-        if self.median:
-            return np.median(shared, axis=1)
-        return (shared.sum(axis=1) + own.sum(axis=1)) / (shared.shape[1] + own.shape[1])
 
 
 def terms_of(result: Mapping[str, Any], name: str) -> Terms | None:
@@ -45,15 +32,8 @@ def terms_of(result: Mapping[str, Any], name: str) -> Terms | None:
         values = result["per_cloud"].get(base)
         return None if values is None else Terms(np.asarray(values, dtype=np.float64), none, median)
     short, _, distance = name.rpartition("-")
-    held = (result.get("terms") or {}).get(distance)
-    if held is None or short not in ("MMD", "COV", "1-NNA"):
-        return None
-    if short == "MMD":
-        return Terms(np.asarray(held["reference_distance"], dtype=np.float64), none)
-    if short == "COV":
-        return Terms(100 * np.asarray(held["covered"], dtype=np.float64), none)
-    votes = (100 * np.asarray(held[key], dtype=np.float64) for key in ("reference_votes", "sample_votes"))
-    return Terms(*votes)
+    record, metric = (result.get("terms") or {}).get(distance), neighbor_metrics().get(short)
+    return None if record is None or metric is None else metric.terms(record)
 
 
 def difference_interval(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pcdiff.errors import InputError, short
-from pcdiff.metrics.columns import COLUMNS
+from pcdiff.metrics.columns import all_columns
 
 _COUNTS = ("samples", "reference", "train", "pairs", "completions")
 
@@ -36,7 +36,7 @@ def check_result(result: Any, file: str) -> None:
     for key, name in (*needed, ("counts", "points")):
         if name not in (result[key] or {}):
             raise InputError(f"{expected} {key!r} without {name!r}")
-    if not any(column.name in result["scores"] for column in COLUMNS):
+    if not any(column.name in result["scores"] for column in all_columns()):
         raise InputError(f"{expected} no score it knows among {short(sorted(result['scores']))}")
     if (result.get("intervals") or {}) and not is_number(result["intervals"].get("level")):
         raise InputError(f"{expected} 'intervals' without a 'level'")
@@ -57,7 +57,7 @@ def _check_scores(part: dict, expected: str) -> None:
     scores, intervals = part.get("scores") or {}, part.get("intervals") or {}
     if not isinstance(scores, dict) or not isinstance(intervals, dict):
         raise InputError(f"{expected} {short(scores)} as scores, {short(intervals)} as their intervals")
-    for name in (column.name for column in COLUMNS if column.name in scores):
+    for name in (column.name for column in all_columns() if column.name in scores):
         if not is_number(scores[name]):
             raise InputError(f"{expected} {short(scores[name])} as {name}")
         interval = intervals.get(name, [0.0, 0.0])

@@ -5,7 +5,8 @@ import io
 import re
 from collections.abc import Collection, Mapping, Sequence
 
-from pcdiff.metrics.columns import Column, Row, columns_of
+from pcdiff.metrics.columns import Row, columns_of
+from pcdiff.metrics.metric import Column
 
 FORMATS = ("markdown", "latex", "csv")
 _CELLS = re.compile(r"(?<!\\)\|")  # a bar that stands for itself is escaped

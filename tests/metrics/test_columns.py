@@ -2,9 +2,9 @@
 
 import pytest
 
-from pcdiff.metrics.columns import COLUMNS, markdown
+from pcdiff.metrics.columns import all_columns, markdown
 
-COLUMN = {column.name: column for column in COLUMNS}
+COLUMN = {column.name: column for column in all_columns()}
 
 
 def _cells(table):

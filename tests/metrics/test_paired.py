@@ -10,11 +10,11 @@ import pytest
 
 from pcdiff.errors import InputError
 from pcdiff.metrics import compare, evaluate, reconstruction_scores
-from pcdiff.metrics.columns import COLUMNS
+from pcdiff.metrics.columns import all_columns
 from pcdiff.metrics.paired import Terms, compared, difference_interval, terms_of
 from pcdiff.metrics.tables import fitted, latex
 
-COLUMN = {column.name: column for column in COLUMNS}
+COLUMN = {column.name: column for column in all_columns()}
 NONE = np.zeros(0)
 
 
