@@ -3,7 +3,7 @@
 from pcdiff.data.batches import Batches
 from pcdiff.data.categories import NAME_TO_SYNSET, SYNSET_TO_NAME, parse_categories
 from pcdiff.data.clouds import CloudDataset, DatasetIdentity
-from pcdiff.data.partial import PartialClouds
+from pcdiff.data.partial import PartialClouds, partial_set
 from pcdiff.data.shapenet import SPLITS, announce, count_clouds, load_clouds, load_raw
 from pcdiff.ops.normalization import NORMALIZATIONS, normalize
 
@@ -22,4 +22,5 @@ __all__ = [
     "load_raw",
     "normalize",
     "parse_categories",
+    "partial_set",
 ]

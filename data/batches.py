@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from pcdiff.data.partial import PartialClouds
 from pcdiff.errors import InputError
 from pcdiff.runtime.epoch_sampler import POINTS, ShuffledEpochs, stream
 
@@ -26,6 +27,7 @@ class Batches:
         seed: not negative.
         device: where the batches appear, and the clouds are kept where they fit.
         rotate: turn every cloud about the y axis (up) by its own uniform angle.
+        partial: put points that a completion model is given first, cut from all of a cloud's by the step's draws.
 
     Attributes:
         steps_per_epoch: n / batch_size, a float.
@@ -47,6 +49,7 @@ class Batches:
         seed: int,
         device: torch.device | str = "cpu",
         rotate: bool = False,
+        partial: PartialClouds | None = None,
     ) -> None:
         if points.ndim != 3 or points.shape[-1] != 3 or 0 in points.shape:
             raise InputError(f"points must be (n, P, 3), got {tuple(points.shape)}")
@@ -56,7 +59,13 @@ class Batches:
             raise InputError(f"seed must not be negative, got {seed}")
         if num_points > points.shape[1]:
             raise InputError(f"num_points must be at most {points.shape[1]}, what each cloud has, got {num_points}")
-        self.device = torch.device(device)
+        if partial is not None:
+            partial.check(points.shape[1])
+            if num_points <= partial.num_given:
+                raise InputError(
+                    f"num_points must be above the {partial.num_given} points that are given, got {num_points}"
+                )
+        self.device, self.partial = torch.device(device), partial
         self.points = points.to(self.device if _fits(points, self.device) else "cpu").contiguous()
         self.batch_size, self.num_points, self.seed, self.rotate = batch_size, num_points, seed, rotate
         self.steps_per_epoch = len(points) / batch_size
@@ -69,7 +78,11 @@ class Batches:
         clouds = self._moved(self.indices(step)[rows])
         generator = stream(self.seed, POINTS, step)
         available = self.points.shape[1]
-        if self.num_points == available:
+        if self.partial is not None:
+            draws = self.partial.draw(self.batch_size, available, generator)
+            own = type(draws)(*(self._moved(values[rows]) for values in draws))
+            batch = self.partial(self.points[clouds], own, self.num_points)
+        elif self.num_points == available:
             batch = self.points[clouds]
         else:
             # The positions of the largest of P independent uniforms are a uniform draw without replacement.

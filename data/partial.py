@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pcdiff.errors import InputError
+from pcdiff.runtime import rng
 
 RULES = ("view", "nearest")
 
@@ -200,6 +201,26 @@ class PartialClouds:
         )
         chosen = rest.argsort(dim=1, stable=True)[:, :wanted]
         return clouds.gather(1, chosen[:, :, None].expand(-1, -1, 3))
+
+
+def partial_set(clouds: Tensor, cut: PartialClouds, seed: int) -> Tensor:
+    """Return clouds `(n, P, 3)` with their given points first, each cut by its own draws.
+
+    What is given of cloud i depends on the seed, i and P, not on how many clouds there are.
+
+    Args:
+        clouds: `(n, P, 3)`.
+        cut: says how.
+        seed: of all draws.
+
+    Raises:
+        InputError: see `PartialClouds.check`.
+    """
+    rows = []
+    for i, cloud in enumerate(clouds):
+        draws = cut.draw(1, len(cloud), rng.generator(seed, "partial", i))
+        rows.append(cut(cloud[None], draws))
+    return torch.cat(rows)
 
 
 def _check(clouds: Tensor, directions: Tensor) -> None:

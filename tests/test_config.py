@@ -58,6 +58,9 @@ def flags():
             if field.name.endswith("_options"):
                 for option in dataclasses.fields(getattr(part(), field.name)):
                     yield f"{field.name.removesuffix('_options')}.{option.name}", (name, field.name, option.name)
+            elif dataclasses.is_dataclass(field.type):
+                for inner in dataclasses.fields(field.type):
+                    yield f"{prefix}{field.name}.{inner.name}", (name, field.name, inner.name)
             elif field.name != "plan":  # written by the run, no flag
                 yield prefix + field.name, (name, field.name)
 

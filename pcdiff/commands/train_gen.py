@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python train_gen.py") -
     config = cli.parse_run(GENERATOR_PRESETS, argv, description, prog)
     if config.model.kind == "autoencoder":
         raise InputError(
-            f"--kind must be latent or direct here, got autoencoder; {command_line('train-ae')} trains autoencoders"
+            "--kind must be latent, direct or completion here, got autoencoder; "
+            f"{command_line('train-ae')} trains autoencoders"
         )
     from pcdiff.commands.training import train_generator
 

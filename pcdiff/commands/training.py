@@ -7,30 +7,32 @@ from typing import Any, NamedTuple
 from pcdiff.config import RunConfig
 from pcdiff.config.files import read_config
 from pcdiff.config.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS, preset
-from pcdiff.data import Batches, CloudDataset, announce, count_clouds, load_clouds
+from pcdiff.data import Batches, CloudDataset, PartialClouds, announce, count_clouds, load_clouds, partial_set
 from pcdiff.runtime import distributed, run_folder
 from pcdiff.runtime.devices import resolve_device
 from pcdiff.runtime.run_folder import NOWHERE
 from pcdiff.runtime.stopping import Stop, interruptible
 from pcdiff.training import job
+from pcdiff.training.after_completion import CompletionEnding
 from pcdiff.training.after_training import AutoencoderEnding, GeneratorEnding
 from pcdiff.training.dry_run import rehearse, tally
 from pcdiff.training.job_budget import planned
-from pcdiff.training.validation import AutoencoderValidation, GeneratorValidation
+from pcdiff.training.validation import AutoencoderValidation, CompletionValidation, GeneratorValidation
 
 
 class Scoring(NamedTuple):
     """How a kind of model is validated, what follows its training, and the latter's further arguments."""
 
-    validation: GeneratorValidation | AutoencoderValidation
-    ending: GeneratorEnding | AutoencoderEnding
+    validation: GeneratorValidation | AutoencoderValidation | CompletionValidation
+    ending: GeneratorEnding | AutoencoderEnding | CompletionEnding
     shown: dict[str, Any]
 
 
 def train_generator(config: RunConfig) -> None:
-    """Load, train, sample, score on the validation split."""
+    """Load, train, sample (or complete clouds), score on the validation split."""
+    score = _of_completion if config.model.kind == "completion" else _of_generator
     with distributed.joined(), interruptible(config.train.max_minutes) as stop:
-        _train(config, stop, "gen", GENERATOR_PRESETS, _of_generator)
+        _train(config, stop, "gen", GENERATOR_PRESETS, score)
 
 
 def train_autoencoder(config: RunConfig) -> None:
@@ -54,6 +56,23 @@ def _of_autoencoder(config: RunConfig, clouds: CloudDataset, val: CloudDataset, 
     return Scoring(validation, ending, {})
 
 
+def _of_completion(config: RunConfig, clouds: CloudDataset, val: CloudDataset, stop: Stop) -> Scoring:
+    cut = partial_clouds(config)
+    assert cut is not None
+    points = min(config.train.val_points, val.points.shape[1])
+    given = partial_set(val.points[: config.train.val_clouds], cut, config.seed)[:, :points]
+    validation = CompletionValidation(given, cut.num_given, config.seed, config.flexibility, stop)
+    ending = CompletionEnding(config, clouds.identity.to_dict(), given, val.denormalize, stop)
+    return Scoring(validation, ending, {})
+
+
+def partial_clouds(config: RunConfig) -> PartialClouds | None:
+    """Return how a run's clouds are cut for a completion model; None of other models."""
+    if config.model.kind != "completion":
+        return None
+    return PartialClouds(config.model.num_given, **vars(config.data.partial))
+
+
 def _train(
     config: RunConfig,
     stop: Stop,
@@ -66,7 +85,8 @@ def _train(
     with stop.at_once():  # there is nothing to save yet
         asked = data.dataset_path, data.categories
         clouds, val = (load_clouds(*asked, split, data.normalization) for split in ("train", "val"))
-        batches = Batches(clouds.points, config.train.batch_size, data.num_points, config.seed, device, data.rotate)
+        sizes = config.train.batch_size, data.num_points, config.seed, device, data.rotate
+        batches = Batches(clouds.points, *sizes, partial_clouds(config))
         validation, ending, shown = score(config, clouds, val, stop)
         parts = batches, clouds.identity.to_dict(), device, validation, clouds.statistics
         if config.dry_run:

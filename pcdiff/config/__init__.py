@@ -4,7 +4,7 @@ Every default has its home here, or at the part that it belongs to. A run saves 
 `config.json` and is rebuilt from it.
 """
 
-from pcdiff.config.data import DataConfig
+from pcdiff.config.data import DataConfig, PartialConfig
 from pcdiff.config.evaluate import EvaluateConfig, check_evaluation
 from pcdiff.config.model import ModelConfig, model_from_dict, with_part
 from pcdiff.config.objective import CloudObjectiveConfig, ObjectiveConfig
@@ -20,6 +20,7 @@ __all__ = [
     "EvaluateConfig",
     "ModelConfig",
     "ObjectiveConfig",
+    "PartialConfig",
     "ProcessConfig",
     "RunConfig",
     "SamplingConfig",

@@ -2,7 +2,24 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+
+@dataclass(frozen=True)
+class PartialConfig:
+    """What a completion model is given of the clouds that it is trained on."""
+
+    rule: Literal["view", "nearest"] = "view"
+    """Given are points that a random viewpoint sees (`view`), or some of those that are left when the points
+    nearest to a random viewpoint go (`nearest`)."""
+    removed: tuple[float, ...] = (0.25, 0.5, 0.75)
+    """Shares of its points that rule nearest removes of a cloud, each as likely as the others."""
+    resolution: int | None = None
+    """Pixels across the depth map of rule view; by default as fine as the points are dense (pixels)."""
+    radius: int = 1
+    """Pixels to each side that a point covers in it (pixels)."""
+
+    RANGES: ClassVar[dict[str, str]] = {"at least 1": "resolution", "at least 0": "radius"}
 
 
 @dataclass(frozen=True)
@@ -20,5 +37,6 @@ class DataConfig:
     """Points of a cloud in a training batch, drawn anew each time (points)."""
     rotate: bool = False
     """Turn every training cloud by a random angle about the up axis."""
+    partial: PartialConfig = PartialConfig()
 
     FORMER_NAMES: ClassVar[dict[str, str]] = {"normalisation": "normalization"}

@@ -87,7 +87,7 @@ def check(config: RunConfig) -> None:
     model, train, objective = config.model, config.train, config.objective
     check_ranges(vars(model), {"at least 1": "latent_dim num_given"})
     if model.kind == "completion":
-        check_sees_points(model.net, find("net", known("net"), model.net))
+        _check_completion(config)
     for prefix, part in _parts(config):
         check_ranges(vars(part), getattr(part, "RANGES", {}), prefix)
     check_ranges(vars(config.data), {"at least 1": "num_points"})
@@ -108,6 +108,28 @@ def check(config: RunConfig) -> None:
         )
     if config.flexibility and config.process.name != "ddpm":
         raise InputError(f"flexibility is a DDPM chain's, got {config.flexibility} with {config.process.name}")
+
+
+def _check_completion(config: RunConfig) -> None:
+    from pcdiff.ops.normalization import SHARED_MODES  # only here: `--help` needs no ops
+
+    model, data = config.model, config.data
+    check_sees_points(model.net, find("net", known("net"), model.net))
+    check_ranges(vars(data.partial), data.partial.RANGES, "partial.")
+    if not data.partial.removed or not all(0 < share < 1 for share in data.partial.removed):
+        raise InputError(f"partial.removed must be shares in (0, 1), got {list(data.partial.removed)}")
+    if data.normalization not in SHARED_MODES:
+        raise InputError(
+            f"normalization must be {' or '.join(reversed(SHARED_MODES))} for a completion model, got "
+            f"{data.normalization}: a part of a cloud does not tell the whole one's center and size"
+        )
+    for name, points in (
+        ("num_points", data.num_points),
+        ("sample_points", config.sample_points),
+        ("val_points", config.train.val_points),
+    ):
+        if points <= model.num_given:
+            raise InputError(f"{name} must be above num_given = {model.num_given}, got {points}")
 
 
 def _parts(config: RunConfig) -> Iterator[tuple[str, Any]]:

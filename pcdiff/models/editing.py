@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from pcdiff import diffusion
-from pcdiff.diffusion import Inpaint, SamplingReport, attribute_of, invertible_predictors, nats_per_dim, predictor
+from pcdiff.diffusion import SamplingReport, attribute_of, invertible_predictors, nats_per_dim, predictor
 from pcdiff.diffusion.samplers.base import Progress
 from pcdiff.errors import InputError
 from pcdiff.models.base import PointCloudModel
+from pcdiff.models.completing import complete, completions
 from pcdiff.models.latent import Latent
 from pcdiff.models.latent_interpolation import codes_between
 from pcdiff.models.sampling import CHUNK, decode_chunk, decoding_generator
@@ -23,6 +24,19 @@ from pcdiff.runtime import rng
 from pcdiff.runtime.call_checks import checked
 from pcdiff.runtime.nonfinite import check_finite
 from pcdiff.runtime.progress import part_of
+
+__all__ = [
+    "CloudLikelihood",
+    "Inversion",
+    "arithmetic",
+    "complete",
+    "completions",
+    "decode",
+    "encode",
+    "interpolate",
+    "invert",
+    "log_likelihood",
+]
 
 
 def encode(model: PointCloudModel, x: Tensor) -> Tensor:
@@ -205,42 +219,6 @@ def invert(
     for part, name in zip(found, ("codes", "noises", "clouds"), strict=True):
         check_finite(part, name)
     return found
-
-
-@checked
-def complete(model: PointCloudModel, known: Tensor, num_points: int, seed: int, **options: Any) -> Tensor:
-    """Keep given points of clouds and draw the rest, by the code of the given ones.
-
-    After every step the known points are put back, as noisy as x is then (Song et al., 2021, appendix I.2). With a
-    net that moves every point by itself, as PointwiseNet, the new points know of the given ones by the code alone;
-    so how well they fit depends on what the encoder makes of a part of a shape, and on the part's normalization,
-    which should be the whole shape's.
-
-    Args:
-        model: a trained model.
-        known: the points given, `(n, P, 3)`.
-        num_points: points of each result, more than P.
-        seed: of every draw.
-        **options: see `pcdiff.models.sampling.decode_chunk`.
-
-    Returns:
-        `(n, num_points, 3)`, the first P of each the given ones, unchanged.
-
-    Raises:
-        InputError: `num_points` leaves nothing to draw.
-
-    Example:
-        >>> whole = complete(model, x[:, :512], 2048, seed=0)  # (n, 2048, 3)
-    """
-    if num_points <= known.shape[1]:
-        raise InputError(f"num_points must be more than the {known.shape[1]} points given, got {num_points}")
-    mask = (torch.arange(num_points) < known.shape[1])[:, None]
-    made = []
-    for draws, code, given in _parts(model, seed, encode(model, known), known):
-        whole = torch.nn.functional.pad(given, (0, 0, 0, num_points - given.shape[1]))
-        hold = Inpaint(model.denoiser.process, whole, mask.to(whole.device))
-        made.append(decode_chunk(model, code, num_points, draws, constraint=hold, **options))
-    return torch.cat(made)
 
 
 class CloudLikelihood(NamedTuple):

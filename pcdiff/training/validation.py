@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from pcdiff.errors import InputError
-from pcdiff.metrics import generation_scores, get_protocol
+from pcdiff.metrics import completion_scores, generation_scores, get_protocol
 from pcdiff.metrics.generation import pairs_compared
+from pcdiff.models.completing import completions
 from pcdiff.models.sampling import reconstruct_all, sample_all, seconds_to_decode
 from pcdiff.ops import chamfer
 from pcdiff.runtime.progress import bar
@@ -143,3 +144,46 @@ class AutoencoderValidation:
         """Log a few clouds and their last reconstructions to TensorBoard's mesh plugin."""
         writer.add_mesh("input", self.clouds[:_SHOWN], global_step=step)
         writer.add_mesh("reconstruction", self.made[:_SHOWN], global_step=step)
+
+
+@dataclass
+class CompletionValidation:
+    """Score completions of validation clouds; `score` is the mean CD-L2 to the whole ones.
+
+    Args:
+        clouds: validation clouds `(n, P, 3)`, their given points first, in the model's normalization.
+        num_given: how many are given.
+        seed: of the completions.
+        flexibility: of the sampling chain.
+        stop: as of `GeneratorValidation`.
+    """
+
+    clouds: Tensor
+    num_given: int
+    seed: int
+    flexibility: float = 0.0
+    stop: Stop | None = None
+    made: Tensor | None = field(default=None, init=False)
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """Return CD-L1, CD-L2 and `score` of one completion of every cloud.
+
+        Raises:
+            Stopped: `stop` said so.
+        """
+        given, points = self.clouds[:, : self.num_given], self.clouds.shape[1]
+        with bar("validation: completing", "step") as progress:
+            moving = {"stop": self.stop, "progress": progress, "flexibility": self.flexibility}
+            self.made = completions(model, given, points, self.seed, **moving)[:, 0]
+        scores = completion_scores(completions=self.made, reference=self.clouds, emd=False)["scores"]
+        return {name: scores[name] for name in ("CD-L1", "CD-L2")} | {"score": scores["CD-L2"]}
+
+    def seconds(self, model: nn.Module) -> float:
+        """Estimate the seconds that a validation of `model` takes."""
+        count, points = self.clouds.shape[:2]
+        return seconds_to_decode(model, count, points - self.num_given)
+
+    def show(self, writer: SummaryWriter, step: int) -> None:
+        """Log a few clouds and their last completions to TensorBoard's mesh plugin."""
+        writer.add_mesh("given", self.clouds[:_SHOWN, : self.num_given], global_step=step)
+        writer.add_mesh("completion", self.made[:_SHOWN], global_step=step)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pcdiff.data import PartialClouds
+from pcdiff.data import Batches, PartialClouds, partial_set
 from pcdiff.data.partial import distance_to_viewpoint, hidden_depth, random_directions
 from pcdiff.errors import InputError
 
@@ -143,3 +143,28 @@ def test_more_points_than_there_are_or_none_to_draw_are_refused():
             cut(clouds, draw(cut, clouds), wanted)
     with pytest.raises(InputError, match=r"directions must be \(2, 3\), one a cloud, got \(3, 3\)"):
         hidden_depth(clouds, torch.zeros(3, 3))
+
+
+def test_a_batch_is_cut_by_its_step_and_whoever_asks_for_rows_gets_them():
+    points = torch.randn(9, 40, 3, generator=torch.Generator().manual_seed(0))
+    batches = Batches(points, 4, 24, seed=5, partial=PartialClouds(8))
+    batch = batches(3)
+    assert batch.shape == (4, 24, 3)
+    assert torch.equal(torch.cat([batches(3, slice(0, 1)), batches(3, slice(1, 4))]), batch)
+    assert not torch.equal(batches(4)[:, :8], batch[:, :8])
+    held = points[batches.indices(3)]
+    for cloud, whole in zip(batch.tolist(), held.tolist(), strict=True):
+        assert len(set(map(tuple, cloud))) == 24
+        assert set(map(tuple, cloud)) < set(map(tuple, whole))
+    with pytest.raises(InputError, match="num_points must be above the 8 points that are given, got 8"):
+        Batches(points, 4, 8, seed=5, partial=PartialClouds(8))
+    with pytest.raises(InputError, match="num_given must be below the 40 points of a cloud, got 40"):
+        Batches(points, 4, 40, seed=5, partial=PartialClouds(40))
+
+
+def test_what_is_given_of_a_cloud_of_a_set_depends_on_its_place_alone():
+    points = torch.randn(5, 40, 3, generator=torch.Generator().manual_seed(0))
+    whole = partial_set(points, PartialClouds(8), seed=1)
+    assert torch.equal(partial_set(points[:2], PartialClouds(8), seed=1), whole[:2])
+    assert not torch.equal(partial_set(points, PartialClouds(8), seed=2), whole)
+    assert not torch.equal(partial_set(points[:1].expand(2, -1, -1), PartialClouds(8), seed=1)[0, :8], whole[1, :8])

@@ -1,0 +1,127 @@
+"""Complete partial clouds: by a model trained for it, or, of any other, by a constraint on what it draws."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pcdiff.diffusion import Inpaint
+from pcdiff.errors import InputError
+from pcdiff.models.base import PointCloudModel
+from pcdiff.models.completion import Completion
+from pcdiff.models.sampling import CHUNK, decode_chunk, decoding_generator
+from pcdiff.runtime import rng
+from pcdiff.runtime.call_checks import checked
+from pcdiff.runtime.chunks import Chunks
+from pcdiff.runtime.progress import Progress, part_of
+from pcdiff.runtime.stopping import Stop
+
+
+@checked
+def complete(model: PointCloudModel, known: Tensor, num_points: int, seed: int, **options: Any) -> Tensor:
+    """Keep given points of clouds and draw the rest: one completion each, `(n, num_points, 3)`.
+
+    Arguments, errors and result are those of `completions`, of which this is the first.
+
+    Example:
+        >>> whole = complete(model, x[:, :512], 2048, seed=0)  # (n, 2048, 3)
+    """
+    return completions(model, known, num_points, seed, **options)[:, 0]
+
+
+@checked
+def completions(
+    model: PointCloudModel,
+    known: Tensor,
+    num_points: int,
+    seed: int,
+    count: int = 1,
+    *,
+    stop: Stop | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Tensor:
+    """Keep given points of clouds and draw the rest, several times; the processes of a job share the work.
+
+    A `Completion` model has been trained for it. Its net is given as many points as in training: where there are
+    more, that many of them, drawn at random as in training; all of them are kept. Every other model is held to the
+    given points by a constraint: after every step they are put back, as noisy as x is then (Song et al., 2021,
+    appendix I.2). With a net that moves every point by itself, as PointwiseNet, the new points then know of the
+    given ones by the code alone; so how well they fit depends on what the encoder makes of a part of a shape, and
+    on the part's normalization, which should be the whole shape's.
+
+    Args:
+        model: a trained model.
+        known: the points given, `(n, P, 3)`.
+        num_points: points of each result, more than P.
+        seed: of every draw.
+        count: completions of each cloud; a smaller number gives the first ones.
+        stop: asked after every step of the sampler.
+        progress: called as `progress(done, total)` with the steps of all chunks.
+        **options: see `pcdiff.models.sampling.decode_chunk`.
+
+    Returns:
+        `(n, count, num_points, 3)`, the first P points of each the given ones, unchanged.
+
+    Raises:
+        InputError: `num_points` leaves nothing to draw, or there are fewer points than the model is given.
+        Stopped: `stop` said so, in any process; all raise it.
+    """
+    if count < 1:
+        raise InputError(f"the completions of a cloud must be at least 1, got {count}")
+    passes = []
+    for j in range(count):
+
+        def draw(k: int, moved: Progress | None, j: int = j) -> Tensor:
+            return complete_chunk(model, known, k, num_points, seed, j, progress=moved, **options)
+
+        passes.append(Chunks(len(known), CHUNK).all_drawn(draw, stop, part_of(progress, j, count)))
+    return torch.stack(passes, dim=1)
+
+
+def complete_chunk(
+    model: PointCloudModel, known: Tensor, k: int, num_points: int, seed: int, completion: int = 0, **options: Any
+) -> Tensor:
+    """Draw completion number `completion` of chunk `k` of `known`, as `completions` does: on the CPU."""
+    check_completion(model, known.shape[1], num_points)
+    part = known[k * CHUNK : (k + 1) * CHUNK].to(model.device)
+    seed = rng.number(seed, "completion", completion) if completion else seed
+    draws = decoding_generator(model, seed, k)
+    missing = num_points - part.shape[1]
+    if isinstance(model, Completion):
+        made = decode_chunk(model, _chosen(model, part, seed, k), missing, draws, **options)
+        return torch.cat([part.float().cpu(), made], dim=1)
+    whole = torch.nn.functional.pad(part, (0, 0, 0, missing))
+    mask = (torch.arange(num_points, device=part.device) < part.shape[1])[:, None]
+    code = model.encode(part) if "encoder" in model.config.parts else model.blank_codes(len(part))
+    hold = Inpaint(model.denoiser.process, whole, mask)
+    return decode_chunk(model, code, num_points, draws, constraint=hold, **options)
+
+
+def check_completion(model: PointCloudModel, given: int, num_points: int) -> None:
+    """Refuse a completion that nothing is left of, or that the model is given too few points for.
+
+    Args:
+        model: a trained model.
+        given: points of a partial cloud.
+        num_points: points of a completed one.
+
+    Raises:
+        InputError: it is so.
+    """
+    if num_points <= given:
+        raise InputError(f"num_points must be more than the {given} points given, got {num_points}")
+    if isinstance(model, Completion) and given < model.config.num_given:
+        raise InputError(
+            f"the model was trained to complete clouds of {model.config.num_given} points or more, got {given}"
+        )
+
+
+def _chosen(model: Completion, known: Tensor, seed: int, k: int) -> Tensor:
+    """Return the points of a chunk `(n, P, 3)` that the net is given: all, or as many as in training, at random."""
+    count, points = model.config.num_given, known.shape[1]
+    if points == count:
+        return known
+    keys = torch.rand(CHUNK, points, generator=rng.generator(seed, "given", k))[: len(known)]
+    places = keys.argsort(dim=1, stable=True)[:, :count].to(known.device)
+    return known.gather(1, places[:, :, None].expand(-1, -1, known.shape[2]))
