@@ -3,8 +3,12 @@
 import numbers
 
 import torch
+from torch.func import debug_unwrap
 
 from pcdiff.errors import InputError
+
+# Voxels along a side: a grid of them has fewer than 2^31.
+MOST_VOXELS = 1024
 
 
 def clouds(name: str, value, shape: str = "(B, N, D)") -> torch.Tensor:
@@ -67,6 +71,123 @@ def flag(name: str, value) -> None:
     """
     if not isinstance(value, bool):
         raise InputError(f"{name} must be True or False, got {value!r}")
+
+
+def positive(name: str, value) -> None:
+    """Check a length, such as a radius.
+
+    Raises:
+        InputError: not a finite number above 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < float("inf"):
+        raise InputError(f"{name} must be a finite number above 0, got {value!r}")
+
+
+def not_negative(name: str, value) -> None:
+    """Check a number that may be 0.
+
+    Raises:
+        InputError: not a finite number of at least 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < float("inf"):
+        raise InputError(f"{name} must be a finite number of at least 0, got {value!r}")
+
+
+def positive_integer(name: str, value) -> None:
+    """Check a count.
+
+    Raises:
+        InputError: not an integer of at least 1.
+    """
+    if not hasattr(value, "__index__") or isinstance(value, (bool, torch.Tensor)) or value < 1:
+        raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
+
+
+def resolution(value) -> None:
+    """Check a number of voxels along a side.
+
+    Raises:
+        InputError: not an integer in 1..1024.
+    """
+    if not hasattr(value, "__index__") or isinstance(value, (bool, torch.Tensor)) or not 1 <= value <= MOST_VOXELS:
+        raise InputError(f"resolution must be an integer in 1..{MOST_VOXELS}, got {value!r}")
+
+
+def three_coordinates(name: str, clouds: torch.Tensor) -> None:
+    """Check that points have a place in a grid.
+
+    Raises:
+        InputError: they have another number of coordinates than three.
+    """
+    if clouds.shape[2] != 3:
+        raise InputError(f"{name} must be (B, N, 3), got {tuple(clouds.shape)}")
+
+
+def features(name: str, value, clouds_name: str, clouds: torch.Tensor) -> None:
+    """Check features, a row for each point.
+
+    Raises:
+        InputError: not a floating-point tensor `(B, N, C)` with the clouds' B and N on their device.
+    """
+    batch, points = clouds.shape[:2]
+    expected = (
+        f"{name} must be a floating-point tensor ({batch}, {points}, C), a row for each point of {clouds_name}"
+    )
+    if not isinstance(value, torch.Tensor):
+        raise InputError(f"{expected}, got {type(value).__name__}")
+    if value.ndim != 3 or value.shape[:2] != clouds.shape[:2] or value.shape[2] == 0:
+        raise InputError(f"{expected}, got {tuple(value.shape)}")
+    if not value.is_floating_point():
+        raise InputError(f"{expected}, got {value.dtype}")
+    if value.device != clouds.device:
+        raise InputError(f"{name} must be on {clouds.device} like {clouds_name}, got {value.device}")
+
+
+def grid(name: str, value) -> None:
+    """Check a batch of grids of voxels.
+
+    Raises:
+        InputError: not a floating-point tensor `(B, C, r, r, r)` with r in 1..1024.
+    """
+    expected = f"{name} must be a floating-point tensor (B, C, r, r, r) with r in 1..{MOST_VOXELS}"
+    if not isinstance(value, torch.Tensor):
+        raise InputError(f"{expected}, got {type(value).__name__}")
+    sides = set(value.shape[2:])
+    if value.ndim != 5 or len(sides) != 1 or not 1 <= value.shape[2] <= MOST_VOXELS or value.shape[1] == 0:
+        raise InputError(f"{expected}, got {tuple(value.shape)}")
+    if not value.is_floating_point():
+        raise InputError(f"{expected}, got {value.dtype}")
+
+
+def same_batch(x_name: str, x: torch.Tensor, y_name: str, y: torch.Tensor) -> None:
+    """Check that two tensors belong together.
+
+    Raises:
+        InputError: different batch size or device.
+    """
+    if x.shape[0] != y.shape[0]:
+        raise InputError(f"{y_name} must have the batch size {x.shape[0]} of {x_name}, got {tuple(y.shape)}")
+    if x.device != y.device:
+        raise InputError(f"{y_name} must be on {x.device} like {x_name}, got {y.device}")
+
+
+def within(name: str, value: torch.Tensor, top: int) -> None:
+    """Check that coordinates are in a grid, where their values can be asked for.
+
+    Raises:
+        InputError: a coordinate is NaN or outside of 0..top.
+    """
+    if out_of_reach(value.device):
+        return
+    value = debug_unwrap(value.detach())
+    bad = value[~((value >= 0) & (value <= top))]
+    if len(bad):
+        raise InputError(f"{name} must be in 0..{top}, where the grid's voxels are, got {float(bad[0]):g}")
+
+
+def wide(value: torch.Tensor) -> torch.Tensor:
+    """Return a floating-point tensor as what its values are added up in: half and bfloat16 as float32."""
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
 def equal_sizes(x_name: str, x: torch.Tensor, y_name: str, y: torch.Tensor) -> None:

@@ -10,6 +10,8 @@ from torch.func import debug_unwrap
 from pcdiff.errors import InputError
 from pcdiff.ops import _check
 
+# Of the schemas that this package calls; `interface_version` of the library tells its own.
+_INTERFACE = 2
 _HOW_TO_BUILD = "build them with `PCDIFF_BUILD={} pip install --no-build-isolation -e .`"
 
 
@@ -34,7 +36,12 @@ def _load() -> str | None:
         raise InputError(f"PCDIFF_NATIVE must be 0 (hide the native ops) or 1, got {wanted}")
     if wanted == "0":
         return "PCDIFF_NATIVE=0 hides the native ops; unset it to use them"
-    return _load_library("_C", "the native ops", "cpu")
+    missing = _load_library("_C", "the native ops", "cpu")
+    if missing is None:
+        version = getattr(torch.ops.pcdiff, "interface_version", None)
+        if version is None or version() != _INTERFACE:
+            return f"the native ops are those of another version; re{_HOW_TO_BUILD.format('cpu')}"
+    return missing
 
 
 def _load_cuda() -> str | None:
@@ -163,10 +170,10 @@ def fake(name: str):
     return torch.library.register_fake(f"pcdiff::{name}") if _missing is None else lambda function: function
 
 
-def foldable(name: str) -> None:
+def foldable(name: str, clouds: tuple[str, ...] = ("x", "y")) -> None:
     """Register how `torch.vmap` runs the native op `pcdiff::name`, if it is there: mapped clouds join the batch.
 
-    The op must work on clouds `x` and `y`, and the batch be the first dimension of all it takes and returns.
+    The op's first arguments must be `clouds`, and the batch be the first dimension of all it takes and returns.
     """
     if _missing is not None:
         return
@@ -178,8 +185,10 @@ def foldable(name: str) -> None:
             whole = value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
             return whole.flatten(0, 1)
 
-        x, y, *rest = (folded(*pair) for pair in zip(arguments, in_dims, strict=True))
-        found = call(name, *rest, x=x, y=y)
+        given = [folded(*pair) for pair in zip(arguments, in_dims, strict=True)]
+        found = call(name, *given[len(clouds) :], **dict(zip(clouds, given, strict=False)))
+        if isinstance(found, torch.Tensor):
+            return found.unflatten(0, (info.batch_size, -1)), 0
         return tuple(out.unflatten(0, (info.batch_size, -1)) for out in found), (0,) * len(found)
 
     torch.library.register_vmap(f"pcdiff::{name}", rule)

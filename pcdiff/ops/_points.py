@@ -10,8 +10,22 @@ def without_padding(x: torch.Tensor, padding: torch.Tensor | None) -> torch.Tens
 
 
 def gather_points(y: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Return the points `y[b, index[b, i]]`, `(B, N, D)`, of clouds `(B, M, D)` and indices `(B, N)`."""
-    return y.gather(1, index[..., None].expand(-1, -1, y.shape[2]))
+    """Return the rows of y that indices name, such as those of `farthest_point_sample`, `ball_query` or `knn`.
+
+    Args:
+        y: `(B, M, C)`: points, or features of points.
+        index: int64 `(B, ...)`, in 0..M-1.
+
+    Returns:
+        `(B, ..., C)`: `y[b, index[b, ...]]`, differentiable in y.
+
+    Example:
+        >>> gather_points(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[[2, 0]]]))
+        tensor([[[[3.],
+                  [1.]]]])
+    """
+    rows = y.gather(1, index.flatten(1)[..., None].expand(-1, -1, y.shape[2]))
+    return rows.unflatten(1, index.shape[1:])
 
 
 def squared_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

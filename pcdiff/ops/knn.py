@@ -58,6 +58,6 @@ def knn(
 
 def _recomputed(x, y, index, padding) -> torch.Tensor:
     missing = index < 0
-    points = gather_points(y, index.clamp(min=0).flatten(1)).unflatten(1, index.shape[1:])
+    points = gather_points(y, index.clamp(min=0))
     squared = squared_distances(x[:, :, None], points).masked_fill(missing, torch.inf)
     return squared if padding is None else squared.masked_fill(padding[..., None], 0)

@@ -71,6 +71,59 @@ def knn(
     return _without_padding(distances, indices, past(x_lengths, x.shape[1]))
 
 
+def ball_query(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    radius: float,
+    k: int,
+    x_lengths: torch.Tensor | None = None,
+    y_lengths: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return int64 indices `(B, N, k)` of each x's first k of y within a radius, filled up with the first or 0.
+
+    Args:
+        x: centers, `(B, N, D)`, finite.
+        y: points, `(B, M, D)`, finite, same dtype and device.
+        radius: positive; a point at the radius is outside.
+        k: at least 1.
+        x_lengths: how many rows of each x are points, int64 `(B,)`; the others get index 0.
+        y_lengths: likewise of y; no others are found.
+    """
+    square = x.new_tensor(radius).square()  # in the clouds' dtype, as in the kernels
+    none = y.shape[1]
+
+    def within(d: torch.Tensor, k: int) -> tuple[torch.Tensor]:
+        place = torch.arange(none, device=d.device).expand(d.shape)
+        found = place.where(d < square, none).sort(dim=2).values[..., :k]
+        found = torch.cat([found, found.new_full((*d.shape[:2], k - found.shape[2]), none)], dim=2)
+        first = found[..., :1].where(found[..., :1] < none, 0)
+        return (found.where(found < none, first),)
+
+    (index,) = _in_chunks(x, y, k, y_lengths, within)
+    padding = past(x_lengths, x.shape[1])
+    return index if padding is None else index.masked_fill(padding[..., None], 0)
+
+
+def voxels(
+    coords: torch.Tensor, resolution: int, lengths: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return each point's voxel, `x r^2 + y r + z`, and how many points share it, int64 `(B, N)` each.
+
+    Args:
+        coords: `(B, N, 3)` in [0, resolution - 1]; they are rounded, half to even.
+        resolution: voxels along a side.
+        lengths: how many rows of each cloud are points, int64 `(B,)`; the others get index 0 and count 0.
+    """
+    x, y, z = coords.round().long().clamp(0, resolution - 1).unbind(-1)
+    index = (x * resolution + y) * resolution + z
+    real = torch.ones_like(index)
+    padding = past(lengths, coords.shape[1])
+    if padding is not None:
+        index, real = index.masked_fill(padding, 0), real.masked_fill(padding, 0)
+    counts = index.new_zeros((len(coords), resolution**3)).scatter_add(1, index, real)
+    return index, counts.gather(1, index) * real
+
+
 def _first(d: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     # argmin, not min: only argmin promises the first of equal values.
     index = d.argmin(dim=2, keepdim=True)

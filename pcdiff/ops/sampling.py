@@ -10,6 +10,8 @@ from pcdiff.ops import _check, _native
 from pcdiff.ops._points import without_padding
 from pcdiff.ops.reference import past
 
+_LEGACY_STRIPES = 512
+
 
 def farthest_point_sample(
     x: torch.Tensor,
@@ -17,6 +19,7 @@ def farthest_point_sample(
     start: int | str | torch.Tensor = 0,
     lengths: torch.Tensor | None = None,
     generator: torch.Generator | None = None,
+    legacy: bool = False,
 ) -> torch.Tensor:
     """Choose k points of each cloud, each the farthest from those already chosen.
 
@@ -32,6 +35,9 @@ def farthest_point_sample(
         lengths: int64 `(B,)`, how many rows of each cloud are points; None stands for all. k may not exceed any.
             What stands in the rows past a length does not matter.
         generator: for `"random"`, on the device of x; None draws from torch's global one.
+        legacy: choose as the published kernels of PointNet++ and PVD do. k may exceed the number of points; once
+            every point left coincides with a chosen one, index 0 comes again; of equally far points the one with
+            the smallest (index mod 512, index) is taken, another one only in clouds of more than 512 points.
 
     Returns:
         int64 `(B, k)`, indices into the rows of x in the order of their choice. Time is O(k N D) a cloud.
@@ -45,17 +51,21 @@ def farthest_point_sample(
         tensor([[0, 2, 1]])
     """
     x = _check.clouds("x", x).detach()
-    _check.count_of_points(k, "x", x)
+    _check.flag("legacy", legacy)
+    if legacy:
+        _check.positive_integer("k", k)
+    else:
+        _check.count_of_points(k, "x", x)
     _check.lengths("lengths", lengths, "x", x)
     x = without_padding(x, past(lengths, x.shape[1]))
     first = _first(x, start, lengths, generator)
     # Where no value can be asked for, the native op checks again.
     if not _check.out_of_reach(x.device):
-        _check_values(x, k, first, lengths)
+        _check_values(x, 1 if legacy else k, first, lengths)
     if _native.has_kernels(x.device):
-        return _native.call("farthest_points", k, first, lengths, x=x)
+        return _native.call("farthest_points", int(k), first, lengths, legacy, x=x)
     _native.prepare_reference(x=x)
-    return _reference(x, k, first, lengths)
+    return _reference(x, int(k), first, lengths, legacy)
 
 
 def _first(x, start: Any, lengths, generator) -> torch.Tensor:
@@ -93,27 +103,33 @@ def _check_values(x, k, first, lengths) -> None:
         raise InputError(f"start must be in 0..{last}, the points of its cloud, got {given}")
 
 
-def _reference(x: torch.Tensor, k: int, first: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+def _reference(
+    x: torch.Tensor, k: int, first: torch.Tensor, lengths: torch.Tensor | None, legacy: bool
+) -> torch.Tensor:
     batch, n, dim = x.shape
     # A chosen point has the distance -1, one past its cloud's length -2: neither is ever the farthest.
-    distance = x.new_full((batch, n), float("inf"))
+    distance = x.new_full((batch, n), 1e38 if legacy else float("inf"))
+    # The published kernels' order, which decides ties: each thread looks at every 512th point.
+    places = torch.arange(n, device=x.device)
+    order = torch.cat([places[stripe::_LEGACY_STRIPES] for stripe in range(min(n, _LEGACY_STRIPES))])
     padding = past(lengths, n)
     if padding is not None:
         distance.masked_fill_(padding, -2)
     chosen = [first]
     for _ in range(k - 1):
         place = chosen[-1][:, None]
-        distance.scatter_(1, place, -1)
+        if not legacy:
+            distance.scatter_(1, place, -1)
         point = x.gather(1, place[..., None].expand(-1, -1, dim))
         squares = (x[..., 0] - point[..., 0]).square_()
         for d in range(1, dim):
             squares += (x[..., d] - point[..., d]).square_()
         distance = torch.minimum(distance, squares)
         # argmax, not max: only argmax promises the first of equal values.
-        chosen.append(distance.argmax(dim=1))
+        chosen.append(order[distance[:, order].argmax(dim=1)] if legacy else distance.argmax(dim=1))
     return torch.stack(chosen, dim=1)
 
 
 @_native.fake("farthest_points")
-def _(x, k, start, lengths):
+def _(x, k, start, lengths, legacy):
     return x.new_empty((x.shape[0], k), dtype=torch.int64)

@@ -61,7 +61,9 @@ Farthest = structure(
     *fields(I64, "batch n"),
     ("dim", I32),
     ("k", I64),
-    *fields(PTR, "start lengths distance out"),
+    *fields(PTR, "start lengths"),
+    ("legacy", ctypes.c_bool),
+    *fields(PTR, "distance out"),
 )
 Softmin = {
     dtype: structure(
@@ -172,11 +174,12 @@ class Kernels:
         self._call("means", Means(at(there), at(back), len(there), there.shape[1], back.shape[1], at(out)))
         return out
 
-    def farthest(self, x, k, start, lengths=None):
+    def farthest(self, x, k, start, lengths=None, legacy=False):
         (x,) = self._clouds(x)
         batch, n, dim = x.shape
         distance, out = np.full((batch, n), np.nan, x.dtype), np.full((batch, k), -7)
-        self._call("farthest", Farthest(at(x), batch, n, dim, k, at(start), at(lengths), at(distance), at(out)))
+        arguments = at(x), batch, n, dim, k, at(start), at(lengths), legacy, at(distance), at(out)
+        self._call("farthest", Farthest(*arguments))
         return out
 
     def softmin(self, x, y, potential, scale):

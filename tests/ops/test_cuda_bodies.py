@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
-from pcdiff.ops import reference
+from pcdiff.ops import farthest_point_sample, reference
 
 DTYPES = [np.float32, np.float64]
 HOW = [(32, False), (128, True), (256, False)]
@@ -181,6 +181,16 @@ def test_farthest_points(kernels, make, dim, dtype):
         assert len(set(got)) == 40
         if make is grid or dtype == np.float64:  # else the sums' order may decide between near equals
             assert got == farthest(x[b, : lengths[b]].astype(np.float64), 40, start[b])
+
+
+@pytest.mark.parametrize("n", [9, 700])
+def test_farthest_points_of_the_published_kernels(kernels, n):
+    """Points come again where none is left, and ties go to the first of 512 threads."""
+    x, start = grid(2, n, 3, seed=16), np.array([0, n - 1])
+    for k in (n + 3, 40):
+        out = kernels.farthest(x, k, start, legacy=True)
+        want = farthest_point_sample(torch.from_numpy(x), k, torch.from_numpy(start), legacy=True)
+        np.testing.assert_array_equal(out, want.numpy())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -80,8 +80,9 @@ def test_farthest_points_are_the_cpus(dtype):
     for make in (clouds, grid):
         x = make(5, 2048, 3, 7, dtype)
         start, lengths = torch.tensor([0, 5, 99, 3, 2]), torch.tensor([2048, 600, 513, 700, 2000])
-        (ours,), (theirs,) = both(NAMESPACE.farthest_points, x, 512, start, lengths)
-        assert torch.equal(ours, theirs)
+        for legacy in (False, True):
+            (ours,), (theirs,) = both(NAMESPACE.farthest_points, x, 512, start, lengths, legacy)
+            assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -247,7 +248,7 @@ def test_opcheck():
         "nearest_both": (x, y, None, None),
         "knn": (x, y, 3, None, None),
         "chamfer_matrix": (x, y, False),
-        "farthest_points": (x, 5, starts, None),
+        "farthest_points": (x, 5, starts, None, False),
         "assign": (x, y, None, 1e-3),
         "assign_matrix": (x, y, False, 1e-3),
         "approxmatch": (x, y, 7, True, False),

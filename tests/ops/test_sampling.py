@@ -51,6 +51,29 @@ def test_ties_and_duplicates(path):
     assert farthest_point_sample(torch.ones(1, 6, 3), 6, start=2).tolist() == [[2, 0, 1, 3, 4, 5]]
 
 
+def published(cloud, k, start):
+    """The published kernels' rule written out: ties by (index mod 512, index), chosen points may come again."""
+    cloud, places = cloud.double().numpy(), np.arange(len(cloud))
+    chosen, distance = [start], np.inf
+    while len(chosen) < k:
+        distance = np.minimum(distance, ((cloud - cloud[chosen[-1]]) ** 2).sum(-1))
+        ties = places[distance == distance.max()]
+        chosen.append(int(min(ties, key=lambda place: (place % 512, place))))
+    return chosen
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_legacy_follows_the_published_rule(path, dtype):
+    # Places on a coarse grid, whose distances are exact: most of them tie.
+    for n, k in [(1, 3), (20, 33), (512, 30), (1100, 90)]:
+        x = clouds(2, n, 3, n, dtype).round()
+        got = farthest_point_sample(x, k, start=n // 2, legacy=True)
+        assert got.tolist() == [published(cloud, k, n // 2) for cloud in x]
+    lengths = torch.tensor([1100, 600])
+    got = farthest_point_sample(x, 90, lengths=lengths, legacy=True)
+    assert got.tolist() == [published(cloud[:length], 90, 0) for cloud, length in zip(x, lengths, strict=True)]
+
+
 @pytest.mark.parametrize("hidden", [1e6, float("nan"), float("inf")])
 def test_lengths_hide_the_rows_past_them(path, hidden):
     x = clouds(4, 50, 3, 2)
@@ -100,12 +123,13 @@ def test_compiles_to_one_graph(path):
 def test_opcheck():
     op = torch.ops.pcdiff.farthest_points.default
     x, start = clouds(2, 30, 3), torch.tensor([1, 2])
-    opcheck(op, (x, 5, start, None))
-    opcheck(op, (x.double(), 5, start, torch.tensor([6, 30])))
+    opcheck(op, (x, 5, start, None, False))
+    opcheck(op, (x.double(), 5, start, torch.tensor([6, 30]), False))
+    opcheck(op, (x, 40, start, None, True))
     # What the Python side cannot check inside a compiled graph.
     for arguments in [(x, 5, start + 30, None), (x, 5, start, torch.tensor([4, 30])), (x, 5, start, start + 30)]:
         with pytest.raises(RuntimeError, match="must be"):
-            op(*arguments)
+            op(*arguments, False)
 
 
 X = torch.zeros(2, 4, 3)

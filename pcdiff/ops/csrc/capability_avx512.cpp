@@ -1,4 +1,5 @@
 // The kernels for x86-64 with AVX-512; empty elsewhere.
+#include "balls.h"
 #include "bidding.h"
 #include "sampling.h"
 #include "search.h"
@@ -17,6 +18,7 @@
 #define PCDIFF_CAPABILITY avx512
 #define PCDIFF_VECTOR_BYTES 64
 #include "lanes.inc"
+#include "balls.inc"
 #include "search.inc"
 #include "bidding.inc"
 #include "sampling.inc"

@@ -1,4 +1,5 @@
 // The kernels for any machine: 128-bit vectors, which every x86-64 and AArch64 processor has.
+#include "balls.h"
 #include "bidding.h"
 #include "sampling.h"
 #include "search.h"
@@ -11,6 +12,7 @@
 #define PCDIFF_CAPABILITY baseline
 #define PCDIFF_VECTOR_BYTES 16
 #include "lanes.inc"
+#include "balls.inc"
 #include "search.inc"
 #include "bidding.inc"
 #include "sampling.inc"

@@ -250,6 +250,11 @@ Tensor chamfer_matrix(const Tensor& xs, const Tensor& ys, bool upper) {
   return out;
 }
 
+// To be raised with every change of a schema: the Python side refuses a library of another number.
+constexpr int64_t kInterface = 2;
+
+int64_t interface_version() { return kInterface; }
+
 int64_t cpu_capability() { return static_cast<int64_t>(machine_capability()); }
 
 }  // namespace
@@ -265,6 +270,7 @@ STABLE_TORCH_LIBRARY(pcdiff, m) {
       "Tensor index)");
   m.def("chamfer_matrix(Tensor xs, Tensor ys, bool upper) -> Tensor");
   m.def("cpu_capability() -> int");
+  m.def("interface_version() -> int");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pcdiff, CPU, m) {
@@ -276,4 +282,5 @@ STABLE_TORCH_LIBRARY_IMPL(pcdiff, CPU, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(pcdiff, CompositeExplicitAutograd, m) {
   m.impl("cpu_capability", TORCH_BOX(&pcdiff::cpu_capability));
+  m.impl("interface_version", TORCH_BOX(&pcdiff::interface_version));
 }

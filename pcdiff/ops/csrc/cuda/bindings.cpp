@@ -184,9 +184,10 @@ Tensor chamfer_matrix(const Tensor& xs, const Tensor& ys, bool upper) {
   return out;
 }
 
-Tensor farthest_points(const Tensor& x, int64_t k, const Tensor& start, const std::optional<Tensor>& lengths) {
+Tensor farthest_points(const Tensor& x, int64_t k, const Tensor& start, const std::optional<Tensor>& lengths,
+                       bool legacy) {
   check_clouds(x);
-  STD_TORCH_CHECK(k >= 1 && k <= x.size(1), "pcdiff: k must be between 1 and ", x.size(1), ", got ", k);
+  STD_TORCH_CHECK(k >= 1 && (legacy || k <= x.size(1)), "pcdiff: k must be between 1 and ", x.size(1), ", got ", k);
   const OnDevice device(x);
   const Tensor cx = stable::contiguous(x), starts = counts(start, x, "start");
   const auto n = counts(lengths, x, "lengths");
@@ -195,7 +196,7 @@ Tensor farthest_points(const Tensor& x, int64_t k, const Tensor& start, const st
   by_dtype(x, [&](auto zero) {
     using T = decltype(zero);
     gpu::launch_farthest<T>({read<T>(cx), x.size(0), x.size(1), static_cast<int>(x.size(2)), k, read<int64_t>(starts),
-                             read_counts(n), write<T>(distance), write<int64_t>(out)},
+                             read_counts(n), legacy, write<T>(distance), write<int64_t>(out)},
                             device.stream());
   });
   device.check("farthest_points");

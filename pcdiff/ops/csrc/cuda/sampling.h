@@ -11,18 +11,28 @@ struct FarthestArgs {
   const T* x;  // batch x n x dim
   int64_t batch, n;
   int dim;
-  int64_t k;               // at most every cloud's length
+  int64_t k;               // at most every cloud's length, but in the legacy way
   const int64_t* start;    // batch
   const int64_t* lengths;  // batch, or null
-  T* distance;  // batch x n, scratch: each point's squared distance to the chosen ones, -1 for a chosen one
-  int64_t* out;  // batch x k, distinct
+  bool legacy;  // as the published kernels: a point may come again, ties go by kLegacyStripes
+  T* distance;  // batch x n, scratch: each point's squared distance to the chosen ones, else -1 for a chosen one
+  int64_t* out;  // batch x k, distinct but in the legacy way
 };
+
+// The published kernels' threads a cloud: each looks at every 512th point, and a tie goes to the first thread.
+constexpr int64_t kLegacyStripes = 512;
 
 template <class T>
 struct Farthest {
   T distance;
   int64_t index;
 };
+
+// Which of two equally far points comes first.
+PCDIFF_DEVICE bool comes_first(int64_t p, int64_t q, bool legacy) {
+  const int64_t a = legacy ? p % kLegacyStripes : 0, b = legacy ? q % kLegacyStripes : 0;
+  return a < b || (a == b && p < q);
+}
 
 template <class T, int kThreads>
 struct FarthestShared {
@@ -45,16 +55,18 @@ PCDIFF_DEVICE void farthest_body(const B& block, FarthestShared<T, B::kSize>& sh
       const T* const last = x + place * a.dim;
       for (int64_t i = t; i < n; i += B::kSize) {
         const T d = squared_distance(x + i * a.dim, last, a.dim);
-        T nearest = chosen == 0 ? d : smaller(distance[i], d);
-        if (i == place) nearest = T{-1};
+        T nearest = chosen > 0 ? smaller(distance[i], d) : a.legacy ? smaller(static_cast<T>(1e38), d) : d;
+        if (i == place && !a.legacy) nearest = T{-1};
         distance[i] = nearest;
-        if (nearest > best.distance) best = {nearest, i};
+        if (nearest > best.distance || (nearest == best.distance && comes_first(i, best.index, a.legacy))) {
+          best = {nearest, i};
+        }
       }
       shared.best[t] = best;
     });
-    // The farthest; of equally far ones the first.
-    combine_groups(block, shared.best, B::kSize, [](const Farthest<T>& p, const Farthest<T>& q) {
-      return q.distance > p.distance || (q.distance == p.distance && q.index < p.index) ? q : p;
+    combine_groups(block, shared.best, B::kSize, [&](const Farthest<T>& p, const Farthest<T>& q) {
+      const bool later = q.distance < p.distance || (q.distance == p.distance && !comes_first(q.index, p.index, a.legacy));
+      return later ? p : q;
     });
     place = block.agree(shared.best[0]).index;
   }
