@@ -60,7 +60,7 @@ class ClassifierNetConfig:
 class ClassifierObjectiveConfig:
     """How times are drawn; the guided run's own by default."""
 
-    time_draw: Literal["uniform", "importance", "log_normal"] = "uniform"
+    time_draw: Literal["uniform", "importance", "log_normal", "log_uniform"] = "uniform"
     """How training times are drawn; by default as the guided run drew its own."""
     time_mean: float = -1.2
     """Of log sigma, for log_normal."""

@@ -16,7 +16,7 @@ class ObjectiveConfig:
     """Over a sample's numbers."""
     norm: Literal["l2", "l1"] = "l2"
     """Of the errors."""
-    time_draw: Literal["uniform", "importance", "log_normal"] = "uniform"
+    time_draw: Literal["uniform", "importance", "log_normal", "log_uniform"] = "uniform"
     """How training times are drawn."""
     time_mean: float = -1.2
     """Of log sigma, for log_normal."""

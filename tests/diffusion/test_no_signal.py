@@ -105,7 +105,7 @@ def test_the_likelihoods_weight_is_infinite_there(dims):
         objective("likelihood")(model, x0, torch.tensor([0.5, 1.0]), noise)
 
 
-@pytest.mark.parametrize("name", ["uniform", "importance", "log_normal"])
+@pytest.mark.parametrize("name", ["uniform", "importance", "log_normal", "log_uniform"])
 def test_times_without_signal_are_not_drawn(name, monkeypatch):
     """Not even by rounding: the largest float32 that torch.rand gives, and normals far out, end just below."""
     monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, 1 - 2**-24))

@@ -7,7 +7,11 @@ import torch
 from scipy import stats
 
 from pcdiff.diffusion import OBJECTIVES, TIME_DRAWS, VE, VP, NetDenoiser, build_process, draw_times, time_draw
-from pcdiff.diffusion.losses.time_draws import draw_importance_times, draw_log_normal_times
+from pcdiff.diffusion.losses.time_draws import (
+    draw_importance_times,
+    draw_log_normal_times,
+    draw_log_uniform_times,
+)
 from pcdiff.errors import InputError
 
 
@@ -112,6 +116,27 @@ def test_log_normal_times_are_log_normal(kind):
     assert (weight == 1).all()
 
 
+@pytest.mark.parametrize("kind", ["edm", "vp", "ddpm"])
+def test_log_uniform_times_cover_the_log_snr_evenly(kind):
+    """Stratified, one of n draws lies in each n-th of the range; a chain's whole times are the nearest to them."""
+    process = build_process(kind)
+    chain, n = process.num_steps is not None, 200
+    t, weight = draw_log_uniform_times(process, n, seeded(), stratified=True)
+    ends = torch.tensor([1, process.num_steps] if chain else [process.train_eps, process.T], dtype=torch.float64)
+    high, low = process.log_snr(ends)
+    assert (weight == 1).all()
+    if chain:
+        assert t.dtype == torch.long
+        assert t.min() == 1
+        assert t.max() > process.num_steps - 10  # a 200th of the range of about 19 is 5 steps of beta_T = 0.02
+        return
+    share = ((high - process.log_snr(t.double())) / (high - low)).sort().values
+    # t in float32 is off by 2^-24 of itself, its log-SNR by that times its slope in log t
+    slack = float(2 * 2**-24 * 20 / (high - low))
+    assert (share >= torch.arange(n) / n - slack).all()
+    assert (share <= (1 + torch.arange(n)) / n + slack).all()
+
+
 def test_log_normal_times_of_a_chain_are_its_own():
     process = build_process("ddpm")
     t, _ = draw_log_normal_times(process, 500, seeded(), mean=0.0, std=5.0)
@@ -164,7 +189,8 @@ def test_smallest_times_that_do_not_fit():
             InputError, match=r"eps must be left out for a chain, whose times are integers, got 0\.1"
         ):
             draw(build_process("ddpm"), 2, seeded(), eps=0.1)
-    with pytest.raises(InputError, match="eps must be positive to draw times by importance"):
-        draw_importance_times(VE(), 2, seeded(), eps=0.0)
+    for draw in (draw_importance_times, draw_log_uniform_times):
+        with pytest.raises(InputError, match="eps must be positive to draw times by their SNR"):
+            draw(VE(), 2, seeded(), eps=0.0)
     with pytest.raises(InputError, match="std must be at least 0, got -1"):
         draw_log_normal_times(VE(), 2, seeded(), std=-1)

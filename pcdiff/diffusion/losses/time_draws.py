@@ -106,16 +106,47 @@ def draw_importance_times(
         density = density / density.sum()
         index = torch.searchsorted(density.cumsum(0), u.double()).clamp(max=process.num_steps - 1)
         return Times(steps[index], (1 / (process.num_steps * density[index])).float())
-    eps = _smallest(process, eps)
-    if eps == 0:
-        raise InputError("eps must be positive to draw times by importance: the SNR at 0 is infinite")
-    ends = torch.tensor([eps, process.T], dtype=torch.float64, device=process.device)
-    if process.alpha(ends)[1] == 0:
-        ends[1] -= eps
+    ends = _noisy_ends(process, eps)
     high, low = process.log_snr(ends)
     t = process.t_of_log_snr(high + (low - high) * u.double())
     density = (process.diffusion(t) / process.sigma(t)).square() / (high - low)
     return Times(t.float().clamp(max=_largest(process)), (1 / ((ends[1] - ends[0]) * density)).float())
+
+
+@checked
+def draw_log_uniform_times(
+    process: Process,
+    batch: int,
+    generator: torch.Generator | None = None,
+    stratified: bool = False,
+    eps: float | None = None,
+) -> Times:
+    """Draw times at which `log(sigma / alpha)` is uniform over the process, weight 1 (GECCO's code, LogUniform).
+
+    Args:
+        process: the forward process; of a chain the nearest integer in 1..T is taken.
+        batch: number of times.
+        generator: source of the draw.
+        stratified: one draw in each of `batch` equal parts of the range, in random order.
+        eps: see `draw_importance_times`, whose times these are; there they weigh otherwise.
+
+    Returns:
+        The times, and weight 1: this draw is part of the objective.
+
+    Raises:
+        InputError: see `draw_importance_times`.
+    """
+    _check_eps(process, eps)
+    u = _uniform(process, batch, generator, stratified)
+    chain = process.num_steps is not None
+    ends = torch.tensor([1, process.num_steps], device=process.device) if chain else _noisy_ends(process, eps)
+    high, low = process.log_snr(ends)
+    t = process.t_of_log_snr(high + (low - high) * u.double())
+    if chain:
+        t = t.round().long().clamp(1, process.num_steps)
+    else:
+        t = t.float().clamp(max=_largest(process))
+    return Times(t, torch.ones(batch, device=t.device))
 
 
 @checked
@@ -157,6 +188,7 @@ TIME_DRAWS: Registry[Callable[..., Times]] = Registry(
     {
         "uniform": draw_uniform_times,
         "importance": draw_importance_times,
+        "log_uniform": draw_log_uniform_times,
         "log_normal": draw_log_normal_times,
     },
     given=("process", "batch", "generator"),
@@ -191,6 +223,17 @@ def _largest(process: Process) -> float:
     if rounded.item() > process.t_end or process.alpha(last).item() == 0:
         rounded = torch.nextafter(rounded, torch.zeros_like(rounded))
     return rounded.item()
+
+
+def _noisy_ends(process: Process, eps: float | None) -> Tensor:
+    """Return the times `(2,)`, float64, between which the log-SNR is finite."""
+    eps = _smallest(process, eps)
+    if eps == 0:
+        raise InputError("eps must be positive to draw times by their SNR, which is infinite at 0")
+    ends = torch.tensor([eps, process.T], dtype=torch.float64, device=process.device)
+    if process.alpha(ends)[1] == 0:
+        ends[1] -= eps
+    return ends
 
 
 def _smallest(process: Process, eps: float | None) -> float:
