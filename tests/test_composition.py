@@ -132,7 +132,7 @@ def test_the_flags_of_0_1_are_those_of_today():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--net", "unet3d"], r"net must be one of \['pointwise'\], got 'unet3d'"),
+        (["--net", "unet3d"], r"net must be one of \['pointwise', .*'set_transformer'\], got 'unet3d'"),
         (["--net", "missing.py:Net"], r"net missing\.py:Net: no such \.py file"),
         (["--net", "json:Net"], "net json:Net: no Net there"),
         (["--prior", "glow"], r"prior must be one of \['cnf', 'coupling', 'gaussian'\]"),
@@ -183,6 +183,32 @@ def test_a_net_from_a_file_trains_is_resumed_and_asked_for(kind, my_net, dataset
     shutil.move(my_net, elsewhere)
     assert script("train_gen.py", "--resume", run, "--max-iters", 4, "--import", elsewhere) == 0
     assert checkpoint.read(run / "checkpoints" / "last.safetensors")[1]["step"] == 4
+
+
+SETS = """--net.width 8 --net.depth 1 --net.num-heads 2 --net.num-inducers 4 --net.norm-groups 2""".split()
+
+
+@pytest.mark.parametrize("kind", [pytest.param("latent", marks=pytest.mark.slow), "direct"])
+def test_a_set_transformer_trains_is_saved_resumed_and_sampled(kind, dataset, tmp_path):
+    run, sizes = tmp_path / "run", FLOW if kind == "latent" else []
+    flags = [*TINY, *sizes, "--kind", kind, "--net", "set-transformer", *SETS, "--process", "edm"]
+    flags += ["--time-draw", "log_uniform", "--stratified-times"]
+    assert script("train_gen.py", *flags, "--categories", "chair", "--dataset-path", dataset, "--out", run) == 0
+    assert read_config(run).model.net == "set_transformer"
+    assert np.isfinite(np.load(run / "samples.npy")).all()
+    assert script("train_gen.py", "--resume", run, "--max-iters", 4) == 0
+    model = pcdiff.load(run)
+    assert model.denoiser.net.config.num_inducers == 4
+    assert model.sample(2, 24, num_steps=2).shape == (2, 24, 3)
+
+
+def test_a_set_transformer_may_learn_the_variance_and_attend_to_all():
+    options = ["--net", "set_transformer", *SETS, "--net.attention", "full", "--net.learned-variance"]
+    model = build_model(parsed("--kind", "direct", *options, "--objectives", "hybrid"))
+    assert model.denoiser.variance == "learned_range"
+    model.loss_terms(x(), torch.Generator().manual_seed(0))["loss"].backward()
+    assert model.denoiser.net.lower.weight.grad.chunk(2)[1].any()
+    assert model.sample(2, 8).isfinite().all()
 
 
 def test_a_direct_model_has_no_codes():

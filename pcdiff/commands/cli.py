@@ -73,6 +73,10 @@ def parse_run(
     import_parts(files_of(argv))
     resume = value_of("--resume", argv)
     named = {part: name for part in PARTS if (name := value_of(f"--{part}", argv)) is not None}
+    for part, name in named.items():
+        if (today := known(part).aliases.get(name)) is not None:
+            named[part] = today
+            argv = [*_without(f"--{part}", argv), f"--{part}", today]
     classes = {part: known(part).resolve(name) for part, name in named.items()}
     if resume is not None:
         default = read_config(Path(resume))

@@ -57,7 +57,7 @@ class ModelConfig:
     """Prior of the latent: coupling (affine coupling flow, the paper's), cnf (continuous flow, an ODE), gaussian
     (N(0, I)), or your own, FILE.py:CLASS."""
     net: str = "pointwise"
-    """Denoising net: pointwise, or your own, FILE.py:CLASS."""
+    """Denoising net: pointwise, set_transformer (points see one another), or your own, FILE.py:CLASS."""
     encoder_options: Annotated[Any, tyro.conf.arg(name="encoder")] = field(
         default_factory=_options("encoder", "pointnet")
     )
@@ -85,6 +85,7 @@ def with_part(config: ModelConfig, part: str, name: str, cls: type | None = None
     Raises:
         InputError: the name or an option is unknown.
     """
+    name = known(part).aliases.get(name, name)
     cls = find(part, known(part), name) if cls is None else cls
     made_from = config_class(cls)
     values = {key: list(v) if isinstance(v, tuple) else v for key, v in options.items()}

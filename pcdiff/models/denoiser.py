@@ -47,6 +47,7 @@ def build_denoiser(net: nn.Module, config: ProcessConfig, warn: bool = True) -> 
     given = {"sigma_data": config.sigma_data} if takes and config.sigma_data is not None else {}
     net_config = getattr(net, "config", None)
     learned = getattr(net_config, "out_channels", 0) == 2 * getattr(net_config, "in_channels", -1)
+    learned = learned or getattr(net, "learned_variance", False)
     variance = "learned_range" if learned else "small"
     return NetDenoiser(net, process, parametrization(config.predicts, **given), config.time_input, variance)
 

@@ -10,11 +10,17 @@ from torch import nn
 import pcdiff.runtime.square_roots  # noqa: F401 - for what it does
 from pcdiff.nets.encoder_classifier import ClassifierConfig, EncoderClassifier
 from pcdiff.nets.pointwise import PointwiseConfig, PointwiseNet
+from pcdiff.nets.set_config import SetTransformerConfig
+from pcdiff.nets.set_transformer import SetTransformer
 from pcdiff.nets.unet import UNet
 from pcdiff.nets.unet_config import UNetConfig
 from pcdiff.registry import Registry
 
-NETS: Registry[type[nn.Module]] = Registry("net", {"pointwise": PointwiseNet})
+NETS: Registry[type[nn.Module]] = Registry(
+    "net",
+    {"pointwise": PointwiseNet, "set_transformer": SetTransformer},
+    aliases={"set-transformer": "set_transformer"},
+)
 
 __all__ = [
     "NETS",
@@ -22,6 +28,8 @@ __all__ = [
     "EncoderClassifier",
     "PointwiseConfig",
     "PointwiseNet",
+    "SetTransformer",
+    "SetTransformerConfig",
     "UNet",
     "UNetConfig",
 ]

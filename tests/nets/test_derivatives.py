@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from image_pipeline.nets import MODELS, build_model
-from pcdiff.nets import ClassifierConfig, EncoderClassifier, PointwiseNet
+from pcdiff.nets import ClassifierConfig, EncoderClassifier, PointwiseNet, SetTransformer, SetTransformerConfig
 
 SCORE_UNET = {
     "nf": 4,
@@ -34,7 +34,7 @@ IMAGE_NETS = {
     "unet": UNET,
     "unet computed anew": {**UNET, "checkpoint": True},
 }
-OTHERS = ("classifier", "pointwise")
+OTHERS = ("classifier", "pointwise", "inducers", "full")
 
 
 def build(name):
@@ -43,6 +43,9 @@ def build(name):
     x = torch.rand(2, 1, 8, 8)
     if name == "pointwise":
         net, x = PointwiseNet(4, widths=(8, 8)), torch.rand(2, 5, 3)
+    elif name in ("inducers", "full"):
+        sizes = {"width": 8, "depth": 1, "num_heads": 2, "num_inducers": 3, "norm_groups": 2}
+        net, x = SetTransformer(SetTransformerConfig(name, **sizes), cond_dim=4), torch.rand(2, 5, 3)
     elif name == "classifier":
         net = EncoderClassifier(ClassifierConfig(**{**UNET, "out_channels": 3}, num_head_channels=4, image_size=8))
     else:
@@ -51,7 +54,7 @@ def build(name):
         if weight.dim() > 1:
             torch.nn.init.normal_(weight, std=0.2)
     t = torch.ones(2, dtype=torch.long)
-    cond = (torch.rand(2, 4, dtype=torch.float64),) if name == "pointwise" else ()
+    cond = (torch.rand(2, 4, dtype=torch.float64),) if x.dim() == 3 else ()
     return net.double(), x.double(), lambda v: net(v, t, *cond)
 
 

@@ -54,10 +54,11 @@ def test_activations_by_name():
         "elu": [math.exp(-2) - 1, 0.5],
         "mish": [v * math.tanh(math.log1p(math.exp(v))) for v in (-2.0, 0.5)],
     }
+    expected["gelu"] = [v * (1 + math.erf(v / math.sqrt(2))) / 2 for v in (-2.0, 0.5)]
     assert set(expected) == set(ACTIVATIONS)
     for name, values in expected.items():
         torch.testing.assert_close(activation(name)(x), torch.tensor(values))
-    for name in ("gelu", ["silu"], None):
+    for name in ("glu", ["silu"], None):
         with pytest.raises(InputError, match="nonlinearity must be one of"):
             activation(name, "nonlinearity")
 
