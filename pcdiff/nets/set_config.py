@@ -42,7 +42,7 @@ class SetTransformerConfig:
     norm_groups: int = 32
     """Most groups of the norms that time and condition scale and shift, with inducers."""
     last_norm: bool = True
-    """Normalise each point's channels before the last layer."""
+    """Normalize each point's channels before the last layer."""
     time_as: Literal["token", "added"] = "token"
     """How full attention receives the time: as a token before the points, or added to each of them."""
     cond_as: Literal["token", "added"] = "token"

@@ -17,7 +17,7 @@ def mlp(width: int, ratio: int, activation: str) -> nn.Sequential:
 
 
 def scaled_group_norm(x: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float = 1e-5) -> Tensor:
-    """Normalise sets `(B, N, C)` by group, over its channels **and** all points, then scale and shift `(B, C)`.
+    """Normalize sets `(B, N, C)` by group, over its channels **and** all points, then scale and shift `(B, C)`.
 
     As `F.group_norm` of the transposed tensor (Wu & He, 2018), but points stay where they are and each is touched
     twice: for the statistics, and by one product and sum. Both in float32 at least.
@@ -47,7 +47,7 @@ class InducerLayer(nn.Module):
     """Points and a few inducers that read one another (Lee et al., 2019, ISAB; Tyszkiewicz et al., GECCO, 2023).
 
     The inducers are learned queries. They read the points, pass an MLP, and the points read what they have become;
-    an MLP for each point follows. Cost grows with the number of points, not with its square. Every normalisation is
+    an MLP for each point follows. Cost grows with the number of points, not with its square. Every normalization is
     scaled and shifted by a linear function of the context, which starts at 1 and 0; both branches start small.
 
     Args:

@@ -25,7 +25,7 @@ class SetTransformer(nn.Module):
     permutes the output, and any number of them goes in. Two kinds, by `attention`:
 
     - `inducers`: see `InducerLayer`. The time label and the condition, side by side, scale and shift every
-      normalisation, the label as it is: take one of moderate size, such as `edm` or `log_snr`.
+      normalization, the label as it is: take one of moderate size, such as `edm` or `log_snr`.
     - `full`: see `AttentionLayer`. The label's sines and cosines pass an MLP; its output and the embedded condition
       are tokens before the points, or are added to each of them.
 
@@ -89,7 +89,7 @@ class SetTransformer(nn.Module):
             cond: conditions `(B, F)`; None where F is 0. With further tokens a dict of `vector (B, F)`, `tokens
                 (B, M, token_dim)` and `points (B, M, D)`, as many of them as the net has.
             states: what `inducer_states` gave for the same shapes at the same time: the points read these
-                inducers, and change nothing for one another but through the statistics of the normalisations.
+                inducers, and change nothing for one another but through the statistics of the normalizations.
 
         Returns:
             A tensor like `x`; `(B, N, 2 D)` with a learned variance.

@@ -102,7 +102,7 @@ class Sampler:
         times = self.times(process, t_start)
         predictor, corrector, end = self._begin(process, times)
         if noise is None:
-            noise = _standard_normal(generator)
+            noise = standard_normal(generator)
         x = process.prior_sample(shape, generator) if x_init is None else x_init
         num_steps, labels = len(times) - 1, times.tolist()
         if report is not None:
@@ -335,7 +335,9 @@ def _settings(sampler: Sampler | Predictor | str | None, **settings: Any) -> Sam
     return sampler
 
 
-def _standard_normal(generator: torch.Generator | None) -> Noise:
+def standard_normal(generator: torch.Generator | None) -> Noise:
+    """Return the source of a run's draws."""
+
     def draw(x: Tensor) -> Tensor:
         return torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 

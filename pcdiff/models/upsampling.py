@@ -1,0 +1,153 @@
+"""Further points of given clouds, from nets with inducers: these see the given points, the new ones see these."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pcdiff.diffusion import NetDenoiser, Sampler
+from pcdiff.diffusion.processes.base import Process, append_dims
+from pcdiff.diffusion.samplers.base import Noise, Progress
+from pcdiff.diffusion.samplers.heun import Heun
+from pcdiff.diffusion.samplers.loop import standard_normal
+from pcdiff.diffusion.samplers.report import SamplingReport
+from pcdiff.errors import InputError
+from pcdiff.models.base import PointCloudModel
+from pcdiff.models.default_sampling import default_sampling, predictor_of
+from pcdiff.runtime.call_checks import checked
+from pcdiff.runtime.precision import autocast
+
+
+class _FromStates(nn.Module):
+    """A net of whose inducers the states are held."""
+
+    def __init__(self, net: nn.Module, states: list[Tensor]):
+        super().__init__()
+        self.net, self.states = net, states
+        self.label = getattr(net, "label", "numbers")
+
+    def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
+        return self.net(x, t, cond, states=self.states)
+
+
+def has_inducers(net: nn.Module) -> bool:
+    """Tell whether a net keeps a shape in the states of inducers."""
+    return hasattr(net, "inducer_states") and getattr(getattr(net, "config", None), "attention", "") == "inducers"
+
+
+@checked
+@torch.no_grad()
+def further_points(
+    model: PointCloudModel,
+    x: Tensor,
+    num_points: int,
+    *,
+    cond: Any = None,
+    num_substeps: int = 5,
+    num_steps: int | None = None,
+    times: Tensor | None = None,
+    predictor: Heun | None = None,
+    precision: str = "fp32",
+    generator: torch.Generator | None = None,
+    x_init: Tensor | None = None,
+    noise: Noise | None = None,
+    progress: Progress | None = None,
+    report: SamplingReport | None = None,
+) -> Tensor:
+    """Draw further points of the shapes that clouds show (GECCO's `upsample`; Tyszkiewicz et al., ICCV 2023).
+
+    At every time the given points are noised to it and the net reads them once; its inducers' states are kept. The
+    new points take a step to the next time with these states, go back up by fresh noise, and take the step again,
+    `num_substeps` times in all (as RePaint does; Lugmayr et al., 2022), so that they come to agree with the given.
+    The given points need not be the whole shape. Their number and that of the new ones are free.
+
+    Args:
+        model: a trained model whose net has inducers.
+        x: given clouds `(n, N, D)`, in the model's normalization.
+        num_points: new points of each cloud.
+        cond: what the net is conditioned on.
+        num_substeps: times that every step is taken.
+        num_steps: of the time grid; the model's own by default.
+        times: falling times, in place of the model's grid.
+        predictor: Heun's method with its churn; the model's own, where it samples so, or else without churn.
+        precision: of the net's matrix products, see `PointCloudModel.decode`.
+        generator: source of the draws.
+        x_init: the start `(n, num_points, D)`, in place of a draw.
+        noise: overrides the draws that follow: at every time those of the given points, then churn's and that of
+            the way back up of each substep.
+        progress: called as `progress(k, num_steps)`.
+        report: is filled with the number of steps and of the net's evaluations.
+
+    Returns:
+        The new points `(n, num_points, D)`, not the given ones.
+
+    Raises:
+        InputError: the net has no inducers, or a value is out of range.
+
+    Example:
+        >>> more = further_points(model, clouds, 6144)
+        >>> dense = torch.cat([clouds, more], dim=1)  # 8192 points from 2048
+    """
+    denoiser, net = model.denoiser, model.denoiser.net
+    if not has_inducers(net):
+        raise InputError(
+            f"further points need a net with inducers, such as set_transformer, got {type(net).__name__}"
+        )
+    if x.dim() != 3 or x.shape[2] != model.point_dim or 0 in x.shape:
+        raise InputError(f"clouds must be (n, N, {model.point_dim}), got {tuple(x.shape)}")
+    for name, value in (("num_points", num_points), ("num_substeps", num_substeps)):
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
+    process = denoiser.process
+    settings = default_sampling(process, model.sampling_config)
+    if num_steps is not None:
+        settings = replace(settings, num_steps=num_steps)
+    if predictor is None:
+        own = predictor_of(settings)
+        predictor = own if isinstance(own, Heun) else Heun()
+    times = Sampler(predictor, None, settings.num_steps, settings.grid).times(process) if times is None else times
+    num_steps = len(times) - 1
+    draw = noise or standard_normal(generator)
+    shape = (len(x), num_points, model.point_dim)
+    if x_init is not None and x_init.shape != shape:
+        raise InputError(f"x_init must be {shape}, got {tuple(x_init.shape)}")
+    new = process.prior_sample(shape, generator).to(x) if x_init is None else x_init
+    once = _once(predictor, num_steps)
+    with autocast(precision, x.device):
+        for k in range(num_steps):
+            t, s = times[k].expand(len(x)), times[k + 1].expand(len(x))
+            given = process.perturb(x, t, draw(x))
+            states = net.inducer_states(
+                denoiser.parametrization.net_input(process, given, t), denoiser.tau(t), cond
+            )
+            reads = NetDenoiser(
+                _FromStates(net, states), process, denoiser.parametrization, denoiser.time_input, denoiser.variance
+            )
+            for substep in range(num_substeps):
+                new = once.begin(process, times[k : k + 2])(reads, new, t, s, cond, draw)
+                if substep < num_substeps - 1 and k < num_steps - 1:
+                    new = _back_up(process, new, t, s, draw)
+            if progress is not None:
+                progress(k + 1, num_steps)
+        noisy_end = bool(process.sigma(times[-1:]) > 0)
+        if noisy_end:
+            new = reads(new, s, cond)
+    if report is not None:
+        report.num_steps = num_steps
+        heun = 2 * num_substeps * num_steps - (0 if noisy_end else num_substeps)
+        report.evaluations = num_steps + heun + noisy_end
+    return new
+
+
+def _once(predictor: Heun, num_steps: int) -> Heun:
+    """Return the method for runs of one step, with the churn that it has in one of `num_steps`."""
+    settings = predictor.churn_min, predictor.churn_max, predictor.noise_scale, predictor.variable
+    return Heun(predictor.churn / num_steps, *settings)
+
+
+def _back_up(process: Process, x: Tensor, t: Tensor, s: Tensor, draw: Noise) -> Tensor:
+    """Return a draw of q(x_t | x_s), like `x`."""
+    forward_variance = process.kernel(t, s)[3]
+    ratio = process.alpha(t) / process.alpha(s)
+    return append_dims(ratio, x) * x + append_dims(forward_variance.sqrt(), x) * draw(x)
