@@ -1,5 +1,6 @@
 """What the tests of the scripts share: tiny flags, and running a script in this process."""
 
+import re
 import runpy
 import sys
 from functools import partial
@@ -66,3 +67,14 @@ def assert_same(a, b):
     assert a.keys() == b.keys()
     for key in a:
         assert torch.equal(a[key], b[key]), key
+
+
+def help_of_each_flag(text):
+    """Return flag -> its help, from the boxes that are printed."""
+    text = " ".join(re.sub(r"[─│╭╮╰╯]", " ", text).split())
+    found = list(re.finditer(r"--[A-Za-z][\w.-]*(?:, --[\w.-]+)? (?=[\[{A-Z])", text))
+    ends = [match.start() for match in found[1:]] + [len(text)]
+    return {
+        re.match(r"--[\w.-]+", match[0])[0]: text[match.start() : end]
+        for match, end in zip(found, ends, strict=True)
+    }

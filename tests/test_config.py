@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from script_tools import help_of_each_flag
 
 from image_pipeline.configs.config import DataConfig as ImageDataConfig
 from pcdiff.commands import cli
@@ -220,17 +221,6 @@ def test_resuming_what_is_no_run(content, tmp_path):
         cli.parse_run(GENERATOR_PRESETS, ["--resume", str(tmp_path)])
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def help_of_each_flag(text):
-    """Return flag -> its help, from the boxes that are printed."""
-    text = " ".join(re.sub(r"[─│╭╮╰╯]", " ", text).split())
-    found = list(re.finditer(r"--[A-Za-z][\w.-]*(?:, --[\w.-]+)? (?=[\[{A-Z])", text))
-    ends = [match.start() for match in found[1:]] + [len(text)]
-    return {
-        re.match(r"--[\w.-]+", match[0])[0]: text[match.start() : end]
-        for match, end in zip(found, ends, strict=True)
-    }
 
 
 @pytest.mark.parametrize("presets", [GENERATOR_PRESETS, AUTOENCODER_PRESETS], ids=["gen", "ae"])

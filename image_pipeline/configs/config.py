@@ -9,6 +9,7 @@ import tyro
 from image_pipeline.configs.parts import check_parts
 from image_pipeline.nets import MODELS
 from pcdiff.config import ObjectiveConfig, ProcessConfig, SamplingConfig, TrainConfig
+from pcdiff.config.listed import listed
 from pcdiff.errors import InputError, short
 from pcdiff.nets import UNetConfig
 from pcdiff.runtime.dataclass_json import from_dict
@@ -113,7 +114,7 @@ class ImageRunConfig:
     imports: Annotated[tuple[Path, ...], tyro.conf.arg(name="import")] = ()
     """Python files that are run first, for parts of your own by name (docs/diffusion.md); the run remembers their
     names, and its other commands take the same flag."""
-    net: str = "unet"
+    net: Annotated[str, listed("image_pipeline.nets:MODELS")] = "unet"
     """The net, by name; another than the preset's starts from that net's own defaults."""
     model: Any = field(default_factory=_digits_net)
     """The net's own config, one of those of `image_pipeline.nets`."""

@@ -52,11 +52,12 @@ class Making(Command):
     imports: Annotated[tuple[Path, ...], tyro.conf.arg(name="import")] = ()
     """Python files that are run first, for samplers and nets of your own by name (docs/diffusion.md)."""
     sampler: str | None = None
-    """Sampler: ancestral, ddim, dpmpp, unipc, heun, ode, ...; the run's own by default (docs/training.md)."""
+    """Sampler: ancestral, kernel, score_ancestral, euler_maruyama, reverse_diffusion, srk, adaptive_sde, ddim,
+    heun, edm, dpmpp, unipc, ode, none, or your own (--import); the run's own by default (docs/training.md)."""
     num_steps: int | None = None
     """Steps from noise to data; the run's own by default, or all of the process with --sampler (steps)."""
     grid: str | None = None
-    """Time grid: uniform, quadratic, log_snr, edm; the sampler's own by default."""
+    """Time grid: uniform, quadratic, log_snr, edm, chain or ends; the sampler's own by default."""
     flexibility: float | None = None
     """Noise of the ancestral sampler, 0 to 1; the run's own by default."""
     precision: Literal["auto", "fp32", "bf16"] | None = None
@@ -142,7 +143,7 @@ class Invert(Reading):
     num_steps: int | None = None
     """Steps of either direction; the model's whole chain by default (steps)."""
     grid: str | None = None
-    """Time grid: uniform, quadratic, log_snr, edm; the sampler's own by default."""
+    """Time grid: uniform, quadratic, log_snr, edm, chain or ends; the sampler's own by default."""
 
 
 @dataclass(frozen=True, kw_only=True)

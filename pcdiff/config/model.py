@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from pcdiff.config.listed import listed
 from pcdiff.errors import InputError
 from pcdiff.runtime.dataclass_json import from_dict
 from pcdiff.runtime.part_config import config_class, find
@@ -51,13 +52,12 @@ class ModelConfig:
     PVD's net finds it out by itself."""
     latent_dim: int = 256
     """Size F of the shape latent."""
-    encoder: str = "pointnet"
-    """Encoder from a cloud to the latent: pointnet, or your own, FILE.py:CLASS."""
-    prior: str = "coupling"
-    """Prior of the latent: coupling (affine coupling flow, the paper's), cnf (continuous flow, an ODE), gaussian
-    (N(0, I)), or your own, FILE.py:CLASS."""
-    net: str = "pointwise"
-    """Denoising net: pointwise, set_transformer (points see one another), or your own, FILE.py:CLASS."""
+    encoder: Annotated[str, listed("pcdiff.encoders:ENCODERS")] = "pointnet"
+    """Encoder from a cloud to the latent, by name, or your own, FILE.py:CLASS."""
+    prior: Annotated[str, listed("pcdiff.flows:PRIORS")] = "coupling"
+    """Prior of the latent, by name (docs/training.md), or your own, FILE.py:CLASS."""
+    net: Annotated[str, listed("pcdiff.nets:NETS")] = "pointwise"
+    """Denoising net, by name, or your own, FILE.py:CLASS."""
     encoder_options: Annotated[Any, tyro.conf.arg(name="encoder")] = field(
         default_factory=_options("encoder", "pointnet")
     )

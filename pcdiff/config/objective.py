@@ -1,15 +1,17 @@
 """What a training minimizes: one set of options for points and pixels."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pcdiff.config.listed import listed
 
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
     """A weighted sum of objectives, averaged over times."""
 
-    objectives: tuple[str, ...] = ("simple",)
-    """Objectives by name: simple, regression, dsm, likelihood, sliced, edm, flow, elbo, vlb, hybrid."""
+    objectives: Annotated[tuple[str, ...], listed("pcdiff.diffusion:OBJECTIVES")] = ("simple",)
+    """Objectives by name."""
     weights: tuple[float, ...] = (1.0,)
     """Their weights."""
     reduction: Literal["mean", "sum"] = "mean"

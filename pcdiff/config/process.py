@@ -1,15 +1,17 @@
 """How noise is added, and what the net's output means: one set of options for points and pixels."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pcdiff.config.listed import listed
 
 
 @dataclass(frozen=True)
 class ProcessConfig:
     """Forward process, parametrization and time input; what a process does not take stays empty."""
 
-    name: str = "vp"
-    """Forward process: vp, subvp, ve, ncsn, ddpm, rectified_flow or edm."""
+    name: Annotated[str, listed("pcdiff.diffusion:PROCESSES")] = "vp"
+    """Forward process, by name (docs/diffusion.md)."""
     beta_min: float | None = None
     """First rate of vp and subvp."""
     beta_max: float | None = None
@@ -30,11 +32,10 @@ class ProcessConfig:
     """Last variance of ddpm."""
     warm: float | None = None
     """Share of ddpm's steps over which the variances of the schedule warm rise."""
-    predicts: str = "eps"
-    """What the net's output means: eps, x0, score, v, velocity, edm or previous."""
-    time_input: str = "log_snr"
-    """Time label that the net receives: t, index, beta, log_snr, edm, 999t, step, step1000, level, sigma or
-    log_sigma."""
+    predicts: Annotated[str, listed("pcdiff.diffusion:PARAMETRIZATIONS")] = "eps"
+    """What the net's output is: its parametrization."""
+    time_input: Annotated[str, listed("pcdiff.diffusion:TIME_INPUTS")] = "log_snr"
+    """Time label that the net receives."""
     sigma_data: float | None = None
     """Standard deviation of the data, for the parametrization edm."""
 

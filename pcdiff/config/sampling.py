@@ -1,20 +1,21 @@
 """How samples are drawn: one set of options for points and pixels."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pcdiff.config.listed import listed
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
     """How samples are drawn; None takes the run's own, and behind that the sampler's."""
 
-    sampler: str | None = None
-    """Predictor: ancestral, ddim, euler_maruyama, reverse_diffusion, srk, adaptive_sde, heun, edm, dpmpp, unipc,
-    ode, none, ..."""
+    sampler: Annotated[str | None, listed("pcdiff.diffusion:PREDICTORS")] = None
+    """Sampler (predictor), by name (docs/diffusion.md)."""
     num_steps: int | None = None
     """Steps from noise to data; all that the process has by default (steps)."""
-    grid: str | None = None
-    """Time grid: uniform, chain, quadratic, log_snr, edm; the sampler's own by default, or else the process's."""
+    grid: Annotated[str | None, listed("pcdiff.diffusion:GRIDS")] = None
+    """Time grid; the sampler's own by default, or else the process's."""
     order: int | None = None
     """Order of dpmpp and unipc: 1, 2 or 3."""
     eta: float | None = None
@@ -35,8 +36,8 @@ class SamplingConfig:
     """Follow the probability flow, not the SDE, with euler_maruyama and reverse_diffusion: nothing is drawn."""
     variable: Literal["sigma", "t"] | None = None
     """What heun and edm step in: the noise level, or the process's own time (rectified_flow needs t)."""
-    corrector: str | None = None
-    """Corrector at every time: langevin, ald, ncsn, ncsnv2, or none."""
+    corrector: Annotated[str | None, listed("pcdiff.diffusion:CORRECTORS")] = None
+    """Corrector at every time; none by default."""
     corrector_steps: int | None = None
     """Its steps at every time (steps)."""
     snr: float | None = None
