@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ import pcdiff
 from pcdiff.commands import cli
 from pcdiff.config.files import read_config
 from pcdiff.config.presets import GENERATOR_PRESETS
+from pcdiff.data import load_raw
 from pcdiff.errors import InputError
-from pcdiff.models import Completion
+from pcdiff.metrics import completion_scores
+from pcdiff.models import Completion, build_model, editing
 from pcdiff.runtime import user_modules
 from pcdiff.training import checkpoint
 
@@ -113,3 +116,96 @@ def test_the_statistics_of_the_training_set_are_the_default(net):
 def test_flags_that_do_not_fit_are_refused_first(net, flags, message):
     with pytest.raises(InputError, match=message):
         parsed(net, *flags)
+
+
+@pytest.fixture
+def half(run, dataset, tmp_path):
+    """Two whole chairs, and halves of them, in the data set's unit."""
+    whole = load_raw(dataset, "chair", "test")[:2]
+    np.save(tmp_path / "whole.npy", whole.numpy())
+    np.save(tmp_path / "half.npy", whole[:, :32].numpy())
+    return tmp_path
+
+
+def complete(net, run, half, *args):
+    files = ["--input", half / "half.npy", "--output", half / "done.npy", "--import", net]
+    return script("pcdiff/__main__.py", "complete", "--run", run, *files, "--device", "cpu", *args)
+
+
+def test_the_command_completes_in_the_inputs_unit_and_scores(net, run, half, capsys):
+    capsys.readouterr()
+    flags = ["--num-points", 64, "--num-completions", 2, "--truth", half / "whole.npy"]
+    assert complete(net, run, half, *flags) == 0
+    line = capsys.readouterr().out
+    assert "by a model trained for it, from 12 of 32 points" in line
+    made, given = np.load(half / "done.npy"), np.load(half / "half.npy")
+    assert made.shape == (4, 64, 3)
+    assert np.array_equal(made[:, :32], given.repeat(2, axis=0))
+    assert not np.array_equal(made[0], made[1])
+    scores = json.loads((half / "done.json").read_text())
+    assert scores["counts"] == {"pairs": 2, "points": [64, 64], "completions": 2}
+    assert f"CD-L1 {scores['scores']['CD-L1']:.4g}" in line
+    whole = np.load(half / "whole.npy")
+    again = completion_scores(completions=made.reshape(2, 2, 64, 3), reference=whole, given=given)
+    assert again["scores"] == pytest.approx(scores["scores"])
+    # the first of several is the one that is asked for alone, and a cloud's does not depend on the others
+    np.save(half / "half.npy", given[:1])
+    assert complete(net, run, half, "--num-points", 64) == 0
+    np.testing.assert_allclose(np.load(half / "done.npy")[0], made[0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_rest_is_in_the_statistics_of_the_training_set(net, run, half):
+    """What is drawn is brought back by `x * std + mean`, of the run's own statistics."""
+    model = pcdiff.load(run)
+    given = torch.from_numpy(np.load(half / "half.npy")[:, :12])
+    mean, std = (torch.tensor(model.metadata["statistics"][key]) for key in ("mean", "std"))
+    np.save(half / "half.npy", given.numpy())
+    assert complete(net, run, half, "--num-points", 20) == 0
+    made = torch.from_numpy(np.load(half / "done.npy"))
+    drawn = editing.complete(model, (given - mean) / std, 20, 2020)[:, 12:]
+    torch.testing.assert_close(made[:, 12:], drawn * std + mean, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num-points", 32], "num_points must be more than the 32 points given, got 32"),
+        (["--input-points", 8, "--num-points", 32], "trained to complete clouds of 12 points or more, got 8"),
+        (["--num-points", 40, "--num-completions", 0], "--num-completions must be at least 1, got 0"),
+        (["--num-points", 40, "--truth", "{half}/one.npy"], "must hold one cloud for each of 2, got 1"),
+    ],
+)
+def test_a_completion_that_cannot_be_is_one_line(net, run, half, capsys, flags, message):
+    np.save(half / "one.npy", np.zeros((1, 5, 3), dtype=np.float32))
+    assert complete(net, run, half, *(str(flag).format(half=half) for flag in flags)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_completion_model_does_not_sample(net, run, tmp_path, capsys):
+    flags = ["sample", "--run", run, "--import", net, "--output", tmp_path / "x.npy"]
+    assert script("pcdiff/__main__.py", *flags) == 2
+    assert "a completion model needs given points; take complete" in capsys.readouterr().err
+    for name in ("invert", "reconstruct", "log-likelihood"):
+        output = tmp_path / ("x.json" if name == "log-likelihood" else "x.npy")
+        flags = ["--run", run, "--input", tmp_path / "in.npy", "--output", output]
+        np.save(tmp_path / "in.npy", np.eye(3, dtype=np.float32)[None])
+        extra = ["--import", net] if name == "reconstruct" else []
+        assert script("pcdiff/__main__.py", name, *flags, *extra) == 2
+        assert "a completion model has no encoder, so clouds have no codes" in capsys.readouterr().err
+
+
+def test_other_models_complete_by_a_constraint_and_say_so(generator_run, half, capsys):
+    assert complete("tests/script_tools.py", generator_run, half, "--num-points", 40) == 0
+    assert "by a constraint: the model was not trained for it" in capsys.readouterr().out
+
+
+def test_a_direct_model_completes_without_a_code(net, half):
+    config = parsed(net)
+    config = replace(config, model=replace(config.model, kind="direct"))
+    model = build_model(config).eval()
+    given = torch.from_numpy(np.load(half / "half.npy"))
+    made = editing.complete(model, given, 40, 0, num_steps=3)
+    torch.testing.assert_close(made[:, :32], given)
+    assert made.isfinite().all()

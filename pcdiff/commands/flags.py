@@ -96,12 +96,17 @@ class Upsample(Making, Reading):
 class Complete(Making, Reading):
     """Keep the points of partial clouds and draw the rest.
 
-    Where the run's normalization is of each cloud by itself, a part is normalized as if it were the whole: it fits
-    best where the part reaches as far as the whole does.
+    A completion model has been trained for it, and takes its input in the unit of its training clouds. Any other
+    model is held to the given points by a constraint; where such a run's normalization is of each cloud by itself,
+    a part is normalized as if it were the whole: it fits best where the part reaches as far as the whole does.
     """
 
     input: Path
     """The partial clouds."""
+    num_completions: int = 1
+    """Completions of each cloud, which follow one another in the output (clouds)."""
+    truth: Path | None = None
+    """The whole clouds: score the completions against them, into a .json file beside the output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +189,7 @@ def check(command: Command) -> None:
     if output is not None and output.suffix != suffix:
         raise InputError(f"--output must end in {suffix}, got {output}")
     ranges = {
-        "at least 1": ("num_points", "num_samples", "num_steps", "input_points"),
+        "at least 1": ("num_points", "num_samples", "num_steps", "input_points", "num_completions"),
         "at least 2": ("steps",),
     }
     for expected, names in ranges.items():

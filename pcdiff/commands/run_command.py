@@ -22,12 +22,15 @@ from pcdiff.commands.flags import (
     Upsample,
     check,
 )
-from pcdiff.commands.units import read_clouds, restore_generated, with_statistics
+from pcdiff.commands.units import read_beside, read_clouds, restore_generated, with_statistics
 from pcdiff.config import RunConfig, run_from_dict
 from pcdiff.diffusion import SamplingReport
 from pcdiff.diffusion.samplers.base import Progress
 from pcdiff.errors import InputError, escaped
-from pcdiff.models import Generator, PointCloudModel, editing
+from pcdiff.interop.files import write_clouds
+from pcdiff.metrics import completion_scores
+from pcdiff.models import Completion, Generator, PointCloudModel, editing
+from pcdiff.models.completing import check_completion
 from pcdiff.models.sampling import decoding, reconstruct, sample_all
 from pcdiff.ops import chamfer
 from pcdiff.ops.far_origin import placed
@@ -38,6 +41,7 @@ from pcdiff.runtime.progress import bar
 from pcdiff.runtime.run_folder import write_json
 from pcdiff.training.checkpoint import load, locate
 from pcdiff.training.job import keep_clouds
+from pcdiff.viz import save_completions
 
 THEIR_UNIT = "the input's unit"
 _MEANING = {
@@ -95,7 +99,10 @@ def _performed(command: Command) -> str:
 
 def _sample(command: Sample, trained: Trained) -> str:
     if not isinstance(trained.model, Generator):
-        raise InputError(f"{command.run}: an autoencoder has no prior to sample; take reconstruct, or a generator")
+        kind = trained.model.config.kind
+        if kind == "completion":
+            raise InputError(f"{command.run}: a completion model needs given points; take complete, or a generator")
+        raise InputError(f"{command.run}: an {kind} has no prior to sample; take reconstruct, or a generator")
     num_points = command.num_points or trained.run.sample_points
     options = trained.options(command)
     made = sample_all(
@@ -115,12 +122,27 @@ def _reconstruct(command: Reconstruct | Upsample, trained: Trained) -> str:
 
 def _complete(command: Complete, trained: Trained) -> str:
     given = read_clouds(command.input, command, trained.mode)
-    num_points = command.num_points or trained.run.sample_points
-    made = editing.complete(trained.model, given.points, num_points, command.seed, **trained.options(command))
-    known = given.raw.shape[1]
+    truth = None if command.truth is None else read_beside(command.truth, command, given)
+    num_points, known = command.num_points or trained.run.sample_points, given.raw.shape[1]
+    model, each = trained.model, command.num_completions
+    check_completion(model, known, num_points)
+    drawn = editing.completions(model, given.points, num_points, command.seed, each, **trained.options(command))
     # there and back again would round the points given
-    made = torch.cat([given.raw, given.restore(made)[:, known:]], dim=1)
-    return _written(command, trained, made, THEIR_UNIT)
+    rows = [torch.cat([given.raw, given.restore(drawn[:, k])[:, known:]], dim=1) for k in range(each)]
+    made = torch.stack(rows, dim=1)
+    if isinstance(model, Completion):
+        how = f"by a model trained for it, from {model.config.num_given} of {known} points"
+    else:
+        how = "by a constraint: the model was not trained for it"
+    parts = {"given": given.raw, "completions": made, "truth": truth}
+    line = _written(command, trained, made.flatten(0, 1), THEIR_UNIT, parts)
+    if truth is None:
+        return f"{line}; {how}"
+    scores = completion_scores(completions=made, reference=truth, given=given.raw, emd=num_points == truth.shape[1])
+    path = command.output.with_suffix(".json")
+    write_json(path, scores | {"unit": THEIR_UNIT, "seed": command.seed, "how": how})
+    told = ", ".join(f"{name} {value:.4g}" for name, value in scores["scores"].items())
+    return f"{line}, {path}; {how}; {told}"
 
 
 def _interpolate(command: Interpolate, trained: Trained) -> str:
@@ -213,12 +235,22 @@ _WORK: dict[type, Callable[..., str]] = {
 }
 
 
-def _written(command: Making | Invert, trained: Trained, clouds: Tensor, unit: str) -> str:
-    """Write clouds `(n, P, 3)` and their picture; return what was done in one line."""
+def _written(
+    command: Making | Invert,
+    trained: Trained,
+    clouds: Tensor,
+    unit: str,
+    completed: dict[str, Any] | None = None,
+) -> str:
+    """Write clouds `(n, P, 3)` and their picture, of completions what `completed` holds; say so in one line."""
     name, cost = type(command).__name__.lower(), trained.cost()
     title = f"{name}: {command.run.name}, step {trained.model.metadata['step']}"
-    columns = command.steps if isinstance(command, Interpolate) else None
-    keep_clouds(command.output.parent, command.output.stem, clouds, title, columns=columns)
     picture = command.output.with_suffix(".png")
+    if completed is None:
+        columns = command.steps if isinstance(command, Interpolate) else None
+        keep_clouds(command.output.parent, command.output.stem, clouds, title, columns=columns)
+    else:
+        write_clouds(command.output, clouds)
+        save_completions(picture, **completed, title=title)
     shape = f"{len(clouds)} clouds of {clouds.shape[1]} points"
     return f"{name}: {shape} in {unit}, {cost} -> {command.output}, {picture}"

@@ -65,6 +65,23 @@ def read_clouds(path: Path, command: Reading, mode: str) -> Clouds:
     return Clouds(raw, points, shift, scale)
 
 
+def read_beside(path: Path, command: Reading, given: Clouds) -> Tensor:
+    """Read clouds that belong to others, one each, in the same unit: `(n, Q, 3)`.
+
+    Args:
+        path: as for `read_clouds`.
+        command: the seed of points drawn on surfaces.
+        given: the others.
+
+    Raises:
+        InputError: a file is unreadable, clouds differ in size, or there is not one for each.
+    """
+    raw = torch.from_numpy(stack_clouds(read_cloud_set(path, seed=command.seed), None, None))
+    if len(raw) != len(given.raw):
+        raise InputError(f"{path}: must hold one cloud for each of {len(given.raw)}, got {len(raw)}")
+    return raw
+
+
 def restore_generated(clouds: Tensor, command: Command, mode: str) -> tuple[Tensor, str]:
     """Return clouds made without an input, in the data's unit where that is known, and the unit's name.
 

@@ -45,8 +45,8 @@ def encode(model: PointCloudModel, x: Tensor) -> Tensor:
     Raises:
         InputError: `x` is no batch of clouds.
     """
-    if x.dim() != 3 or x.shape[2] != model.encoder.point_dim or 0 in x.shape:
-        raise InputError(f"clouds must be (n, N, {model.encoder.point_dim}), got {tuple(x.shape)}")
+    if x.dim() != 3 or x.shape[2] != model.point_dim or 0 in x.shape:
+        raise InputError(f"clouds must be (n, N, {model.point_dim}), got {tuple(x.shape)}")
     return torch.cat([model.encode(chunk.to(model.device)) for chunk in x.split(CHUNK)])
 
 
