@@ -11,12 +11,9 @@ from image_pipeline.data import RANGES, ImageBatch
 from image_pipeline.nets import build_model
 from image_pipeline.nets.song_config import NUM_LABELS
 from image_pipeline.nets.song_unet import Augmented
-from pcdiff.diffusion import (
-    ClassifierFreeGuidance,
-    Denoiser,
-    NetDenoiser,
-)
+from pcdiff.diffusion import Denoiser, NetDenoiser
 from pcdiff.errors import InputError
+from pcdiff.models.classes import Classes, condition, guided
 from pcdiff.models.default_sampling import sampler_of
 from pcdiff.models.denoiser import Objectives, build_denoiser, check_sigma_data, check_signal
 
@@ -51,6 +48,10 @@ class ImageModel(nn.Module):
         self.num_classes = getattr(config.model, "num_classes", None)
         # SongUNet always has a class that stands for none, UNet with `null_class`
         self.has_null_class = self.num_classes is not None and getattr(config.model, "null_class", True)
+        self.classes = None
+        if self.num_classes is not None:
+            dropout = config.objective.label_dropout
+            self.classes = Classes(self.num_classes, self.has_null_class, dropout, unit="image")
         channels = getattr(config.model, "num_channels", getattr(config.model, "in_channels", None))
         if channels != self.image_shape[0]:
             raise InputError(
@@ -122,16 +123,14 @@ class ImageModel(nn.Module):
         return {"loss": loss, **terms} if len(terms) > 1 else {"loss": loss}
 
     def _labels(self, batch: ImageBatch, dropped: Tensor | None) -> Tensor | None:
-        if self.num_classes is None:
+        if self.classes is None:
             return None
         if batch.labels is None:
             raise InputError(
                 f"the net is conditioned on {self.num_classes} classes, the images have none; "
                 "take --model.num-classes None, and --model.no-null-class"
             )
-        if dropped is None:
-            return batch.labels
-        return torch.where(dropped < self.config.objective.label_dropout, self.num_classes, batch.labels)
+        return self.classes.dropped(batch.labels, dropped)
 
     def guided(self, scale: float = 1.0) -> Denoiser:
         """Return the denoiser that stresses its condition `scale` times (Ho & Salimans, 2022).
@@ -139,15 +138,8 @@ class ImageModel(nn.Module):
         Raises:
             InputError: the scale is not 1 and the net was not trained to do without a class.
         """
-        if scale == 1:
-            return self.denoiser
-        if not self.has_null_class:
-            raise InputError(
-                f"guidance {scale:g} needs a net conditioned on classes, with a null class; "
-                "train it with classes, or take 1"
-            )
-        null = torch.tensor([self.num_classes], device=self.denoiser.process.device)
-        return ClassifierFreeGuidance(self.denoiser, null, scale)
+        device = self.denoiser.process.device
+        return guided(self.classes, self.denoiser, scale, lambda: torch.tensor([self.num_classes], device=device))
 
     def condition(self, labels: Tensor | None, count: int) -> Tensor | None:
         """Return the net's condition for `count` images of these classes, or of none.
@@ -155,19 +147,7 @@ class ImageModel(nn.Module):
         Raises:
             InputError: classes for an unconditional net, an unknown class, or none where the net needs one.
         """
-        if self.num_classes is None:
-            if labels is not None:
-                raise InputError("this model is not conditioned on classes; leave them out")
-            return None
-        if labels is None:
-            if not self.has_null_class:
-                raise InputError(f"this model needs a class, 0..{self.num_classes - 1}, for every image")
-            return torch.full((count,), self.num_classes, device=self.denoiser.process.device)
-        if labels.shape != (count,) or not ((labels >= 0) & (labels < self.num_classes)).all():
-            raise InputError(
-                f"classes must be {count} of 0..{self.num_classes - 1}, got {labels.flatten().tolist()[:8]}"
-            )
-        return labels.to(self.denoiser.process.device)
+        return condition(self.classes, labels, count, self.denoiser.process.device)
 
     def sample(
         self,

@@ -2,8 +2,8 @@
 
 from image_pipeline.configs.config import (
     DataConfig,
-    ImageObjectiveConfig,
     ImageRunConfig,
+    ObjectiveConfig,
     ProcessConfig,
     SamplingConfig,
     from_json,
@@ -14,8 +14,8 @@ from image_pipeline.configs.presets import PRESETS, preset
 __all__ = [
     "PRESETS",
     "DataConfig",
-    "ImageObjectiveConfig",
     "ImageRunConfig",
+    "ObjectiveConfig",
     "ProcessConfig",
     "SamplingConfig",
     "from_json",

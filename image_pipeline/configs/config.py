@@ -65,14 +65,6 @@ class DataConfig:
     FORMER_NAMES: ClassVar[dict[str, str]] = {"dequantise": "dequantize"}
 
 
-@dataclass(frozen=True)
-class ImageObjectiveConfig(ObjectiveConfig):
-    """What is minimized for images: the objectives, and how often a class is left out."""
-
-    label_dropout: float = 0.1
-    """Share of labels that are dropped, where the net is conditioned on classes (classifier-free guidance)."""
-
-
 def _digits_net() -> UNetConfig:
     return UNetConfig(
         in_channels=1,
@@ -120,7 +112,7 @@ class ImageRunConfig:
     """The net's own config, one of those of `image_pipeline.nets`."""
     data: Annotated[DataConfig, _PLAIN] = field(default_factory=DataConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
-    objective: Annotated[ImageObjectiveConfig, _PLAIN] = field(default_factory=ImageObjectiveConfig)
+    objective: Annotated[ObjectiveConfig, _PLAIN] = field(default_factory=ObjectiveConfig)
     sampling: Annotated[SamplingConfig, _PLAIN] = field(default_factory=SamplingConfig)
     train: Annotated[ImageTrainConfig, _PLAIN] = field(default_factory=ImageTrainConfig)
 

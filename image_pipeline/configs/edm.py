@@ -5,9 +5,9 @@ from pathlib import Path
 
 from image_pipeline.configs.config import (
     DataConfig,
-    ImageObjectiveConfig,
     ImageRunConfig,
     ImageTrainConfig,
+    ObjectiveConfig,
     ProcessConfig,
     SamplingConfig,
 )
@@ -37,7 +37,7 @@ def _run(net: SongUNetConfig) -> ImageRunConfig:
         process=ProcessConfig(
             name="edm", sigma_min=0.002, sigma_max=80.0, predicts="edm", time_input="edm", sigma_data=0.5
         ),
-        objective=ImageObjectiveConfig(
+        objective=ObjectiveConfig(
             objectives=("regression",), time_draw="log_normal", time_mean=-1.2, time_std=1.2, label_dropout=0.0
         ),
         sampling=SamplingConfig(sampler="heun", num_steps=18),

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from image_pipeline.configs.config import (
     DataConfig,
-    ImageObjectiveConfig,
     ImageRunConfig,
     ImageTrainConfig,
+    ObjectiveConfig,
     ProcessConfig,
     SamplingConfig,
 )
@@ -25,9 +25,7 @@ _DIGITS = ImageRunConfig(
     process=ProcessConfig(
         name="edm", sigma_min=0.002, sigma_max=20.0, predicts="edm", time_input="edm", sigma_data=0.75
     ),
-    objective=ImageObjectiveConfig(
-        objectives=("regression",), time_draw="log_normal", time_mean=-0.8, time_std=1.2
-    ),
+    objective=ObjectiveConfig(objectives=("regression",), time_draw="log_normal", time_mean=-0.8, time_std=1.2),
     sampling=SamplingConfig(sampler="heun", num_steps=18, guidance=2.0),
     train=ImageTrainConfig(
         max_iters=3000,

@@ -11,9 +11,9 @@ from typing import Any
 
 from image_pipeline.configs.config import (
     DataConfig,
-    ImageObjectiveConfig,
     ImageRunConfig,
     ImageTrainConfig,
+    ObjectiveConfig,
     ProcessConfig,
     SamplingConfig,
 )
@@ -247,11 +247,9 @@ def _ddpm_256(data: _DataSet) -> ImageRunConfig:
     return replace(config, train=replace(config.train, lr=2e-5))
 
 
-def _dsm(reduction: str = "sum") -> ImageObjectiveConfig:
+def _dsm(reduction: str = "sum") -> ObjectiveConfig:
     """Half the sum over an image (score_sde's `reduce_mean` is false for VE, but for FFHQ at 1024), or its mean."""
-    return ImageObjectiveConfig(
-        objectives=("dsm",), weights=(0.5 if reduction == "sum" else 1.0,), reduction=reduction
-    )
+    return ObjectiveConfig(objectives=("dsm",), weights=(0.5 if reduction == "sum" else 1.0,), reduction=reduction)
 
 
 def _corrected(snr: float) -> SamplingConfig:

@@ -26,6 +26,8 @@ class ObjectiveConfig:
     """Of log sigma, for log_normal."""
     stratified_times: bool = False
     """Spread a batch's diffusion times evenly over the process (each is still uniform)."""
+    label_dropout: float = 0.1
+    """Share of labels that are dropped, where the net is conditioned on classes (classifier-free guidance)."""
 
     RANGES: ClassVar[dict[str, str]] = {
         "at least 0": "time_std kl_weight",

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from image_pipeline.configs import ImageObjectiveConfig, ProcessConfig, SamplingConfig, preset
+from image_pipeline.configs import ObjectiveConfig, ProcessConfig, SamplingConfig, preset
 from image_pipeline.data import ImageBatch
 from image_pipeline.model import ImageModel
 from image_pipeline.nets import MODELS
@@ -47,7 +47,7 @@ def config(net, process, objectives, **says):
         net=kind,
         model=MODELS[kind].Config(**NETS[net]),
         process=ProcessConfig(name=process, **{"time_input": LABELS.get(net, "log_snr"), **steps, **says}),
-        objective=ImageObjectiveConfig(objectives=objectives, weights=(1.0,) * len(objectives)),
+        objective=ObjectiveConfig(objectives=objectives, weights=(1.0,) * len(objectives)),
         sampling=SamplingConfig(),
     )
 
@@ -127,7 +127,7 @@ def test_the_objective_edm_weighs_by_the_datas_own_deviation():
     expected = (weight * (estimate - batch.images).square().flatten(1).mean(dim=1)).mean()
     found = model.loss_terms(batch, **draws)["edm"].detach()
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
-    config_alone = ImageObjectiveConfig(objectives=("edm",))
+    config_alone = ObjectiveConfig(objectives=("edm",))
     own = Objectives(config_alone, model.denoiser).functions["edm"]
     assert "sigma_data" not in own.keywords
 
