@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pcdiff.data.partial import PartialClouds
 from pcdiff.errors import InputError
+from pcdiff.runtime.cloud_batch import CloudBatch
 from pcdiff.runtime.epoch_sampler import POINTS, ShuffledEpochs, stream
 
 
@@ -28,12 +29,14 @@ class Batches:
         device: where the batches appear, and the clouds are kept where they fit.
         rotate: turn every cloud about the y axis (up) by its own uniform angle.
         partial: put points that a completion model is given first, cut from all of a cloud's by the step's draws.
+        labels: of the clouds' classes `(n,)`; with them a batch is a `CloudBatch`.
 
     Attributes:
         steps_per_epoch: n / batch_size, a float.
 
     Raises:
-        InputError: wrong shape, a size below 1, a negative seed, or more points asked than a cloud has.
+        InputError: wrong shape, a size below 1, a negative seed, more points asked than a cloud has, or not a
+            label for each cloud.
 
     Example:
         >>> batches = Batches(torch.rand(10, 64, 3), batch_size=4, num_points=16, seed=0)
@@ -50,6 +53,7 @@ class Batches:
         device: torch.device | str = "cpu",
         rotate: bool = False,
         partial: PartialClouds | None = None,
+        labels: Tensor | None = None,
     ) -> None:
         if points.ndim != 3 or points.shape[-1] != 3 or 0 in points.shape:
             raise InputError(f"points must be (n, P, 3), got {tuple(points.shape)}")
@@ -65,14 +69,20 @@ class Batches:
                 raise InputError(
                     f"num_points must be above the {partial.num_given} points that are given, got {num_points}"
                 )
+        if labels is not None and labels.shape != points.shape[:1]:
+            raise InputError(f"labels must be ({len(points)},), one for each cloud, got {tuple(labels.shape)}")
         self.device, self.partial = torch.device(device), partial
         self.points = points.to(self.device if _fits(points, self.device) else "cpu").contiguous()
         self.batch_size, self.num_points, self.seed, self.rotate = batch_size, num_points, seed, rotate
+        self.labels = None if labels is None else labels.to(self.points.device)
         self.steps_per_epoch = len(points) / batch_size
         self._order = ShuffledEpochs(len(points), batch_size, seed)
 
-    def __call__(self, step: int, rows: slice = slice(None)) -> Tensor:
-        """Return the batch of one step `(batch_size, num_points, 3)`, or those rows of it alone."""
+    def __call__(self, step: int, rows: slice = slice(None)) -> Tensor | CloudBatch:
+        """Return the batch of one step `(batch_size, num_points, 3)`, or those rows of it alone.
+
+        Where the clouds have labels, these `(batch_size,)` come with it.
+        """
         if step < 0:
             raise InputError(f"step must not be negative, got {step}")
         clouds = self._moved(self.indices(step)[rows])
@@ -93,7 +103,10 @@ class Batches:
         if self.rotate:
             angle = torch.rand(self.batch_size, generator=generator, dtype=torch.float64)[rows] * (2 * math.pi)
             batch = batch @ self._moved(rotations_about_y(angle).to(batch.dtype))
-        return batch.to(self.device, non_blocking=True)
+        batch = batch.to(self.device, non_blocking=True)
+        if self.labels is None:
+            return batch
+        return CloudBatch(batch, self.labels[clouds].to(self.device, non_blocking=True))
 
     def _moved(self, values: Tensor) -> Tensor:
         """Bring values made on the CPU to where the clouds are, without waiting for a GPU."""

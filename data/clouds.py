@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -115,6 +115,29 @@ class CloudDataset(Dataset):
             "id": self.ids[index],
             "index": index,
         }
+
+    def labels(self, names: Sequence[str]) -> Tensor:
+        """Return the label of each cloud's category `(n,)` int64: its place among the names of classes.
+
+        Raises:
+            InputError: a category is none of the classes.
+        """
+        if strange := sorted(set(self.categories) - set(names)):
+            raise InputError(f"classes must be among {', '.join(names)}, got clouds of {', '.join(strange)}")
+        places = {name: label for label, name in enumerate(names)}
+        return torch.tensor([places[name] for name in self.categories], dtype=torch.long)
+
+    def subset(self, indices: Tensor) -> CloudDataset:
+        """Return the data set of the clouds of these indices `(m,)`, in their order."""
+        chosen = indices.tolist()
+        return replace(
+            self,
+            points=self.points[indices],
+            shift=self.shift[indices],
+            scale=self.scale[indices],
+            categories=[self.categories[i] for i in chosen],
+            ids=[self.ids[i] for i in chosen],
+        )
 
     def denormalize(self, points: Tensor, indices: Tensor | Sequence[int]) -> Tensor:
         """Return clouds to the source's units: `points * scale + shift` of the clouds named.

@@ -62,7 +62,7 @@ def flags():
             elif dataclasses.is_dataclass(field.type):
                 for inner in dataclasses.fields(field.type):
                     yield f"{prefix}{field.name}.{inner.name}", (name, field.name, inner.name)
-            elif field.name != "plan":  # written by the run, no flag
+            elif field.name not in ("plan", "class_names"):  # written by the run, no flag
                 yield prefix + field.name, (name, field.name)
 
 

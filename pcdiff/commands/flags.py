@@ -35,6 +35,10 @@ class Command:
 class Reading(Command):
     """A command that reads clouds."""
 
+    classes: tuple[str, ...] = ()
+    """Classes of the clouds that are read, of a class-conditional run, by name: one for all, or one for each; by
+    default no class."""
+
     input_points: int | None = None
     """Points of every cloud that are read; all by default (points)."""
     point_rule: Literal["first", "random", "farthest"] | None = None
@@ -62,12 +66,18 @@ class Making(Command):
     """Noise of the ancestral sampler, 0 to 1; the run's own by default."""
     precision: Literal["auto", "fp32", "bf16"] | None = None
     """Matrix-product precision: fp32 (the default), bf16, or auto: bf16 where it is native."""
+    guidance: float | None = None
+    """Scale of classifier-free guidance toward --classes, of a class-conditional run; 1 is none. The run's own by
+    default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(Making):
     """Draw clouds from a generator, any number with any number of points."""
 
+    classes: tuple[str, ...] = ()
+    """Classes of the clouds by name, in turn, of a class-conditional run; by default in proportion to the clouds
+    that it was trained on."""
     num_samples: int = 16
     """Clouds to draw (clouds)."""
     truncate_std: float | None = None

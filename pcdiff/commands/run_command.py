@@ -1,8 +1,9 @@
 """What each command with a trained model does: read, run the model, write, and say so in one line."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,23 @@ class Trained:
         """Return what decoding is told."""
         return {**decoding(self.run.flexibility, command), "report": self.report, "progress": self.progress}
 
+    def given(self, command: Any, count: int) -> dict[str, Any]:
+        """Return what decoding is told of `count` clouds that were read, their classes among it."""
+        return self.options(command) | {"labels": self.labels(command.classes, count)}
+
+    def labels(self, classes: Sequence[str], count: int) -> Tensor | None:
+        """Return the labels of `count` clouds' classes by name, one for all or one for each; None for none.
+
+        Raises:
+            InputError: an unknown class, another number of them, or a run without classes.
+        """
+        if not classes:
+            return None
+        model = self.model
+        if model.classes is None:
+            raise InputError(f"--classes go with a class-conditional run, got {', '.join(classes)} for one without")
+        return model.classes.labels(classes[0] if len(classes) == 1 else classes, count)
+
     def cost(self, evaluations: int | None = None) -> str:
         """Return evaluations and seconds in words."""
         count = self.report.evaluations if evaluations is None else evaluations
@@ -104,19 +122,18 @@ def _sample(command: Sample, trained: Trained) -> str:
             raise InputError(f"{command.run}: a completion model needs given points; take complete, or a generator")
         raise InputError(f"{command.run}: an {kind} has no prior to sample; take reconstruct, or a generator")
     num_points = command.num_points or trained.run.sample_points
-    options = trained.options(command)
-    made = sample_all(
-        trained.model, command.num_samples, num_points, command.seed, truncate_std=command.truncate_std, **options
-    )
+    turns = [name for name, _ in zip(cycle(command.classes), range(command.num_samples), strict=False)]
+    options = trained.options(command) | {"truncate_std": command.truncate_std}
+    options["labels"] = trained.labels(turns, command.num_samples)
+    made = sample_all(trained.model, command.num_samples, num_points, command.seed, **options)
     return _written(command, trained, *restore_generated(made, command, trained.mode))
 
 
 def _reconstruct(command: Reconstruct | Upsample, trained: Trained) -> str:
     given = read_clouds(command.input, command, trained.mode)
     num_points = command.num_points or given.points.shape[1]
-    made = torch.cat(
-        list(reconstruct(trained.model, given.points, num_points, command.seed, **trained.options(command)))
-    )
+    options = trained.given(command, len(given.raw))
+    made = torch.cat(list(reconstruct(trained.model, given.points, num_points, command.seed, **options)))
     return _written(command, trained, given.restore(made), THEIR_UNIT)
 
 
@@ -126,7 +143,8 @@ def _complete(command: Complete, trained: Trained) -> str:
     num_points, known = command.num_points or trained.run.sample_points, given.raw.shape[1]
     model, each = trained.model, command.num_completions
     check_completion(model, known, num_points)
-    drawn = editing.completions(model, given.points, num_points, command.seed, each, **trained.options(command))
+    options = trained.given(command, len(given.raw))
+    drawn = editing.completions(model, given.points, num_points, command.seed, each, **options)
     # there and back again would round the points given
     rows = [torch.cat([given.raw, given.restore(drawn[:, k])[:, known:]], dim=1) for k in range(each)]
     made = torch.stack(rows, dim=1)
@@ -156,7 +174,7 @@ def _interpolate(command: Interpolate, trained: Trained) -> str:
         num_points,
         command.seed,
         path=command.path,
-        **trained.options(command),
+        **trained.given(command, len(a.raw)),
     )
     # place and size go from a's to b's with the shape
     weights = torch.linspace(0, 1, command.steps, dtype=torch.float64)[:, None, None]
@@ -170,7 +188,7 @@ def _interpolate(command: Interpolate, trained: Trained) -> str:
 def _arithmetic(command: Arithmetic, trained: Trained) -> str:
     a, b, c = (read_clouds(path, command, trained.mode).points for path in (command.a, command.b, command.c))
     num_points = command.num_points or max(points.shape[1] for points in (a, b, c))
-    made = editing.arithmetic(trained.model, a, b, c, num_points, command.seed, **trained.options(command))
+    made = editing.arithmetic(trained.model, a, b, c, num_points, command.seed, **trained.given(command, len(a)))
     return _written(command, trained, *restore_generated(made, command, trained.mode))
 
 
@@ -182,6 +200,7 @@ def _invert(command: Invert, trained: Trained) -> str:
         sampler=command.sampler,
         num_steps=command.num_steps,
         grid=command.grid,
+        labels=trained.labels(command.classes, len(given.raw)),
         report=trained.report,
         progress=trained.progress,
     )
@@ -196,7 +215,12 @@ def _invert(command: Invert, trained: Trained) -> str:
 def _log_likelihood(command: LogLikelihood, trained: Trained) -> str:
     given = read_clouds(command.input, command, trained.mode)
     found = editing.log_likelihood(
-        trained.model, given.points, command.seed, trace=command.trace, progress=trained.progress
+        trained.model,
+        given.points,
+        command.seed,
+        trace=command.trace,
+        labels=trained.labels(command.classes, len(given.raw)),
+        progress=trained.progress,
     )
     coordinates = given.points.shape[1:].numel()
     given_code = -coordinates * found.nats_per_dim

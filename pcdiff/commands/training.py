@@ -2,12 +2,17 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from pcdiff.config import RunConfig
 from pcdiff.config.files import read_config
 from pcdiff.config.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS, preset
 from pcdiff.data import Batches, CloudDataset, PartialClouds, announce, count_clouds, load_clouds, partial_set
+from pcdiff.errors import InputError
+from pcdiff.models.classes import spread
 from pcdiff.runtime import distributed, run_folder
 from pcdiff.runtime.devices import resolve_device
 from pcdiff.runtime.run_folder import NOWHERE
@@ -42,15 +47,18 @@ def train_autoencoder(config: RunConfig) -> None:
 
 
 def _of_generator(config: RunConfig, clouds: CloudDataset, val: CloudDataset, stop: Stop) -> Scoring:
-    reference = val.points[: config.train.val_clouds]
+    reference = val.points
     points = min(config.train.val_points, reference.shape[1])
-    validation = GeneratorValidation(reference, points, config.seed, flexibility=config.flexibility, stop=stop)
-    ending = GeneratorEnding(config, clouds.identity.to_dict(), reference, points, stop)
+    labels = _labels(config, val)
+    validation = GeneratorValidation(
+        reference, points, config.seed, flexibility=config.flexibility, stop=stop, labels=labels
+    )
+    ending = GeneratorEnding(config, clouds.identity.to_dict(), reference, points, stop, labels)
     return Scoring(validation, ending, {"beside": clouds.points})
 
 
 def _of_autoencoder(config: RunConfig, clouds: CloudDataset, val: CloudDataset, stop: Stop) -> Scoring:
-    given = val.points[: config.train.val_clouds, : config.train.val_points]
+    given = val.points[:, : config.train.val_points]
     validation = AutoencoderValidation(given, config.seed, config.flexibility, stop)
     ending = AutoencoderEnding(config, clouds.identity.to_dict(), given, val.denormalize, stop)
     return Scoring(validation, ending, {})
@@ -60,7 +68,7 @@ def _of_completion(config: RunConfig, clouds: CloudDataset, val: CloudDataset, s
     cut = partial_clouds(config)
     assert cut is not None
     points = min(config.train.val_points, val.points.shape[1])
-    given = partial_set(val.points[: config.train.val_clouds], cut, config.seed)[:, :points]
+    given = partial_set(val.points, cut, config.seed)[:, :points]
     validation = CompletionValidation(given, cut.num_given, config.seed, config.flexibility, stop)
     ending = CompletionEnding(config, clouds.identity.to_dict(), given, val.denormalize, stop)
     return Scoring(validation, ending, {})
@@ -71,6 +79,25 @@ def partial_clouds(config: RunConfig) -> PartialClouds | None:
     if config.model.kind != "completion":
         return None
     return PartialClouds(config.model.num_given, **vars(config.data.partial))
+
+
+def _with_classes(config: RunConfig, clouds: CloudDataset) -> RunConfig:
+    """Return the config with the names of the classes, where the model is class-conditional.
+
+    Raises:
+        InputError: there is one category alone, which is no condition.
+    """
+    if not config.model.class_conditional:
+        return config
+    names = clouds.identity.categories
+    if len(names) < 2:
+        raise InputError(f"--class-conditional needs two or more --categories, got {', '.join(names)} alone")
+    return replace(config, model=replace(config.model, class_names=names))
+
+
+def _labels(config: RunConfig, clouds: CloudDataset) -> Tensor | None:
+    """Return the labels of clouds, where the model is class-conditional."""
+    return clouds.labels(config.model.class_names) if config.model.class_conditional else None
 
 
 def _train(
@@ -85,8 +112,11 @@ def _train(
     with stop.at_once():  # there is nothing to save yet
         asked = data.dataset_path, data.categories
         clouds, val = (load_clouds(*asked, split, data.normalization) for split in ("train", "val"))
+        config = _with_classes(config, clouds)
+        # of several categories some of each
+        val = val.subset(spread(val.labels(val.identity.categories), config.train.val_clouds))
         sizes = config.train.batch_size, data.num_points, config.seed, device, data.rotate
-        batches = Batches(clouds.points, *sizes, partial_clouds(config))
+        batches = Batches(clouds.points, *sizes, partial_clouds(config), _labels(config, clouds))
         validation, ending, shown = score(config, clouds, val, stop)
         parts = batches, clouds.identity.to_dict(), device, validation, clouds.statistics
         if config.dry_run:

@@ -76,6 +76,8 @@ class EvaluateConfig:
     """Noise of the ancestral sampler, 0 to 1; the run's own by default."""
     precision: Literal["auto", "fp32", "bf16"] | None = None
     """Matrix-product precision of the sampling: fp32 (the default), bf16, or auto: bf16 where it is native."""
+    guidance: float | None = None
+    """Scale of classifier-free guidance, of a class-conditional run; 1 is none. The run's own by default."""
     truncate_std: float | None = None
     """Cut the latent's normal draw off at this many standard deviations; not cut by default."""
     categories: str | None = None
@@ -136,7 +138,7 @@ def check_evaluation(config: EvaluateConfig) -> None:
     if config.format != "markdown" and not config.compare:
         raise InputError(f"--format {config.format} goes with --compare only")
     if jobs["--run"] is None and config.resume is None:
-        for name in ("sampler", "num_steps", "grid", "flexibility", "precision", "truncate_std"):
+        for name in ("sampler", "num_steps", "grid", "flexibility", "precision", "truncate_std", "guidance"):
             if getattr(config, name) is not None:
                 raise InputError(f"--{name.replace('_', '-')} goes with --run only")
     check_ranges(

@@ -43,6 +43,7 @@ RENAMED_FLAGS = {
     "--process": "--process.name",
     "--predicts": "--process.predicts",
     "--sampler": "--sampling.sampler",
+    "--guidance": "--sampling.guidance",
 }
 """Short names of flags, most of them those of 0.1, and the flags that they stand for."""
 

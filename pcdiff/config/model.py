@@ -52,6 +52,12 @@ class ModelConfig:
     PVD's net finds it out by itself."""
     latent_dim: int = 256
     """Size F of the shape latent."""
+    class_conditional: bool = False
+    """Condition a generator on the clouds' classes, which are the categories that it is trained on."""
+    class_dim: int = 64
+    """Size of a class's vector (embedding), of a class-conditional model."""
+    class_names: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
+    """Names of the classes, in the order of their labels; written by the run."""
     encoder: Annotated[str, listed("pcdiff.encoders:ENCODERS")] = "pointnet"
     """Encoder from a cloud to the latent, by name, or your own, FILE.py:CLASS."""
     prior: Annotated[str, listed("pcdiff.flows:PRIORS")] = "coupling"
@@ -70,6 +76,16 @@ class ModelConfig:
     def parts(self) -> tuple[str, ...]:
         """Names of the fields that hold this kind's parts."""
         return _PARTS_OF[self.kind]
+
+
+def check_class_kind(config: ModelConfig) -> None:
+    """Refuse a class-conditional model of a kind that takes no classes.
+
+    Raises:
+        InputError: it is class-conditional, and neither latent nor direct.
+    """
+    if config.class_conditional and config.kind not in ("latent", "direct"):
+        raise InputError(f"class_conditional goes with kind latent or direct, got {config.kind}")
 
 
 def with_part(config: ModelConfig, part: str, name: str, cls: type | None = None, **options: Any) -> ModelConfig:

@@ -9,7 +9,7 @@ import tyro
 
 from pcdiff.config.data import DataConfig
 from pcdiff.config.legacy_layout import of_today
-from pcdiff.config.model import ModelConfig, check_sees_points, known, model_from_dict
+from pcdiff.config.model import ModelConfig, check_class_kind, check_sees_points, known, model_from_dict
 from pcdiff.config.objective import CloudObjectiveConfig
 from pcdiff.config.process import ProcessConfig
 from pcdiff.config.sampling import SamplingConfig
@@ -85,7 +85,7 @@ def check(config: RunConfig) -> None:
         InputError: names the first such field, what was expected and what came.
     """
     model, train, objective = config.model, config.train, config.objective
-    check_ranges(vars(model), {"at least 1": "latent_dim num_given"})
+    check_ranges(vars(model), {"at least 1": "latent_dim class_dim num_given"})
     if model.kind == "completion":
         _check_completion(config)
     for prefix, part in _parts(config):
@@ -96,6 +96,13 @@ def check(config: RunConfig) -> None:
     check_train(train)
     if "encoder" in model.parts and getattr(model.encoder_options, "widths", (1,)) == ():
         raise InputError("encoder.widths must name at least one layer, got none")
+    check_class_kind(model)
+    guidance = config.sampling.guidance
+    if guidance not in (None, 1) and not (model.class_conditional and objective.label_dropout > 0):
+        raise InputError(
+            f"sampling.guidance {guidance:g} needs class_conditional and label_dropout above 0, got "
+            f"{'no classes' if not model.class_conditional else 'label_dropout 0'}"
+        )
     if model.kind == "latent" and model.prior == "coupling" and model.latent_dim < 2:
         raise InputError(f"latent_dim must be at least 2 for a coupling flow, got {model.latent_dim}")
     if train.batch_size < 2:

@@ -1,5 +1,6 @@
 """Score anyone's clouds, read from files."""
 
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pcdiff.metrics.evaluation import EMD_LIMIT_SECONDS
 from pcdiff.metrics.generation import pairs_compared
 from pcdiff.runtime.devices import resolve_device
 from pcdiff.runtime.progress import bar
-from pcdiff.runtime.resumable import ResumableMap
+from pcdiff.runtime.resumable import Arrays, ResumableMap
 from pcdiff.runtime.stopping import Stop
 
 QUICK_CLOUDS = 64
@@ -89,7 +90,7 @@ def score_reconstructions(config: EvaluateConfig, stop: Stop | None = None) -> d
 def settings_of(config: EvaluateConfig) -> dict[str, Any]:
     """Return the flags that decide the numbers, for the result."""
     names = ("split", "num_points", "point_rule", "num_samples", "preset", "metrics", "emd")
-    drawn = ("sampler", "num_steps", "grid", "flexibility", "precision", "truncate_std")
+    drawn = ("sampler", "num_steps", "grid", "flexibility", "precision", "truncate_std", "guidance")
     return {name: value for name in names + drawn if (value := _plain(getattr(config, name))) is not None}
 
 
@@ -103,12 +104,19 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def compared(config: EvaluateConfig, work: ResumableMap, **sets: Tensor) -> dict[str, Any]:
-    """Return `evaluate`'s result for `samples`, `reference` and maybe `train`, with a bar."""
+def compared(config: EvaluateConfig, work: ResumableMap, of: str = "", **sets: Tensor) -> dict[str, Any]:
+    """Return `evaluate`'s result for `samples`, `reference` and maybe `train`, with a bar.
+
+    Where several comparisons are one job, `of` sets each apart from the others.
+    """
+
+    def map_blocks(name: str, blocks: Sequence[Any], compute: Callable[[Any], Arrays]) -> Iterable[Arrays]:
+        return work.map(f"{of} {name}" if of else name, blocks, compute)
+
     device = resolve_device(config.device)
     if ops.backend(device) == "reference":  # the CPU's kernels are quicker than PyTorch on any device
         device = torch.device("cpu")
-    with bar("comparing", "pair") as progress:
+    with bar(f"comparing {of}".rstrip(), "pair") as progress:
         return evaluate(
             **{name: clouds.to(device) for name, clouds in sets.items()},
             protocol=config.protocol,
@@ -119,7 +127,7 @@ def compared(config: EvaluateConfig, work: ResumableMap, **sets: Tensor) -> dict
             resamples=config.resamples,
             seed=config.seed,
             progress=progress,
-            map_blocks=work.map,
+            map_blocks=map_blocks,
         )
 
 

@@ -1,7 +1,7 @@
 """Score a trained run: generate, or reconstruct, and compare with a split of its data."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -11,11 +11,13 @@ from torch import Tensor
 from pcdiff import metrics
 from pcdiff.config import EvaluateConfig, RunConfig
 from pcdiff.errors import InputError
+from pcdiff.evaluation.classes import add_classes
 from pcdiff.evaluation.files import asked, compared, limit, reconstructed, settings_of
 from pcdiff.evaluation.job import Places, finish, generated_enough
 from pcdiff.evaluation.report import picture, report
 from pcdiff.metrics import fingerprint, get_protocol
 from pcdiff.models import Generator, PointCloudModel
+from pcdiff.models.classes import spread
 from pcdiff.models.sampling import CHUNK, decoding, draw_chunk, reconstruct_chunk
 from pcdiff.runtime import distributed
 from pcdiff.runtime.chunks import Chunks
@@ -31,6 +33,9 @@ class Split(Protocol):
     """A split of a data set, as `data.load_clouds` returns it."""
 
     points: Tensor
+
+    def labels(self, names: Sequence[str]) -> Tensor:
+        """Return the label of each cloud's category among the names of classes."""
 
     def denormalize(self, points: Tensor, indices: Iterable[int]) -> Tensor:
         """Return clouds of the data set in its own unit."""
@@ -96,7 +101,12 @@ def score_run(
     title = f"{folder.name}, {dataset['name']}, step {model.metadata['step']}"
     facts = {"trained_on": trained_on, "split": config.split, "checkpoint": file.stem}
     facts |= {"step": model.metadata["step"], "seed": config.seed, "settings": settings_of(config)}
-    reference = reference[: limit(config)]
+    labels = None if model.classes is None else split.labels(model.classes.names)
+    if labels is None:
+        reference = reference[: limit(config)]
+    else:  # some of each class
+        chosen = spread(labels, limit(config) or len(labels))
+        reference, labels = reference[chosen], labels[chosen]
     if isinstance(model, Generator):
         if len(reference) < 2:
             raise InputError(
@@ -112,10 +122,12 @@ def score_run(
                 )
 
         def job(work: ResumableMap) -> dict[str, Any]:
-            made = _generated(config, run, model, work, len(reference))
+            made = _generated(config, run, model, work, len(reference), labels)
             samples = split.denormalize_generated(made) if protocol.data_unit else made
             sets = {"samples": samples, "reference": reference, "train": train}
             result = compared(config, work, **sets)
+            if labels is not None:
+                add_classes(result, config, work, model.classes.names, labels, samples, reference)
             result |= facts | {"dataset": dataset | result["dataset"]}
             result["details"]["notes"] += _deviations(config, protocol, trained_on, dataset)
             if distributed.rank() == 0:
@@ -143,12 +155,21 @@ def score_run(
     return finish(config, places, settings, job, stop)
 
 
-def _generated(config: EvaluateConfig, run: RunConfig, model: Generator, work: ResumableMap, count: int) -> Tensor:
-    """Return `count` generated clouds `(count, num_points, 3)`, in the run's normalization."""
+def _generated(
+    config: EvaluateConfig,
+    run: RunConfig,
+    model: Generator,
+    work: ResumableMap,
+    count: int,
+    labels: Tensor | None,
+) -> Tensor:
+    """Return `count` generated clouds `(count, num_points, 3)`, of these classes, in the run's normalization."""
     options = {**decoding(run.flexibility, config), "truncate_std": config.truncate_std}
 
     def draw(k: int, progress: Progress) -> Tensor:
-        return draw_chunk(model, k, config.num_points, config.seed, progress=progress, **options)
+        own = None if labels is None else labels[k * CHUNK : (k + 1) * CHUNK]
+        told = {"labels": own, "count": None if own is None else len(own), "progress": progress}
+        return draw_chunk(model, k, config.num_points, config.seed, **told, **options)
 
     return _in_chunks("generating", draw, config, work, count)
 
@@ -204,7 +225,7 @@ def _deviations(
     if config.split != protocol.split:
         notes.append(f"compared with the {config.split} split, where the protocol has the {protocol.split} split")
     asked_for = {"sampler": config.sampler, "steps": config.num_steps, "grid": config.grid}
-    asked_for |= {"precision": config.precision}
+    asked_for |= {"precision": config.precision, "guidance": config.guidance}
     if given := [f"{name} {value}" for name, value in asked_for.items() if value is not None]:
         notes.append(f"drawn with {', '.join(given)}")
     if config.truncate_std is not None:

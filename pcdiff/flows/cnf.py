@@ -31,15 +31,19 @@ class ConcatSquash(nn.Module):
 
 
 class VelocityNet(nn.Module):
-    """The flow's dz/dt: concat-squash layers with tanh between them (Yang et al., PointFlow, ICCV 2019)."""
+    """The flow's dz/dt: concat-squash layers with tanh between them (Yang et al., PointFlow, ICCV 2019).
 
-    def __init__(self, dim: int, widths: Sequence[int]):
+    A condition, where there is one, stands beside the latent in what the first layer gets.
+    """
+
+    def __init__(self, dim: int, widths: Sequence[int], cond_dim: int = 0):
         super().__init__()
-        self.layers = nn.ModuleList(ConcatSquash(*sizes) for sizes in itertools.pairwise([dim, *widths, dim]))
+        sizes = [dim + cond_dim, *widths, dim]
+        self.layers = nn.ModuleList(ConcatSquash(*pair) for pair in itertools.pairwise(sizes))
 
-    def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        """Return dz/dt `(B, F)` at the time `t`, a scalar, and latents `z (B, F)`."""
-        h = z
+    def forward(self, t: Tensor, z: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Return dz/dt `(B, F)` at the time `t`, a scalar, latents `z (B, F)` and conditions `(B, C)`."""
+        h = z if cond is None else torch.cat([z, cond], dim=1)
         for k, layer in enumerate(self.layers):
             h = layer(t, h if k == 0 else h.tanh())
         return h
@@ -77,6 +81,7 @@ class ContinuousFlow(Flow):
         time_length: horizon T; PointFlow's is 0.5 at the start.
         trace: the divergence in training: `"rademacher"`, `"gaussian"` or `"exact"`.
         tolerance: relative and absolute tolerance of the solver, forwards and of the adjoint.
+        cond_dim: size of a condition c of p(z | c), an input of the velocity's net; 0 for none.
 
     Raises:
         InputError: a size, the horizon or the tolerance is not positive, or the trace is unknown.
@@ -88,6 +93,7 @@ class ContinuousFlow(Flow):
     """
 
     Config = ContinuousConfig
+    conditional = True
 
     def __init__(
         self,
@@ -96,8 +102,9 @@ class ContinuousFlow(Flow):
         time_length: float = 0.5,
         trace: str = "rademacher",
         tolerance: float = 1e-5,
+        cond_dim: int = 0,
     ):
-        super().__init__(dim)
+        super().__init__(dim, cond_dim)
         if min(dim, *widths, 1) < 1:
             raise InputError(f"dim and widths must be at least 1, got {dim} and {tuple(widths)}")
         if not (time_length > 0 and tolerance > 0):
@@ -106,27 +113,31 @@ class ContinuousFlow(Flow):
             raise InputError("trace must be 'exact', 'gaussian' or 'rademacher' for a flow, got 'pointwise'")
         check_trace(trace, torch.Size([dim]))
         self.time_length, self.trace, self.tolerance = time_length, trace, tolerance
-        self.net = VelocityNet(dim, widths)
+        self.net = VelocityNet(dim, widths, cond_dim)
 
-    def forward(self, z: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, z: Tensor, generator: torch.Generator | None = None, cond: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Map latents to the base; see `Flow.forward`. The log-determinant is exact in evaluation mode."""
-        self.check("z", z)
-        return self._carry(z, 0.0, self.time_length, self._probes(z, generator))
+        self.check("z", z, cond)
+        return self._carry(z, 0.0, self.time_length, self._probes(z, generator), cond)
 
-    def inverse(self, w: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, w: Tensor, generator: torch.Generator | None = None, cond: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Map base vectors to latents; see `Flow.inverse`. The log-determinant is exact in evaluation mode."""
-        self.check("w", w)
-        return self._carry(w, self.time_length, 0.0, self._probes(w, generator))
+        self.check("w", w, cond)
+        return self._carry(w, self.time_length, 0.0, self._probes(w, generator), cond)
 
-    def to_latent(self, w: Tensor) -> Tensor:
+    def to_latent(self, w: Tensor, cond: Tensor | None = None) -> Tensor:
         """Map base vectors `(B, F)` to latents alone: no divergence is taken."""
-        self.check("w", w)
-        return self._carry(w, self.time_length, 0.0, None)[0]
+        self.check("w", w, cond)
+        return self._carry(w, self.time_length, 0.0, None, cond)[0]
 
-    def to_base(self, z: Tensor) -> Tensor:
+    def to_base(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         """Map latents `(B, F)` to base vectors alone: no divergence is taken."""
-        self.check("z", z)
-        return self._carry(z, 0.0, self.time_length, None)[0]
+        self.check("z", z, cond)
+        return self._carry(z, 0.0, self.time_length, None, cond)[0]
 
     def draw_probes(self, count: int, generator: torch.Generator | None = None) -> Tensor | None:
         """See `Flow.draw_probes`: one probe a latent, in training, unless the trace is exact."""
@@ -135,34 +146,44 @@ class ContinuousFlow(Flow):
         like = next(self.net.parameters()).new_empty(count, self.dim)
         return self._probes(like, generator).vectors[0]
 
-    def log_prob(self, z: Tensor, generator: torch.Generator | None = None, probes: Tensor | None = None) -> Tensor:
+    def log_prob(
+        self,
+        z: Tensor,
+        generator: torch.Generator | None = None,
+        probes: Tensor | None = None,
+        cond: Tensor | None = None,
+    ) -> Tensor:
         """See `Flow.log_prob`."""
         if probes is None:
-            return super().log_prob(z, generator)
-        self.check("z", z)
-        self.check("probes", probes)
-        w, log_det = self._carry(z, 0.0, self.time_length, Probes(probes[None], 1.0))
+            return super().log_prob(z, generator, cond=cond)
+        self.check("z", z, cond)
+        self.check("probes", probes, cond)
+        w, log_det = self._carry(z, 0.0, self.time_length, Probes(probes[None], 1.0), cond)
         return standard_normal_log_prob(w) + log_det
 
-    def exact_log_prob(self, z: Tensor) -> Tensor:
+    def exact_log_prob(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         """Return the log-density `(B,)` in nats of latents `z (B, F)` with the exact trace, in training too."""
-        self.check("z", z)
-        w, log_det = self._carry(z, 0.0, self.time_length, trace_probes("exact", z))
+        self.check("z", z, cond)
+        w, log_det = self._carry(z, 0.0, self.time_length, trace_probes("exact", z), cond)
         return standard_normal_log_prob(w) + log_det
 
     def _probes(self, like: Tensor, generator: torch.Generator | None) -> Probes:
         return trace_probes(self.trace if self.training else "exact", like, generator=generator)
 
-    def _carry(self, start: Tensor, t0: float, t1: float, probes: Probes | None) -> tuple[Tensor, Tensor]:
+    def _carry(
+        self, start: Tensor, t0: float, t1: float, probes: Probes | None, cond: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Carry `start (B, F)` from t0 to t1; return the end and the integral of the divergence `(B,)`."""
         state = start if probes is None else torch.cat([start, start.new_zeros(len(start), 1)], dim=1)
 
         def slope(t: Tensor, state: Tensor) -> Tensor:
             if probes is None:
-                return self.net(t, state)
-            velocity, spread = divergence(lambda z: self.net(t, z), state[:, : self.dim], probes)
+                return self.net(t, state, cond)
+            velocity, spread = divergence(lambda z: self.net(t, z, cond), state[:, : self.dim], probes)
             return torch.cat([velocity, spread[:, None]], dim=1)
 
+        # the adjoint finds gradients of what it is told of alone
+        learned = [] if cond is None or not cond.requires_grad else [cond]
         from torchdiffeq import odeint_adjoint  # here, since it takes half a second of every program's start
 
         try:
@@ -175,7 +196,7 @@ class ContinuousFlow(Flow):
                 method="dopri5",
                 options={"norm": _worst_latent, "max_num_steps": MAX_STEPS},
                 adjoint_options={"norm": "seminorm", "max_num_steps": MAX_STEPS},
-                adjoint_params=tuple(self.net.parameters()),
+                adjoint_params=(*self.net.parameters(), *learned),
             )[-1]
         except AssertionError as error:
             raise InputError(f"the flow's ODE is too rough for tolerance {self.tolerance:g}: {error}") from error

@@ -22,9 +22,10 @@ class AffineCoupling(nn.Module):
             layers that swap drive every coordinate.
         hidden_dim: width of the two hidden layers.
         swap: drive the first half by the second; by default the second by the first.
+        cond_dim: size of a condition that drives too; 0 for none.
     """
 
-    def __init__(self, dim: int, hidden_dim: int = 256, swap: bool = False):
+    def __init__(self, dim: int, hidden_dim: int = 256, swap: bool = False, cond_dim: int = 0):
         super().__init__()
         if dim < 2:
             raise InputError(f"dim must be at least 2 for a coupling layer, got {dim}")
@@ -32,7 +33,7 @@ class AffineCoupling(nn.Module):
         self.swap = swap
         self.driven = dim - dim // 2 if swap else dim // 2
         self.net = nn.Sequential(
-            nn.Linear(dim - self.driven, hidden_dim),
+            nn.Linear(dim - self.driven + cond_dim, hidden_dim),
             nn.ReLU(),
             nn.Linear(hidden_dim, hidden_dim),
             nn.ReLU(),
@@ -49,20 +50,21 @@ class AffineCoupling(nn.Module):
     def _join(self, driven: Tensor, driver: Tensor) -> Tensor:
         return torch.cat([driven, driver] if self.swap else [driver, driven], dim=1)
 
-    def _scale_shift(self, driver: Tensor) -> tuple[Tensor, Tensor]:
-        raw_scale, shift = self.net(driver).chunk(2, dim=1)
+    def _scale_shift(self, driver: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+        inputs = driver if cond is None else torch.cat([driver, cond], dim=1)
+        raw_scale, shift = self.net(inputs).chunk(2, dim=1)
         return nn.functional.logsigmoid(raw_scale + 2.0), shift
 
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map `z (B, F)` toward the base; return it and the log-determinant `(B,)`."""
         driven, driver = self._split(z)
-        log_scale, shift = self._scale_shift(driver)
+        log_scale, shift = self._scale_shift(driver, cond)
         return self._join(driven * log_scale.exp() + shift, driver), log_scale.sum(dim=1)
 
-    def inverse(self, w: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, w: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map `w (B, F)` back; return it and the inverse's log-determinant `(B,)`."""
         driven, driver = self._split(w)
-        log_scale, shift = self._scale_shift(driver)
+        log_scale, shift = self._scale_shift(driver, cond)
         return self._join((driven - shift) * (-log_scale).exp(), driver), -log_scale.sum(dim=1)
 
 
@@ -87,6 +89,8 @@ class CouplingFlow(Flow):
         dim: size F of the latent.
         depth: number of coupling layers; the halves swap at every layer.
         hidden_dim: width of a layer's hidden layers.
+        cond_dim: size of a condition c of p(z | c), an input of every layer's network (Ardizzone et al., 2019,
+            arXiv 1907.02392); 0 for none.
 
     Example:
         >>> flow = CouplingFlow(8, depth=4)
@@ -95,25 +99,32 @@ class CouplingFlow(Flow):
     """
 
     Config = CouplingConfig
+    conditional = True
 
-    def __init__(self, dim: int, depth: int = 14, hidden_dim: int = 256):
-        super().__init__(dim)
-        self.layers = nn.ModuleList(AffineCoupling(dim, hidden_dim, swap=i % 2 == 0) for i in range(depth))
+    def __init__(self, dim: int, depth: int = 14, hidden_dim: int = 256, cond_dim: int = 0):
+        super().__init__(dim, cond_dim)
+        self.layers = nn.ModuleList(
+            AffineCoupling(dim, hidden_dim, swap=i % 2 == 0, cond_dim=cond_dim) for i in range(depth)
+        )
 
-    def forward(self, z: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, z: Tensor, generator: torch.Generator | None = None, cond: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Map latents to the base; see `Flow.forward`. Nothing is drawn."""
-        self.check("z", z)
+        self.check("z", z, cond)
         log_det = z.new_zeros(len(z))
         for layer in self.layers:
-            z, layer_log_det = layer(z)
+            z, layer_log_det = layer(z, cond)
             log_det = log_det + layer_log_det
         return z, log_det
 
-    def inverse(self, w: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, w: Tensor, generator: torch.Generator | None = None, cond: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Map base vectors to latents; see `Flow.inverse`. Nothing is drawn."""
-        self.check("w", w)
+        self.check("w", w, cond)
         log_det = w.new_zeros(len(w))
         for layer in reversed(self.layers):
-            w, layer_log_det = layer.inverse(w)
+            w, layer_log_det = layer.inverse(w, cond)
             log_det = log_det + layer_log_det
         return w, log_det

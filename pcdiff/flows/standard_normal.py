@@ -16,6 +16,8 @@ class StandardNormalConfig:
 class StandardNormal(Flow):
     """The identity: the latent is the base, w = z ~ N(0, I) (Kingma & Welling, 2014); DPM's `gaussian` model.
 
+    It has nothing that a condition could change.
+
     Args:
         dim: size F of the latent.
 
@@ -25,12 +27,16 @@ class StandardNormal(Flow):
 
     Config = StandardNormalConfig
 
-    def forward(self, z: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, z: Tensor, generator: torch.Generator | None = None, cond: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return `z` itself and a log-determinant of zero, `(B,)`; see `Flow.forward`."""
-        self.check("z", z)
+        self.check("z", z, cond)
         return z, z.new_zeros(len(z))
 
-    def inverse(self, w: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, w: Tensor, generator: torch.Generator | None = None, cond: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return `w` itself and a log-determinant of zero, `(B,)`; see `Flow.inverse`."""
-        self.check("w", w)
+        self.check("w", w, cond)
         return w, w.new_zeros(len(w))

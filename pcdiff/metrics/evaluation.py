@@ -205,7 +205,12 @@ def table(result: dict) -> str:
         ...
     """
     counts, intervals, floor = result["counts"], result.get("intervals"), result.get("floor")
-    rows = [("samples" if floor else "", result["scores"], intervals)]
+    classes = result.get("classes") or {}
+    rows = [("samples" if floor or classes else "", result["scores"], intervals)]
+    rows += [
+        (f"of class {name} ({part['counts']['samples']})", part["scores"], part.get("intervals"))
+        for name, part in classes.items()
+    ]
     floors = [(floor["what"], floor["scores"], floor.get("intervals"))] if floor else []
     points = counts["points"]
     points = points if isinstance(points, int) else f"{points[0]} against {points[1]}"
@@ -213,6 +218,8 @@ def table(result: dict) -> str:
         f"Protocol `{result['protocol']['name']}`: {counts['samples']} samples against {counts['reference']} "
         f"reference clouds, {points} points each."
     ]
+    if classes:
+        notes.append("A class's samples are compared with the reference clouds of that class alone.")
     if intervals:
         notes.append(f"In brackets: bootstrap confidence intervals ({100 * intervals['level']:g} %).")
     for name in ("CD", "EMD"):

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from pcdiff.models.base import PointCloudModel
+from pcdiff.runtime.cloud_batch import CloudBatch
 
 
 class AutoEncoder(PointCloudModel):
@@ -17,8 +18,11 @@ class AutoEncoder(PointCloudModel):
     kind = "autoencoder"
     variational = False
 
-    def loss_terms(self, x: Tensor, generator: torch.Generator | None = None, **draws: Tensor) -> dict[str, Tensor]:
+    def loss_terms(
+        self, batch: Tensor | CloudBatch, generator: torch.Generator | None = None, **draws: Tensor
+    ) -> dict[str, Tensor]:
         """See `PointCloudModel.loss_terms`: `reconstruction` is the whole loss."""
+        x, _ = self._batch(batch, None, generator)
         code, _ = self.encoder(x)
         reconstruction = self.reconstruction_term(x, code.to(x.dtype), generator, **draws).mean()
         return {"loss": reconstruction, "reconstruction": reconstruction}

@@ -1,5 +1,6 @@
 """What every model of clouds has: a denoiser of points, what it is trained on, and how clouds are drawn with it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,18 +14,23 @@ from pcdiff.diffusion import predictor
 from pcdiff.diffusion.samplers.base import Callback, Constraint, Noise, Progress
 from pcdiff.diffusion.samplers.report import SamplingReport
 from pcdiff.errors import InputError
+from pcdiff.models.class_conditional import ClassConditional
 from pcdiff.models.default_sampling import default_sampling, sampler_of
 from pcdiff.models.denoiser import Objectives, build_denoiser, check_sigma_data, check_signal
 from pcdiff.models.parts import usual_settings, with_parts
 from pcdiff.runtime.call_checks import checked
+from pcdiff.runtime.cloud_batch import CloudBatch
 from pcdiff.runtime.part_config import build_part, find
 from pcdiff.runtime.precision import autocast
 
 POINT_DIM = 3
 
 
-class PointCloudModel(nn.Module):
-    """A denoiser of points conditioned on a code, or on nothing; subclasses give the code.
+class PointCloudModel(ClassConditional):
+    """A denoiser of points conditioned on a code, a class, both or nothing; subclasses give the code.
+
+    A class's vector stands behind the code in what the net is conditioned on, so that any net can be
+    class-conditional; the last vector of `class_embedding` stands for no class.
 
     Args:
         config: which parts, and their options; the paper's by default.
@@ -32,10 +38,12 @@ class PointCloudModel(nn.Module):
             beside it. The paper's chain by default.
         objective: the loss; the paper's by default, or that of a process that is named.
         sampling: how clouds are drawn where `decode` is not told otherwise; the process's own way by default.
+        class_names: of the classes to condition on, in place of the config's; see `pcdiff.config.ModelConfig`.
         **parts: `net`, `encoder` and `prior` in place of the config's: names, classes, or modules as they are.
 
     Raises:
-        InputError: a part is unknown or not imported, or parts do not go together.
+        InputError: a part is unknown or not imported, or parts do not go together; or there are fewer than two
+            classes, or a kind that has none.
     """
 
     kind: Literal["latent", "autoencoder", "direct", "completion"] = "latent"
@@ -48,6 +56,8 @@ class PointCloudModel(nn.Module):
         process: ProcessConfig | str | None = None,
         objective: CloudObjectiveConfig | None = None,
         sampling: SamplingConfig | None = None,
+        *,
+        class_names: Sequence[str] | None = None,
         **parts: Any,
     ):
         super().__init__()
@@ -55,10 +65,13 @@ class PointCloudModel(nn.Module):
         process, objective = usual_settings(process, objective)
         if config.kind != self.kind:
             raise InputError(f"kind must be {self.kind} for {type(self).__name__}, got {config.kind}")
+        if class_names is not None:
+            config = replace(config, class_conditional=True, class_names=tuple(class_names))
         self.config = config
         self.process_config = process or PAPER_PROCESS
         self.objective_config = objective or CloudObjectiveConfig()
         self.sampling_config = sampling or SamplingConfig()
+        self.classes = self._classes(config, self.objective_config)
         if "encoder" in config.parts:
             self.encoder = self._part("encoder", variational=self.variational)
         check_sigma_data(self.process_config, self.objective_config)
@@ -71,6 +84,7 @@ class PointCloudModel(nn.Module):
                 f"times_per_cloud must be 1 for the net {config.net}, got {self.objective_config.times_per_cloud}: "
                 "its points see one another, so that all of a cloud's stand at one time"
             )
+        self._add_class_vectors()
 
     def _part(self, part: str, **given: Any) -> nn.Module:
         if part in self._given:
@@ -81,16 +95,12 @@ class PointCloudModel(nn.Module):
         return build_part(cls, getattr(config, f"{part}_options"), **sizes | given)
 
     def _net(self) -> nn.Module:
-        return self._part("net", cond_dim=self.code_dim)
+        return self._part("net", cond_dim=self.code_dim + self.class_dim)
 
     @property
     def code_dim(self) -> int:
         """Size of the code that the net is conditioned on; 0 is none."""
         return self.config.latent_dim
-
-    def net_condition(self, z: Any) -> Any:
-        """Return what the net is conditioned on for codes `(B, F)`; None where that is nothing."""
-        return z if self.code_dim else None
 
     def blank_codes(self, count: int) -> Tensor:
         """Return `count` codes of zeros as `decode` takes them, to time a decoding."""
@@ -116,6 +126,7 @@ class PointCloudModel(nn.Module):
         noise: Tensor | None = None,
         weight: Tensor | None = None,
         projection: Tensor | None = None,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """Return the diffusion term of the bound for each cloud (Luo & Hu, 2021, algorithm 1; eq. 9, unverified).
 
@@ -127,6 +138,7 @@ class PointCloudModel(nn.Module):
             noise: the noise, like `x`, in place of the draw.
             weight: of the times, like `t`; 1 by default where `t` is given.
             projection: of sliced score matching, like `x`, in place of a draw.
+            labels: of the clouds' classes `(B,)`, some of them that of none.
 
         Returns:
             `(B,)`.
@@ -146,8 +158,8 @@ class PointCloudModel(nn.Module):
         x, noise = (v.reshape(batch * groups, num_points // groups, -1) for v in (x, noise))
         if projection is not None:
             projection = projection.reshape(x.shape)
-        cond = self.net_condition(z)
-        cond = cond if groups == 1 or cond is None else cond.repeat_interleave(groups, dim=0)
+        cond = self.net_condition(z, labels)
+        cond = cond if cond is None or groups == 1 else cond.repeat_interleave(groups, dim=0)
         terms = {}
         for name, per_group in self.objectives.values(self.denoiser, x, t, noise, cond, projection).items():
             weighted = per_group if weight is None else weight.to(per_group) * per_group
@@ -157,13 +169,15 @@ class PointCloudModel(nn.Module):
             return next(iter(terms.values()))
         return self.objectives.total(terms)
 
-    def draw(self, x: Tensor, count: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Draw all that `loss_terms` needs at random for `count` clouds like those of `x (B, N, 3)`.
+    def draw(
+        self, batch: Tensor | CloudBatch, count: int, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Draw all that `loss_terms` needs at random for `count` clouds like those of `batch (B, N, 3)`.
 
         The first dimension of each draw is a multiple of `count`, so that a part of the clouds goes with the same
         part of every draw: a batch may be cut up among processes, and its loss stays the same.
         """
-        config = self.objective_config
+        config, x = self.objective_config, batch.points if isinstance(batch, CloudBatch) else batch
         draws = {"noise": _normal(x, count, generator)}
         times = self.objectives.draw_times(self.denoiser.process, count * config.times_per_cloud, generator)
         draws["t"] = times.t
@@ -171,16 +185,23 @@ class PointCloudModel(nn.Module):
             draws["weight"] = times.weight
         if "sliced" in config.objectives:
             draws["projection"] = _normal(x, count, generator)
+        if self.classes is not None and self.classes.has_null:
+            draws["dropped"] = torch.rand(count, generator=generator, device=x.device)
         return draws
 
-    def loss_terms(self, x: Tensor, generator: torch.Generator | None = None, **draws: Tensor) -> dict[str, Tensor]:
+    def loss_terms(
+        self, batch: Tensor | CloudBatch, generator: torch.Generator | None = None, **draws: Tensor
+    ) -> dict[str, Tensor]:
         """Return the training loss and its parts by name, scalars; the key `"loss"` is what is minimized.
 
         Args:
-            x: clouds `(B, N, 3)`.
+            batch: clouds `(B, N, 3)`; of a class-conditional model with their labels, a `CloudBatch`.
             generator: source of the draws that are not given.
             **draws: of `draw`, or given values in their place: `latent_noise (B, F)`, `t (B * times_per_cloud,)`,
-                `noise (B, N, 3)`.
+                `noise (B, N, 3)`, `dropped (B,)`.
+
+        Raises:
+            InputError: the model is class-conditional, and the clouds have no labels.
         """
         raise NotImplementedError
 
@@ -204,6 +225,8 @@ class PointCloudModel(nn.Module):
         z: Tensor,
         num_points: int,
         *,
+        labels: Tensor | None = None,
+        guidance: float | None = None,
         sampler: str | None = None,
         sampler_options: dict[str, Any] | None = None,
         flexibility: float = 0.0,
@@ -224,6 +247,9 @@ class PointCloudModel(nn.Module):
         Args:
             z: codes `(B, F)`; of a model without codes `(B, 0)`, of which only the number counts.
             num_points: points of each cloud; any number, whatever the training used.
+            labels: of the clouds' classes `(B,)`; of a class-conditional model, None stands for no class.
+            guidance: scale of classifier-free guidance toward these classes; 1 is none. The model's own by
+                default.
             sampler: a predictor's name, a key of `pcdiff.diffusion.PREDICTORS`; the model's own by default, with
                 its number of steps and its grid where they are not given.
             sampler_options: what that predictor takes.
@@ -246,7 +272,8 @@ class PointCloudModel(nn.Module):
             Clouds `(B, num_points, 3)` in the training set's normalization.
 
         Raises:
-            InputError: a name is unknown, or a value is out of range.
+            InputError: a name is unknown, a value is out of range, labels for a model without classes or none for
+                one that needs them, or guidance without labels or by a model that knows no null class.
 
         Example:
             >>> clouds = model.decode(z, 2048, sampler="dpmpp", num_steps=10)
@@ -268,11 +295,12 @@ class PointCloudModel(nn.Module):
         shape = (len(z), num_points, self.point_dim)
         if x_init is not None and x_init.shape != shape:
             raise InputError(f"x_init must be {shape}, got {tuple(x_init.shape)}")
+        denoiser, cond = self.conditioned(z, labels, guidance)
         with autocast(precision, z.device):
             return settings(
-                self.denoiser,
+                denoiser,
                 shape if x_init is None else None,
-                cond=self.net_condition(z),
+                cond=cond,
                 x_init=x_init,
                 t_start=t_start,
                 constraint=constraint,

@@ -58,7 +58,8 @@ def completions(
         count: completions of each cloud; a smaller number gives the first ones.
         stop: asked after every step of the sampler.
         progress: called as `progress(done, total)` with the steps of all chunks.
-        **options: see `pcdiff.models.sampling.decode_chunk`.
+        **options: see `pcdiff.models.sampling.decode_chunk`; `labels (n,)` are those of all clouds' classes, of a
+            class-conditional model.
 
     Returns:
         `(n, count, num_points, 3)`, the first P points of each the given ones, unchanged.
@@ -80,22 +81,31 @@ def completions(
 
 
 def complete_chunk(
-    model: PointCloudModel, known: Tensor, k: int, num_points: int, seed: int, completion: int = 0, **options: Any
+    model: PointCloudModel,
+    known: Tensor,
+    k: int,
+    num_points: int,
+    seed: int,
+    completion: int = 0,
+    *,
+    labels: Tensor | None = None,
+    **options: Any,
 ) -> Tensor:
     """Draw completion number `completion` of chunk `k` of `known`, as `completions` does: on the CPU."""
     check_completion(model, known.shape[1], num_points)
-    part = known[k * CHUNK : (k + 1) * CHUNK].to(model.device)
+    rows = slice(k * CHUNK, (k + 1) * CHUNK)
+    part, own = known[rows].to(model.device), None if labels is None else labels[rows]
     seed = rng.number(seed, "completion", completion) if completion else seed
     draws = decoding_generator(model, seed, k)
     missing = num_points - part.shape[1]
     if isinstance(model, Completion):
-        made = decode_chunk(model, _chosen(model, part, seed, k), missing, draws, **options)
+        made = decode_chunk(model, _chosen(model, part, seed, k), missing, draws, labels=own, **options)
         return torch.cat([part.float().cpu(), made], dim=1)
     whole = torch.nn.functional.pad(part, (0, 0, 0, missing))
     mask = (torch.arange(num_points, device=part.device) < part.shape[1])[:, None]
     code = model.encode(part) if "encoder" in model.config.parts else model.blank_codes(len(part))
     hold = Inpaint(model.denoiser.process, whole, mask)
-    return decode_chunk(model, code, num_points, draws, constraint=hold, **options)
+    return decode_chunk(model, code, num_points, draws, labels=own, constraint=hold, **options)
 
 
 def check_completion(model: PointCloudModel, given: int, num_points: int) -> None:

@@ -45,7 +45,7 @@ class Completion(PointCloudModel):
         """0: there is no code."""
         return 0
 
-    def net_condition(self, z: Any) -> Any:
+    def net_condition(self, z: Any, labels: Tensor | None = None) -> Any:
         """Return what the net is conditioned on for given points `(B, G, 3)`."""
         start = torch.zeros(len(z), device=z.device, dtype=z.dtype)
         return {"given": self.denoiser.parametrization.net_input(self.denoiser.process, z, start)}

@@ -5,10 +5,11 @@ from torch import Tensor
 
 from pcdiff.errors import InputError
 from pcdiff.models.generator import Generator
+from pcdiff.runtime.cloud_batch import CloudBatch
 
 
 class Direct(Generator):
-    """Diffusion of the points themselves, conditioned on nothing; arguments as for `PointCloudModel`.
+    """Diffusion of the points themselves, conditioned on a class or nothing; arguments as for `PointCloudModel`.
 
     Its net should let points see one another: a pointwise one has nothing that makes a cloud's points agree.
 
@@ -22,15 +23,22 @@ class Direct(Generator):
 
     @property
     def code_dim(self) -> int:
-        """0: the net has no condition."""
+        """0: there is no code."""
         return 0
 
-    def loss_terms(self, x: Tensor, generator: torch.Generator | None = None, **draws: Tensor) -> dict[str, Tensor]:
+    def loss_terms(
+        self, batch: Tensor | CloudBatch, generator: torch.Generator | None = None, **draws: Tensor
+    ) -> dict[str, Tensor]:
         """See `PointCloudModel.loss_terms`: the objectives are the whole loss."""
-        return {"loss": self.reconstruction_term(x, None, generator, **draws).mean()}
+        x, labels = self._batch(batch, draws.pop("dropped", None), generator)
+        return {"loss": self.reconstruction_term(x, None, generator, labels=labels, **draws).mean()}
 
     def sample_latent(
-        self, num_samples: int, generator: torch.Generator | None = None, truncate_std: float | None = None
+        self,
+        num_samples: int,
+        generator: torch.Generator | None = None,
+        truncate_std: float | None = None,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """Return codes of no numbers, `(num_samples, 0)`; nothing is drawn.
 

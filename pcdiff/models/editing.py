@@ -51,7 +51,9 @@ def encode(model: PointCloudModel, x: Tensor) -> Tensor:
 
 
 @checked
-def decode(model: PointCloudModel, z: Tensor, num_points: int, seed: int, **options: Any) -> Tensor:
+def decode(
+    model: PointCloudModel, z: Tensor, num_points: int, seed: int, *, labels: Tensor | None = None, **options: Any
+) -> Tensor:
     """Decode any number of codes.
 
     Args:
@@ -59,13 +61,16 @@ def decode(model: PointCloudModel, z: Tensor, num_points: int, seed: int, **opti
         z: codes `(n, F)`.
         num_points: points of each cloud.
         seed: of every draw.
+        labels: of the clouds' classes `(n,)`, of a class-conditional model; None stands for no class.
         **options: see `pcdiff.models.sampling.decode_chunk`.
 
     Returns:
         `(n, num_points, 3)`.
     """
-    parts = _parts(model, seed, z)
-    return torch.cat([decode_chunk(model, part, num_points, draws, **options) for draws, part in parts])
+    made = []
+    for draws, own, part in _parts(model, seed, labels, z):
+        made.append(decode_chunk(model, part, num_points, draws, labels=own, **options))
+    return torch.cat(made)
 
 
 @checked
@@ -78,6 +83,7 @@ def interpolate(
     seed: int,
     *,
     path: str = "linear",
+    labels: Tensor | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Tensor:
@@ -95,6 +101,7 @@ def interpolate(
         seed: of every draw.
         path: one of `pcdiff.models.latent_interpolation.PATHS`: `linear` in the code, or `spherical` in the base of
             the prior.
+        labels: of the pairs' classes `(n,)`, of a class-conditional model; None stands for no class.
         progress: called as `progress(done, total)` with the steps of the sampler, over all frames.
         **options: see `pcdiff.models.sampling.decode_chunk`.
 
@@ -108,7 +115,7 @@ def interpolate(
         >>> frames = interpolate(model, chairs[:1], chairs[1:2], 8, 2048, seed=0, path="spherical")
     """
     _check_paired(a=a, b=b)
-    codes = codes_between(model, encode(model, a), encode(model, b), num_frames, path)
+    codes = codes_between(model, encode(model, a), encode(model, b), num_frames, path, labels)
     # (frames, pairs, F), in parts of at most a chunk
     parts = [
         (k, part)
@@ -119,7 +126,8 @@ def interpolate(
     for i, (k, part) in enumerate(parts):
         draws, moved = decoding_generator(model, seed, k), part_of(progress, i, len(parts))
         z = part.flatten(0, 1).to(model.device)
-        made = decode_chunk(model, z, num_points, draws, frames=len(part), progress=moved, **options)
+        own = None if labels is None else labels[k * CHUNK : (k + 1) * CHUNK]
+        made = decode_chunk(model, z, num_points, draws, frames=len(part), labels=own, progress=moved, **options)
         rows.setdefault(k, []).append(made.unflatten(0, part.shape[:2]))
     return torch.cat([torch.cat(frames) for frames in rows.values()], dim=1).transpose(0, 1)
 
@@ -174,6 +182,7 @@ def invert(
     sampler: str = "ddim",
     num_steps: int | None = None,
     grid: str | None = None,
+    labels: Tensor | None = None,
     report: SamplingReport | None = None,
     progress: Progress | None = None,
 ) -> Inversion:
@@ -188,6 +197,8 @@ def invert(
         sampler: a predictor that is `invertible`, one of `pcdiff.diffusion.invertible_predictors()`.
         num_steps: steps of either direction; the whole chain by default.
         grid: name of the time grid, a key of `pcdiff.diffusion.GRIDS`; the sampler's own by default.
+        labels: of the clouds' classes `(n,)`, of a class-conditional model; None stands for no class. There is no
+            guidance.
         report: the evaluations of both directions are added to it.
         progress: see `pcdiff.diffusion.sample`; called in both directions.
 
@@ -205,11 +216,12 @@ def invert(
     plan = {"num_steps": num_steps, "grid": grid, "progress": progress}
     made = []
     # no draws here; the chunks bound the memory
-    for code, clouds in zip(encode(model, x).split(CHUNK), x.split(CHUNK), strict=True):
+    for _, own, code, here in _parts(model, 0, labels, encode(model, x), x):
         up, down = SamplingReport(), SamplingReport()
-        here = clouds.to(code)
-        noise = diffusion.invert(model.denoiser, here, cond=code, sampler=step, report=up, **plan)
-        back = model.decode(code, x.shape[1], sampler=sampler, x_init=noise, report=down, **plan)
+        denoiser, cond = model.conditioned(code, own, guidance=1.0)
+        noise = diffusion.invert(denoiser, here, cond=cond, sampler=step, report=up, **plan)
+        told = {"labels": own, "guidance": 1.0}
+        back = model.decode(code, x.shape[1], sampler=sampler, x_init=noise, report=down, **told, **plan)
         report.num_steps, report.evaluations = (
             down.num_steps,
             report.evaluations + up.evaluations + down.evaluations,
@@ -244,6 +256,7 @@ def log_likelihood(
     seed: int,
     *,
     trace: str = "pointwise",
+    labels: Tensor | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> CloudLikelihood:
@@ -254,6 +267,8 @@ def log_likelihood(
         x: clouds `(n, N, 3)`; the density is that of the model's normalization.
         seed: of a drawn trace.
         trace: as in `pcdiff.diffusion.log_likelihood`; `pointwise` is exact for PointwiseNet.
+        labels: of the clouds' classes `(n,)`, of a class-conditional model, which it is then the likelihood given;
+            None stands for no class.
         progress: called as `progress(clouds done, n)`.
         **options: see `pcdiff.diffusion.log_likelihood`.
 
@@ -264,14 +279,14 @@ def log_likelihood(
         >>> log_likelihood(model, x, seed=0).nats_per_dim  # (n,)
     """
     z = encode(model, x)
-    prior = model.latent_log_prob(z).cpu() if isinstance(model, Latent) else None
+    prior = model.latent_log_prob(z, labels).cpu() if isinstance(model, Latent) else None
+    cond = model.net_condition(z, model.labels(labels, len(z)))
     values, evaluations = [], 0
     # one by one: the solver's steps fit the cloud, and its result owes nothing to the others
     for i, cloud in enumerate(x.to(z).split(1)):
         draws = rng.generator(seed, "likelihood", i, device=z.device)
-        result = diffusion.log_likelihood(
-            model.denoiser, cloud, z[i : i + 1], trace=trace, generator=draws, **options
-        )
+        own = None if cond is None else cond[i : i + 1]
+        result = diffusion.log_likelihood(model.denoiser, cloud, own, trace=trace, generator=draws, **options)
         values.append(nats_per_dim(result.log_likelihood, x.shape[1:]).cpu())
         evaluations += result.evaluations
         if progress is not None:
@@ -282,10 +297,11 @@ def log_likelihood(
     return CloudLikelihood(torch.cat(values), prior, evaluations)
 
 
-def _parts(model: PointCloudModel, seed: int, *batches: Tensor) -> Iterator[tuple[Any, ...]]:
-    """Yield each chunk's source of draws, and its rows of the batches on the model's device."""
+def _parts(model: PointCloudModel, seed: int, labels: Tensor | None, *batches: Tensor) -> Iterator[tuple[Any, ...]]:
+    """Yield each chunk's source of draws, its labels if any, and its rows of the batches on the model's device."""
     for k, rows in enumerate(zip(*(batch.split(CHUNK) for batch in batches), strict=True)):
-        yield decoding_generator(model, seed, k), *(part.to(model.device) for part in rows)
+        own = None if labels is None else labels[k * CHUNK : (k + 1) * CHUNK]
+        yield decoding_generator(model, seed, k), own, *(part.to(model.device) for part in rows)
 
 
 def _check_paired(**clouds: Tensor) -> None:

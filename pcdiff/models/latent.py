@@ -5,16 +5,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcdiff.config.model import known
 from pcdiff.encoders import reparameterize
 from pcdiff.errors import InputError
+from pcdiff.flows.base import given
 from pcdiff.models.generator import Generator
+from pcdiff.runtime.cloud_batch import CloudBatch
 
 
 class Latent(Generator):
     """Encoder q(z | X), prior p(z) and a denoiser of points conditioned on z (Luo & Hu, CVPR 2021, section 4.1).
 
     With the prior `gaussian` it is a variational autoencoder, the `gaussian` model of DPM's code; with `coupling`
-    the paper's generator. Arguments as for `PointCloudModel`.
+    the paper's generator. Arguments as for `PointCloudModel`. A class-conditional one has a prior p(z | class); the
+    encoder is told no class, since it sees the cloud.
+
+    Raises:
+        InputError: as `PointCloudModel`, or the model is class-conditional and its prior takes no condition.
 
     Example:
         >>> model = Latent(ModelConfig()).eval()
@@ -23,18 +30,34 @@ class Latent(Generator):
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
-        self.prior = self._part("prior")
+        self.prior = self._part("prior", cond_dim=self.class_dim)
+        if self.classes is not None and not getattr(self.prior, "conditional", False):
+            able = sorted(name for name, prior in known("prior").items() if getattr(prior, "conditional", False))
+            raise InputError(
+                f"prior {self.config.prior} takes no condition, as a class-conditional model needs; those that do: "
+                f"{', '.join(able)}"
+            )
 
-    def draw(self, x: Tensor, count: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def draw(
+        self, batch: Tensor | CloudBatch, count: int, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
         """See `PointCloudModel.draw`: the latents' noise beside it, and the probes of a prior that needs some."""
+        x = batch.points if isinstance(batch, CloudBatch) else batch
         shape = (count, self.config.latent_dim)
         latent_noise = torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
-        draws = {"latent_noise": latent_noise} | super().draw(x, count, generator)
+        draws = {"latent_noise": latent_noise} | super().draw(batch, count, generator)
         probes = self.prior.draw_probes(count, generator)
         return draws if probes is None else draws | {"probes": probes}
 
+    def _prior_condition(self, labels: Tensor | None) -> dict[str, Tensor]:
+        return given(None if labels is None else self.class_vectors(labels))
+
     def prior_log_prob(
-        self, z: Tensor, generator: torch.Generator | None = None, probes: Tensor | None = None
+        self,
+        z: Tensor,
+        generator: torch.Generator | None = None,
+        probes: Tensor | None = None,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """Return log p(z) `(B,)` in nats of latents `z (B, F)`, as training takes it.
 
@@ -45,34 +68,40 @@ class Latent(Generator):
             z: latents.
             generator: source of the draws of a prior that is estimated in training (the continuous flow).
             probes: those draws themselves, in place of the generator.
+            labels: of the latents' classes `(B,)`, that of none included, where the model is class-conditional.
         """
         # The log-determinant adds up many small numbers: not in half precision.
         with torch.autocast(z.device.type, enabled=False):
-            return self.prior.log_prob(z, generator, probes)
+            return self.prior.log_prob(z, generator, probes, **self._prior_condition(labels))
 
     @torch.no_grad()
-    def latent_log_prob(self, z: Tensor) -> Tensor:
+    def latent_log_prob(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the prior's log-density `(B,)` in nats of latents `z (B, F)`, exact whatever the prior.
 
-        Nothing is drawn, in training mode too.
+        Nothing is drawn, in training mode too. Of a class-conditional model it is that given classes `labels (B,)`,
+        or no class.
         """
+        condition = self._prior_condition(self.labels(labels, len(z)))
         with torch.autocast(z.device.type, enabled=False):
-            return self.prior.exact_log_prob(z)
+            return self.prior.exact_log_prob(z, **condition)
 
-    def base_to_latent(self, w: Tensor) -> Tensor:
-        """Map base vectors w ~ N(0, I) `(B, F)` to latents of the prior."""
-        return self.prior.to_latent(w)
+    def base_to_latent(self, w: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map base vectors w ~ N(0, I) `(B, F)` to latents of the prior, given classes `labels (B,)` or none."""
+        return self.prior.to_latent(w, **self._prior_condition(self.labels(labels, len(w))))
 
-    def latent_to_base(self, z: Tensor) -> Tensor:
-        """Map latents `(B, F)` to the base, where the prior is N(0, I)."""
-        return self.prior.to_base(z)
+    def latent_to_base(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map latents `(B, F)` to the base, where the prior is N(0, I), given classes `labels (B,)` or none."""
+        return self.prior.to_base(z, **self._prior_condition(self.labels(labels, len(z))))
 
-    def loss_terms(self, x: Tensor, generator: torch.Generator | None = None, **draws: Tensor) -> dict[str, Tensor]:
+    def loss_terms(
+        self, batch: Tensor | CloudBatch, generator: torch.Generator | None = None, **draws: Tensor
+    ) -> dict[str, Tensor]:
         """Return the negative bound (Luo & Hu, CVPR 2021, eq. 8 and 13, unverified) and its terms.
 
         `loss = reconstruction + kl_weight * (prior - entropy)`, where `prior` is the mean of -log p(z) and
         `entropy` that of q(z | X), both in nats a cloud; their difference is the KL divergence.
         """
+        x, labels = self._batch(batch, draws.pop("dropped", None), generator)
         mean, log_variance = self.encoder(x)
         mean, log_variance = mean.to(x.dtype), log_variance.to(x.dtype)
         latent_noise, probes = draws.pop("latent_noise", None), draws.pop("probes", None)
@@ -80,15 +109,19 @@ class Latent(Generator):
             z = reparameterize(mean, log_variance, generator)
         else:
             z = mean + latent_noise * (0.5 * log_variance).exp()
-        reconstruction = self.reconstruction_term(x, z, generator, **draws).mean()
-        prior = -self.prior_log_prob(z, generator, probes).mean()
+        reconstruction = self.reconstruction_term(x, z, generator, labels=labels, **draws).mean()
+        prior = -self.prior_log_prob(z, generator, probes, labels).mean()
         entropy = gaussian_entropy(log_variance).mean()
         loss = reconstruction + self.objective_config.kl_weight * (prior - entropy)
         return {"loss": loss, "reconstruction": reconstruction, "prior": prior, "entropy": entropy}
 
     @torch.no_grad()
     def sample_latent(
-        self, num_samples: int, generator: torch.Generator | None = None, truncate_std: float | None = None
+        self,
+        num_samples: int,
+        generator: torch.Generator | None = None,
+        truncate_std: float | None = None,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """Draw latents `(num_samples, F)` from the prior.
 
@@ -96,6 +129,8 @@ class Latent(Generator):
             num_samples: how many.
             generator: source of the draw.
             truncate_std: draw every coordinate of w from N(0, 1) cut off at this many standard deviations.
+            labels: of the latents' classes `(num_samples,)`, where the model is class-conditional; None stands for
+                no class.
 
         Raises:
             InputError: `truncate_std` is not positive.
@@ -109,7 +144,7 @@ class Latent(Generator):
             low = torch.special.ndtr(torch.tensor(-truncate_std, dtype=torch.float64, device=device))
             uniform = low + (1 - 2 * low) * torch.special.ndtr(w.double())
             w = torch.special.ndtri(uniform).float()
-        return self.base_to_latent(w)
+        return self.base_to_latent(w, labels)
 
 
 def gaussian_entropy(log_variance: Tensor) -> Tensor:

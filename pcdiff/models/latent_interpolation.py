@@ -11,7 +11,14 @@ from pcdiff.models.latent import Latent
 PATHS = ("linear", "spherical")
 
 
-def codes_between(model: PointCloudModel, a: Tensor, b: Tensor, num_frames: int, path: str = "linear") -> Tensor:
+def codes_between(
+    model: PointCloudModel,
+    a: Tensor,
+    b: Tensor,
+    num_frames: int,
+    path: str = "linear",
+    labels: Tensor | None = None,
+) -> Tensor:
     """Return codes from `a` to `b`, both ends exactly.
 
     Args:
@@ -21,6 +28,7 @@ def codes_between(model: PointCloudModel, a: Tensor, b: Tensor, num_frames: int,
         num_frames: codes of each path, both ends included, at least 2.
         path: `linear` in the code, or `spherical` in the base of the prior, where codes are N(0, I) and lie about a
             sphere (White, Sampling Generative Networks, 2016).
+        labels: of the pairs' classes `(n,)`, whose prior a class-conditional model takes; None stands for no class.
 
     Returns:
         `(num_frames, n, F)`.
@@ -39,8 +47,9 @@ def codes_between(model: PointCloudModel, a: Tensor, b: Tensor, num_frames: int,
         if not isinstance(model, Latent):
             raise InputError(f"path spherical needs a generator's prior, which {type(model).__name__} lacks")
         with torch.no_grad():
-            w = slerp(model.latent_to_base(a), model.latent_to_base(b), weights)
-            between = model.base_to_latent(w.flatten(0, 1)).view_as(w)
+            w = slerp(model.latent_to_base(a, labels), model.latent_to_base(b, labels), weights)
+            repeated = None if labels is None else labels.repeat(num_frames)
+            between = model.base_to_latent(w.flatten(0, 1), repeated).view_as(w)
     # the way to the base and back rounds
     between[0], between[-1] = a, b
     return between

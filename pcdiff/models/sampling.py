@@ -27,6 +27,7 @@ class DecodingFlags(Protocol):
     grid: str | None
     flexibility: float | None
     precision: str | None
+    guidance: float | None
 
 
 def decoding(run_flexibility: float, flags: DecodingFlags) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def decoding(run_flexibility: float, flags: DecodingFlags) -> dict[str, Any]:
         "grid": flags.grid,
         "flexibility": flexibility,
         "precision": flags.precision or "fp32",
+        "guidance": flags.guidance,
     }
 
 
@@ -54,6 +56,7 @@ def generate(
     num_points: int,
     seed: int,
     *,
+    labels: Tensor | None = None,
     truncate_std: float | None = None,
     **options: Any,
 ) -> Iterator[Tensor]:
@@ -66,6 +69,8 @@ def generate(
         num_samples: how many clouds there shall be in the end.
         num_points: points of each.
         seed: of every draw.
+        labels: of the clouds' classes `(num_samples,)`; of a class-conditional model in proportion to the clouds
+            that it was trained on by default.
         truncate_std: see `Generator.sample_latent`.
         **options: see `decode_chunk`.
 
@@ -75,7 +80,8 @@ def generate(
     chunks = Chunks(num_samples, CHUNK)
     for k in range(len(chunks)):
         count = chunks.rows_in(k)
-        yield draw_chunk(model, k, num_points, seed, count=count, truncate_std=truncate_std, **options)
+        own = None if labels is None else labels[chunks.rows(k)]
+        yield draw_chunk(model, k, num_points, seed, count=count, labels=own, truncate_std=truncate_std, **options)
 
 
 def draw_chunk(
@@ -85,13 +91,28 @@ def draw_chunk(
     seed: int,
     *,
     count: int | None = None,
+    labels: Tensor | None = None,
     truncate_std: float | None = None,
     **options: Any,
 ) -> Tensor:
     """Draw the first `count` (all by default) of chunk `k` of `generate`, `(count, num_points, 3)` on the CPU."""
     generator = rng.generator(seed, "sample", k, device=model.device)
-    z = model.sample_latent(CHUNK, generator, truncate_std)[:count]
-    return decode_chunk(model, z, num_points, generator, **options)
+    given = _whole_chunk(model, k, CHUNK if count is None else count, labels)
+    z = model.sample_latent(CHUNK, generator, truncate_std, **({} if given is None else {"labels": given}))[:count]
+    return decode_chunk(model, z, num_points, generator, labels=given, **options)
+
+
+def _whole_chunk(model: Generator, k: int, count: int, labels: Tensor | None) -> Tensor | None:
+    """Return the labels of all that chunk `k` could hold `(CHUNK,)`, of which `count` are asked for.
+
+    Raises:
+        InputError: another number of labels than `count`, or labels that the model does not know.
+    """
+    if labels is None:
+        usual = model.usual_labels((k + 1) * CHUNK)
+        return None if usual is None else model.labels(usual[k * CHUNK :], CHUNK)
+    known = model.labels(labels, count)
+    return None if known is None else torch.cat([known, known[-1:].expand(CHUNK - count)])
 
 
 def decode_chunk(
@@ -102,6 +123,7 @@ def decode_chunk(
     *,
     frames: int = 1,
     report: SamplingReport | None = None,
+    labels: Tensor | None = None,
     **options: Any,
 ) -> Tensor:
     """Decode latents `(n, F)`, n at most CHUNK; what is drawn for one does not depend on how many there are.
@@ -113,6 +135,7 @@ def decode_chunk(
         generator: source of every draw.
         frames: frames that are decoded at once, each with the same draws.
         report: the run's evaluations are added to it.
+        labels: of the clouds' classes; those of the first n count, and are the same in every frame.
         **options: see `PointCloudModel.decode`.
 
     Returns:
@@ -126,7 +149,8 @@ def decode_chunk(
     start = model.denoiser.process.prior_sample((CHUNK, max(num_points, 0), model.point_dim), generator)
     cost = SamplingReport()
     start = start[:count].repeat(frames, 1, 1)
-    clouds = model.decode(z, num_points, x_init=start, noise=draw, report=cost, **options)
+    own = None if labels is None else labels[:count].repeat(frames)
+    clouds = model.decode(z, num_points, x_init=start, noise=draw, report=cost, labels=own, **options)
     if report is not None:
         report.add(cost)
     return check_finite(clouds.float().cpu(), "clouds")
@@ -142,7 +166,7 @@ def reconstruct(
         clouds: `(n, N, 3)` in the model's normalization.
         num_points: points of each result; any number.
         seed: of every draw.
-        **options: see `decode_chunk`.
+        **options: see `decode_chunk`; `labels (n,)` are those of all clouds.
 
     Yields:
         Chunks `(<= CHUNK, num_points, 3)` on the CPU.
@@ -152,11 +176,20 @@ def reconstruct(
 
 
 def reconstruct_chunk(
-    model: PointCloudModel, clouds: Tensor, k: int, num_points: int, seed: int, **options: Any
+    model: PointCloudModel,
+    clouds: Tensor,
+    k: int,
+    num_points: int,
+    seed: int,
+    *,
+    labels: Tensor | None = None,
+    **options: Any,
 ) -> Tensor:
     """Encode and decode chunk `k` of `clouds`, as `reconstruct` does."""
-    chunk = clouds[k * CHUNK : (k + 1) * CHUNK].to(model.device)
-    return decode_chunk(model, model.encode(chunk), num_points, decoding_generator(model, seed, k), **options)
+    rows = slice(k * CHUNK, (k + 1) * CHUNK)
+    draws, own = decoding_generator(model, seed, k), None if labels is None else labels[rows]
+    z = model.encode(clouds[rows].to(model.device))
+    return decode_chunk(model, z, num_points, draws, labels=own, **options)
 
 
 def decoding_generator(model: PointCloudModel, seed: int, k: int) -> torch.Generator:
@@ -170,6 +203,7 @@ def sample_all(
     num_points: int,
     seed: int,
     *,
+    labels: Tensor | None = None,
     stop: Stop | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -181,6 +215,7 @@ def sample_all(
         num_samples: how many clouds.
         num_points: points of each.
         seed: of every draw.
+        labels: see `generate`.
         stop: asked after every step of the sampler.
         progress: called as `progress(done, total)` with the steps of all chunks.
         **options: see `generate`.
@@ -191,7 +226,8 @@ def sample_all(
     chunks = Chunks(num_samples, CHUNK)
 
     def draw(k: int, moved: Progress | None) -> Tensor:
-        return draw_chunk(model, k, num_points, seed, count=chunks.rows_in(k), progress=moved, **options)
+        own, count = None if labels is None else labels[chunks.rows(k)], chunks.rows_in(k)
+        return draw_chunk(model, k, num_points, seed, count=count, labels=own, progress=moved, **options)
 
     return chunks.all_drawn(draw, stop, progress)
 
@@ -227,8 +263,9 @@ def seconds_to_decode(model: PointCloudModel, count: int, num_points: int) -> fl
     """
     chunks = Chunks(count, CHUNK)
     z = model.blank_codes(chunks.rows_in(0))
+    labels = model.usual_labels(len(z))
 
     def decode(k: int, moved: Progress | None) -> Tensor:
-        return decode_chunk(model, z, num_points, decoding_generator(model, 0, k), progress=moved)
+        return decode_chunk(model, z, num_points, decoding_generator(model, 0, k), labels=labels, progress=moved)
 
     return chunks.seconds(decode)

@@ -53,13 +53,20 @@ class GeneratorEnding:
         reference: validation clouds `(n, P, 3)`.
         num_points: points compared, of each cloud.
         stop: the signals and the time of the whole call.
+        labels: of the validation clouds' classes `(n,)`, where the model is class-conditional.
     """
 
     def __init__(
-        self, config: RunConfig, dataset: dict[str, Any], reference: Tensor, num_points: int, stop: Stop
+        self,
+        config: RunConfig,
+        dataset: dict[str, Any],
+        reference: Tensor,
+        num_points: int,
+        stop: Stop,
+        labels: Tensor | None = None,
     ) -> None:
         self.config, self.dataset, self.stop = config, dataset, stop
-        self.reference, self.num_points = reference, num_points
+        self.reference, self.num_points, self.labels = reference, num_points, labels
         self.names = (
             f"drawing {config.num_samples} clouds of {config.sample_points} points",
             f"scoring {len(reference)} clouds of {num_points} points on the validation split",
@@ -109,14 +116,15 @@ class GeneratorEnding:
     def _wanted(self) -> tuple[int, int]:
         return self.config.num_samples, self.config.sample_points
 
-    def _drawn(self, model: Generator, count: int, num_points: int) -> Tensor:
+    def _drawn(self, model: Generator, count: int, num_points: int, labels: Tensor | None = None) -> Tensor:
         with bar("sampling", "step") as progress:
-            moving = {"stop": self.stop, "progress": progress}
-            flexibility = self.config.flexibility
-            return sample_all(model, count, num_points, self.config.seed, flexibility=flexibility, **moving)
+            options = {"stop": self.stop, "progress": progress, "flexibility": self.config.flexibility}
+            return sample_all(model, count, num_points, self.config.seed, labels=labels, **options)
 
     def _scored(self, model: Generator, made: Tensor | None) -> dict[str, Any]:
-        drawn = self._drawn(model, len(self.reference), self.num_points) if made is None else made
+        drawn = made
+        if drawn is None:
+            drawn = self._drawn(model, len(self.reference), self.num_points, self.labels)
         with bar("comparing", "pair") as progress:
             return self._compared(
                 drawn, self.reference, RESAMPLES, progress=progress, map_blocks=ResumableMap(stop=self.stop).map

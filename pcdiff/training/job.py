@@ -90,6 +90,8 @@ def fresh_trainer(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = within(CheckpointManager(folder / "checkpoints").budget(), lambda: build_model(config))
+    if (labels := getattr(batches, "labels", None)) is not None:
+        model.set_class_counts(labels)
     facts = metadata(config, dataset, statistics=statistics or {})
     return Trainer(model, batches, config.train, folder, facts, config.seed, device, validate)
 

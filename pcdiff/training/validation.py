@@ -34,6 +34,7 @@ class GeneratorValidation:
         protocol: the protocol whose normalization is used.
         flexibility: of the sampling chain.
         stop: asked after every step of the sampler; by default a validation is never given up.
+        labels: of the clouds' classes `(n,)`, where the model is class-conditional: samples are of the same.
 
     Raises:
         InputError: there are fewer than two clouds.
@@ -45,6 +46,7 @@ class GeneratorValidation:
     protocol: str = "dpm"
     flexibility: float = 0.0
     stop: Stop | None = None
+    labels: Tensor | None = None
     made: Tensor | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -67,6 +69,7 @@ class GeneratorValidation:
                 len(self.clouds),
                 self.num_points,
                 self.seed,
+                labels=self.labels,
                 flexibility=self.flexibility,
                 stop=self.stop,
                 progress=progress,
