@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from pcdiff.errors import InputError
 from pcdiff.ops.far_origin import placed
-from pcdiff.ops.normalization import GLOBAL_MODES, SHARED_MODES
+from pcdiff.ops.normalization import GLOBAL_MODES, MEAN_MODES, SHARED_MODES
 from pcdiff.runtime.identity import Identity
 
 
@@ -66,6 +66,10 @@ class StreamingMoments:
         apart = self.count * (self.mean - self.mean.mean()).square().sum()
         return float(((self._squares.sum() + apart) / (3 * self.count - ddof)).sqrt())
 
+    def std_per_axis(self) -> Tensor:
+        """Return the deviation `(3,)` of x, y and z, each about its own mean, with ddof = 0."""
+        return (self._squares / self.count).sqrt()
+
 
 @dataclass(eq=False)
 class CloudDataset(Dataset):
@@ -76,7 +80,7 @@ class CloudDataset(Dataset):
     Attributes:
         points: `(n, P, 3)` float32, normalized.
         shift: `(n, 1, 3)` float64, in the units of the source.
-        scale: `(n, 1, 1)` float64, in the units of the source.
+        scale: `(n, 1, 1)`, or `(n, 1, 3)` where each axis has its own, float64, in the units of the source.
         categories: name per cloud.
         ids: id per cloud (row number or file name), unique within its category.
         split: train, val or test.
@@ -98,12 +102,13 @@ class CloudDataset(Dataset):
 
     @property
     def statistics(self) -> dict:
-        """Return what a global normalization took from the train split, `mean (3,)` and `std`, JSON-ready."""
+        """Return what a global normalization took from the train split, JSON-ready: `mean (3,)`, `std` or three."""
         found = {}
-        if self.normalization == "global":
+        if self.normalization in MEAN_MODES:
             found["mean"] = self.shift[0, 0].tolist()
         if self.normalization in GLOBAL_MODES:
-            found["std"] = float(self.scale[0])
+            std = self.scale[0, 0].tolist()
+            found["std"] = std if len(std) == 3 else std[0]
         return found
 
     def __getitem__(self, index: int) -> dict:
@@ -171,7 +176,7 @@ class CloudDataset(Dataset):
             `(B, M, 3)`, of the points' type; float64 where float32 would blur clouds far from the origin.
 
         Raises:
-            InputError: wrong shape, or a normalization other than none and global.
+            InputError: wrong shape, or a normalization whose shift and scale are each cloud's own.
         """
         if self.normalization not in SHARED_MODES:
             raise InputError(

@@ -59,13 +59,16 @@ def load_clouds(
     source, keys = _source(dataset_path, categories)
     points, names, ids = _read(source, keys, split)
     labels = [f"{source.where}: {name} {split} {cloud}" for name, cloud in zip(names, ids, strict=True)]
-    stats = mean = None
+    stats: float | torch.Tensor | None = None
+    mean = None
     if normalization in GLOBAL_MODES:
         running = StreamingMoments()
         for part in SPLITS if normalization == "global_unit_legacy_dpm" else ("train",):
             for each in [points] if part == split else (source.read(key, part)[0] for key in keys.values()):
                 running.add(each)
-        stats, mean = running.std(ddof=0 if normalization == "global" else 1), running.mean
+        mean = running.mean
+        per_axis = normalization == "global_per_axis"
+        stats = running.std_per_axis() if per_axis else running.std(ddof=0 if normalization == "global" else 1)
     cloud, shift, scale = normalize(points, normalization, stats, labels, mean)
     warn_where_it_bites(normalization, points, cloud, f"{source.where}: {split}")
     identity = DatasetIdentity(source.name, source.stand_in, tuple(keys), fingerprint(source, keys))

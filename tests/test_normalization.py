@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pcdiff.errors import InputError
-from pcdiff.ops.normalization import GLOBAL_MODES, NORMALIZATIONS, normalize
+from pcdiff.ops.normalization import GLOBAL_MODES, MEAN_MODES, NORMALIZATIONS, normalize
 
 MEAN = torch.tensor([0.5, -3.0, 1.0])
 
@@ -22,7 +22,7 @@ def test_shift_and_scale_undo_every_mode(points, mode):
     cloud, shift, scale = normalize(points, mode, stats=1.7, mean=MEAN)
     assert cloud.shape == points.shape
     assert shift.shape == (5, 1, 3)
-    assert scale.shape == (5, 1, 1)
+    assert scale.shape == (5, 1, 3 if mode == "global_per_axis" else 1)
     assert cloud.dtype == torch.float32
     assert shift.dtype == scale.dtype == torch.float64
     torch.testing.assert_close(cloud * scale + shift, points.double(), rtol=1e-5, atol=1e-5)
@@ -66,6 +66,18 @@ def test_global_takes_one_mean_and_one_std(points):
     torch.testing.assert_close(cloud, (points - MEAN) / 2.5)
 
 
+def test_global_per_axis_divides_each_axis_by_its_own_std(points):
+    std = torch.tensor([0.5, 2.0, 4.0])
+    cloud, _, scale = normalize(points, "global_per_axis", stats=std, mean=MEAN.double())
+    assert torch.equal(scale, std.double().expand(5, 1, 3))
+    torch.testing.assert_close(cloud, (points - MEAN) / std)
+    for wrong in (std[:2], torch.tensor([1.0, 0.0, 1.0])):
+        with pytest.raises(InputError, match="stats must be the positive std that global_per_axis divides by"):
+            normalize(points, "global_per_axis", stats=wrong, mean=MEAN)
+    with pytest.raises(InputError, match="stats must be the positive std that global divides by"):
+        normalize(points, "global", stats=std, mean=MEAN)
+
+
 @pytest.mark.parametrize("mode", [mode for mode in NORMALIZATIONS if mode != "none"])
 def test_a_cloud_of_one_repeated_point_is_named(points, mode):
     points[3] = points[3, :1]
@@ -102,8 +114,9 @@ def test_global_modes_need_a_positive_std(points, mode, stats):
         normalize(points, mode, stats=stats, mean=MEAN)
 
 
+@pytest.mark.parametrize("mode", MEAN_MODES)
 @pytest.mark.parametrize("mean", [None, MEAN[:2], MEAN[:, None], MEAN * float("inf")])
-def test_global_needs_a_mean(points, mean):
-    with pytest.raises(InputError, match=r"mean must be the finite \(3,\) mean that global subtracts") as caught:
-        normalize(points, "global", stats=1.0, mean=mean)
+def test_global_needs_a_mean(points, mode, mean):
+    with pytest.raises(InputError, match=rf"mean must be the finite \(3,\) mean that {mode} subtracts") as caught:
+        normalize(points, mode, stats=1.0, mean=mean)
     assert "\n" not in str(caught.value)

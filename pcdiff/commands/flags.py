@@ -18,7 +18,7 @@ class Command:
     """
 
     run: Path
-    """A trained run's folder, or one of its checkpoint files."""
+    """A trained run's folder, or one of its checkpoint files; or another project's, of DPM or GECCO."""
     checkpoint: Literal["auto", "best", "last"] = "auto"
     """Which of the run's checkpoints; `auto` is best where there is one."""
     seed: int = 2020
@@ -26,9 +26,10 @@ class Command:
     device: str = "auto"
     """`auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
     mean: tuple[float, float, float] | None = None
-    """Mean of the training clouds, for a run of normalization global; the run's own by default."""
-    std: float | None = None
-    """Standard deviation of the training clouds, for a global normalization; the run's own by default."""
+    """Mean of the training clouds, for the normalizations global and global_per_axis; the run's own by default."""
+    std: float | tuple[float, float, float] | None = None
+    """Standard deviation of the training clouds, for a global normalization (of global_per_axis three); the run's
+    own by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,11 @@ class Reconstruct(Making, Reading):
 
 @dataclass(frozen=True, kw_only=True)
 class Upsample(Making, Reading):
-    """Decode clouds with more points, from the code of those given."""
+    """Decode clouds with more points, or draw more points of the same shapes.
+
+    A model with codes decodes the code of those given. One without, whose net has inducers, keeps the points given
+    and draws the others beside them.
+    """
 
     input: Path
     """The clouds."""
@@ -207,7 +212,8 @@ def check(command: Command) -> None:
             value = getattr(command, name, None)
             if value is not None and value < int(expected[-1]):
                 raise InputError(f"--{name.replace('_', '-')} must be {expected}, got {value}")
-    if command.std is not None and not command.std > 0:
+    std = command.std if isinstance(command.std, tuple | list) else (command.std,)
+    if not all(each is None or each > 0 for each in std):
         raise InputError(f"--std must be positive, got {command.std}")
     if not 0 <= command.seed < 2**63:
         raise InputError(f"--seed must be in 0..2^63 - 1, got {command.seed}")

@@ -33,6 +33,7 @@ from pcdiff.metrics import completion_scores
 from pcdiff.models import Completion, Generator, PointCloudModel, editing
 from pcdiff.models.completing import check_completion
 from pcdiff.models.sampling import decoding, reconstruct, sample_all
+from pcdiff.models.upsampling import upsample
 from pcdiff.ops import chamfer
 from pcdiff.ops.far_origin import placed
 from pcdiff.runtime.atomic_write import replacing
@@ -127,6 +128,28 @@ def _sample(command: Sample, trained: Trained) -> str:
     options["labels"] = trained.labels(turns, command.num_samples)
     made = sample_all(trained.model, command.num_samples, num_points, command.seed, **options)
     return _written(command, trained, *restore_generated(made, command, trained.mode))
+
+
+def _upsample(command: Upsample, trained: Trained) -> str:
+    if "encoder" in trained.model.config.parts:
+        return _reconstruct(command, trained)
+    given = read_clouds(command.input, command, trained.mode)
+    new = command.num_points - given.points.shape[1]
+    if new < 1:
+        raise InputError(
+            f"--num-points must be above the {given.points.shape[1]} points given, got {command.num_points}"
+        )
+    if command.sampler not in (None, "heun") or command.flexibility:
+        raise InputError(f"upsample draws further points by Heun's method, got --sampler {command.sampler}")
+    options = {"num_steps": command.num_steps, "grid": command.grid, "precision": command.precision or "fp32"}
+    drawn = upsample(
+        *(trained.model, given.points, new, command.seed),
+        **options,
+        report=trained.report,
+        progress=trained.progress,
+    )
+    made = torch.cat([given.raw, given.restore(drawn)], dim=1)
+    return _written(command, trained, made, THEIR_UNIT)
 
 
 def _reconstruct(command: Reconstruct | Upsample, trained: Trained) -> str:
@@ -250,7 +273,7 @@ def _log_likelihood(command: LogLikelihood, trained: Trained) -> str:
 _WORK: dict[type, Callable[..., str]] = {
     Sample: _sample,
     Reconstruct: _reconstruct,
-    Upsample: _reconstruct,
+    Upsample: _upsample,
     Complete: _complete,
     Interpolate: _interpolate,
     Arithmetic: _arithmetic,

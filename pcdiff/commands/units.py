@@ -11,7 +11,7 @@ from pcdiff.commands.flags import Command, Reading
 from pcdiff.errors import InputError
 from pcdiff.interop import read_cloud_set, stack_clouds
 from pcdiff.ops.far_origin import placed
-from pcdiff.ops.normalization import GLOBAL_MODES, SHARED_MODES, normalize, warn_where_it_bites
+from pcdiff.ops.normalization import GLOBAL_MODES, MEAN_MODES, SHARED_MODES, normalize, warn_where_it_bites
 
 C = TypeVar("C", bound=Command)
 
@@ -23,7 +23,7 @@ class Clouds(NamedTuple):
         raw: `(n, P, 3)`, in the file's unit and precision.
         points: `(n, P, 3)`, in the model's normalization.
         shift: `(n, 1, 3)`, in the file's unit.
-        scale: `(n, 1, 1)`, in the file's unit.
+        scale: `(n, 1, 1)`, or `(n, 1, 3)` where each axis has its own, in the file's unit.
     """
 
     raw: Tensor
@@ -60,7 +60,8 @@ def read_clouds(path: Path, command: Reading, mode: str) -> Clouds:
     if needed:
         flags = " and ".join(f"--{flag}" for flag in needed)
         raise InputError(f"{command.run}: its normalization is {mode}; give {flags} of its training clouds")
-    points, shift, scale = normalize(raw, mode, command.std, held.names, _mean(command))
+    std = None if command.std is None else torch.tensor(command.std, dtype=torch.float64)
+    points, shift, scale = normalize(raw, mode, std, held.names, _mean(command))
     warn_where_it_bites(mode, raw, points, str(path))
     return Clouds(raw, points, shift, scale)
 
@@ -93,7 +94,7 @@ def restore_generated(clouds: Tensor, command: Command, mode: str) -> tuple[Tens
     known = mode in SHARED_MODES and all(getattr(command, flag) is not None for flag in _statistics(mode))
     if not known:
         return clouds, f"the model's normalization ({mode})"
-    if mode == "global":
+    if mode in MEAN_MODES:
         clouds = placed(clouds, torch.tensor(command.std, dtype=torch.float64), _mean(command))
     return clouds, "the data's unit"
 
@@ -119,7 +120,7 @@ def with_statistics(command: C, mode: str, known: dict[str, Any]) -> C:
 def _statistics(mode: str) -> tuple[str, ...]:
     if mode not in GLOBAL_MODES:
         return ()
-    return ("mean", "std") if mode == "global" else ("std",)
+    return ("mean", "std") if mode in MEAN_MODES else ("std",)
 
 
 def _mean(command: Command) -> Tensor | None:

@@ -5,6 +5,7 @@ code in it: tensors and the namespace are read, anything else is refused.
 """
 
 import argparse
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcdiff.config import CloudObjectiveConfig, RunConfig, check, run_from_dict
+from pcdiff.config import CloudObjectiveConfig, RunConfig, check, run_from_dict, to_json
 from pcdiff.errors import InputError
 from pcdiff.flows import CouplingConfig
 from pcdiff.interop.torch_files import check_named_tensors, load_without_code
@@ -45,12 +46,17 @@ def load(path: str | Path) -> PointCloudModel:
         raise InputError(f"{path}: {error}") from None
 
 
+def fits(checkpoint: Any) -> bool:
+    """Tell whether what a file holds is laid out as DPM's checkpoints are."""
+    laid_out = isinstance(checkpoint, dict) and {"args", "state_dict"} <= set(checkpoint)
+    return laid_out and isinstance(checkpoint["args"], argparse.Namespace)
+
+
 def _read(path: Path) -> dict:
     if not is_file(path):
         raise InputError(f"{path}: no such file; expected a DPM checkpoint (.pt)")
     checkpoint = load_without_code(path, argparse.Namespace)
-    fits = isinstance(checkpoint, dict) and {"args", "state_dict"} <= set(checkpoint)
-    if not fits or not isinstance(checkpoint["args"], argparse.Namespace):
+    if not fits(checkpoint):
         raise InputError(f"{path}: expected a dict with 'args' and 'state_dict', as DPM saves it")
     check_named_tensors(checkpoint["state_dict"], f"{path}: state_dict")
     return checkpoint
@@ -68,6 +74,7 @@ def _rebuild(args: dict[str, Any], weights: dict[str, Tensor]) -> PointCloudMode
                 f"does not fit a DPM {config.model.kind} model; left over: {left_over}, missing: {missing}"
             )
         model.load_state_dict(translated)
+        model.metadata = {"config": json.loads(to_json(config))}
     except (RuntimeError, TypeError, MemoryError, OverflowError) as error:
         # torch names the first misfit in the second line, if there are several.
         lines = str(error).splitlines() or [type(error).__name__]

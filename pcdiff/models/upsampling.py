@@ -15,8 +15,12 @@ from pcdiff.diffusion.samplers.report import SamplingReport
 from pcdiff.errors import InputError
 from pcdiff.models.base import PointCloudModel
 from pcdiff.models.default_sampling import default_sampling, predictor_of
+from pcdiff.models.sampling import CHUNK, decoding_generator
 from pcdiff.runtime.call_checks import checked
+from pcdiff.runtime.chunks import chunk_noise
+from pcdiff.runtime.nonfinite import check_finite
 from pcdiff.runtime.precision import autocast
+from pcdiff.runtime.progress import part_of
 
 
 class _FromStates(nn.Module):
@@ -46,6 +50,7 @@ def further_points(
     cond: Any = None,
     num_substeps: int = 5,
     num_steps: int | None = None,
+    grid: str | None = None,
     times: Tensor | None = None,
     predictor: Heun | None = None,
     precision: str = "fp32",
@@ -69,6 +74,7 @@ def further_points(
         cond: what the net is conditioned on.
         num_substeps: times that every step is taken.
         num_steps: of the time grid; the model's own by default.
+        grid: name of the time grid, likewise.
         times: falling times, in place of the model's grid.
         predictor: Heun's method with its churn; the model's own, where it samples so, or else without churn.
         precision: of the net's matrix products, see `PointCloudModel.decode`.
@@ -101,8 +107,8 @@ def further_points(
             raise InputError(f"{name} must be at least 1, got {value}")
     process = denoiser.process
     settings = default_sampling(process, model.sampling_config)
-    if num_steps is not None:
-        settings = replace(settings, num_steps=num_steps)
+    given_plan = {name: value for name, value in (("num_steps", num_steps), ("grid", grid)) if value is not None}
+    settings = replace(settings, **given_plan)
     if predictor is None:
         own = predictor_of(settings)
         predictor = own if isinstance(own, Heun) else Heun()
@@ -138,6 +144,53 @@ def further_points(
         heun = 2 * num_substeps * num_steps - (0 if noisy_end else num_substeps)
         report.evaluations = num_steps + heun + noisy_end
     return new
+
+
+def upsample(
+    model: PointCloudModel,
+    x: Tensor,
+    num_points: int,
+    seed: int,
+    *,
+    report: SamplingReport | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Tensor:
+    """Draw further points of any number of clouds, chunk by chunk; cloud i's do not depend on how many there are.
+
+    Args:
+        model: a trained model whose net has inducers.
+        x: clouds `(n, N, D)`.
+        num_points: new points of each.
+        seed: of every draw.
+        report: the net's evaluations are added to it.
+        progress: called as `progress(done, total)` with the steps of all chunks.
+        **options: see `further_points`.
+
+    Returns:
+        The new points `(n, num_points, D)` on the CPU.
+
+    Raises:
+        InputError: see `further_points`; or a cloud is not finite.
+    """
+    made, parts = [], x.split(CHUNK)
+    for k, part in enumerate(parts):
+        generator, cost = decoding_generator(model, seed, k), SamplingReport()
+        start = model.denoiser.process.prior_sample((CHUNK, max(num_points, 0), model.point_dim), generator)
+        points = further_points(
+            model,
+            part.to(model.device),
+            num_points,
+            x_init=start[: len(part)],
+            noise=chunk_noise(CHUNK, len(part), generator),
+            report=cost,
+            progress=part_of(progress, k, len(parts)),
+            **options,
+        )
+        made.append(check_finite(points.float().cpu(), "clouds"))
+        if report is not None:
+            report.add(cost)
+    return torch.cat(made)
 
 
 def _once(predictor: Heun, num_steps: int) -> Heun:

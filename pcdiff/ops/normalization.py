@@ -1,6 +1,7 @@
 """Normalization of clouds: one function, its modes by name."""
 
 import logging
+import math
 from collections.abc import Sequence
 
 import torch
@@ -15,8 +16,9 @@ log = logging.getLogger("pcdiff")
 _STD_MULTIPLE = {"shape_unit": 1.0, "shape_unit_per_axis": 1.0, "shape_half": 2.0, "shape_34": 4.0 / 3.0}
 _SHORT = 0.75  # of the std that a mode promises: below this its users are told
 _AT_ONCE = 256  # clouds in double at a time
-GLOBAL_MODES = ("global", "global_unit", "global_unit_legacy_dpm")
-SHARED_MODES = ("none", "global")  # one shift and one scale for all clouds, generated ones too
+GLOBAL_MODES = ("global", "global_per_axis", "global_unit", "global_unit_legacy_dpm")
+MEAN_MODES = ("global", "global_per_axis")  # subtract a mean of all clouds
+SHARED_MODES = ("none", *MEAN_MODES)  # one shift and one scale for all clouds, generated ones too
 NORMALIZATIONS = ("none", *_STD_MULTIPLE, "shape_bbox", *GLOBAL_MODES)
 
 
@@ -29,7 +31,7 @@ def check_mode(mode: str) -> None:
 def normalize(
     points: Tensor,
     mode: str,
-    stats: float | None = None,
+    stats: float | Tensor | None = None,
     names: Sequence[str] | None = None,
     mean: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -42,14 +44,16 @@ def normalize(
     | shape_unit_per_axis | centroid | std of the cloud about its centroid |
     | shape_bbox | center of the bounding box | half of its longest side |
     | global | `mean` of the **train** split of the chosen categories | `stats`: its std (PointFlow) |
+    | global_per_axis | the same mean | `stats`: std `(3,)` of each axis about its mean (GECCO) |
     | global_unit | centroid | `stats`: std of the **train** split of the chosen categories |
     | global_unit_legacy_dpm | centroid | `stats`: std over train, val and test together (a leak) |
 
-    Every std but that of shape_unit_per_axis is about ONE scalar mean of x, y and z (not about the centroid), with
-    ddof = 1 (`global`, as in PointFlow: 0). So shape_unit's result has std 1 exactly only for a cloud whose
-    centroid has three equal coordinates, and depends on where the cloud stood: `spreads` tells how far it falls
-    short. The result of shape_unit_per_axis always has std 1. `none` and `global` give all clouds one shift and
-    scale: only these can be undone on generated clouds (`CloudDataset.denormalize_generated`).
+    Every std but those of shape_unit_per_axis and global_per_axis is about ONE scalar mean of x, y and z (not about
+    the centroid), with ddof = 1 (`global` and `global_per_axis`: 0). So shape_unit's result has std 1 exactly only
+    for a cloud whose centroid has three equal coordinates, and depends on where the cloud stood: `spreads` tells
+    how far it falls short. The result of shape_unit_per_axis always has std 1. `none`, `global` and
+    `global_per_axis` give all clouds one shift and scale: only these can be undone on generated clouds
+    (`CloudDataset.denormalize_generated`).
 
     All is computed in double, so that clouds far from the origin lose nothing but what `points` lost before;
     `none`, which moves nothing, rounds them to float32 where they are.
@@ -57,12 +61,13 @@ def normalize(
     Args:
         points: `(n, P, 3)` floating point; float64 where they lie far from the origin.
         mode: one of `NORMALIZATIONS`.
-        stats: the std that the global modes divide by.
+        stats: the std that the global modes divide by; of global_per_axis one for each axis, or one for all.
         names: what to call cloud i in an error.
-        mean: `(3,)`, what `global` subtracts.
+        mean: `(3,)`, what the modes of `MEAN_MODES` subtract.
 
     Returns:
-        points `(n, P, 3)` float32, shift `(n, 1, 3)` and scale `(n, 1, 1)` float64.
+        points `(n, P, 3)` float32, shift `(n, 1, 3)` and scale `(n, 1, 1)`, of global_per_axis `(n, 1, 3)`,
+        float64.
 
     Raises:
         InputError: unknown mode, wrong shape, missing `stats` or `mean`, or a cloud of zero or non-finite extent.
@@ -79,17 +84,18 @@ def normalize(
     if mode == "none":
         shift, scale = (points.new_full((n, 1, k), value, dtype=torch.float64) for k, value in ((3, 0.0), (1, 1.0)))
         return points.to(torch.float32, copy=True), shift, scale
-    if mode == "global" and (mean is None or mean.shape != (3,) or not torch.isfinite(mean).all()):
+    if mode in MEAN_MODES and (mean is None or mean.shape != (3,) or not torch.isfinite(mean).all()):
         came = None if mean is None else mean.tolist()
-        raise InputError(f"mean must be the finite (3,) mean that global subtracts, got {came}")
-    if mode in GLOBAL_MODES and (stats is None or not stats > 0):
-        raise InputError(f"stats must be the positive std that {mode} divides by, got {stats}")
+        raise InputError(f"mean must be the finite (3,) mean that {mode} subtracts, got {came}")
+    if mode in GLOBAL_MODES:
+        stats = _checked_std(stats, mode)
     found = points.new_empty(points.shape, dtype=torch.float32)
     shifts, scales = [], []
     for first in range(0, n, _AT_ONCE):
         some = points[first : first + _AT_ONCE].double()
         shift, scale, longest = _shift_and_scale(some, mode, stats, mean)
-        broken = ((longest == 0) | ~(scale > 0) | ~torch.isfinite(scale) | ~torch.isfinite(longest)).flatten()
+        fits = ((scale > 0) & torch.isfinite(scale)).all(dim=2, keepdim=True)
+        broken = ((longest == 0) | ~fits | ~torch.isfinite(longest)).flatten()
         if broken.any():
             index = int(broken.nonzero()[0, 0])
             name = names[first + index] if names is not None else f"cloud {first + index}"
@@ -103,15 +109,24 @@ def normalize(
     return found, torch.cat(shifts), torch.cat(scales)
 
 
-def _shift_and_scale(points: Tensor, mode: str, stats: float | None, mean: Tensor | None) -> tuple[Tensor, ...]:
-    """Return `shift (n, 1, 3)`, `scale (n, 1, 1)` and the longest side `(n, 1, 1)` of double clouds."""
+def _checked_std(stats: float | Tensor | None, mode: str) -> Tensor:
+    """Return the std of a global mode, `(1,)` or `(3,)` float64."""
+    std = torch.as_tensor(math.nan if stats is None else stats, dtype=torch.float64).reshape(-1)
+    if (len(std) != 1 and (len(std), mode) != (3, "global_per_axis")) or not (std > 0).all():
+        raise InputError(f"stats must be the positive std that {mode} divides by, got {stats}")
+    return std
+
+
+def _shift_and_scale(points: Tensor, mode: str, stats: Tensor | None, mean: Tensor | None) -> tuple[Tensor, ...]:
+    """Return `shift (n, 1, 3)`, `scale (n, 1, 1 or 3)` and the longest side `(n, 1, 1)` of double clouds."""
     low, high = points.amin(dim=1, keepdim=True), points.amax(dim=1, keepdim=True)  # (n, 1, 3)
     longest = (high - low).amax(dim=2, keepdim=True)
     if mode == "shape_bbox":
         return (low + high) / 2, longest / 2, longest
-    shift = mean.to(points).repeat(len(points), 1, 1) if mode == "global" else points.mean(dim=1, keepdim=True)
+    shift = mean.to(points).repeat(len(points), 1, 1) if mode in MEAN_MODES else points.mean(dim=1, keepdim=True)
     if mode in GLOBAL_MODES:
-        return shift, torch.full_like(longest, stats), longest
+        width = 3 if mode == "global_per_axis" else 1
+        return shift, stats.to(points).expand(len(points), 1, width), longest
     about = points - shift if mode == "shape_unit_per_axis" else points
     return shift, about.flatten(1).std(dim=1).reshape(-1, 1, 1) * _STD_MULTIPLE[mode], longest
 

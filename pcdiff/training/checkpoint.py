@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pcdiff.config import check, run_from_dict
 from pcdiff.errors import InputError, short
+from pcdiff.interop import checkpoints as foreign
 from pcdiff.models import PointCloudModel, build_model
 from pcdiff.runtime.atomic_write import replacing
 from pcdiff.runtime.json_files import parse_json, shown
@@ -120,7 +121,8 @@ def load(path: str | Path, which: str = "auto", ema: bool = True) -> PointCloudM
     """Rebuild a trained model from a run's folder or a checkpoint file.
 
     Args:
-        path: a run's folder, or one of its `checkpoints/*.safetensors`.
+        path: a run's folder, or one of its `checkpoints/*.safetensors`; or another project's checkpoint, see
+            `pcdiff.interop.checkpoints`.
         which: in a run's folder: `best`, `last`, or `auto` (best where there is one).
         ema: take the moving average of the weights where the checkpoint has one.
 
@@ -135,6 +137,8 @@ def load(path: str | Path, which: str = "auto", ema: bool = True) -> PointCloudM
         >>> clouds = model.sample(4, 2048, generator=torch.Generator().manual_seed(0))
     """
     file = locate(Path(path), which)
+    if file.suffix in foreign.SUFFIXES:
+        return foreign.load(file)
     tensors, metadata = read(file, ("model.", "ema."))
     prefix = "ema." if ema and any(name.startswith("ema.") for name in tensors) else "model."
     config = run_from_dict(metadata.get("config"), str(file))

@@ -88,7 +88,7 @@ def test_statistics_are_what_a_global_normalization_took(points, mode):
     dataset = CloudDataset(
         *normalize(points, mode, 1.5, mean=MEAN), ["chair"] * 5, list("abcde"), "val", mode, IDENTITY
     )
-    expected = {"mean": MEAN.tolist()} if mode == "global" else {}
+    expected = {"mean": MEAN.tolist()} if mode in ("global", "global_per_axis") else {}
     if mode.startswith("global"):
-        expected["std"] = 1.5
+        expected["std"] = [1.5] * 3 if mode == "global_per_axis" else 1.5
     assert dataset.statistics == expected

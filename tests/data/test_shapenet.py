@@ -127,6 +127,15 @@ def test_global_shift_and_scale_come_from_the_train_split(hdf5):
         torch.testing.assert_close(dataset.denormalize_generated(dataset.points), raw, rtol=1e-5, atol=1e-6)
 
 
+def test_global_per_axis_is_of_the_train_split(hdf5):
+    train = np.concatenate([clouds(PLANE, "train"), clouds(CHAIR, "train")]).astype(np.float64).reshape(-1, 3)
+    dataset = load_clouds(hdf5, "all", "val", "global_per_axis")
+    np.testing.assert_allclose(dataset.statistics["mean"], train.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(dataset.statistics["std"], train.std(axis=0), rtol=1e-6)
+    raw = load_clouds(hdf5, "all", "val", "none").points
+    torch.testing.assert_close(dataset.denormalize_generated(dataset.points), raw, rtol=1e-5, atol=1e-6)
+
+
 def test_stand_in_when_there_is_nothing(monkeypatch, tmp_path, hdf5):
     monkeypatch.setattr(procedural, "DEFAULT_COUNTS", {"train": 3, "val": 2, "test": 2})
     monkeypatch.setattr(shapenet, "DEFAULT_PLACES", (tmp_path / "absent.hdf5",))
