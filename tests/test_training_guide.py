@@ -80,7 +80,7 @@ def test_kinds_and_parts_are_those_of_the_registries():
 @pytest.mark.parametrize("name", PROCESSES)
 def test_what_a_process_sets_beside_it(name):
     assert set(table("--process")) == set(PROCESSES)
-    for preset in GENERATOR_PRESETS:
+    for preset in (name for name, config in GENERATOR_PRESETS.items() if config.process.name == "ddpm"):
         config = cli.parse_run(GENERATOR_PRESETS, ["--preset", preset, "--process", name])
         drawn = default_sampling(build_process(name), config.sampling)
         steps = "all" if drawn.num_steps is None else drawn.num_steps

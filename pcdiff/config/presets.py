@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from pcdiff.config import CloudObjectiveConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
 from pcdiff.config.run import PAPER_PROCESS
+from pcdiff.config.set_presets import SET_PRESETS
 from pcdiff.encoders import PointNetConfig
 from pcdiff.errors import InputError
 from pcdiff.flows import CouplingConfig
@@ -78,7 +79,13 @@ _DEMO = replace(
     train=replace(_QUICK.train, compile=False),
 )
 
-GENERATOR_PRESETS: Mapping[str, RunConfig] = {"paper": _PAPER, "cpu": _CPU, "quick": _QUICK, "demo": _DEMO}
+GENERATOR_PRESETS: Mapping[str, RunConfig] = {
+    "paper": _PAPER,
+    "cpu": _CPU,
+    "quick": _QUICK,
+    "demo": _DEMO,
+    **SET_PRESETS,
+}
 
 
 def generator_preset(name: str) -> RunConfig:
