@@ -10,13 +10,13 @@ from torch.func import debug_unwrap
 from pcdiff.errors import InputError
 from pcdiff.ops import _check
 
-# Of the schemas that this package calls; `interface_version` of the library tells its own.
+# Of the schemas that this package calls; `interface_version` and `cuda_interface_version` tell a library's own.
 _INTERFACE = 2
 _HOW_TO_BUILD = "build them with `PCDIFF_BUILD={} pip install --no-build-isolation -e .`"
 
 
-def _load_library(name: str, what: str, build: str) -> str | None:
-    """Load an extension of this package; return None, or why there is none."""
+def _load_library(name: str, what: str, build: str, version: str) -> str | None:
+    """Load an extension, whose op `version` tells its interface; return None, or why there is none."""
     how = _HOW_TO_BUILD.format(build)
     # The library holds only torch ops, no Python module, so it is located like one but loaded by torch.
     spec = find_spec(f"pcdiff.ops.{name}")
@@ -26,6 +26,9 @@ def _load_library(name: str, what: str, build: str) -> str | None:
         torch.ops.load_library(spec.origin)
     except (OSError, RuntimeError) as error:
         return f"{what} at {spec.origin} do not load ({str(error).splitlines()[0]}); re{how}"
+    number = getattr(torch.ops.pcdiff, version, None)
+    if number is None or number() != _INTERFACE:
+        return f"{what} at {spec.origin} are of another version than this package; re{how}"
     return None
 
 
@@ -36,12 +39,7 @@ def _load() -> str | None:
         raise InputError(f"PCDIFF_NATIVE must be 0 (hide the native ops) or 1, got {wanted}")
     if wanted == "0":
         return "PCDIFF_NATIVE=0 hides the native ops; unset it to use them"
-    missing = _load_library("_C", "the native ops", "cpu")
-    if missing is None:
-        version = getattr(torch.ops.pcdiff, "interface_version", None)
-        if version is None or version() != _INTERFACE:
-            return f"the native ops are those of another version; re{_HOW_TO_BUILD.format('cpu')}"
-    return missing
+    return _load_library("_C", "the native ops", "cpu", "interface_version")
 
 
 def _load_cuda() -> str | None:
@@ -50,7 +48,7 @@ def _load_cuda() -> str | None:
         return _missing
     if torch.version.cuda is None:
         return f"this torch ({torch.__version__}) is built without CUDA"
-    return _load_library("_cuda", "the CUDA kernels", "cuda")
+    return _load_library("_cuda", "the CUDA kernels", "cuda", "cuda_interface_version")
 
 
 _ENV = "PCDIFF_CPU_CAPABILITY"

@@ -4,11 +4,13 @@
 #include <vector>
 
 #include "assign.h"
+#include "balls.h"
 #include "chamfer.h"
 #include "knn.h"
 #include "nearest.h"
 #include "sampling.h"
 #include "transport.h"
+#include "voxels.h"
 
 using namespace pcdiff::gpu;
 
@@ -70,6 +72,29 @@ int knn(Run run, int slots, const KnnArgs<T>& a) {
 }
 
 template <class T>
+int balls(Run run, const BallArgs<T>& a) {
+  return with_block(run, [&](const auto& block) {
+    const auto shared = std::make_unique<NearestShared<T>>();
+    for (int64_t task = 0; task < a.batch * chunks_of(a.n, block.kSize); ++task) {
+      if (a.dim > kPackedDims) {
+        ball_body<T, false>(block, *shared, a, task);
+      } else {
+        ball_body<T, true>(block, *shared, a, task);
+      }
+    }
+  });
+}
+
+template <class T>
+int voxels(Run run, const VoxelArgs<T>& a) {
+  return with_block(run, [&](const auto& block) {
+    const int64_t tasks = chunks_of(a.batch * a.n, block.kSize);
+    for (int64_t task = 0; task < tasks; ++task) place_body(block, a, task);
+    for (int64_t task = 0; task < tasks; ++task) count_body(block, a, task);
+  });
+}
+
+template <class T>
 int chamfer(Run run, int queries, const ChamferArgs<T>& a) {
   if (a.dim > kPackedDims || a.m > most_columns<T>()) return 0;
   return with_block(run, [&](const auto& block) {
@@ -97,10 +122,16 @@ int means(Run run, const MeansArgs<T>& a) {
 }
 
 template <class T>
-int farthest(Run run, const FarthestArgs<T>& a) {
+int farthest(Run run, int legacy, const FarthestArgs<T>& a) {
   return with_block(run, [&](const auto& block) {
     const auto shared = std::make_unique<FarthestShared<T, std::decay_t<decltype(block)>::kSize>>();
-    for (int64_t b = 0; b < a.batch; ++b) farthest_body(block, *shared, a, b);
+    for (int64_t b = 0; b < a.batch; ++b) {
+      if (legacy) {
+        farthest_body<T, true>(block, *shared, a, b);
+      } else {
+        farthest_body<T, false>(block, *shared, a, b);
+      }
+    }
   });
 }
 
@@ -176,8 +207,12 @@ int assign(Run run, AssignArgs<T> a, int64_t* bids) {
   extern "C" int nearest_##suffix(Run run, int queries, const NearestArgs<T>* a) { return nearest(run, queries, *a); } \
   extern "C" int knn_##suffix(Run run, int slots, const KnnArgs<T>* a) { return knn(run, slots, *a); }                 \
   extern "C" int chamfer_##suffix(Run run, int queries, const ChamferArgs<T>* a) { return chamfer(run, queries, *a); } \
+  extern "C" int balls_##suffix(Run run, const BallArgs<T>* a) { return balls(run, *a); }                              \
+  extern "C" int voxels_##suffix(Run run, const VoxelArgs<T>* a) { return voxels(run, *a); }                           \
   extern "C" int means_##suffix(Run run, const MeansArgs<T>* a) { return means(run, *a); }                             \
-  extern "C" int farthest_##suffix(Run run, const FarthestArgs<T>* a) { return farthest(run, *a); }                    \
+  extern "C" int farthest_##suffix(Run run, int legacy, const FarthestArgs<T>* a) {                                    \
+    return farthest(run, legacy, *a);                                                                                  \
+  }                                                                                                                    \
   extern "C" int softmin_##suffix(Run run, const SoftminArgs<T>* a) { return softmin(run, *a); }                       \
   extern "C" int match_##suffix(Run run, const MatchArgs<T>* a) { return match(run, *a); }                             \
   extern "C" int assign_##suffix(Run run, const AssignArgs<T>* a, int64_t* bids) { return assign(run, *a, bids); }

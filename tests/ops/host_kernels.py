@@ -46,6 +46,21 @@ Knn = structure(
     ("k", I64),
     *fields(PTR, "x_lengths y_lengths squared_distance index"),
 )
+Balls = {
+    dtype: structure(
+        "BallArgs",
+        *fields(PTR, "x y"),
+        *fields(I64, "batch n m"),
+        ("dim", I32),
+        ("square", scalar),
+        ("k", I64),
+        *fields(PTR, "x_lengths y_lengths out"),
+    )
+    for dtype, scalar in SCALAR.items()
+}
+Voxels = structure(
+    "VoxelArgs", ("coords", PTR), *fields(I64, "batch n resolution"), *fields(PTR, "lengths counts index count")
+)
 Chamfer = structure(
     "ChamferArgs",
     *fields(PTR, "xs ys"),
@@ -61,9 +76,7 @@ Farthest = structure(
     *fields(I64, "batch n"),
     ("dim", I32),
     ("k", I64),
-    *fields(PTR, "start lengths"),
-    ("legacy", ctypes.c_bool),
-    *fields(PTR, "distance out"),
+    *fields(PTR, "start lengths distance out"),
 )
 Softmin = {
     dtype: structure(
@@ -161,6 +174,24 @@ class Kernels:
         self._call("knn", Knn(at(x), at(y), batch, n, m, dim, k, *lengths, at(distance), at(index)), int(slots))
         return distance, index
 
+    def balls(self, x, y, radius, k, x_lengths=None, y_lengths=None):
+        x, y = self._clouds(x, y)
+        (batch, n, dim), m = x.shape, y.shape[1]
+        out = np.full((batch, n, k), -7)
+        square = x.dtype.type(radius) * x.dtype.type(radius)
+        arguments = at(x), at(y), batch, n, m, dim, square, k, at(x_lengths), at(y_lengths), at(out)
+        self._call("balls", Balls[x.dtype.name](*arguments))
+        return out
+
+    def voxels(self, coords, resolution, lengths=None):
+        (coords,) = self._clouds(coords)
+        batch, n, _ = coords.shape
+        counts = np.zeros((batch, resolution**3), np.int32)
+        index, count = np.full((batch, n), -7), np.full((batch, n), -7)
+        arguments = at(coords), batch, n, resolution, at(lengths), at(counts), at(index), at(count)
+        self._call("voxels", Voxels(*arguments))
+        return index, count
+
     def chamfer(self, xs, ys, upper=False, queries=8):
         xs, ys = self._clouds(xs, ys)
         out = np.full((len(xs), len(ys)), np.nan, xs.dtype)
@@ -178,8 +209,8 @@ class Kernels:
         (x,) = self._clouds(x)
         batch, n, dim = x.shape
         distance, out = np.full((batch, n), np.nan, x.dtype), np.full((batch, k), -7)
-        arguments = at(x), batch, n, dim, k, at(start), at(lengths), legacy, at(distance), at(out)
-        self._call("farthest", Farthest(*arguments))
+        arguments = at(x), batch, n, dim, k, at(start), at(lengths), at(distance), at(out)
+        self._call("farthest", Farthest(*arguments), int(legacy))
         return out
 
     def softmin(self, x, y, potential, scale):

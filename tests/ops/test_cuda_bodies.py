@@ -183,6 +183,40 @@ def test_farthest_points(kernels, make, dim, dtype):
             assert got == farthest(x[b, : lengths[b]].astype(np.float64), 40, start[b])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("make", [random, grid])
+@pytest.mark.parametrize("dim", [1, 3, 5])
+def test_ball_query_has_the_references_indices(kernels, dim, make, dtype):
+    x, y = make(2, 40, dim, seed=30, dtype=dtype), make(2, 530, dim, seed=31, dtype=dtype)
+    lengths = np.array([40, 3]), np.array([1, 520])
+    # On the grid 1 and 2 are distances that points have: those are outside.
+    for radius, k in [(0.3, 3), (1, 9), (2, 600)]:
+        for given in ((None, None), lengths):
+            want = reference.ball_query(
+                *(torch.from_numpy(t) for t in (x, y)),
+                *(radius, k),
+                *(None if t is None else torch.from_numpy(t) for t in given),
+            )
+            np.testing.assert_array_equal(kernels.balls(x, y, radius, k, *given), want.numpy())
+    x[0, 0, 0] = np.nan
+    assert not kernels.balls(x, y, 1, 4)[0, 0].any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_voxels_have_the_references_indices(kernels, dtype):
+    coords = np.random.default_rng(32).uniform(0, 4, (3, 150, 3)).astype(dtype)
+    coords[:, ::2] = np.round(2 * coords[:, ::2]) / 2  # halves go to the even voxel
+    for lengths in (None, np.array([150, 1, 77])):
+        given = None if lengths is None else torch.from_numpy(lengths)
+        same(
+            kernels.voxels(coords, 5, lengths),
+            [t.numpy() for t in reference.voxels(torch.from_numpy(coords), 5, given)],
+        )
+    # What is outside, which a captured graph lets through, stays within the memory.
+    coords[0, :3] = [[np.nan, -3, 9], [np.inf, -np.inf, 4.7], [0, 1, 2]]
+    assert kernels.voxels(coords, 5)[0][0, :3].tolist() == [4, 104, 7]
+
+
 @pytest.mark.parametrize("n", [9, 700])
 def test_farthest_points_of_the_published_kernels(kernels, n):
     """Points come again where none is left, and ties go to the first of 512 threads."""

@@ -20,7 +20,8 @@ from pcdiff.ops import cpu_capabilities
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "pcdiff" / "ops" / "csrc" / "cuda"
 KERNELS = sorted(FOLDER.glob("*.cu"))
-OPS = "approxmatch assign assign_matrix chamfer_matrix farthest_points knn nearest nearest_both softmin".split()
+OPS = "approxmatch assign assign_matrix ball_query chamfer_matrix farthest_points knn nearest nearest_both".split()
+OPS += ["softmin", "voxels"]
 
 SPILLING = """
 __global__ void __launch_bounds__(1024) spills(float* out) {
@@ -111,7 +112,7 @@ def test_a_binding_takes_and_returns_what_the_schema_says(op):
 
 
 def test_there_are_kernels():
-    assert len(KERNELS) == 6
+    assert len(KERNELS) == 8
 
 
 def test_the_smallest_file_compiles_without_warnings_or_spills(build, toolkit, tmp_path):

@@ -76,6 +76,49 @@ def test_the_chamfer_matrix_is_the_same_every_time():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("make", [clouds, grid])
+@pytest.mark.parametrize("dim", [1, 3, 5])
+def test_ball_query_has_the_cpus_indices(dim, make, dtype):
+    x, y = make(4, 1024, dim, 40, dtype), make(4, 2048, dim, 41, dtype)
+    for radius, k in [(0.1, 32), (1.0, 64), (2.0, 3000)]:
+        for lengths in ((None, None), (torch.tensor([1, 1024, 7, 9]), torch.tensor([2048, 1, 50, 513]))):
+            (ours,), (theirs,) = both(NAMESPACE.ball_query, x, y, radius, k, *lengths)
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("resolution", [1, 8, 32])
+def test_voxels_are_the_cpus(resolution, dtype):
+    coords = clouds(5, 2048, 3, 42, dtype).sigmoid() * (resolution - 1)
+    coords[:, ::2] = (2 * coords[:, ::2]).round() / 2
+    for lengths in (None, torch.tensor([2048, 1, 513, 700, 2000])):
+        for ours, theirs in zip(*both(NAMESPACE.voxels, coords, resolution, lengths), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_a_point_voxel_pass_and_its_gradient_are_the_cpus():
+    x, features = clouds(3, 300, 3, 43, torch.float64), clouds(3, 300, 8, 44, torch.float64)
+
+    def run(a, b):
+        coords = ops.voxel_coordinates(a, 8)
+        values = ops.devoxelize(ops.voxelize(b, coords, 8).sin(), coords)
+        centers = ops.gather_points(a, ops.farthest_point_sample(a, 40))
+        index = ops.ball_query(centers, a, 0.5, 16)
+        pooled = ops.gather_points(values, index).max(dim=2).values
+        return ops.three_nn_interpolate(a, centers, pooled)
+
+    results = []
+    for device in ("cpu", "cuda"):
+        a, b = (t.to(device, copy=True).requires_grad_() for t in (x, features))
+        out = run(a, b)
+        results.append([t.cpu() for t in (out, *torch.autograd.grad(out.square().sum(), (a, b)))])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    compiled = torch.compile(run, fullgraph=True)
+    torch.testing.assert_close(compiled(x.cuda(), features.cuda()).cpu(), results[0][0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_farthest_points_are_the_cpus(dtype):
     for make in (clouds, grid):
         x = make(5, 2048, 3, 7, dtype)
@@ -190,6 +233,8 @@ def test_work_runs_on_the_current_stream():
 CAPTURED = {
     "nearest": lambda x, y: NAMESPACE.nearest(x, y, None, None),
     "knn": lambda x, y: NAMESPACE.knn(x, y, 8, None, None),
+    "ball_query": lambda x, y: NAMESPACE.ball_query(x, y, 0.5, 8, None, None),
+    "voxels": lambda x, y: NAMESPACE.voxels(x.sigmoid() * 7, 8, None),
     "chamfer_matrix": lambda x, y: NAMESPACE.chamfer_matrix(x, y, False),
     "assign": lambda x, y: NAMESPACE.assign(x, y, None, 1e-3),
     "assign_matrix": lambda x, y: NAMESPACE.assign_matrix(x, y, False, 1e-2),
@@ -248,6 +293,8 @@ def test_opcheck():
         "nearest_both": (x, y, None, None),
         "knn": (x, y, 3, None, None),
         "chamfer_matrix": (x, y, False),
+        "ball_query": (x, y, 0.5, 4, None, None),
+        "voxels": (x.sigmoid() * 3, 4, None),
         "farthest_points": (x, 5, starts, None, False),
         "assign": (x, y, None, 1e-3),
         "assign_matrix": (x, y, False, 1e-3),

@@ -101,6 +101,25 @@ def test_an_extension_that_does_not_load_is_named_not_fatal(python, tmp_path):
     assert done.stdout.startswith("reference")
 
 
+OTHER_VERSION = """
+import torch
+made, load = torch.library.Library("pcdiff", "DEF"), torch.ops.load_library
+made.define("interface_version() -> int")
+made.impl("interface_version", lambda: -1, "CompositeExplicitAutograd")
+torch.ops.load_library = lambda path: None
+"""
+
+
+@pytest.mark.skipif(ops.backend() != "cpu", reason="the native ops are not built")
+@pytest.mark.parametrize("before", [OTHER_VERSION, OTHER_VERSION.replace("made.", "None and made.")])
+def test_ops_of_another_version_are_named_not_used(python, before):
+    """As after an update of the package without a new build: of another version, or of a time before versions."""
+    done = python(before + USE_TWICE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("reference")
+    assert "are of another version than this package; rebuild them with `PCDIFF_BUILD=cpu pip" in done.stdout
+
+
 @pytest.fixture
 def build(python, tmp_path):
     """Return a function that runs setup.py's build into a scratch folder."""
@@ -267,7 +286,9 @@ def test_which_devices_have_kernels(monkeypatch):
 )
 def test_the_warning_names_the_device_and_the_reason(device, words, monkeypatch):
     monkeypatch.setattr(_native, "_warned", set())
-    monkeypatch.setattr(_native, "_missing_cuda", _native._load_library("_no_such", "the CUDA kernels", "cuda"))
+    monkeypatch.setattr(
+        _native, "_missing_cuda", _native._load_library("_no_such", "the CUDA kernels", "cuda", "none")
+    )
     assert "PCDIFF_BUILD=cuda pip install" in _native._missing_cuda
     with pytest.warns(RuntimeWarning, match=words):
         _native._warn_once(torch.device(device))

@@ -20,7 +20,8 @@ void check_values(const Request& r) {
   for (int64_t b = 0; b < r.batch; ++b) {
     const int64_t length = r.lengths ? r.lengths[b] : r.n;
     STD_TORCH_CHECK(length >= 1 && length <= r.n, "pcdiff: lengths must be between 1 and ", r.n, ", got ", length);
-    STD_TORCH_CHECK(r.legacy || r.k <= length, "pcdiff: k must be at most the number of points, ", length, ", got ", r.k);
+    STD_TORCH_CHECK(r.legacy || r.k <= length, "pcdiff: k must be at most the number of points, ", length, ", got ",
+                    r.k);
     STD_TORCH_CHECK(r.start[b] >= 0 && r.start[b] < length, "pcdiff: start must be between 0 and ", length - 1,
                     ", got ", r.start[b]);
   }
@@ -55,8 +56,8 @@ Tensor farthest_points(const Tensor& x, int64_t k, const Tensor& start, const st
   };
   const Tensor starts = check_counts(start, "start");
   const Tensor counts = lengths ? check_counts(*lengths, "lengths") : starts;
-  const Request request{x.size(0), x.size(1), x.size(2), k, read<int64_t>(starts),
-                        lengths ? read<int64_t>(counts) : nullptr, legacy};
+  const Request request{
+      x.size(0), x.size(1), x.size(2), k, read<int64_t>(starts), lengths ? read<int64_t>(counts) : nullptr, legacy};
   check_values(request);
   Tensor out = stable::new_empty(x, {request.batch, k}, ScalarType::Long);
   const Tensor clouds = stable::contiguous(x);

@@ -250,9 +250,6 @@ Tensor chamfer_matrix(const Tensor& xs, const Tensor& ys, bool upper) {
   return out;
 }
 
-// To be raised with every change of a schema: the Python side refuses a library of another number.
-constexpr int64_t kInterface = 2;
-
 int64_t interface_version() { return kInterface; }
 
 int64_t cpu_capability() { return static_cast<int64_t>(machine_capability()); }

@@ -142,6 +142,48 @@ std::tuple<Tensor, Tensor> knn(const Tensor& x, const Tensor& y, int64_t k, cons
   return {distance, index};
 }
 
+Tensor ball_query(const Tensor& x, const Tensor& y, double radius, int64_t k, const std::optional<Tensor>& x_lengths,
+                  const std::optional<Tensor>& y_lengths) {
+  check_pair(x, y);
+  check_batch(x, y);
+  STD_TORCH_CHECK(radius > 0 && std::isfinite(radius), "pcdiff: radius must be positive and finite, got ", radius);
+  STD_TORCH_CHECK(k >= 1, "pcdiff: k must be at least 1, got ", k);
+  const OnDevice device(x);
+  const Tensor cx = stable::contiguous(x), cy = stable::contiguous(y);
+  const auto nx = counts(x_lengths, x, "x_lengths"), ny = counts(y_lengths, y, "y_lengths");
+  Tensor out = stable::new_empty(x, {x.size(0), x.size(1), k}, ScalarType::Long);
+  by_dtype(x, [&](auto zero) {
+    using T = decltype(zero);
+    const T rounded = static_cast<T>(radius);
+    gpu::launch_balls<T>({read<T>(cx), read<T>(cy), x.size(0), x.size(1), y.size(1), static_cast<int>(x.size(2)),
+                          rounded * rounded, k, read_counts(nx), read_counts(ny), write<int64_t>(out)},
+                         device.stream());
+  });
+  device.check("ball_query");
+  return out;
+}
+
+std::tuple<Tensor, Tensor> voxels(const Tensor& coords, int64_t resolution, const std::optional<Tensor>& lengths) {
+  check_clouds(coords);
+  STD_TORCH_CHECK(coords.size(2) == 3, "pcdiff: coords must have 3 coordinates a point, got ", coords.size(2));
+  STD_TORCH_CHECK(resolution >= 1 && resolution <= 1024, "pcdiff: resolution must be in 1..1024, got ", resolution);
+  const OnDevice device(coords);
+  const Tensor contiguous = stable::contiguous(coords);
+  const auto n = counts(lengths, coords, "lengths");
+  const int64_t batch = coords.size(0), points = coords.size(1);
+  const Tensor inside = stable::new_zeros(coords, {batch, resolution * resolution * resolution}, ScalarType::Int);
+  Tensor index = stable::new_empty(coords, {batch, points}, ScalarType::Long);
+  Tensor count = stable::new_empty(coords, {batch, points}, ScalarType::Long);
+  by_dtype(coords, [&](auto zero) {
+    using T = decltype(zero);
+    gpu::launch_voxels<T>({read<T>(contiguous), batch, points, resolution, read_counts(n), write<int>(inside),
+                           write<int64_t>(index), write<int64_t>(count)},
+                          device.stream());
+  });
+  device.check("voxels");
+  return {index, count};
+}
+
 // Pairs of clouds too large for a block each: row by row, every pair's distances to the nearest, then their means.
 // The memory for those is bounded by taking some columns at a time.
 template <class T>
@@ -196,8 +238,8 @@ Tensor farthest_points(const Tensor& x, int64_t k, const Tensor& start, const st
   by_dtype(x, [&](auto zero) {
     using T = decltype(zero);
     gpu::launch_farthest<T>({read<T>(cx), x.size(0), x.size(1), static_cast<int>(x.size(2)), k, read<int64_t>(starts),
-                             read_counts(n), legacy, write<T>(distance), write<int64_t>(out)},
-                            device.stream());
+                             read_counts(n), write<T>(distance), write<int64_t>(out)},
+                            legacy, device.stream());
   });
   device.check("farthest_points");
   return out;
@@ -317,13 +359,23 @@ std::tuple<Tensor, Tensor> assign_matrix(const Tensor& xs, const Tensor& ys, boo
   return {cost, lower_bound};
 }
 
+int64_t cuda_interface_version() { return kInterface; }
+
 }  // namespace
 }  // namespace pcdiff
+
+STABLE_TORCH_LIBRARY_FRAGMENT(pcdiff, m) { m.def("cuda_interface_version() -> int"); }
+
+STABLE_TORCH_LIBRARY_IMPL(pcdiff, CompositeExplicitAutograd, m) {
+  m.impl("cuda_interface_version", TORCH_BOX(&pcdiff::cuda_interface_version));
+}
 
 STABLE_TORCH_LIBRARY_IMPL(pcdiff, CUDA, m) {
   m.impl("nearest", TORCH_BOX(&pcdiff::nearest));
   m.impl("nearest_both", TORCH_BOX(&pcdiff::nearest_both));
   m.impl("knn", TORCH_BOX(&pcdiff::knn));
+  m.impl("ball_query", TORCH_BOX(&pcdiff::ball_query));
+  m.impl("voxels", TORCH_BOX(&pcdiff::voxels));
   m.impl("chamfer_matrix", TORCH_BOX(&pcdiff::chamfer_matrix));
   m.impl("farthest_points", TORCH_BOX(&pcdiff::farthest_points));
   m.impl("softmin", TORCH_BOX(&pcdiff::softmin));

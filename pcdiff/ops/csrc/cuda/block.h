@@ -100,6 +100,9 @@ PCDIFF_DEVICE float quick_root(float a) {
   return root;
 }
 PCDIFF_DEVICE double quick_root(double a) { return __dsqrt_rn(a); }
+// To the nearest integer, half to even.
+PCDIFF_DEVICE float rounded(float a) { return rintf(a); }
+PCDIFF_DEVICE double rounded(double a) { return rint(a); }
 PCDIFF_DEVICE float smaller(float a, float b) { return fminf(a, b); }
 PCDIFF_DEVICE double smaller(double a, double b) { return fmin(a, b); }
 // The least of three numbers that are not negative. From sm_90 on that is one instruction for their bits, which are in
@@ -196,6 +199,10 @@ T square_root(T a) {
 template <class T>
 T quick_root(T a) {
   return std::sqrt(a);
+}
+template <class T>
+T rounded(T a) {
+  return std::nearbyint(a);
 }
 template <class T>
 T smaller(T a, T b) {

@@ -3,11 +3,13 @@
 #pragma once
 
 #include "assign.h"
+#include "balls.h"
 #include "chamfer.h"
 #include "knn.h"
 #include "nearest.h"
 #include "sampling.h"
 #include "transport.h"
+#include "voxels.h"
 
 struct CUstream_st;
 
@@ -31,7 +33,14 @@ template <class T>
 void launch_means(const MeansArgs<T>& arguments, Stream stream);
 
 template <class T>
-void launch_farthest(const FarthestArgs<T>& arguments, Stream stream);
+void launch_balls(const BallArgs<T>& arguments, Stream stream);
+
+// Two launches; `counts` must hold zeros.
+template <class T>
+void launch_voxels(const VoxelArgs<T>& arguments, Stream stream);
+
+template <class T>
+void launch_farthest(const FarthestArgs<T>& arguments, bool legacy, Stream stream);
 
 template <class T>
 void launch_softmin(const SoftminArgs<T>& arguments, Stream stream);

@@ -14,7 +14,6 @@ struct FarthestArgs {
   int64_t k;               // at most every cloud's length, but in the legacy way
   const int64_t* start;    // batch
   const int64_t* lengths;  // batch, or null
-  bool legacy;  // as the published kernels: a point may come again, ties go by kLegacyStripes
   T* distance;  // batch x n, scratch: each point's squared distance to the chosen ones, else -1 for a chosen one
   int64_t* out;  // batch x k, distinct but in the legacy way
 };
@@ -29,8 +28,9 @@ struct Farthest {
 };
 
 // Which of two equally far points comes first.
-PCDIFF_DEVICE bool comes_first(int64_t p, int64_t q, bool legacy) {
-  const int64_t a = legacy ? p % kLegacyStripes : 0, b = legacy ? q % kLegacyStripes : 0;
+template <bool kLegacy>
+PCDIFF_DEVICE bool comes_first(int64_t p, int64_t q) {
+  const int64_t a = kLegacy ? p & (kLegacyStripes - 1) : 0, b = kLegacy ? q & (kLegacyStripes - 1) : 0;
   return a < b || (a == b && p < q);
 }
 
@@ -39,9 +39,12 @@ struct FarthestShared {
   Farthest<T> best[kThreads];
 };
 
-template <class T, class B>
+// In the legacy way, as the published kernels, a point may come again, and ties go by kLegacyStripes.
+template <class T, bool kLegacy, class B>
 PCDIFF_DEVICE void farthest_body(const B& block, FarthestShared<T, B::kSize>& shared, const FarthestArgs<T>& a,
                                  int64_t b) {
+  // Within a stripe the points come in ascending index, so that the first of equals is found first.
+  constexpr bool kSeveralStripes = kLegacy && B::kSize % kLegacyStripes != 0;
   const T* const x = a.x + b * a.n * a.dim;
   T* const distance = a.distance + b * a.n;
   int64_t* const out = a.out + b * a.k;
@@ -55,18 +58,17 @@ PCDIFF_DEVICE void farthest_body(const B& block, FarthestShared<T, B::kSize>& sh
       const T* const last = x + place * a.dim;
       for (int64_t i = t; i < n; i += B::kSize) {
         const T d = squared_distance(x + i * a.dim, last, a.dim);
-        T nearest = chosen > 0 ? smaller(distance[i], d) : a.legacy ? smaller(static_cast<T>(1e38), d) : d;
-        if (i == place && !a.legacy) nearest = T{-1};
+        T nearest = chosen > 0 ? smaller(distance[i], d) : kLegacy ? smaller(static_cast<T>(1e38), d) : d;
+        if (i == place && !kLegacy) nearest = T{-1};
         distance[i] = nearest;
-        if (nearest > best.distance || (nearest == best.distance && comes_first(i, best.index, a.legacy))) {
-          best = {nearest, i};
-        }
+        const bool tied = kSeveralStripes && nearest == best.distance && comes_first<kLegacy>(i, best.index);
+        if (nearest > best.distance || tied) best = {nearest, i};
       }
       shared.best[t] = best;
     });
-    combine_groups(block, shared.best, B::kSize, [&](const Farthest<T>& p, const Farthest<T>& q) {
-      const bool later = q.distance < p.distance || (q.distance == p.distance && !comes_first(q.index, p.index, a.legacy));
-      return later ? p : q;
+    // The farthest; of equally far ones the first.
+    combine_groups(block, shared.best, B::kSize, [](const Farthest<T>& p, const Farthest<T>& q) {
+      return q.distance > p.distance || (q.distance == p.distance && comes_first<kLegacy>(q.index, p.index)) ? q : p;
     });
     place = block.agree(shared.best[0]).index;
   }
