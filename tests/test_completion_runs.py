@@ -102,7 +102,7 @@ def test_the_statistics_of_the_training_set_are_the_default(net):
     [
         (
             ["--normalization", "shape_unit"],
-            "normalization must be global or none for a completion model, got shape",
+            "normalization must be one of global, .*none for a completion model, got shape_unit",
         ),
         (["--num-given", 0], "num_given must be at least 1, got 0"),
         (["--num-given", 40], "num_points must be above num_given = 40, got 40"),
@@ -209,3 +209,40 @@ def test_a_direct_model_completes_without_a_code(net, half):
     made = editing.complete(model, given, 40, 0, num_steps=3)
     torch.testing.assert_close(made[:, :32], given)
     assert made.isfinite().all()
+
+
+def evaluated(net, run, *args):
+    return script("evaluate.py", "--run", run, "--import", net, "--device", "cpu", "--num-points", 40, *args)
+
+
+def test_a_run_is_scored_on_the_test_split_beside_the_nearest_training_clouds(net, run, dataset, tmp_path, capsys):
+    flags = ["--num-samples", 2, "--num-completions", 2, "--num-steps", 2, "--sampler", "dpmpp"]
+    assert evaluated(net, run, *flags, "--out", tmp_path / "a") == 0
+    result = json.loads((tmp_path / "a" / "results.json").read_text())
+    assert result["counts"] == {"pairs": 2, "points": [40, 40], "completions": 2}
+    made = np.load(tmp_path / "a" / "samples.npy").reshape(2, 2, 40, 3)
+    reference, train = (load_raw(dataset, "chair", split).numpy() for split in ("test", "train"))
+    reference = reference[:2, :40]
+    own = completion_scores(completions=made, reference=reference, given=made[:, 0, :12])
+    assert own["scores"] == pytest.approx(result["scores"], rel=1e-5, abs=1e-6)
+    # the points given are some of the true cloud's, in its unit
+    for given, whole in zip(made[:, 0, :12], load_raw(dataset, "chair", "test").numpy()[:2], strict=True):
+        assert np.abs(given[:, None] - whole[None]).sum(axis=2).min(axis=1).max() < 1e-5
+    nearest = train[result["baseline"]["train_index"], :40]
+    baseline = completion_scores(completions=nearest, reference=reference)["scores"]
+    assert baseline == pytest.approx(result["baseline"]["scores"], rel=1e-5)
+    assert result["partial"]["rule"] == "view"
+    text = (tmp_path / "a" / "results.md").read_text()
+    assert "nearest training cloud, by the points given" in text
+    assert "drawn with sampler dpmpp, steps 2" in text
+    # stopped after one chunk and gone on with, it is the same
+    assert evaluated(net, run, *flags, "--out", tmp_path / "b", "--max-iters", 1) == 0
+    assert not (tmp_path / "b" / "results.json").exists()
+    assert script("evaluate.py", "--resume", tmp_path / "b", "--import", net, "--max-iters", 100) == 0
+    assert json.loads((tmp_path / "b" / "results.json").read_text())["scores"] == result["scores"]
+    capsys.readouterr()
+    assert script("evaluate.py", "--compare", tmp_path / "a" / "results.json", tmp_path / "b" / "results.json") == 0
+    assert evaluated(net, run, "--num-completions", 0) == 2
+    assert "num_completions must be at least 1, got 0" in capsys.readouterr().err
+    assert script("evaluate.py", "--run", run, "--import", net, "--num-points", 12, "--out", tmp_path) == 2
+    assert "num_points must be more than the 12 points given, got 12" in capsys.readouterr().err

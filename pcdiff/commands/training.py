@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from pcdiff.commands.partial import partial_clouds
 from pcdiff.config import RunConfig
 from pcdiff.config.files import read_config
 from pcdiff.config.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS, preset
-from pcdiff.data import Batches, CloudDataset, PartialClouds, announce, count_clouds, load_clouds, partial_set
+from pcdiff.data import Batches, CloudDataset, announce, count_clouds, load_clouds, partial_set
 from pcdiff.errors import InputError
 from pcdiff.models.classes import spread
 from pcdiff.runtime import distributed, run_folder
@@ -72,13 +73,6 @@ def _of_completion(config: RunConfig, clouds: CloudDataset, val: CloudDataset, s
     validation = CompletionValidation(given, cut.num_given, config.seed, config.flexibility, stop)
     ending = CompletionEnding(config, clouds.identity.to_dict(), given, val.denormalize, stop)
     return Scoring(validation, ending, {})
-
-
-def partial_clouds(config: RunConfig) -> PartialClouds | None:
-    """Return how a run's clouds are cut for a completion model; None of other models."""
-    if config.model.kind != "completion":
-        return None
-    return PartialClouds(config.model.num_given, **vars(config.data.partial))
 
 
 def _with_classes(config: RunConfig, clouds: CloudDataset) -> RunConfig:

@@ -57,6 +57,8 @@ class EvaluateConfig:
     """Clouds to score against as many references, the first of each; all by default (clouds)."""
     metrics: tuple[str, ...] | None = None
     """Scores of generated clouds: MMD, COV, 1-NNA, JSD, JSD-normalized, or your own (--import); all by default."""
+    num_completions: int = 3
+    """Completions of each partial cloud, of a run that completes (clouds)."""
     emd: Literal["auto", "yes", "no"] = "auto"
     """Exact earth mover's distance; `auto` where it takes less than about ten minutes on two cores."""
     floor: bool = True
@@ -144,7 +146,7 @@ def check_evaluation(config: EvaluateConfig) -> None:
     check_ranges(
         vars(config),
         {
-            "at least 1": "num_points num_samples num_steps max_iters save_every",
+            "at least 1": "num_points num_samples num_completions num_steps max_iters save_every",
             "at least 0": "resamples",
             "above 0": "max_minutes truncate_std",
             "in [0, 1]": "flexibility",

@@ -128,7 +128,7 @@ def _check_completion(config: RunConfig) -> None:
         raise InputError(f"partial.removed must be shares in (0, 1), got {list(data.partial.removed)}")
     if data.normalization not in SHARED_MODES:
         raise InputError(
-            f"normalization must be {' or '.join(reversed(SHARED_MODES))} for a completion model, got "
+            f"normalization must be one of {', '.join(sorted(SHARED_MODES))} for a completion model, got "
             f"{data.normalization}: a part of a cloud does not tell the whole one's center and size"
         )
     for name, points in (

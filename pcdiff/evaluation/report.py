@@ -9,7 +9,15 @@ from torch import Tensor
 
 from pcdiff.errors import Lines
 from pcdiff.evaluation.job import Places
-from pcdiff.metrics import compare, label_files, prepared, read_result, reconstruction_table, table
+from pcdiff.metrics import (
+    compare,
+    completion_table,
+    label_files,
+    prepared,
+    read_result,
+    reconstruction_table,
+    table,
+)
 from pcdiff.metrics.protocols import get_protocol
 from pcdiff.metrics.tables import fitted
 from pcdiff.runtime import distributed
@@ -44,7 +52,8 @@ def report(result: dict[str, Any], places: Places) -> None:
     if distributed.rank() > 0:
         return
     result |= {"version": __version__, "commit": source_commit()}
-    text = table(result) if "protocol" in result else reconstruction_table(result)
+    of_pairs = completion_table if "completions" in result["counts"] else reconstruction_table
+    text = table(result) if "protocol" in result else of_pairs(result)
     if result["dataset"].get("stand_in"):
         text += "\nThese are scores on built-in STAND-IN shapes; they compare with nothing published.\n"
     log.info("%s", Lines(fitted(text, terminal_width())))

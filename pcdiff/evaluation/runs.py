@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -12,12 +13,14 @@ from pcdiff import metrics
 from pcdiff.config import EvaluateConfig, RunConfig
 from pcdiff.errors import InputError
 from pcdiff.evaluation.classes import add_classes
+from pcdiff.evaluation.completions import keep_completions, restored, scored_completions
 from pcdiff.evaluation.files import asked, compared, limit, reconstructed, settings_of
 from pcdiff.evaluation.job import Places, finish, generated_enough
 from pcdiff.evaluation.report import picture, report
 from pcdiff.metrics import fingerprint, get_protocol
-from pcdiff.models import Generator, PointCloudModel
+from pcdiff.models import Completion, Generator, PointCloudModel
 from pcdiff.models.classes import spread
+from pcdiff.models.completing import check_completion, complete_chunk
 from pcdiff.models.sampling import CHUNK, decoding, draw_chunk, reconstruct_chunk
 from pcdiff.runtime import distributed
 from pcdiff.runtime.chunks import Chunks
@@ -52,9 +55,10 @@ def score_run(
     reference: Tensor,
     train: Tensor,
     dataset: dict[str, Any],
+    partial: Tensor | None = None,
     stop: Stop | None = None,
 ) -> dict[str, Any] | None:
-    """Generate (or reconstruct) with the model in `config.run` and score against a split.
+    """Generate (reconstruct, or complete) with the model in `config.run` and score against a split.
 
     Args:
         config: what was asked.
@@ -64,6 +68,7 @@ def score_run(
             results of different runs are of one reference set.
         train: `(m, Q, 3)`, the training split likewise, to look for copies in.
         dataset: the data set's identity.
+        partial: of a completion model, the split's clouds `(n, Q, 3)` with the points that are given first.
         stop: see `pcdiff.evaluation.job.finish`.
 
     Returns:
@@ -136,9 +141,28 @@ def score_run(
             picture(result, places, f"nearest clouds: {title}", num_points=num_points, **sets)
             return result
 
+    elif isinstance(model, Completion):
+        assert partial is not None
+        _refuse_metrics(config, folder, "a completion model's")
+        cut, given = partial[: len(reference), :num_points], run.model.num_given
+        check_completion(model, given, num_points)
+        settings |= {"partial": fingerprint(partial), "num_completions": config.num_completions}
+        facts |= {"partial": vars(run.data.partial) | {"num_given": given}}
+
+        def job(work: ResumableMap) -> dict[str, Any]:
+            made = _completed(config, run, model, work, cut[:, :given], num_points)
+            own = {"completions": restored(made, split.denormalize)}
+            own["given"] = restored(cut[:, None, :given], split.denormalize)[:, 0]
+            truth = reference[:, :num_points]
+            result, fitting = scored_completions(config, work, reference=truth, train=train, **own)
+            result |= facts | {"dataset": dataset | result["dataset"]}
+            result["details"]["notes"] = _deviations(config, protocol, trained_on, dataset)
+            keep_completions(places, f"completions: {title}", **own, truth=truth, nearest_train=fitting)
+            report(result, places)
+            return result
+
     else:
-        if config.metrics is not None:
-            raise InputError(f"--metrics scores generated clouds, but {folder} is an autoencoder's run")
+        _refuse_metrics(config, folder, "an autoencoder's")
         clouds = split.points[: len(reference), :num_points]
 
         def job(work: ResumableMap) -> dict[str, Any]:
@@ -153,6 +177,11 @@ def score_run(
             return result
 
     return finish(config, places, settings, job, stop)
+
+
+def _refuse_metrics(config: EvaluateConfig, folder: Path, whose: str) -> None:
+    if config.metrics is not None:
+        raise InputError(f"--metrics scores generated clouds, but {folder} is {whose} run")
 
 
 def _generated(
@@ -184,6 +213,24 @@ def _reconstructed(
         return reconstruct_chunk(model, clouds, k, clouds.shape[1], config.seed, progress=progress, **options)
 
     return _in_chunks("reconstructing", draw, config, work, len(clouds))
+
+
+def _completed(
+    config: EvaluateConfig, run: RunConfig, model: Completion, work: ResumableMap, given: Tensor, num_points: int
+) -> Tensor:
+    """Return `num_completions` of each partial cloud `(n, G, 3)`: `(n, K, num_points, 3)`."""
+    options = decoding(run.flexibility, config)
+    passes = []
+    for j in range(config.num_completions):
+
+        def draw(k: int, progress: Progress, j: int = j) -> Tensor:
+            return complete_chunk(model, given, k, num_points, config.seed, j, progress=progress, **options)
+
+        name = f"completing {j + 1} of {config.num_completions}"
+        passes.append(_in_chunks(name, draw, config, work, len(given)))
+        if j + 1 < config.num_completions and generated_enough(config, work):
+            raise Stopped
+    return torch.stack(passes, dim=1)
 
 
 def _in_chunks(

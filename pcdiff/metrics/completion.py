@@ -145,7 +145,13 @@ class NearestTraining(NamedTuple):
     distance: Tensor
 
 
-def nearest_by_given(given: Tensor, train: Tensor) -> NearestTraining:
+def nearest_by_given(
+    given: Tensor,
+    train: Tensor,
+    *,
+    progress: Progress | None = None,
+    map_blocks: MapBlocks = in_order,
+) -> NearestTraining:
     """Find the training cloud with the least one-sided Chamfer distance from the points given: a baseline.
 
     What completing by memory alone would give: whatever a model makes should be nearer to the truth.
@@ -153,16 +159,31 @@ def nearest_by_given(given: Tensor, train: Tensor) -> NearestTraining:
     Args:
         given: `(n, G, 3)`.
         train: `(m, P, 3)`, in the same unit.
+        progress: called with (clouds done, n).
+        map_blocks: computes the blocks of the work; by default this process does, one after the other.
+
+    Example:
+        >>> train = torch.rand(5, 64, 3)
+        >>> nearest_by_given(train[[3]][:, :16], train).index
+        tensor([3])
     """
     at_once = max(1, _POINTS_AT_ONCE // train.shape[1])
-    rows = []
-    for cloud in given:
+
+    def compute(i: int) -> tuple[np.ndarray, ...]:
         distances = [
-            nearest(cloud.expand(len(part), -1, -1), part).squared_distance.mean(dim=1)
+            nearest(given[i].to(part).expand(len(part), -1, -1), part).squared_distance.mean(dim=1)
             for part in train.split(at_once)
         ]
-        rows.append(torch.cat(distances).min(dim=0))
-    return NearestTraining(torch.stack([row.indices for row in rows]), torch.stack([row.values for row in rows]))
+        least = torch.cat(distances).min(dim=0)
+        return least.indices[None].cpu().numpy(), least.values[None].double().cpu().numpy()
+
+    index, distance = [], []
+    for rows in map_blocks("nearest training", range(len(given)), compute):
+        index.append(torch.from_numpy(rows[0]))
+        distance.append(torch.from_numpy(rows[1]))
+        if progress is not None:
+            progress(len(index), len(given))
+    return NearestTraining(torch.cat(index), torch.cat(distance))
 
 
 def completion_table(result: dict[str, Any]) -> str:
