@@ -63,9 +63,13 @@ def main() -> None:
     parser.add_argument("--training-seed", type=int, default=2020, help="(default: 2020)")
     parser.add_argument("--seeds", type=int, default=8, help="sampling seeds from 2020 up (default: 8)")
     parser.add_argument("--num-points", type=int, default=512, help="points that are compared (default: 512)")
-    parser.add_argument("--steps", type=int, nargs="*", default=[], help="numbers of sampling steps, beside the own")
+    parser.add_argument(
+        "--steps", type=int, nargs="*", default=[], help="numbers of sampling steps, beside the own"
+    )
     parser.add_argument("--sampler", help="sampler of those numbers of steps; the run's own by default")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs; what is there is not done again")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the runs; what is there is not done again"
+    )
     args = parser.parse_args()
     args.dataset_path = args.dataset_path.resolve()
     out = args.out.resolve()
