@@ -1,7 +1,7 @@
 """Train presets for equal times on this machine, one after another, and score each over several sampling seeds.
 
 Every training plans its steps for the minutes it has (`--budget-minutes`), so that rate and average end with the
-time. Scores are the protocol `dpm`'s, as `evaluate.py` gives them; their spread over the seeds stands beside the mean.
+time. Scores are the protocol `dpm`'s, as `evaluate.py` gives them, with their spread over the seeds.
 
 python benchmarks/equal_clock.py --dataset-path chair_1024.hdf5 --categories chair --presets cpu set-cpu \
     --minutes 40 --seeds 8 --out runs/equal_clock
