@@ -17,6 +17,7 @@ from pcdiff.data import load_raw
 from pcdiff.errors import InputError
 from pcdiff.metrics import completion_scores
 from pcdiff.models import Completion, build_model, editing
+from pcdiff.models.upsampling import upsample
 from pcdiff.runtime import user_modules
 from pcdiff.training import checkpoint
 
@@ -246,3 +247,52 @@ def test_a_run_is_scored_on_the_test_split_beside_the_nearest_training_clouds(ne
     assert "num_completions must be at least 1, got 0" in capsys.readouterr().err
     assert script("evaluate.py", "--run", run, "--import", net, "--num-points", 12, "--out", tmp_path) == 2
     assert "num_points must be more than the 12 points given, got 12" in capsys.readouterr().err
+
+
+INDUCERS = """--preset set-quick --net.width 16 --net.depth 1 --net.num-heads 2 --net.num-inducers 4
+    --sampling.num-steps 2 --process.sigma-data 1.0""".split()
+
+
+def test_the_states_of_inducers_complete_too(half):
+    model = build_model(cli.parse_run(GENERATOR_PRESETS, INDUCERS)).eval()
+    given = torch.from_numpy(np.load(half / "half.npy"))
+    made = editing.completions(model, given, 40, 0, 2, method="inducers")
+    assert torch.equal(made[:, :, :32], given[:, None].expand(-1, 2, -1, -1))
+    torch.testing.assert_close(made[:, 0, 32:], upsample(model, given, 8, 0))
+    assert not torch.equal(made[:, 0], made[:, 1])
+    torch.testing.assert_close(editing.completions(model, given[:1], 40, 0, method="inducers")[0, 0], made[0, 0])
+    with pytest.raises(InputError, match="draws by Heun's method, got sampler dpmpp"):
+        editing.complete(model, given, 40, 0, method="inducers", sampler="dpmpp")
+
+
+def test_a_set_transformer_is_trained_to_complete(half):
+    """The given points reach it through its inducers; with a mark as a fourth coordinate."""
+    flags = [*INDUCERS, "--kind", "completion", "--num-given", "12"]
+    for mark in ("--no-mark-given", "--mark-given"):
+        model = build_model(cli.parse_run(GENERATOR_PRESETS, [*flags, mark])).eval()
+        for parameter in model.parameters():  # the last layer starts near 0
+            torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(0))
+        given = torch.from_numpy(np.load(half / "half.npy"))[:, :12]
+        made, other = (model.complete(g, 20, generator=torch.Generator().manual_seed(0)) for g in (given, -given))
+        assert made.isfinite().all()
+        assert (made[:, 12:] - other[:, 12:]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "message"),
+    [
+        ("direct", "trained", "method trained does not go with a model that has not been trained to complete"),
+        (
+            "completion",
+            "constraint",
+            "method constraint does not go with a model that has been trained to complete",
+        ),
+        ("direct", "magic", "method must be one of trained, constraint, inducers, got 'magic'"),
+        ("direct", "inducers", "further points need a net with inducers, such as set_transformer, got MeanNet"),
+    ],
+)
+def test_methods_that_do_not_go_with_a_model(net, half, kind, method, message):
+    config = parsed(net)
+    model = build_model(replace(config, model=replace(config.model, kind=kind))).eval()
+    with pytest.raises(InputError, match=message):
+        editing.complete(model, torch.from_numpy(np.load(half / "half.npy")), 40, 0, method=method)

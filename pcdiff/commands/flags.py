@@ -112,14 +112,17 @@ class Complete(Making, Reading):
     """Keep the points of partial clouds and draw the rest.
 
     A completion model has been trained for it, and takes its input in the unit of its training clouds. Any other
-    model is held to the given points by a constraint; where such a run's normalization is of each cloud by itself,
-    a part is normalized as if it were the whole: it fits best where the part reaches as far as the whole does.
+    model is held to the given points, see --method; where such a run's normalization is of each cloud by itself, a
+    part is normalized as if it were the whole: it fits best where the part reaches as far as the whole does.
     """
 
     input: Path
     """The partial clouds."""
     num_completions: int = 1
     """Completions of each cloud, which follow one another in the output (clouds)."""
+    method: Literal["trained", "constraint", "inducers"] | None = None
+    """How: `trained`, by a completion model; of any other model by a `constraint`, or by the states of `inducers`,
+    where its net has some, which see the given points alone. By default trained or constraint."""
     truth: Path | None = None
     """The whole clouds: score the completions against them, into a .json file beside the output."""
 

@@ -30,8 +30,8 @@ from pcdiff.diffusion.samplers.base import Progress
 from pcdiff.errors import InputError, escaped
 from pcdiff.interop.files import write_clouds
 from pcdiff.metrics import completion_scores
-from pcdiff.models import Completion, Generator, PointCloudModel, editing
-from pcdiff.models.completing import check_completion
+from pcdiff.models import Generator, PointCloudModel, editing
+from pcdiff.models.completing import check_completion, method_of
 from pcdiff.models.sampling import decoding, reconstruct, sample_all
 from pcdiff.models.upsampling import upsample
 from pcdiff.ops import chamfer
@@ -167,14 +167,16 @@ def _complete(command: Complete, trained: Trained) -> str:
     model, each = trained.model, command.num_completions
     check_completion(model, known, num_points)
     options = trained.given(command, len(given.raw))
-    drawn = editing.completions(model, given.points, num_points, command.seed, each, **options)
+    method = method_of(model, command.method)
+    drawn = editing.completions(model, given.points, num_points, command.seed, each, method=method, **options)
     # there and back again would round the points given
     rows = [torch.cat([given.raw, given.restore(drawn[:, k])[:, known:]], dim=1) for k in range(each)]
     made = torch.stack(rows, dim=1)
-    if isinstance(model, Completion):
-        how = f"by a model trained for it, from {model.config.num_given} of {known} points"
-    else:
-        how = "by a constraint: the model was not trained for it"
+    how = {
+        "trained": f"by a model trained for it, from {model.config.num_given} of {known} points",
+        "constraint": "by a constraint: the model was not trained for it",
+        "inducers": "by its inducers' states: the model was not trained for it",
+    }[method]
     parts = {"given": given.raw, "completions": made, "truth": truth}
     line = _written(command, trained, made.flatten(0, 1), THEIR_UNIT, parts)
     if truth is None:

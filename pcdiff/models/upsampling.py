@@ -175,22 +175,36 @@ def upsample(
     """
     made, parts = [], x.split(CHUNK)
     for k, part in enumerate(parts):
-        generator, cost = decoding_generator(model, seed, k), SamplingReport()
-        start = model.denoiser.process.prior_sample((CHUNK, max(num_points, 0), model.point_dim), generator)
-        points = further_points(
-            model,
-            part.to(model.device),
-            num_points,
-            x_init=start[: len(part)],
-            noise=chunk_noise(CHUNK, len(part), generator),
-            report=cost,
-            progress=part_of(progress, k, len(parts)),
-            **options,
-        )
-        made.append(check_finite(points.float().cpu(), "clouds"))
-        if report is not None:
-            report.add(cost)
+        moved = part_of(progress, k, len(parts))
+        draws = decoding_generator(model, seed, k)
+        made.append(upsample_chunk(model, part, num_points, draws, report=report, progress=moved, **options))
     return torch.cat(made)
+
+
+def upsample_chunk(
+    model: PointCloudModel,
+    x: Tensor,
+    num_points: int,
+    generator: torch.Generator,
+    *,
+    report: SamplingReport | None = None,
+    **options: Any,
+) -> Tensor:
+    """Draw further points of a chunk of clouds `(n, N, D)`, n at most CHUNK; see `upsample`."""
+    cost = SamplingReport()
+    start = model.denoiser.process.prior_sample((CHUNK, max(num_points, 0), model.point_dim), generator)
+    points = further_points(
+        model,
+        x.to(model.device),
+        num_points,
+        x_init=start[: len(x)],
+        noise=chunk_noise(CHUNK, len(x), generator),
+        report=cost,
+        **options,
+    )
+    if report is not None:
+        report.add(cost)
+    return check_finite(points.float().cpu(), "clouds")
 
 
 def _once(predictor: Heun, num_steps: int) -> Heun:
