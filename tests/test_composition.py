@@ -202,6 +202,28 @@ def test_a_set_transformer_trains_is_saved_resumed_and_sampled(kind, dataset, tm
     assert model.sample(2, 24, num_steps=2).shape == (2, 24, 3)
 
 
+VOXELS = """--net.centers 12 6 --net.radii 0.5 1 --net.neighbors 4 3 --net.down-widths 8,8 16
+--net.down-channels 8 0 --net.down-blocks 1 0 --net.down-resolutions 4 0 --net.up-widths 16 8
+--net.up-blocks 0 1 --net.up-resolutions 0 4
+--net.attention-levels 0 --net.time-dim 16 --net.head-width 8 --net.branch-depth 1 --net.branch-level 0
+--net.branch-width 8 --net.branch-heads 2""".split()
+
+
+@pytest.mark.parametrize("kind", [pytest.param("latent", marks=pytest.mark.slow), "direct"])
+def test_a_point_voxel_net_trains_is_saved_resumed_and_sampled(kind, dataset, tmp_path):
+    run, sizes = tmp_path / "run", FLOW if kind == "latent" else []
+    flags = [*TINY, *sizes, "--kind", kind, "--net", "pvcnn", *VOXELS, "--process.time-input", "step"]
+    flags += ["--process.schedule", "warm", "--process.warm", 0.5, "--lr-schedule", "exponential"]
+    assert script("train_gen.py", *flags, "--categories", "chair", "--dataset-path", dataset, "--out", run) == 0
+    assert read_config(run).model.net == "pvcnn"
+    assert np.isfinite(np.load(run / "samples.npy")).all()
+    assert script("train_gen.py", "--resume", run, "--max-iters", 4) == 0
+    model = pcdiff.load(run)
+    assert model.denoiser.net.config.down_widths == ("8,8", "16")
+    assert model.denoiser.net.config.radii == (0.5, 1.0)
+    assert model.sample(2, 24, num_steps=2).shape == (2, 24, 3)
+
+
 def test_a_set_transformer_may_learn_the_variance_and_attend_to_all():
     options = ["--net", "set_transformer", *SETS, "--net.attention", "full", "--net.learned-variance"]
     model = build_model(parsed("--kind", "direct", *options, "--objectives", "hybrid"))

@@ -10,6 +10,8 @@ from torch import nn
 import pcdiff.runtime.square_roots  # noqa: F401 - for what it does
 from pcdiff.nets.encoder_classifier import ClassifierConfig, EncoderClassifier
 from pcdiff.nets.pointwise import PointwiseConfig, PointwiseNet
+from pcdiff.nets.pvcnn import PVCNN
+from pcdiff.nets.pvcnn_config import PVCNNConfig
 from pcdiff.nets.set_config import SetTransformerConfig
 from pcdiff.nets.set_transformer import SetTransformer
 from pcdiff.nets.unet import UNet
@@ -18,14 +20,16 @@ from pcdiff.registry import Registry
 
 NETS: Registry[type[nn.Module]] = Registry(
     "net",
-    {"pointwise": PointwiseNet, "set_transformer": SetTransformer},
+    {"pointwise": PointwiseNet, "pvcnn": PVCNN, "set_transformer": SetTransformer},
     aliases={"set-transformer": "set_transformer"},
 )
 
 __all__ = [
     "NETS",
+    "PVCNN",
     "ClassifierConfig",
     "EncoderClassifier",
+    "PVCNNConfig",
     "PointwiseConfig",
     "PointwiseNet",
     "SetTransformer",

@@ -14,7 +14,8 @@ def sinusoidal(
     sin_first: bool = False,
     freq_shift: float = 0.0,
     max_period: float = 10_000.0,
-    rounding: Literal["adm", "ddpm"] = "adm",
+    rounding: Literal["adm", "ddpm", "once"] = "adm",
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Return cosines and sines `(B, dim)` of labels `(B,)` (Vaswani et al., 2017, section 3.5).
 
@@ -27,16 +28,19 @@ def sinusoidal(
         sin_first: sines before cosines, as in DDPM; ADM has the cosines first.
         freq_shift: 1 makes the last frequency exactly `1 / max_period`, as in DDPM; 0 stops short of it, as in ADM.
         max_period: in labels.
-        rounding: whose float32 frequencies: ADM's code divides the exponent last, DDPM's first. Near step 1000
-            their sines lie 6e-5 apart.
+        rounding: whose float32 frequencies: ADM's code divides the exponent last, DDPM's first; PVD's takes them in
+            float64 and rounds once. Near step 1000 their sines lie 6e-5 apart.
+        dtype: of frequencies, angles and the result; published weights know float32.
     """
     half = dim // 2
-    steps = torch.arange(half, dtype=torch.float32, device=t.device)
-    if rounding == "adm":
+    steps = torch.arange(half, dtype=dtype, device=t.device)
+    if rounding == "once":
+        frequencies = torch.exp(steps.double() * (-math.log(max_period) / (half - freq_shift))).to(dtype)
+    elif rounding == "adm":
         frequencies = torch.exp(-math.log(max_period) * steps / (half - freq_shift))
     else:
         frequencies = torch.exp(steps * (-math.log(max_period) / (half - freq_shift)))
-    angles = t.float()[:, None] * frequencies
+    angles = t.to(dtype)[:, None] * frequencies
     waves = torch.cat([angles.sin(), angles.cos()] if sin_first else [angles.cos(), angles.sin()], dim=1)
     return F.pad(waves, (0, 1)) if dim % 2 else waves
 
