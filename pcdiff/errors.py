@@ -9,17 +9,11 @@ class InputError(ValueError):
     """Bad input: names the file or argument, what was expected, what came, and what to do.
 
     Library code raises it; the scripts print it as one line and exit with status 2. It is a `ValueError`,
-    so callers of the library need not know it. What a file or a name put into the message is escaped (`printable`),
-    and of a message longer than `LONGEST` characters the middle is left out: a file may hold a list of any length
-    where a name belongs, and the ends have what was expected and what to do.
+    so callers of the library need not know it. What a file or a name put into the message is escaped (`printable`).
     """
 
-    LONGEST = 4000
-
     def __init__(self, message: object = ""):
-        text = printable(message)
-        half = self.LONGEST // 2
-        super().__init__(text if len(text) <= self.LONGEST else f"{text[: half - 3]} ... {text[2 - half :]}")
+        super().__init__(printable(message))
 
 
 class WorkFailed(RuntimeError):

@@ -26,15 +26,6 @@ def test_every_message_of_bad_input_is_one_printable_line():
         raise InputError(InputError("inner"))
 
 
-def test_of_a_long_message_both_ends_are_left():
-    told = str(InputError(f"name must be one of a, b, got {[1] * 10_000}; take a"))
-    assert len(told) == InputError.LONGEST
-    assert told.startswith("name must be one of a, b, got [1, 1, ")
-    assert told.endswith(", 1]; take a")
-    assert " ... " in told
-    assert len(str(InputError("x" * InputError.LONGEST))) == InputError.LONGEST
-
-
 def test_log_lines_escape_what_is_put_into_them(tmp_path):
     record = logging.LogRecord(
         "pcdiff", logging.INFO, "", 0, "two\nlines: %s, %d, %s", (HOSTILE, 3, Lines("t\ta\nb")), None
