@@ -293,7 +293,8 @@ def _written(
 ) -> str:
     """Write clouds `(n, P, 3)` and their picture, of completions what `completed` holds; say so in one line."""
     name, cost = type(command).__name__.lower(), trained.cost()
-    title = f"{name}: {command.run.name}, step {trained.model.metadata['step']}"
+    step = trained.model.metadata.get("step")  # other projects' files may not tell
+    title = f"{name}: {command.run.name}{'' if step is None else f', step {step}'}"
     picture = command.output.with_suffix(".png")
     if completed is None:
         columns = command.steps if isinstance(command, Interpolate) else None

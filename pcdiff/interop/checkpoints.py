@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from pcdiff.errors import InputError
-from pcdiff.interop import dpm, gecco, pvd
+from pcdiff.interop import dpm, gecco, pointe, pvd
 from pcdiff.interop.torch_files import load_without_code
 from pcdiff.models import PointCloudModel
 
 FORMATS: dict[str, tuple[Callable[[Any], bool], Callable[[Path], PointCloudModel]]] = {
     "DPM": (dpm.fits, dpm.load),
     "GECCO": (gecco.fits, gecco.load),
+    "point-e": (pointe.fits, pointe.load),
     "PVD": (pvd.fits, pvd.load),
 }
 """By project: whether what a file holds is laid out as its checkpoints are, and what opens one."""

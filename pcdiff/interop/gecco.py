@@ -23,7 +23,7 @@ from pcdiff.config import (
     to_json,
 )
 from pcdiff.errors import InputError
-from pcdiff.interop.torch_files import check_named_tensors, load_without_code
+from pcdiff.interop.torch_files import check_named_tensors, load_without_code, put_weights
 from pcdiff.models import Direct, build_model
 from pcdiff.nets import SetTransformerConfig
 from pcdiff.runtime.memory_limit import built_for
@@ -112,22 +112,6 @@ def from_weights(weights: Mapping[str, Tensor], sigma_max: float = 165.0) -> Dir
     model.metadata = {"config": json.loads(to_json(run)), "statistics": statistics}
     assert isinstance(model, Direct)
     return model.eval()
-
-
-def put_weights(net: torch.nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
-    """Load a net's state dict strictly.
-
-    Raises:
-        InputError: keys are left over or missing, or a shape does not fit.
-    """
-    own = net.state_dict()
-    left_over, missing = sorted(set(weights) - set(own)), sorted(set(own) - set(weights))
-    if left_over or missing:
-        raise InputError(f"does not fit {what}; left over: {left_over}, missing: {missing}")
-    for name, value in weights.items():
-        if value.shape != own[name].shape:
-            raise InputError(f"does not fit {what}: {name} is {tuple(value.shape)}, not {tuple(own[name].shape)}")
-    net.load_state_dict(weights)
 
 
 def _config(weights: Mapping[str, Tensor]) -> SetTransformerConfig:

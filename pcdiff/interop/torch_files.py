@@ -48,6 +48,22 @@ def check_named_tensors(value: Any, what: str) -> None:
             raise InputError(f"{what} must be a dict of tensors by name, got an entry {kinds}")
 
 
+def put_weights(net: torch.nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
+    """Load a net's state dict strictly.
+
+    Raises:
+        InputError: keys are left over or missing, or a shape does not fit.
+    """
+    own = net.state_dict()
+    left_over, missing = sorted(set(weights) - set(own)), sorted(set(own) - set(weights))
+    if left_over or missing:
+        raise InputError(f"does not fit {what}; left over: {left_over}, missing: {missing}")
+    for name, value in weights.items():
+        if value.shape != own[name].shape:
+            raise InputError(f"does not fit {what}: {name} is {tuple(value.shape)}, not {tuple(own[name].shape)}")
+    net.load_state_dict(weights)
+
+
 def _why_unreadable(error: Exception) -> str:
     text = str(error)
     code = re.search(r"GLOBAL ([\w.]+)|Trying to call reduce|Can only create new object|Can only build", text)

@@ -1,6 +1,7 @@
 """Further points of given clouds, from nets with inducers: these see the given points, the new ones see these."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -159,7 +160,7 @@ def upsample(
     """Draw further points of any number of clouds, chunk by chunk; cloud i's do not depend on how many there are.
 
     Args:
-        model: a trained model whose net has inducers.
+        model: a trained model whose net has inducers, or one with a method `further_points` of its own.
         x: clouds `(n, N, D)`.
         num_points: new points of each.
         seed: of every draw.
@@ -193,8 +194,9 @@ def upsample_chunk(
     """Draw further points of a chunk of clouds `(n, N, D)`, n at most CHUNK; see `upsample`."""
     cost = SamplingReport()
     start = model.denoiser.process.prior_sample((CHUNK, max(num_points, 0), model.point_dim), generator)
-    points = further_points(
-        model,
+    # a model may have a way of its own, as point-e's up-sampler has
+    draw = getattr(model, "further_points", None) or partial(further_points, model)
+    points = draw(
         x.to(model.device),
         num_points,
         x_init=start[: len(x)],

@@ -15,6 +15,8 @@ from pcdiff.models import Direct
 from pcdiff.models.upsampling import further_points, upsample
 from pcdiff.nets import SetTransformer, SetTransformerConfig
 
+BLOCK = "backbone.resblocks.0"
+MLP = {"c_fc.weight": (256, 64), "c_fc.bias": (256,), "c_proj.weight": (64, 256), "c_proj.bias": (64,)}
 MEAN, STD = [0.5, -2.0, 30.0], [0.1, 2.0, 5.0]
 SIZES = SetTransformerConfig(width=8, depth=1, num_heads=2, num_inducers=3, norm_groups=8)
 LAYER = "backbone.model.inner.layers.0"
@@ -134,3 +136,66 @@ def test_further_points_of_any_process_and_what_they_need():
 
 def test_metadata_is_json(file):
     json.dumps(pcdiff.load(file).metadata)
+
+
+POINTE = {
+    **{f"time_embed.{part}": shape for part, shape in MLP.items()},
+    **{f"{norm}.{kind}": (64,) for norm in ("ln_pre", "ln_post") for kind in ("weight", "bias")},
+    **{f"{BLOCK}.{norm}.{kind}": (64,) for norm in ("ln_1", "ln_2") for kind in ("weight", "bias")},
+    **{f"{BLOCK}.mlp.{part}": shape for part, shape in MLP.items()},
+    f"{BLOCK}.attn.c_qkv.weight": (192, 64),
+    f"{BLOCK}.attn.c_qkv.bias": (192,),
+    f"{BLOCK}.attn.c_proj.weight": (64, 64),
+    f"{BLOCK}.attn.c_proj.bias": (64,),
+    "input_proj.weight": (64, 6),
+    "input_proj.bias": (64,),
+    "output_proj.weight": (12, 64),
+    "output_proj.bias": (12,),
+}
+
+
+def pointe_file(folder, more=None):
+    draw = torch.Generator().manual_seed(0)
+    shapes = POINTE | (more or {})
+    torch.save({key: 0.2 * torch.randn(*shape, generator=draw) for key, shape in shapes.items()}, folder / "e.pt")
+    return folder / "e.pt"
+
+
+def test_a_pointe_model_is_sampled_by_the_command_and_guided_by_a_code(tmp_path, capsys):
+    file, out = (
+        pointe_file(tmp_path, {"clip_embed.weight": (64, 5), "clip_embed.bias": (64,)}),
+        tmp_path / "new.npy",
+    )
+    options = ["--num-samples", 2, "--num-points", 16, "--num-steps", 2, "--output", out]
+    assert script("pcdiff/__main__.py", "sample", "--run", file, *options) == 0
+    assert "in the data's unit" in capsys.readouterr().out
+    made = np.load(out)
+    assert made.shape == (2, 16, 3)
+    assert np.abs(made).max() <= 0.5 + 1e-6  # x_0 is cut to 1, and coordinates are half of it
+    model, generator = pcdiff.load(file), torch.Generator()
+    z = torch.randn(2, 5, generator=generator.manual_seed(1))
+
+    def drawn(z, guidance):
+        return model.decode_channels(z, 8, num_steps=2, guidance=guidance, generator=generator.manual_seed(2))
+
+    assert drawn(z, 1.0).shape == (2, 8, 6)
+    assert not torch.equal(drawn(z, 1.0), drawn(z, 3.0))
+    torch.testing.assert_close(drawn(0 * z, 3.0), drawn(0 * z, 1.0))  # nothing said, nothing to stress
+    with pytest.raises(InputError, match=r"codes must be \(B, 5\), got \(2, 4\)"):
+        model.decode(z[:, :4], 8)
+    with pytest.raises(InputError, match="an up-sampler draws further points"):
+        model.upsample(torch.zeros(1, 4, 6), 4)
+
+
+def test_pointes_up_sampler_draws_points_beside_those_given(tmp_path, capsys):
+    more = {"cond_point_proj.weight": (64, 6), "cond_point_proj.bias": (64,)}
+    file, given, out = pointe_file(tmp_path, more), tmp_path / "given.npy", tmp_path / "dense.npy"
+    np.save(given, np.random.default_rng(0).random((1, 5, 3), dtype=np.float32) - 0.5)
+    command = ["--run", file, "--num-points", 9, "--num-steps", 2, "--output", out]
+    assert script("pcdiff/__main__.py", "upsample", "--input", given, *command) == 0
+    dense = np.load(out)
+    assert dense.shape == (1, 9, 3)
+    np.testing.assert_array_equal(dense[:, :5], np.load(given))
+    capsys.readouterr()
+    assert script("pcdiff/__main__.py", "sample", *command) == 2
+    assert "point-e's up-sampler draws further points of given ones" in capsys.readouterr().err
