@@ -2,8 +2,11 @@
 
 Beside it stand what memory alone gives, the training cloud that fits the given points best, and what a generator of
 the same net and time makes of them without having been trained for it: by a constraint, and, where its net has
-inducers, by their states. A table, `results.json` and `completions.png` (given, three completions, truth, nearest
-training cloud) are written into the folder. Called again, finished trainings are not repeated.
+inducers, by their states. The completion model knows of a cloud's place and size what its given points tell; the
+others are told those of the whole cloud.
+
+A table, `results.json` and `completions.png` (given, three completions, truth, nearest training cloud) are written
+into the folder. Called again, finished trainings are not repeated.
 
 python benchmarks/completion.py --dataset-path chair_1024.hdf5 --minutes 40 --out runs/completion
 python benchmarks/completion.py --dataset-path chair_1024.hdf5 --minutes 40 --out runs/completion --rule view
@@ -16,12 +19,14 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pcdiff.commands.partial import back
 from pcdiff.data import PartialClouds, load_clouds, load_raw, partial_set
 from pcdiff.metrics import completion_scores, nearest_by_given
 from pcdiff.metrics.columns import markdown
@@ -31,6 +36,7 @@ from pcdiff.runtime.run_folder import write_json, write_text
 from pcdiff.training.checkpoint import load, locate
 from pcdiff.viz import save_completions
 
+NORMALIZATION = "shape_unit_per_axis"
 SCRIPT = Path(__file__).parent.parent / "train_gen.py"
 
 
@@ -45,10 +51,10 @@ def trained(folder: Path, flags: list[str]) -> Path:
     return folder
 
 
-def restored(clouds: Tensor, split: Any) -> Tensor:
+def restored(clouds: Tensor, denormalize: Callable[[Tensor, Iterable[int]], Tensor]) -> Tensor:
     """Return several clouds of each of a split's `(n, K, P, 3)` in the data set's own unit."""
     indices = range(len(clouds))
-    return torch.stack([split.denormalize(clouds[:, k], indices) for k in range(clouds.shape[1])], dim=1)
+    return torch.stack([denormalize(clouds[:, k], indices) for k in range(clouds.shape[1])], dim=1)
 
 
 def main() -> None:
@@ -72,7 +78,7 @@ def main() -> None:
     parser.add_argument("flags", nargs="*", help="further flags of both trainings, behind --")
     args = parser.parse_args()
 
-    data = ["--categories", args.categories, "--normalization", "global"]
+    data = ["--categories", args.categories, "--normalization", NORMALIZATION]
     data += [] if args.dataset_path is None else ["--dataset-path", str(args.dataset_path)]
     common = ["--preset", args.preset, "--budget-minutes", str(args.minutes), *data, "--seed", str(args.seed)]
     common += [*args.flags, "--num-points", str(args.train_points), "--sample-points", str(args.num_points)]
@@ -83,14 +89,18 @@ def main() -> None:
         runs["by a constraint"] = trained(args.out / "direct", [*common, "--kind", "direct"])
 
     asked = args.dataset_path, args.categories
-    split = load_clouds(*asked, "test", "global")
+    split = load_clouds(*asked, "test", NORMALIZATION)
     truth, train = load_raw(*asked, "test")[: args.clouds, : args.num_points], load_raw(*asked, "train")
     # of rule nearest all that is left is given; of rule view as many as the net takes
     left = args.num_points - round(args.removed * args.num_points)
-    given_points = max(args.num_given, left) if args.rule == "nearest" else args.num_given
-    cut = PartialClouds(given_points, args.rule, removed=(args.removed,))
-    partial = partial_set(split.points[: args.clouds, : args.num_points], cut, args.seed)[:, :given_points]
-    given = restored(partial[:, None], split)[:, 0]
+    known = max(args.num_given, left) if args.rule == "nearest" else args.num_given
+    clouds = split.points[: args.clouds, : args.num_points]
+    # the same cuts in two frames: that of the given points, and that of the whole cloud
+    frames = {
+        name: partial_set(clouds, PartialClouds(known, args.rule, (args.removed,), normalization=mode), args.seed)
+        for name, mode in (("trained for it", NORMALIZATION), ("others", None))
+    }
+    given = back(frames["others"], split)(frames["others"].points[:, :known], range(len(clouds)))
 
     rows: dict[str, dict[str, Any]] = {}
     made: dict[str, Tensor] = {}
@@ -104,9 +114,12 @@ def main() -> None:
             options: dict[str, Any] = {"method": method}
             if args.num_steps is not None:
                 options["num_steps"] = args.num_steps
-            drawn = completions(model, partial, args.num_points, args.seed, args.num_completions, **options)
+            frame = frames.get(label, frames["others"])
+            drawn = completions(
+                model, frame.points[:, :known], args.num_points, args.seed, args.num_completions, **options
+            )
             seconds = time.perf_counter() - start
-            made[label] = restored(drawn, split)
+            made[label] = restored(drawn, back(frame, split))
             rows[label] = completion_scores(completions=made[label], reference=truth, given=given)
             rows[label] |= {"seconds": seconds, "step": model.metadata["step"]}
             print(f"{label}: {seconds:.1f} s for {len(truth)} x {args.num_completions}", flush=True)
@@ -119,11 +132,11 @@ def main() -> None:
     table = markdown([(name, row["scores"], None) for name, row in rows.items()])
     print(table)
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    write_json(args.out / "results.json", {"settings": settings, "rows": rows, "given": given_points})
+    write_json(args.out / "results.json", {"settings": settings, "rows": rows, "given": known})
     write_text(args.out / "results.md", table + "\n")
     for name, clouds in made.items():
         picture = args.out / ("completions.png" if name == "trained for it" else f"{name.replace(' ', '-')}.png")
-        title = f"{name}: {given_points} of {args.num_points} points given"
+        title = f"{name}: {known} of {args.num_points} points given"
         save_completions(picture, given, clouds, truth, nearest_train=fitting, title=title)
         print(picture)
     print(json.dumps({name: row["scores"] for name, row in rows.items()}, indent=1))

@@ -3,7 +3,7 @@
 from pcdiff.data.batches import Batches
 from pcdiff.data.categories import NAME_TO_SYNSET, SYNSET_TO_NAME, parse_categories
 from pcdiff.data.clouds import CloudDataset, DatasetIdentity
-from pcdiff.data.partial import PartialClouds, partial_set
+from pcdiff.data.partial import CutClouds, PartialClouds, partial_of_run, partial_set
 from pcdiff.data.shapenet import SPLITS, announce, count_clouds, load_clouds, load_raw
 from pcdiff.ops.normalization import NORMALIZATIONS, normalize
 
@@ -14,6 +14,7 @@ __all__ = [
     "SYNSET_TO_NAME",
     "Batches",
     "CloudDataset",
+    "CutClouds",
     "DatasetIdentity",
     "PartialClouds",
     "announce",
@@ -22,5 +23,6 @@ __all__ = [
     "load_raw",
     "normalize",
     "parse_categories",
+    "partial_of_run",
     "partial_set",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,7 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcdiff.config import PartialConfig
 from pcdiff.errors import InputError
+from pcdiff.ops.far_origin import placed
+from pcdiff.ops.normalization import PART_MODES, normalize
 from pcdiff.runtime import rng
 
 RULES = ("view", "nearest")
@@ -99,6 +103,25 @@ class PartialDraws(NamedTuple):
     removed: Tensor
 
 
+class CutClouds(NamedTuple):
+    """Clouds with their given points first.
+
+    Attributes:
+        points: `(B, N, 3)`; `points * scale + shift` are those that were cut.
+        shift: `(B, 1, 3)` float64.
+        scale: `(B, 1, 1)` float64.
+    """
+
+    points: Tensor
+    shift: Tensor
+    scale: Tensor
+
+    def restore(self, clouds: Tensor, indices: Iterable[int]) -> Tensor:
+        """Return clouds `(n, M, 3)` made of those of these indices to where these were cut."""
+        rows = torch.as_tensor(list(indices), dtype=torch.long)
+        return placed(clouds, self.scale[rows], self.shift[rows])
+
+
 @dataclass(frozen=True)
 class PartialClouds:
     """Clouds with the points that are given in front: those that a random viewpoint sees, or leaves.
@@ -115,9 +138,11 @@ class PartialClouds:
         removed: shares that rule `nearest` removes, each as likely as the others.
         resolution: of the depth map; see `hidden_depth`.
         radius: likewise.
+        normalization: of each whole cloud by its given points, a mode of `PART_MODES`, since that is all that is
+            known of a cloud to be completed; None leaves the clouds as they are.
 
     Raises:
-        InputError: the rule is unknown, or a number is out of range.
+        InputError: the rule or the normalization is unknown, or a number is out of range.
 
     Example:
         >>> cut = PartialClouds(num_given=200)
@@ -131,10 +156,14 @@ class PartialClouds:
     removed: tuple[float, ...] = (0.25, 0.5, 0.75)
     resolution: int | None = None
     radius: int = 1
+    normalization: str | None = None
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise InputError(f"the rule of partial clouds must be one of {', '.join(RULES)}, got {self.rule!r}")
+        if self.normalization is not None and self.normalization not in PART_MODES:
+            known = ", ".join(PART_MODES)
+            raise InputError(f"normalization by given points must be one of {known}, got {self.normalization!r}")
         if self.num_given < 1:
             raise InputError(f"num_given must be at least 1, got {self.num_given}")
         _check_grid(self.resolution, self.radius)
@@ -164,7 +193,11 @@ class PartialClouds:
         return PartialDraws(directions, order, shares[torch.randint(len(shares), (count,), generator=generator)])
 
     def __call__(self, clouds: Tensor, draws: PartialDraws, num_points: int | None = None) -> Tensor:
-        """Return the clouds with their given points first.
+        """Return the clouds with their given points first, see `cut`."""
+        return self.cut(clouds, draws, num_points).points
+
+    def cut(self, clouds: Tensor, draws: PartialDraws, num_points: int | None = None) -> CutClouds:
+        """Return the clouds with their given points first, and how they were normalized by these.
 
         Args:
             clouds: `(B, P, 3)`.
@@ -173,10 +206,11 @@ class PartialClouds:
                 are not. All P by default.
 
         Returns:
-            `(B, num_points, 3)`.
+            Points `(B, num_points, 3)`, with shift and scale.
 
         Raises:
-            InputError: see `check`; or `num_points` leaves nothing behind the given ones, or is more than P.
+            InputError: see `check`; the given points of a cloud coincide, so that nothing normalizes by them; or
+                `num_points` leaves nothing behind the given ones, or is more than P.
         """
         points = clouds.shape[1]
         self.check(points)
@@ -200,10 +234,14 @@ class PartialClouds:
             1, given, torch.arange(-self.num_given, 0, device=order.device).to(order).expand_as(given)
         )
         chosen = rest.argsort(dim=1, stable=True)[:, :wanted]
-        return clouds.gather(1, chosen[:, :, None].expand(-1, -1, 3))
+        found = clouds.gather(1, chosen[:, :, None].expand(-1, -1, 3))
+        _, shift, scale = normalize(found[:, : self.num_given], self.normalization or "none")
+        if self.normalization is not None:
+            found = ((found.double() - shift) / scale).to(found.dtype)
+        return CutClouds(found, shift, scale)
 
 
-def partial_set(clouds: Tensor, cut: PartialClouds, seed: int) -> Tensor:
+def partial_set(clouds: Tensor, cut: PartialClouds, seed: int) -> CutClouds:
     """Return clouds `(n, P, 3)` with their given points first, each cut by its own draws.
 
     What is given of cloud i depends on the seed, i and P, not on how many clouds there are.
@@ -214,13 +252,26 @@ def partial_set(clouds: Tensor, cut: PartialClouds, seed: int) -> Tensor:
         seed: of all draws.
 
     Raises:
-        InputError: see `PartialClouds.check`.
+        InputError: see `PartialClouds.cut`.
     """
     rows = []
     for i, cloud in enumerate(clouds):
         draws = cut.draw(1, len(cloud), rng.generator(seed, "partial", i))
-        rows.append(cut(cloud[None], draws))
-    return torch.cat(rows)
+        rows.append(cut.cut(cloud[None], draws))
+    return CutClouds(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
+
+
+def partial_of_run(num_given: int, config: PartialConfig, normalization: str) -> PartialClouds:
+    """Return how the clouds of a completion model's run are cut.
+
+    Args:
+        num_given: the model's.
+        config: the run's.
+        normalization: the run's; one of `PART_MODES` is that of the given points.
+    """
+    return PartialClouds(
+        num_given, **vars(config), normalization=normalization if normalization in PART_MODES else None
+    )
 
 
 def _check(clouds: Tensor, directions: Tensor) -> None:

@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pcdiff.config import DataConfig, RunConfig, TrainConfig, check_train, to_json
-from pcdiff.data import Batches, CloudDataset
+from pcdiff.config import DataConfig, PartialConfig, RunConfig, TrainConfig, check_train, to_json
+from pcdiff.data import Batches, CloudDataset, PartialClouds, partial_of_run, partial_set
 from pcdiff.errors import InputError
 from pcdiff.metrics import evaluate as evaluate_sets
-from pcdiff.models import PointCloudModel
+from pcdiff.models import Completion, PointCloudModel
+from pcdiff.ops.normalization import PART_MODES, SHARED_MODES
 from pcdiff.runtime import rng
 from pcdiff.runtime.devices import resolve_device
 from pcdiff.runtime.run_folder import write_config
 from pcdiff.training.protocols import Outcome, Validation
 from pcdiff.training.trainer import Trainer as TrainingLoop
-from pcdiff.training.validation import GeneratorValidation
+from pcdiff.training.validation import CompletionValidation, GeneratorValidation
 from pcdiff.version import __version__
 
 
@@ -88,13 +89,16 @@ class Trainer:
 
     Args:
         model: of `pcdiff.models`, or any module with `draw` and `loss_terms`, which `pcdiff.load` does not know.
-        data: clouds `(n, P, 3)` as an array or a tensor, a `CloudDataset`, or a DataLoader of batches `(B, N, 3)`.
+        data: clouds `(n, P, 3)` as an array or a tensor, a `CloudDataset`, or a DataLoader of batches `(B, N, 3)`,
+            for a completion model with the given points first.
         folder: the run's; made by `fit`.
         steps: optimizer steps in all.
         batch_size: clouds of a batch; of a DataLoader its own.
         num_points: points drawn of each cloud; all, at most 2048, by default. A DataLoader draws its own.
         optimizer: of the model's parameters; Adam by default.
         validation: clouds to score samples against, or a `Validation`; none by default.
+        partial: how clouds are cut for a completion model; by what a random viewpoint sees by default. A
+            `CloudDataset` in a normalization of each cloud by itself is normalized by the given points.
         seed: of every random draw.
         device: `auto` (CUDA if there is one), `cpu`, `cuda`, ...
         resume: go on with the run that lies in the folder.
@@ -123,6 +127,7 @@ class Trainer:
         num_points: int | None = None,
         optimizer: torch.optim.Optimizer | None = None,
         validation: Any = None,
+        partial: PartialConfig | None = None,
         seed: int = 2020,
         device: str = "auto",
         resume: bool = False,
@@ -132,12 +137,17 @@ class Trainer:
         where = resolve_device(device)
         self.config = _train_config(steps, batch_size, settings)
         points, identity, normalization, statistics = _described(data)
+        cut = None
+        if isinstance(model, Completion):
+            if normalization not in SHARED_MODES:
+                normalization = PART_MODES[0] if normalization not in PART_MODES else normalization
+            cut = partial_of_run(model.config.num_given, partial or PartialConfig(), normalization)
         if points is None:
             batches: Any = LoaderBatches(data, seed, where)
             self.config = replace(self.config, batch_size=len(batches(0)))
         else:
             taken = min(points.shape[1], 2048) if num_points is None else num_points
-            batches = Batches(points, self.config.batch_size, taken, seed, where)
+            batches = Batches(points, self.config.batch_size, taken, seed, where, partial=cut)
         facts: dict[str, Any] = {"dataset": identity, "statistics": statistics, "version": __version__}
         self.run = None
         if isinstance(model, PointCloudModel):
@@ -148,13 +158,14 @@ class Trainer:
                 process=model.process_config,
                 objective=model.objective_config,
                 sampling=model.sampling_config,
-                data=DataConfig(normalization=normalization, num_points=batches(0).shape[1]),
+                data=DataConfig(
+                    normalization=normalization, num_points=batches(0).shape[1], partial=partial or PartialConfig()
+                ),
                 train=self.config,
             )
             facts["config"] = json.loads(to_json(self.run))
-        self.loop = TrainingLoop(
-            model, batches, self.config, self.folder, facts, seed, where, _validation(validation, seed), optimizer
-        )
+        scored = _validation(validation, seed, cut)
+        self.loop = TrainingLoop(model, batches, self.config, self.folder, facts, seed, where, scored, optimizer)
         if resume:
             self.loop.restore()
         elif self.loop.keeper.exists():
@@ -222,8 +233,11 @@ def _identity(name: str, fingerprint: str | None) -> dict[str, Any]:
     return facts if fingerprint is None else facts | {"fingerprint": fingerprint}
 
 
-def _validation(validation: Any, seed: int) -> Validation | None:
+def _validation(validation: Any, seed: int, cut: PartialClouds | None) -> Validation | None:
     if validation is None or callable(validation):
         return validation
     clouds = validation.points if isinstance(validation, CloudDataset) else torch.as_tensor(validation).float()
-    return GeneratorValidation(clouds, min(clouds.shape[1], 2048), seed)
+    points = min(clouds.shape[1], 2048)
+    if cut is not None:
+        return CompletionValidation(partial_set(clouds, cut, seed).points[:, :points], cut.num_given, seed)
+    return GeneratorValidation(clouds, points, seed)

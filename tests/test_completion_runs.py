@@ -11,9 +11,10 @@ from script_tools import script
 
 import pcdiff
 from pcdiff.commands import cli
+from pcdiff.config import PartialConfig
 from pcdiff.config.files import read_config
 from pcdiff.config.presets import GENERATOR_PRESETS
-from pcdiff.data import load_raw
+from pcdiff.data import load_clouds, load_raw
 from pcdiff.errors import InputError
 from pcdiff.metrics import completion_scores
 from pcdiff.models import Completion, build_model, editing
@@ -44,6 +45,10 @@ TINY = """--kind completion --preset demo --process edm --num-given 12 --max-ite
     --sampling.num-steps 3""".split()
 
 
+INDUCERS = """--preset set-quick --net.width 16 --net.depth 1 --net.num-heads 2 --net.num-inducers 4
+    --sampling.num-steps 2 --process.sigma-data 1.0""".split()
+
+
 @pytest.fixture(scope="module")
 def net(tmp_path_factory):
     path = tmp_path_factory.mktemp("nets") / "mean_net.py"
@@ -61,17 +66,24 @@ def run(net, dataset, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def shared_run(net, dataset, tmp_path_factory):
+    """A run in the training set's statistics, as PVD's are."""
+    folder = tmp_path_factory.mktemp("runs") / "shared"
+    flags = [*TINY, "--net", f"{net}:MeanNet", "--categories", "chair", "--dataset-path", dataset]
+    once = ["--normalization", "global", "--max-iters", 1, "--val-every", 0, "--num-samples", 1]
+    assert script("train_gen.py", *flags, *once, "--out", folder) == 0
+    return folder
+
+
 def parsed(net, *flags):
     return cli.parse_run(GENERATOR_PRESETS, [*TINY, "--net", f"{net}:MeanNet", *map(str, flags)])
 
 
 def test_a_run_completes_validation_clouds_and_scores_them(run):
     config = read_config(run)
-    assert (config.model.kind, config.data.normalization, config.data.partial.rule) == (
-        "completion",
-        "global",
-        "view",
-    )
+    assert (config.model.kind, config.data.partial.rule) == ("completion", "view")
+    assert config.data.normalization == "shape_unit_per_axis"
     clouds = np.load(run / "samples.npy")
     assert clouds.shape == (2 * 3, 48, 3)  # three completions of each
     given = clouds.reshape(2, 3, 48, 3)[:, :, :12]
@@ -93,9 +105,18 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(net, run, dataset, tmp_p
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in names)
 
 
-def test_the_statistics_of_the_training_set_are_the_default(net):
-    assert parsed(net).data.normalization == "global"
-    assert parsed(net, "--normalization", "none").data.normalization == "none"
+def test_a_notebooks_trainer_cuts_the_clouds_too(dataset, tmp_path):
+    data = load_clouds(dataset, "chair", "train")
+    model = build_model(cli.parse_run(GENERATOR_PRESETS, [*INDUCERS, "--kind", "completion", "--num-given", "12"]))
+    partial = PartialConfig(rule="nearest", removed=(0.5,))
+    trainer = pcdiff.Trainer(
+        *(model, data, tmp_path / "mine"), steps=1, batch_size=4, partial=partial, validation=data.points[:2]
+    )
+    batch = trainer.loop.batches(0)
+    torch.testing.assert_close(batch[:, :12].mean(dim=1), torch.zeros(4, 3), rtol=0, atol=1e-6)
+    assert "CD-L2" in trainer.fit().best
+    config = read_config(tmp_path / "mine")
+    assert (config.data.normalization, config.data.partial) == ("shape_unit_per_axis", partial)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +124,7 @@ def test_the_statistics_of_the_training_set_are_the_default(net):
     [
         (
             ["--normalization", "shape_unit"],
-            "normalization must be one of global, .*none for a completion model, got shape_unit",
+            "must be one of shape_unit_per_axis, .*none.* for a completion model, got shape_unit:",
         ),
         (["--num-given", 0], "num_given must be at least 1, got 0"),
         (["--num-given", 40], "num_points must be above num_given = 40, got 40"),
@@ -155,13 +176,24 @@ def test_the_command_completes_in_the_inputs_unit_and_scores(net, run, half, cap
     np.testing.assert_allclose(np.load(half / "done.npy")[0], made[0], rtol=1e-5, atol=1e-6)
 
 
-def test_the_rest_is_in_the_statistics_of_the_training_set(net, run, half):
+def test_a_completion_follows_its_input_wherever_it_lies_and_however_large_it_is(net, run, half):
+    """Normalized by the given points: in another unit at another place it is the same completion."""
+    given = np.load(half / "half.npy")[:, :12]
+    made = []
+    for scale, shift in ((1, 0), (8, 16)):
+        np.save(half / "half.npy", given * np.float32(scale) + np.float32(shift))
+        assert complete(net, run, half, "--num-points", 20) == 0
+        made.append(np.load(half / "done.npy"))
+    np.testing.assert_allclose(made[1], 8 * made[0] + 16, rtol=1e-5)
+
+
+def test_the_rest_is_in_the_statistics_of_the_training_set(net, shared_run, half):
     """What is drawn is brought back by `x * std + mean`, of the run's own statistics."""
-    model = pcdiff.load(run)
+    model = pcdiff.load(shared_run)
     given = torch.from_numpy(np.load(half / "half.npy")[:, :12])
     mean, std = (torch.tensor(model.metadata["statistics"][key]) for key in ("mean", "std"))
     np.save(half / "half.npy", given.numpy())
-    assert complete(net, run, half, "--num-points", 20) == 0
+    assert complete(net, shared_run, half, "--num-points", 20) == 0
     made = torch.from_numpy(np.load(half / "done.npy"))
     drawn = editing.complete(model, (given - mean) / std, 20, 2020)[:, 12:]
     torch.testing.assert_close(made[:, 12:], drawn * std + mean, rtol=1e-5, atol=1e-5)
@@ -247,10 +279,6 @@ def test_a_run_is_scored_on_the_test_split_beside_the_nearest_training_clouds(ne
     assert "num_completions must be at least 1, got 0" in capsys.readouterr().err
     assert script("evaluate.py", "--run", run, "--import", net, "--num-points", 12, "--out", tmp_path) == 2
     assert "num_points must be more than the 12 points given, got 12" in capsys.readouterr().err
-
-
-INDUCERS = """--preset set-quick --net.width 16 --net.depth 1 --net.num-heads 2 --net.num-inducers 4
-    --sampling.num-steps 2 --process.sigma-data 1.0""".split()
 
 
 def test_the_states_of_inducers_complete_too(half):

@@ -91,8 +91,8 @@ def parse_run(
             # the presets' share of times goes with the presets' net
             default = replace(default, objective=replace(default.objective, times_per_cloud=1))
         if value_of("--kind", argv) == "completion":
-            # statistics of the training set: a part does not tell the whole cloud's own
-            default = replace(default, data=replace(default.data, normalization="global"))
+            # of the points given: a part does not tell the whole cloud's own, nor has every data set one unit
+            default = replace(default, data=replace(default.data, normalization="shape_unit_per_axis"))
         process = value_of("--process.name", argv), value_of("--process.predicts", argv)
         if process != (None, None):
             from pcdiff.models.change_process import adapted

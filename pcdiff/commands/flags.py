@@ -111,9 +111,10 @@ class Upsample(Making, Reading):
 class Complete(Making, Reading):
     """Keep the points of partial clouds and draw the rest.
 
-    A completion model has been trained for it, and takes its input in the unit of its training clouds. Any other
-    model is held to the given points, see --method; where such a run's normalization is of each cloud by itself, a
-    part is normalized as if it were the whole: it fits best where the part reaches as far as the whole does.
+    A completion model has been trained for it, with clouds normalized by their given points or (none, global) in
+    the training clouds' unit, which is then the input's too. Any other model is held to the given points, see
+    --method; where such a run's normalization is of each cloud by itself, a part is normalized as if it were the
+    whole: it fits best where the part reaches as far as the whole does.
     """
 
     input: Path

@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 from pcdiff import evaluation
-from pcdiff.commands.partial import partial_clouds
+from pcdiff.commands.partial import back, partial_clouds
 from pcdiff.config import EvaluateConfig, RunConfig
 from pcdiff.config.files import read_config
 from pcdiff.data import announce, load_clouds, load_raw, partial_set
+from pcdiff.evaluation.completions import Partial
 from pcdiff.metrics import get_protocol
 from pcdiff.runtime import distributed, run_folder
 from pcdiff.runtime.stopping import Stop, interruptible
@@ -38,7 +39,7 @@ def _score_run(config: EvaluateConfig, run: RunConfig, stop: Stop) -> None:
         normalized = load_clouds(path, names, split, run.data.normalization)
         raw = {part: load_raw(path, names, part) for part in (split, "train")}
         cut = partial_clouds(run)
-        partial = None if cut is None else partial_set(normalized.points, cut, config.seed)
+        held = None if cut is None else partial_set(normalized.points, cut, config.seed)
     run_folder.log.info(announce(normalized.identity))
     evaluation.score_run(
         replace(config, split=split),
@@ -47,6 +48,6 @@ def _score_run(config: EvaluateConfig, run: RunConfig, stop: Stop) -> None:
         reference=raw[split],
         train=raw["train"],
         dataset=normalized.identity.to_dict(),
-        partial=partial,
+        partial=None if held is None else Partial(held.points, back(held, normalized)),
         stop=stop,
     )

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from pcdiff.commands.partial import partial_clouds
+from pcdiff.commands.partial import back, partial_clouds
 from pcdiff.config import RunConfig
 from pcdiff.config.files import read_config
 from pcdiff.config.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS, preset
@@ -69,9 +69,10 @@ def _of_completion(config: RunConfig, clouds: CloudDataset, val: CloudDataset, s
     cut = partial_clouds(config)
     assert cut is not None
     points = min(config.train.val_points, val.points.shape[1])
-    given = partial_set(val.points, cut, config.seed)[:, :points]
+    held = partial_set(val.points, cut, config.seed)
+    given = held.points[:, :points]
     validation = CompletionValidation(given, cut.num_given, config.seed, config.flexibility, stop)
-    ending = CompletionEnding(config, clouds.identity.to_dict(), given, val.denormalize, stop)
+    ending = CompletionEnding(config, clouds.identity.to_dict(), given, back(held, val), stop)
     return Scoring(validation, ending, {})
 
 

@@ -119,17 +119,18 @@ def check(config: RunConfig) -> None:
 
 
 def _check_completion(config: RunConfig) -> None:
-    from pcdiff.ops.normalization import SHARED_MODES  # only here: `--help` needs no ops
+    from pcdiff.ops.normalization import PART_MODES, SHARED_MODES  # only here: `--help` needs no ops
 
     model, data = config.model, config.data
     check_sees_points(model.net, find("net", known("net"), model.net))
     check_ranges(vars(data.partial), data.partial.RANGES, "partial.")
     if not data.partial.removed or not all(0 < share < 1 for share in data.partial.removed):
         raise InputError(f"partial.removed must be shares in (0, 1), got {list(data.partial.removed)}")
-    if data.normalization not in SHARED_MODES:
+    known_of_a_part = (*PART_MODES, *SHARED_MODES)
+    if data.normalization not in known_of_a_part:
         raise InputError(
-            f"normalization must be one of {', '.join(sorted(SHARED_MODES))} for a completion model, got "
-            f"{data.normalization}: a part of a cloud does not tell the whole one's center and size"
+            f"normalization must be one of {', '.join(known_of_a_part)} for a completion model, got "
+            f"{data.normalization}: a part of a cloud does not tell the whole one's"
         )
     for name, points in (
         ("num_points", data.num_points),

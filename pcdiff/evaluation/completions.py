@@ -1,6 +1,7 @@
 """Score a completion model's clouds in the data set's own unit, beside the nearest training clouds."""
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,23 @@ from pcdiff.viz import save_completions
 BASELINE = "nearest training cloud, by the points given"
 _TRAIN_POINTS = 512  # of a training cloud, by which the nearest is found
 _SHOWN = 20
+
+
+class Partial(NamedTuple):
+    """The clouds of a split for a completion model.
+
+    Attributes:
+        points: `(n, P, 3)`, their given points first, in the model's normalization.
+        denormalize: brings clouds of the split, by index, back to the data set's own unit.
+    """
+
+    points: Tensor
+    denormalize: Callable[[Tensor, Iterable[int]], Tensor]
+
+    def restored(self, clouds: Tensor) -> Tensor:
+        """Return several clouds of each of the first n, `(n, K, P, 3)`, in the data set's own unit."""
+        indices = range(len(clouds))
+        return torch.stack([self.denormalize(clouds[:, k], indices) for k in range(clouds.shape[1])], dim=1)
 
 
 def scored_completions(
@@ -85,9 +103,3 @@ def keep_completions(places: Places, title: str, completions: Tensor, **shown: T
     given = some.pop("given")
     save_completions(path, given, completions[:_SHOWN], title=title, **some)
     log.info("clouds: %s", path)
-
-
-def restored(clouds: Tensor, denormalize: Any) -> Tensor:
-    """Return several clouds of each of a split's, `(n, K, P, 3)`, in the data set's own unit."""
-    indices = range(len(clouds))
-    return torch.stack([denormalize(clouds[:, k], indices) for k in range(clouds.shape[1])], dim=1)

@@ -13,7 +13,7 @@ from pcdiff import metrics
 from pcdiff.config import EvaluateConfig, RunConfig
 from pcdiff.errors import InputError
 from pcdiff.evaluation.classes import add_classes
-from pcdiff.evaluation.completions import keep_completions, restored, scored_completions
+from pcdiff.evaluation.completions import Partial, keep_completions, scored_completions
 from pcdiff.evaluation.files import asked, compared, limit, reconstructed, settings_of
 from pcdiff.evaluation.job import Places, finish, generated_enough
 from pcdiff.evaluation.report import picture, report
@@ -55,7 +55,7 @@ def score_run(
     reference: Tensor,
     train: Tensor,
     dataset: dict[str, Any],
-    partial: Tensor | None = None,
+    partial: Partial | None = None,
     stop: Stop | None = None,
 ) -> dict[str, Any] | None:
     """Generate (reconstruct, or complete) with the model in `config.run` and score against a split.
@@ -68,7 +68,7 @@ def score_run(
             results of different runs are of one reference set.
         train: `(m, Q, 3)`, the training split likewise, to look for copies in.
         dataset: the data set's identity.
-        partial: of a completion model, the split's clouds `(n, Q, 3)` with the points that are given first.
+        partial: of a completion model, the split's clouds with the points that are given first.
         stop: see `pcdiff.evaluation.job.finish`.
 
     Returns:
@@ -144,15 +144,15 @@ def score_run(
     elif isinstance(model, Completion):
         assert partial is not None
         _refuse_metrics(config, folder, "a completion model's")
-        cut, given = partial[: len(reference), :num_points], run.model.num_given
+        cut, given = partial.points[: len(reference), :num_points], run.model.num_given
         check_completion(model, given, num_points)
-        settings |= {"partial": fingerprint(partial), "num_completions": config.num_completions}
+        settings |= {"partial": fingerprint(partial.points), "num_completions": config.num_completions}
         facts |= {"partial": vars(run.data.partial) | {"num_given": given}}
 
         def job(work: ResumableMap) -> dict[str, Any]:
             made = _completed(config, run, model, work, cut[:, :given], num_points)
-            own = {"completions": restored(made, split.denormalize)}
-            own["given"] = restored(cut[:, None, :given], split.denormalize)[:, 0]
+            own = {"completions": partial.restored(made)}
+            own["given"] = partial.restored(cut[:, None, :given])[:, 0]
             truth = reference[:, :num_points]
             result, fitting = scored_completions(config, work, reference=truth, train=train, **own)
             result |= facts | {"dataset": dataset | result["dataset"]}

@@ -19,6 +19,7 @@ _AT_ONCE = 256  # clouds in double at a time
 GLOBAL_MODES = ("global", "global_per_axis", "global_unit", "global_unit_legacy_dpm")
 MEAN_MODES = ("global", "global_per_axis")  # subtract a mean of all clouds
 SHARED_MODES = ("none", *MEAN_MODES)  # one shift and one scale for all clouds, generated ones too
+PART_MODES = ("shape_unit_per_axis", "shape_bbox")  # of a cloud by itself, wherever it stands
 NORMALIZATIONS = ("none", *_STD_MULTIPLE, "shape_bbox", *GLOBAL_MODES)
 
 

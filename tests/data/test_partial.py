@@ -8,6 +8,7 @@ import torch
 from pcdiff.data import Batches, PartialClouds, partial_set
 from pcdiff.data.partial import distance_to_viewpoint, hidden_depth, random_directions
 from pcdiff.errors import InputError
+from pcdiff.ops.normalization import normalize
 
 
 def sphere(count):
@@ -121,6 +122,10 @@ def test_where_too_few_are_seen_those_hidden_least_follow():
         ({"num_given": 8, "removed": (0.5, 1.0)}, r"removed must be shares in \(0, 1\), got \[0.5, 1.0\]"),
         ({"num_given": 32}, "num_given must be below the 32 points of a cloud, got 32"),
         ({"num_given": 9, "rule": "nearest"}, "at most the 8 points that are left of 32 when 75% go, got 9"),
+        (
+            {"num_given": 8, "normalization": "shape_unit"},
+            "one of shape_unit_per_axis, shape_bbox, got",
+        ),
         ({"num_given": 8, "resolution": 0}, "resolution must be at least 1, got 0"),
         ({"num_given": 8, "radius": -1}, "radius must be at least 0, got -1"),
     ],
@@ -164,7 +169,27 @@ def test_a_batch_is_cut_by_its_step_and_whoever_asks_for_rows_gets_them():
 
 def test_what_is_given_of_a_cloud_of_a_set_depends_on_its_place_alone():
     points = torch.randn(5, 40, 3, generator=torch.Generator().manual_seed(0))
-    whole = partial_set(points, PartialClouds(8), seed=1)
-    assert torch.equal(partial_set(points[:2], PartialClouds(8), seed=1), whole[:2])
-    assert not torch.equal(partial_set(points, PartialClouds(8), seed=2), whole)
-    assert not torch.equal(partial_set(points[:1].expand(2, -1, -1), PartialClouds(8), seed=1)[0, :8], whole[1, :8])
+    cut = PartialClouds(8)
+    whole = partial_set(points, cut, seed=1).points
+    assert torch.equal(partial_set(points[:2], cut, seed=1).points, whole[:2])
+    assert not torch.equal(partial_set(points, cut, seed=2).points, whole)
+    again = partial_set(points[:1].expand(2, -1, -1), cut, seed=1).points
+    assert not torch.equal(again[0, :8], again[1, :8])
+
+
+@pytest.mark.parametrize("mode", ["shape_unit_per_axis", "shape_bbox"])
+def test_clouds_are_normalized_by_their_given_points_and_come_back(mode):
+    points = 40 * torch.randn(5, 40, 3, generator=torch.Generator().manual_seed(0)) + torch.tensor([90.0, 0, -7])
+    held = partial_set(points, PartialClouds(8, normalization=mode), seed=1)
+    given = held.points[:, :8].double()
+    torch.testing.assert_close(normalize(given, mode)[0], given.float(), rtol=0, atol=1e-6)
+    plain = partial_set(points, PartialClouds(8), seed=1)
+    assert (plain.shift == 0).all()
+    assert (plain.scale == 1).all()
+    # rounded once in the frame of the given points, at 90 of a float32
+    torch.testing.assert_close(held.restore(held.points, range(5)), plain.points, rtol=0, atol=1e-4)
+    torch.testing.assert_close(held.restore(held.points[[3]], [3]), plain.points[[3]], rtol=0, atol=1e-4)
+    # whatever unit and place the whole cloud had
+    other = partial_set(points * 3 + 5, PartialClouds(8, "nearest", normalization=mode), seed=1).points
+    near = partial_set(points, PartialClouds(8, "nearest", normalization=mode), seed=1).points
+    torch.testing.assert_close(other, near, rtol=0, atol=2e-4)
