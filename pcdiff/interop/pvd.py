@@ -14,6 +14,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from pcdiff.config import DataConfig, ModelConfig, ProcessConfig, RunConfig, to_json
+from pcdiff.config.pvd_presets import CHAINS, TIGER_NET
 from pcdiff.errors import InputError
 from pcdiff.interop.torch_files import check_named_tensors, load_without_code
 from pcdiff.models import PointCloudModel, build_model
@@ -22,21 +23,9 @@ from pcdiff.nets.given_points import WithGivenPoints
 from pcdiff.runtime.memory_limit import built_for
 from pcdiff.runtime.paths import is_file
 
-_CHAIN = ProcessConfig(
-    name="ddpm", schedule="linear", num_steps=1000, beta_1=1e-4, beta_T=0.02, predicts="eps", time_input="step"
-)
-CHAINS = {
-    "airplane": replace(_CHAIN, schedule="warm", beta_1=1e-5, beta_T=0.008, warm=0.1),
-    "chair": _CHAIN,
-    "car": _CHAIN,
-}
-"""The published chain of each category."""
-
 PVD = PVCNNConfig()
 GIVEN = 200
 """Points of a cloud that PVD's completion is given, of 2048."""
-TIGER = PVCNNConfig(global_attention=False, branch_depth=8)
-"""TIGER's published net: PVD's without the attention at the coarsest points, and a transformer beside it."""
 
 _VOXELS = {
     "0": "conv1",
@@ -88,7 +77,8 @@ def load(path: str | Path, category: str | None = None, net: PVCNNConfig | None 
 
     Args:
         path: a `*.pth` or `*.pt`.
-        category: whose chain it was trained on, a key of `CHAINS`; by default the one that the file's path names.
+        category: whose chain it was trained on, airplane, chair or car; by default the one that the file's name has
+            as a word, or else its folder's.
         net: what the net is built of, where it is not as published.
 
     Returns:
@@ -125,17 +115,18 @@ def fits(checkpoint: Any) -> bool:
 
 
 def _chain(path: Path, category: str | None) -> ProcessConfig:
-    if category is None:
-        named = {name for name in CHAINS for part in path.parts if name in part.lower()}
-        if len({CHAINS[name] for name in named}) != 1:
-            raise InputError(
-                f"{path}: does not say on which category's chain it was trained; put one of {', '.join(CHAINS)} "
-                "into the file's name"
-            )
-        return CHAINS[min(named)]
-    if category not in CHAINS:
-        raise InputError(f"category must be one of {sorted(CHAINS)}, got {category!r}")
-    return CHAINS[category]
+    if category is not None:
+        if category not in CHAINS:
+            raise InputError(f"category must be one of {sorted(CHAINS)}, got {category!r}")
+        return CHAINS[category]
+    for name in (path.stem, path.absolute().parent.name):
+        named = set(re.findall("[a-z]+", name.lower())) & set(CHAINS)
+        if len(named) == 1:
+            return CHAINS[named.pop()]
+    raise InputError(
+        f"{path}: does not say on which category's chain it was trained; "
+        f"put one of {', '.join(CHAINS)} into its name"
+    )
 
 
 def from_weights(
@@ -187,7 +178,7 @@ def published(weights: Mapping[str, Tensor]) -> PVCNNConfig:
     """Return what the published net of this kind is built of: PVD's, PVD's of completion, or TIGER's."""
     keys = [_bare(key) for key in weights]
     if any(key.startswith("transformer.") for key in keys):
-        return TIGER
+        return TIGER_NET
     attending = {match[1] for key in keys if (match := _FIRST_CONVOLUTION_ATTENDS.fullmatch(key))}
     gated = {level for level in attending if f"sa_layers.{level}.0.voxel_layers.7.fc.0.weight" in keys}
     # completion has no squeeze and excitation there, and drops half before its output
