@@ -30,7 +30,7 @@ from pcdiff.config import (
 from pcdiff.config.files import read_config
 from pcdiff.config.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS, preset
 from pcdiff.errors import InputError
-from pcdiff.nets import SetTransformer
+from pcdiff.nets import PVCNNConfig, SetTransformer
 from pcdiff.runtime.run_folder import write_text
 from pcdiff.training import learning_rate
 
@@ -185,6 +185,33 @@ def test_the_gecco_preset_is_its_recipe():
     assert (gecco.sampling.sampler, gecco.sampling.num_steps, gecco.sampling.churn) == ("heun", 64, 0.5)
 
 
+@pytest.mark.parametrize(
+    ("category", "ends", "steps"),
+    [
+        ("airplane", (1e-5, 0.008), 177),
+        ("chair", (1e-4, 0.02), 288),
+        ("car", (1e-4, 0.02), 153),
+        ("lamp", None, 288),
+    ],
+)
+def test_the_pvd_preset_is_the_categorys_recipe(category, ends, steps):
+    config = cli.parse_run(GENERATOR_PRESETS, ["--preset", "pvd", "--categories", category])
+    chain, train = config.process, config.train
+    assert (config.preset, config.data.categories, config.data.normalization) == ("pvd", category, "global")
+    assert (chain.beta_1, chain.beta_T) == (ends or (1e-4, 0.02))
+    assert (chain.schedule, chain.warm) == (("warm", 0.1) if category == "airplane" else ("linear", None))
+    assert (chain.num_steps, chain.predicts, chain.time_input) == (1000, "eps", "step")
+    assert config.model.net_options == PVCNNConfig()
+    assert (train.batch_size, train.adam_beta1, train.adam_beta2, train.ema_decay) == (16, 0.5, 0.999, None)
+    assert train.max_iters == 10_000 * steps
+    rates = [learning_rate(step, train) for step in (0, steps - 1, steps, 1000 * steps)]
+    assert rates == pytest.approx([2e-4, 2e-4, 2e-4 * 0.998, 2e-4 * 0.998**1000], rel=1e-9)
+    tiger = cli.parse_run(GENERATOR_PRESETS, ["--preset", "tiger", "--categories", category])
+    assert (tiger.process, tiger.train.batch_size) == (chain, 64)
+    assert (tiger.model.net_options.branch_depth, tiger.model.net_options.global_attention) == (8, False)
+    assert cli.parse_run(GENERATOR_PRESETS, ["--preset", "quick", "--categories", category]).process.name == "ddpm"
+
+
 @pytest.mark.parametrize("name", [name for name in GENERATOR_PRESETS if name.startswith("set")])
 def test_a_set_presets_rate_falls_to_the_end(name):
     config = GENERATOR_PRESETS[name]
@@ -223,7 +250,7 @@ def test_without_flags_it_is_the_paper():
 
 
 def test_an_unknown_preset_lists_the_known_ones():
-    with pytest.raises(InputError, match=r"--preset must be one of \[.*'paper', 'quick'.*\], got 'nope'"):
+    with pytest.raises(InputError, match=r"--preset must be one of \[.*'paper', .*'quick'.*\], got 'nope'"):
         cli.parse_run(GENERATOR_PRESETS, ["--preset", "nope"])
 
 

@@ -83,7 +83,7 @@ def parse_run(
     else:
         from pcdiff.config.presets import preset
 
-        default = preset(presets, value_of("--preset", argv) or "paper")
+        default = preset(presets, value_of("--preset", argv) or "paper", value_of("--categories", argv))
         for part, name in named.items():
             if name != getattr(default.model, part):
                 default = replace(default, model=with_part(default.model, part, name, classes[part]))

@@ -117,7 +117,7 @@ def _train(
         if config.dry_run:
             config = planned(config, NOWHERE, started, ending.seconds, *parts)
             found = tally(count_clouds(data.dataset_path, data.categories))
-            rehearse(config, preset(presets, config.preset), found, *parts)
+            rehearse(config, preset(presets, config.preset, data.categories), found, *parts)
             return
     config, folder = run_folder.open_run(config, name, read_config)
     with run_folder.logging_to(folder), run_folder.alone_in(folder):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pcdiff.config import CloudObjectiveConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
+from pcdiff.config.pvd_presets import PVD_PRESETS, of_categories
 from pcdiff.config.run import PAPER_PROCESS
 from pcdiff.config.set_presets import SET_PRESETS
 from pcdiff.encoders import PointNetConfig
@@ -85,6 +86,7 @@ GENERATOR_PRESETS: Mapping[str, RunConfig] = {
     "quick": _QUICK,
     "demo": _DEMO,
     **SET_PRESETS,
+    **PVD_PRESETS,
 }
 
 
@@ -124,12 +126,17 @@ AUTOENCODER_PRESETS: Mapping[str, RunConfig] = {
 }
 
 
-def preset(presets: Mapping[str, RunConfig], name: str) -> RunConfig:
+def preset(presets: Mapping[str, RunConfig], name: str, categories: str | None = None) -> RunConfig:
     """Return a preset by name.
+
+    Args:
+        presets: all of them.
+        name: the preset's.
+        categories: what it is for, where that makes a difference (`pcdiff.config.pvd_presets.of_categories`).
 
     Raises:
         InputError: the name is unknown; the message lists the known ones.
     """
     if name not in presets:
         raise InputError(f"--preset must be one of {sorted(presets)}, got {name!r}")
-    return presets[name]
+    return of_categories(presets[name], categories)

@@ -34,7 +34,8 @@ class RunConfig:
     preset: str = "paper"
     """Defaults of all other flags: `paper` (DPM's hyper-parameters), `cpu` (40 minutes on two CPU cores), `quick`
     (minutes on two CPU cores) or `demo` (the same, smaller nets for slow cores); of direct models with a set
-    transformer `gecco` (its recipe), `set-cpu`, `set-quick` and `set-gpu`."""
+    transformer `gecco` (its recipe), `set-cpu`, `set-quick` and `set-gpu`, with a point-voxel net `pvd` and `tiger`
+    (their recipes)."""
     out: Path | None = None
     """The run's folder; a new one under runs/ by default."""
     resume: Path | None = None
