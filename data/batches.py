@@ -25,7 +25,7 @@ class Batches:
         points: `(n, P, 3)`.
         batch_size: clouds per batch; may exceed n.
         num_points: points per cloud, at most P.
-        seed: not negative.
+        seed: at least 0.
         device: where the batches appear, and the clouds are kept where they fit.
         rotate: turn every cloud about the y axis (up) by its own uniform angle.
         partial: put points that a completion model is given first, cut from all of a cloud's by the step's draws.
@@ -119,7 +119,7 @@ class Batches:
 
 
 def _fits(points: Tensor, device: torch.device) -> bool:
-    """Tell whether the clouds may stay on the device: in half of what a GPU has free. A category does, by far."""
+    """Return whether the clouds may stay on the device: in half of a GPU's free memory. One category does."""
     return device.type != "cuda" or 2 * points.nbytes <= torch.cuda.mem_get_info(device)[0]
 
 

@@ -17,7 +17,7 @@ from pcdiff.runtime.identity import Identity
 
 @dataclass(frozen=True)
 class DatasetIdentity(Identity):
-    """What a data set is, so that a result file can say what it was computed on.
+    """What a data set is, for the record in checkpoints and result files.
 
     Attributes:
         name: where the clouds come from, e.g. `"shapenet.hdf5 layout: chair_1024.hdf5"`.

@@ -46,7 +46,7 @@ def hidden_depth(clouds: Tensor, directions: Tensor, resolution: int | None = No
         radius: pixels that a point covers to each side.
 
     Returns:
-        `(B, P)`, in the clouds' unit, not negative.
+        `(B, P)`, in the clouds' unit, at least 0.
 
     Raises:
         InputError: a resolution below 1, a negative radius, or not one direction a cloud.
@@ -248,7 +248,7 @@ def partial_set(clouds: Tensor, cut: PartialClouds, seed: int) -> CutClouds:
 
     Args:
         clouds: `(n, P, 3)`.
-        cut: says how.
+        cut: how partial clouds are cut.
         seed: of all draws.
 
     Raises:

@@ -12,7 +12,7 @@ from pcdiff.data.categories import NAME_TO_SYNSET, SYNSET_TO_NAME, category_toke
 from pcdiff.data.clouds import CloudDataset, DatasetIdentity, StreamingMoments
 from pcdiff.data.sources import SPLITS, FolderSource, Hdf5Source, Source, find_root, fingerprint
 from pcdiff.errors import InputError
-from pcdiff.ops.normalization import GLOBAL_MODES, check_mode, normalize, warn_where_it_bites
+from pcdiff.ops.normalization import GLOBAL_MODES, check_mode, normalize, warn_of_side_effects
 from pcdiff.runtime.paths import exists, is_folder
 
 __all__ = ["DEFAULT_PLACES", "SPLITS", "announce", "count_clouds", "load_clouds", "load_raw"]
@@ -70,7 +70,7 @@ def load_clouds(
         per_axis = normalization == "global_per_axis"
         stats = running.std_per_axis() if per_axis else running.std(ddof=0 if normalization == "global" else 1)
     cloud, shift, scale = normalize(points, normalization, stats, labels, mean)
-    warn_where_it_bites(normalization, points, cloud, f"{source.where}: {split}")
+    warn_of_side_effects(normalization, points, cloud, f"{source.where}: {split}")
     identity = DatasetIdentity(source.name, source.stand_in, tuple(keys), fingerprint(source, keys))
     return CloudDataset(cloud, shift, scale, names, ids, split, normalization, identity)
 

@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake, and how text from files and names is told: in one line, escaped."""
+"""Exceptions for a user's mistakes, and text from files and names as one escaped line."""
 
 import logging
 from pathlib import PurePath
@@ -9,7 +9,7 @@ class InputError(ValueError):
     """Bad input: names the file or argument, what was expected, what came, and what to do.
 
     Library code raises it; the scripts print it as one line and exit with status 2. It is a `ValueError`,
-    so callers of the library need not know it. What a file or a name put into the message is escaped (`printable`).
+    so callers of the library can catch that. Text from files and names is escaped in the message (`printable`).
     """
 
     def __init__(self, message: object = ""):
@@ -17,14 +17,14 @@ class InputError(ValueError):
 
 
 class WorkFailed(RuntimeError):
-    """What was begun cannot be finished, through no fault of the input; the scripts exit with status 1."""
+    """Work failed for a reason other than its input; the scripts exit with status 1."""
 
 
 def printable(text: object) -> str:
-    r"""Return a text as one line that moves no cursor: what cannot be printed becomes its escape, as in `\n`.
+    r"""Return a text as one printable line: what cannot be printed becomes its escape, as in `\n`.
 
-    So a file's name or content forges no second line and reaches no terminal as a command; the other half of a name
-    that is no UTF-8 is escaped too. What is escaped already stays as it is.
+    So a file's name or content cannot forge a second line or send control codes to a terminal. Bytes of a name that
+    are not UTF-8 are escaped too. What is already escaped stays as it is.
 
     Example:
         >>> printable("a\nb\x1b[2J")
@@ -43,11 +43,11 @@ def short(value: object, longest: int = 200) -> str:
 
 
 class Lines(str):
-    """A text of several lines that are meant, such as a table, for the log."""
+    """A text with intended line breaks, such as a table, for the log."""
 
 
 class OneLineArguments(logging.Filter):
-    """Escapes what is put into log lines: their own words may have line breaks, a name or a file's content may not.
+    """Escapes the arguments of log lines: the format may have line breaks, a name or a file's content may not.
 
     Of `Lines` each line is escaped by itself.
     """

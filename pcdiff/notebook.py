@@ -88,7 +88,7 @@ class Trainer:
     """Train a model of clouds, and keep a run's folder that `pcdiff.load`, `evaluate.py` and a resume understand.
 
     Args:
-        model: of `pcdiff.models`, or any module with `draw` and `loss_terms`, which `pcdiff.load` does not know.
+        model: of `pcdiff.models`, or any module with `draw` and `loss_terms`, which `pcdiff.load` cannot rebuild.
         data: clouds `(n, P, 3)` as an array or a tensor, a `CloudDataset`, or a DataLoader of batches `(B, N, 3)`,
             for a completion model with the given points first.
         folder: the run's; made by `fit`.
@@ -101,7 +101,7 @@ class Trainer:
             `CloudDataset` in a normalization of each cloud by itself is normalized by the given points.
         seed: of every random draw.
         device: `auto` (CUDA if there is one), `cpu`, `cuda`, ...
-        resume: go on with the run that lies in the folder.
+        resume: resume the run in the folder.
         **settings: fields of `pcdiff.config.TrainConfig`, such as `lr`, `ema_decay`, `save_every`, `precision`.
 
     Raises:
@@ -168,7 +168,7 @@ class Trainer:
         self.loop = TrainingLoop(model, batches, self.config, self.folder, facts, seed, where, scored, optimizer)
         if resume:
             self.loop.restore()
-        elif self.loop.keeper.exists():
+        elif self.loop.checkpoints.exists():
             raise InputError(f"{self.folder}: holds a run already; resume=True goes on with it")
 
     def fit(self) -> Outcome:

@@ -1,3 +1,3 @@
-"""The version: the one place that says it."""
+"""The version, in its one place."""
 
 __version__ = "0.2.0"

@@ -25,7 +25,7 @@ class Weights:
         self.state = {key: v.to(dtype) if v.is_floating_point() else v for key, v in state.items()}
 
     def has(self, name):
-        """Say whether a layer is there."""
+        """Return whether a layer is there."""
         return f"{name}.weight" in self.state
 
     def conv(self, name, x, dilation=1, stride=1):

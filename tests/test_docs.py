@@ -50,7 +50,7 @@ def test_a_table_lists_its_registry_and_no_more(heading):
 
 
 def fits(column, name, process):
-    """Say whether the row of this name says that it fits the process."""
+    """Return whether the row of this name says that it fits the process."""
     (row,) = [row for row in column if f"`{name}`" in row[0]]
     named = row[-1].split(";")[0]  # behind it: what else is needed
     if named == "chains":

@@ -105,7 +105,7 @@ def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(number, nursery, flag
     nursery.send(process, number)
     assert nursery.wait(process) == 0
     error = errors.read_text()
-    assert f"go on with: --resume {tmp_path}" in error
+    assert f"resume with: --resume {tmp_path}" in error
     assert "Traceback" not in error
     assert not (tmp_path / "results.json").exists()
     assert script("evaluate.py", "--resume", tmp_path) == 0
@@ -120,7 +120,7 @@ def test_a_time_limit_stops_and_the_same_command_goes_on(flags, expected, tmp_pa
         assert script("evaluate.py", *flags, "--output", output, "--max-minutes", 1e-9) == 0
         if output.exists():
             break
-        assert "go on with: the same command" in capsys.readouterr().err
+        assert "resume with: the same command" in capsys.readouterr().err
     assert output.read_bytes() == expected
     assert {path.name for path in tmp_path.iterdir()} == {"scores.json", "scores.md", "scores.png"}
 

@@ -54,7 +54,7 @@ def test_after_a_signal_past_the_last_step_going_on_ends_alike(phase, whole, dat
         run = train(name, dataset, tmp_path / "run", *FLAGS)  # status 0
     log = (run / "log.txt").read_text()
     assert "interrupted: all is saved" in log
-    assert log.rstrip().endswith(f"go on with: --resume {run}")
+    assert log.rstrip().endswith(f"resume with: --resume {run}")
     assert not (run / "results.json").exists()
     assert (run / "samples.npy").exists() == (phase == "scores")
     metadata = checkpoint.read(run / "checkpoints" / "last.safetensors")[1]
@@ -86,7 +86,7 @@ def test_a_signal_before_anything_is_there_leaves_nothing(name, number, dataset,
     told_at(monkeypatch, number, 2, target=training, name="load_clouds")
     flags = [*TINY, "--categories", "chair", "--dataset-path", dataset, "--out", tmp_path / "run"]
     assert script(name, *flags) == 0
-    assert "stopped before anything was begun" in capsys.readouterr().err
+    assert "stopped before any work began" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -124,7 +124,7 @@ def test_an_evaluation_gives_up_the_chunk_it_is_at(generator_run, tmp_path, monk
         patched.setattr(sampling, "decode_chunk", counted)
         assert script("evaluate.py", *flags, "--out", tmp_path / "parts") == 0
     assert steps == [1, 2, 3, 4, 1]  # one chunk of four steps, and the first step of the next
-    assert f"go on with: --resume {tmp_path / 'parts'}" in capsys.readouterr().err
+    assert f"resume with: --resume {tmp_path / 'parts'}" in capsys.readouterr().err
     assert script("evaluate.py", "--resume", tmp_path / "parts") == 0
     one, two = ((tmp_path / name / "results.json").read_bytes() for name in ("whole", "parts"))
     assert one == two
@@ -133,7 +133,7 @@ def test_an_evaluation_gives_up_the_chunk_it_is_at(generator_run, tmp_path, monk
 def test_an_evaluation_that_is_stopped_before_its_first_block_says_so(generator_run, tmp_path, monkeypatch, capsys):
     told_at(monkeypatch, signal.SIGTERM, 1)
     assert script("evaluate.py", "--run", generator_run, "--device", "cpu", "--out", tmp_path / "new") == 0
-    assert "stopped before anything was finished; the same command begins anew" in capsys.readouterr().err
+    assert "stopped before any block was finished; the same command starts over" in capsys.readouterr().err
     assert not list((tmp_path / "new").glob("results*"))
 
 

@@ -165,12 +165,12 @@ def test_lists_of_levels():
 
 
 def test_a_run_that_goes_on_is_bounded_by_its_checkpoint_and_a_new_one_by_the_machine(tmp_path):
-    machine, keeper = Budget.of_machine(), CheckpointManager(tmp_path / "checkpoints")
-    assert keeper.budget().numbers == machine.numbers
-    checkpoint.save(keeper.path("last"), {"model.a": torch.zeros(1000)}, {"step": 0})
-    assert 10**7 < keeper.budget().numbers < 10**7 + 20_000 < machine.numbers
+    machine, manager = Budget.of_machine(), CheckpointManager(tmp_path / "checkpoints")
+    assert manager.budget().numbers == machine.numbers
+    checkpoint.save(manager.path("last"), {"model.a": torch.zeros(1000)}, {"step": 0})
+    assert 10**7 < manager.budget().numbers < 10**7 + 20_000 < machine.numbers
     with pytest.raises(InputError, match=r"asks for a net of .* or more; the file holds"):
-        within(keeper.budget(), lambda: small_model(SMALL | {"latent_dim": 10**12}))
+        within(manager.budget(), lambda: small_model(SMALL | {"latent_dim": 10**12}))
     with pytest.raises(InputError, match=r"asks for a net of .* or more; this machine has .* GiB of memory"):
         within(machine, lambda: small_model(SMALL | {"latent_dim": 10**12}))
 
@@ -179,7 +179,7 @@ def test_facts_that_are_needed_of_a_data_set():
     checkpoint.check_facts({}, "x")
     checkpoint.check_facts({"dataset": {}, "step": None}, "x")
     checkpoint.check_facts(FACTS, "x", ("name", "fingerprint"))
-    with pytest.raises(InputError, match=r"x: does not say what it was trained on: its dataset lacks fingerprint"):
+    with pytest.raises(InputError, match=r"no record of what it was trained on: its dataset lacks fingerprint"):
         checkpoint.check_facts({"step": 3, "dataset": {"name": "made"}}, "x", ("name", "fingerprint"))
     with pytest.raises(InputError, match=r"x: damaged: step must be a count, got None"):
         checkpoint.check_facts({"dataset": FACTS["dataset"]}, "x", ("name",))

@@ -90,7 +90,7 @@ def test_a_signal_saves_and_says_how_to_go_on(number, nursery, dataset, tmp_path
     nursery.send(process, number)
     assert nursery.wait(process) == 0
     error = errors.read_text()
-    assert f"go on with: --resume {out}" in error
+    assert f"resume with: --resume {out}" in error
     assert "Traceback" not in error
     step = pcdiff.load(out, "last").metadata["step"]
     assert step > 0

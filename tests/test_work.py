@@ -120,7 +120,7 @@ def test_a_damaged_settings_line_is_one_line_with_the_way_out(tmp_path, byte):
             continue
         path.write_bytes(damaged)
         with pytest.raises(
-            InputError, match=r"journal: (damaged: .*|holds stopped work with .*); .*delete it to start anew"
+            InputError, match=r"journal: (damaged: .*|holds stopped work with .*); .*delete it to start over"
         ):
             ResultCache(path, SETTINGS)
         assert path.read_bytes() == damaged
@@ -131,7 +131,7 @@ def test_a_damaged_settings_line_is_one_line_with_the_way_out(tmp_path, byte):
 )
 def test_settings_that_are_none(tmp_path, line):
     (tmp_path / "journal").write_bytes(b"pcdiff journal 2\n" + line.encode() + b"\n")
-    with pytest.raises(InputError, match=r"journal: damaged: its settings.*; delete it to start anew") as caught:
+    with pytest.raises(InputError, match=r"journal: damaged: its settings.*; delete it to start over") as caught:
         ResultCache(tmp_path / "journal", SETTINGS)
     assert len(str(caught.value)) < 400
 
@@ -159,7 +159,7 @@ def test_a_record_that_nobody_wrote(tmp_path, head):
     packed = struct.pack("<IQI", len(head), 8, _checksum(content)) + content
     path.write_bytes(path.read_bytes() + packed)
     with pytest.raises(
-        InputError, match=r"journal: damaged: one of its records is none .*; delete it to start anew"
+        InputError, match=r"journal: damaged: one of its records is none .*; delete it to start over"
     ):
         ResultCache(path, SETTINGS)
 

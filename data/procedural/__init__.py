@@ -1,9 +1,9 @@
-"""The built-in stand-in: parametric shapes of some ShapeNet categories, for when no data set is at hand.
+"""The built-in stand-in: parametric shapes of some ShapeNet categories, for use without a data set.
 
 Every cloud depends only on (seed, category, split, index): a smaller set is the prefix of a larger one, and
 the splits come from separate random streams. y is up; the scale is ShapeNet's (bounding box centered, unit
-diagonal). These are simple shapes, good for trying things out and for tests; scores on them say nothing about
-real data, and every result computed on them says so (`DatasetIdentity.stand_in`).
+diagonal). These are simple shapes, good for trying things out and for tests; scores on them mean nothing
+for real data, and every result computed on them is marked (`DatasetIdentity.stand_in`).
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def shape_clouds(
         category: a key of `FAMILIES`.
         split: train, val or test.
         count: how many; the default of the split when None.
-        seed: not negative.
+        seed: at least 0.
         num_points: points per cloud.
 
     Returns:

@@ -97,7 +97,7 @@ def sweep(config: Evaluate, score: Callable[[Evaluate], dict[str, Any] | None]) 
         own = folder / f"step-{this.step:08d}"
         result = score(replace(config, run=this.file, out=own, checkpoints=None))
         if result is None:
-            run_folder.log.info("go on with all of them: --resume %s", folder)
+            run_folder.log.info("resume with: --resume %s", folder)
             return None
         done[str(this.step)] = {**result, "checkpoint": this.sha256, "step": this.step}
         if distributed.rank() == 0:

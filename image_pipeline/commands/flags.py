@@ -32,7 +32,7 @@ class Command:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Making(Command):
+class WritesImages(Command):
     """A command that makes images.
 
     Images are read from an image file, a folder or zip of them, a .npz (arr_0) or .npy of uint8 (n, H, W, C), or
@@ -48,7 +48,7 @@ class Making(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Guidable(Making):
+class Guidable(WritesImages):
     """A command whose images a classifier may guide."""
 
     classifier: Path | None = None
@@ -87,7 +87,7 @@ class ClassConditional(Guidable):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given(Making):
+class ReadsImages(WritesImages):
     """A command that makes something of given images."""
 
     input: Path
@@ -99,7 +99,7 @@ class Given(Making):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Restoring(Given):
+class Restoring(ReadsImages):
     """A command that keeps what is known of images and draws the rest.
 
     A run's own sampler is taken where it draws noise at every step; where it is deterministic, `ancestral` in 100
@@ -150,7 +150,7 @@ class Inverse(Restoring):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interpolate(Making):
+class Interpolate(WritesImages):
     """Go from images to others: both are inverted to noises, and what lies between is drawn from those."""
 
     a: Path
@@ -164,7 +164,7 @@ class Interpolate(Making):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SDEdit(Given):
+class SDEdit(ReadsImages):
     """Noise images part of the way and draw from there: what is coarse stays, what is fine is new."""
 
     strength: float = 0.5

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from image_pipeline.commands.flags import Command, Making
+from image_pipeline.commands.flags import Command, WritesImages
 from image_pipeline.configs import SamplingConfig
 from image_pipeline.data import to_bytes, to_range
 from image_pipeline.data.image_files import read_images, save_images
@@ -42,7 +42,7 @@ class Trained:
         """
         device = prepare(resolve_device(command.device))
         model = load_model(command.run, command.checkpoint).to(device)
-        if isinstance(command, Making):
+        if isinstance(command, WritesImages):
             check_guidance(model, command.sampling)
         return cls(model, command, progress)
 
@@ -108,7 +108,7 @@ class Trained:
                 default.
             columns: images in a row of the grid.
         """
-        command: Making = self.command
+        command: WritesImages = self.command
         images = self.quantized(made)
         arrays = command.output.with_suffix(".npz")
         save_images(arrays, images)

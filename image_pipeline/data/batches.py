@@ -43,7 +43,7 @@ class ImageBatches:
     Args:
         dataset: what to train on.
         batch_size: images a step, over all processes; may exceed the data set.
-        seed: not negative.
+        seed: at least 0.
         device: where the batches appear; resident images are kept there.
         flip: mirror each image left to right with probability one half.
         data_range: `unit`, [0, 1], or `symmetric`, [-1, 1].

@@ -35,7 +35,7 @@ class Files(Protocol):
         ...
 
     def has(self, name: str) -> bool:
-        """Tell whether there is a side file of that name."""
+        """Return whether there is a side file of that name."""
         ...
 
     def digest(self) -> str:
@@ -87,7 +87,7 @@ class FolderFiles:
             raise InputError(f"{self.root / name}: cannot be read ({error.strerror})") from None
 
     def has(self, name: str) -> bool:
-        """Tell whether a file is there."""
+        """Return whether a file is there."""
         return is_file(self.root / name)
 
     def digest(self) -> str:
@@ -146,7 +146,7 @@ class ZipFiles:
             raise InputError(f"{self.path}: {name}: truncated or damaged ({error}); fetch it again") from None
 
     def has(self, name: str) -> bool:
-        """Tell whether a member is there."""
+        """Return whether a member is there."""
         return name in self._members
 
     def digest(self) -> str:

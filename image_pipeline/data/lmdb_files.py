@@ -31,7 +31,7 @@ class _Environment:
             look_at_lmdb(Path(path))
         except OSError as error:
             raise InputError(f"{path}: truncated or no lmdb ({error}); fetch it again") from None
-        with self._damage_told():
+        with self._reporting_damage():
             self._handle = lmdb.open(path, readonly=True, lock=False, readahead=False, max_readers=256)
         weakref.finalize(self, self._handle.close)
         # A page that the file lacks would be met as a bus error, which nobody can catch.
@@ -41,7 +41,7 @@ class _Environment:
             raise InputError(f"{path}: truncated: data.mdb has {held} bytes of {promised}; fetch it again")
 
     @contextmanager
-    def _damage_told(self) -> Iterator[None]:
+    def _reporting_damage(self) -> Iterator[None]:
         try:
             yield
         except self._error as error:
@@ -49,12 +49,12 @@ class _Environment:
 
     def all_keys(self) -> list[bytes]:
         """Return all keys in order."""
-        with self._damage_told(), self._handle.begin() as transaction:
+        with self._reporting_damage(), self._handle.begin() as transaction:
             return list(transaction.cursor().iternext(keys=True, values=False))
 
     def get(self, key: bytes) -> bytes | None:
         """Return a value, or None without one."""
-        with self._damage_told(), self._handle.begin() as transaction:
+        with self._reporting_damage(), self._handle.begin() as transaction:
             return transaction.get(key)
 
 

@@ -61,7 +61,7 @@ def known_only(config: Mapping[str, Any], known: set[str]) -> None:
 
 
 def is_script(config: Mapping[str, Any]) -> bool:
-    """Say whether the settings are the scripts' flags, `num_channels` and so on."""
+    """Return whether the settings are the scripts' flags, `num_channels` and so on."""
     return "model_channels" not in config
 
 

@@ -54,7 +54,7 @@ class Imported:
 
 
 def is_shape(shape: object) -> bool:
-    """Tell whether a value is a shape (C, H, W) of images, of which H and W may be None: unknown."""
+    """Return whether a value is a shape (C, H, W) of images, of which H and W may be None: unknown."""
     if not isinstance(shape, tuple) or len(shape) != 3 or shape[0] is None:
         return False
     return all(size is None or (type(size) is int and 1 <= size <= _LARGEST) for size in shape)

@@ -83,7 +83,7 @@ def of_imported(found: Imported, file: Path) -> ImageModel:
         InputError: it is of no images, or does not say of which size.
     """
     if found.image_shape is None or None in found.image_shape:
-        raise InputError(f"{file}: does not say its images' size; convert it anew with --size")
+        raise InputError(f"{file}: does not say its images' size; convert it again with --size")
     names = {value: key for key, value in RANGES.items()}
     if found.data_range not in names:
         raise InputError(f"{file}: its images' range must be one of {list(names)}, got {found.data_range}")

@@ -180,13 +180,13 @@ def run(main: Callable[[], None]) -> None:
     """Run a script's main: an `InputError` becomes one line on stderr and exit status 2.
 
     So does what the system refuses of a file that a reader or writer did not expect to be refused; and with exit
-    status 1 a divergence and a lost peer. A script that was told to stop before there was anything to save says so,
-    and its status is 0 as that of every stop. Where whoever reads the output has left, as `| head` does, the script
-    ends without a word, with the status that a shell gives such an end.
+    status 1 a divergence and a lost peer. A script that is stopped before there is anything to save prints that,
+    and exits with status 0, as after every stop. Where the reader of the output has closed the pipe, as `| head`
+    does, the script ends without a message, with the status that a shell gives such an end.
     """
     try:
         try:
-            _told(main)
+            _report_errors(main)
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -194,23 +194,23 @@ def run(main: Callable[[], None]) -> None:
         if not any(_reader_left(stream) for stream in (sys.stdout, sys.stderr)):  # a pipe of another kind broke
             raise
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in (sys.stdout, sys.stderr):  # else the interpreter complains once more as it ends
+        for stream in (sys.stdout, sys.stderr):  # else the interpreter reports the error again at exit
             os.dup2(nowhere, stream.fileno())
         sys.exit(_READER_LEFT)
 
 
 def _reader_left(stream: TextIO) -> bool:
-    """Tell whether nobody reads any more what a stream's pipe takes."""
+    """Return whether the reader of a stream's pipe has closed it."""
     poller = select.poll()
-    poller.register(stream.fileno(), 0)  # of errors it tells always
+    poller.register(stream.fileno(), 0)  # errors are always reported
     return any(event & select.POLLERR for _, event in poller.poll(0))
 
 
-def _told(main: Callable[[], None]) -> None:
+def _report_errors(main: Callable[[], None]) -> None:
     try:
         main()
     except Stopped:
-        print("stopped before anything was begun", file=sys.stderr)
+        print("stopped before any work began", file=sys.stderr)
     except BrokenPipeError:
         raise
     except (InputError, WorkFailed) as error:

@@ -11,7 +11,7 @@ from pcdiff.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What every command is told.
+    """Flags of every command.
 
     Clouds are read from .npy, .npz, .h5, .pt, .ply, .off, .obj, .xyz or .pcd files (FILE.h5:name for one array of
     several) or folders of them.
@@ -33,7 +33,7 @@ class Command:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading(Command):
+class ReadsClouds(Command):
     """A command that reads clouds."""
 
     classes: tuple[str, ...] = ()
@@ -47,13 +47,13 @@ class Reading(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Making(Command):
-    """A command that makes clouds."""
+class WritesClouds(Command):
+    """A command that draws clouds."""
 
     output: Path
     """Write the clouds to this .npy file, and a picture (.png) beside it."""
     num_points: int | None = None
-    """Points of each cloud made; any number, the run's own (or that of the input) by default (points)."""
+    """Points of each cloud drawn; any number, the run's own (or that of the input) by default (points)."""
     imports: Annotated[tuple[Path, ...], tyro.conf.arg(name="import")] = ()
     """Python files that are run first, for samplers and nets of your own by name (docs/diffusion.md)."""
     sampler: str | None = None
@@ -73,7 +73,7 @@ class Making(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(Making):
+class Sample(WritesClouds):
     """Draw clouds from a generator, any number with any number of points."""
 
     classes: tuple[str, ...] = ()
@@ -86,7 +86,7 @@ class Sample(Making):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruct(Making, Reading):
+class Reconstruct(WritesClouds, ReadsClouds):
     """Encode clouds and decode them again."""
 
     input: Path
@@ -94,27 +94,27 @@ class Reconstruct(Making, Reading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upsample(Making, Reading):
+class Upsample(WritesClouds, ReadsClouds):
     """Decode clouds with more points, or draw more points of the same shapes.
 
-    A model with codes decodes the code of those given. One without, whose net has inducers, keeps the points given
-    and draws the others beside them.
+    A model with codes decodes those of the given clouds. One without, whose net has inducers, keeps the given
+    points and draws further ones.
     """
 
     input: Path
     """The clouds."""
     num_points: int = field()  # no default
-    """Points of each cloud made (points)."""
+    """Points of each cloud drawn (points)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Complete(Making, Reading):
+class Complete(WritesClouds, ReadsClouds):
     """Keep the points of partial clouds and draw the rest.
 
-    A completion model has been trained for it, with clouds normalized by their given points or (none, global) in
+    A completion model is trained for it, with clouds normalized by their given points or (none, global) in
     the training clouds' unit, which is then the input's too. Any other model is held to the given points, see
     --method; where such a run's normalization is of each cloud by itself, a part is normalized as if it were the
-    whole: it fits best where the part reaches as far as the whole does.
+    whole: the result fits best where the part extends as far as the whole.
     """
 
     input: Path
@@ -129,7 +129,7 @@ class Complete(Making, Reading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interpolate(Making, Reading):
+class Interpolate(WritesClouds, ReadsClouds):
     """Decode the codes between two clouds (or between the clouds of two files, pair by pair)."""
 
     a: Path
@@ -143,25 +143,25 @@ class Interpolate(Making, Reading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arithmetic(Making, Reading):
+class Arithmetic(WritesClouds, ReadsClouds):
     """Decode the codes a - b + c of three clouds (or of the clouds of three files, triple by triple)."""
 
     a: Path
-    """The cloud that has it."""
+    """The cloud with the feature."""
     b: Path
-    """The cloud that lacks it."""
+    """The cloud without the feature."""
     c: Path
-    """The cloud that shall have it."""
+    """The cloud that the feature is added to."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Invert(Reading):
-    """Find the code and noise that clouds are made of, make them again, and tell how far off they are."""
+class Invert(ReadsClouds):
+    """Find the code and noise of clouds, decode them again, and report the round-trip error."""
 
     input: Path
     """The clouds."""
     output: Path
-    """Write the clouds made again to this .npy file, a picture (.png) and code and noise (.npz) beside it."""
+    """Write the decoded clouds to this .npy file, a picture (.png) and code and noise (.npz) beside it."""
     sampler: str = "ddim"
     """Deterministic sampler, run backwards and forwards: ddim, heun, dpmpp, unipc or ode."""
     num_steps: int | None = None
@@ -171,10 +171,10 @@ class Invert(Reading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogLikelihood(Reading):
+class LogLikelihood(ReadsClouds):
     """Score clouds by log p(x | z), their points' log-likelihood given their code, by the probability flow.
 
-    In the model's normalization; beside it stands log p(z), the code's under a generator's prior.
+    In the model's normalization; log p(z), the code's under a generator's prior, is given with it.
     """
 
     input: Path
@@ -182,7 +182,7 @@ class LogLikelihood(Reading):
     output: Path | None = None
     """Write the values of every cloud to this .json file."""
     trace: Literal["pointwise", "rademacher", "gaussian"] = "pointwise"
-    """Trace: exact for nets that move every point by itself, or estimated with random signs or normal numbers."""
+    """Trace: exact for pointwise nets, or estimated with random signs or normal numbers."""
 
 
 COMMANDS: dict[str, type[Command]] = {

@@ -1,4 +1,4 @@
-"""What each command with a trained model does: read, run the model, write, and say so in one line."""
+"""What each command with a trained model does: read, run the model, write, and log one line."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,10 +17,10 @@ from pcdiff.commands.flags import (
     Interpolate,
     Invert,
     LogLikelihood,
-    Making,
     Reconstruct,
     Sample,
     Upsample,
+    WritesClouds,
     check,
 )
 from pcdiff.commands.units import read_beside, read_clouds, restore_generated, with_statistics
@@ -55,7 +55,7 @@ _MEANING = {
 
 @dataclass
 class Trained:
-    """A model with what its run says, and the cost of what is done with it."""
+    """A model with its run's config, and the cost of what is done with it."""
 
     model: PointCloudModel
     run: RunConfig
@@ -68,12 +68,12 @@ class Trained:
         """Return the normalization that the model was trained in."""
         return self.run.data.normalization
 
-    def options(self, command: Making) -> dict[str, Any]:
-        """Return what decoding is told."""
+    def options(self, command: WritesClouds) -> dict[str, Any]:
+        """Return the settings of decoding."""
         return {**decoding(self.run.flexibility, command), "report": self.report, "progress": self.progress}
 
     def given(self, command: Any, count: int) -> dict[str, Any]:
-        """Return what decoding is told of `count` clouds that were read, their classes among it."""
+        """Return the settings of decoding `count` clouds that were read, their classes included."""
         return self.options(command) | {"labels": self.labels(command.classes, count)}
 
     def labels(self, classes: Sequence[str], count: int) -> Tensor | None:
@@ -285,13 +285,13 @@ _WORK: dict[type, Callable[..., str]] = {
 
 
 def _written(
-    command: Making | Invert,
+    command: WritesClouds | Invert,
     trained: Trained,
     clouds: Tensor,
     unit: str,
     completed: dict[str, Any] | None = None,
 ) -> str:
-    """Write clouds `(n, P, 3)` and their picture, of completions what `completed` holds; say so in one line."""
+    """Write clouds `(n, P, 3)` and their picture, of completions what `completed` holds; return what was done in one line."""
     name, cost = type(command).__name__.lower(), trained.cost()
     step = trained.model.metadata.get("step")  # other projects' files may not tell
     title = f"{name}: {command.run.name}{'' if step is None else f', step {step}'}"

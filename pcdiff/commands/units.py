@@ -7,11 +7,11 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from pcdiff.commands.flags import Command, Reading
+from pcdiff.commands.flags import Command, ReadsClouds
 from pcdiff.errors import InputError
 from pcdiff.interop import read_cloud_set, stack_clouds
 from pcdiff.ops.far_origin import placed
-from pcdiff.ops.normalization import GLOBAL_MODES, MEAN_MODES, SHARED_MODES, normalize, warn_where_it_bites
+from pcdiff.ops.normalization import GLOBAL_MODES, MEAN_MODES, SHARED_MODES, normalize, warn_of_side_effects
 
 C = TypeVar("C", bound=Command)
 
@@ -36,12 +36,12 @@ class Clouds(NamedTuple):
         return placed(clouds, self.scale, self.shift)
 
 
-def read_clouds(path: Path, command: Reading, mode: str) -> Clouds:
+def read_clouds(path: Path, command: ReadsClouds, mode: str) -> Clouds:
     """Read a file's clouds and normalize them as the model's training clouds were.
 
     Args:
         path: as for `pcdiff.interop.read_cloud_set`.
-        command: says which points, and the statistics of a global normalization.
+        command: its flags choose the points, and may give the statistics of a global normalization.
         mode: the run's normalization.
 
     Raises:
@@ -53,7 +53,7 @@ def read_clouds(path: Path, command: Reading, mode: str) -> Clouds:
     if len(sizes) > 1 and command.point_rule is None:
         raise InputError(
             f"{path}: clouds differ in size, {min(sizes)} to {max(sizes)} points; "
-            "say how to cut them: --input-points N --point-rule first|random|farthest"
+            "cut them with --input-points N --point-rule first|random|farthest"
         )
     raw = torch.from_numpy(stack_clouds(held, command.input_points, command.point_rule, command.seed))
     needed = [flag for flag in _statistics(mode) if getattr(command, flag) is None]
@@ -62,7 +62,7 @@ def read_clouds(path: Path, command: Reading, mode: str) -> Clouds:
         raise InputError(f"{command.run}: its normalization is {mode}; give {flags} of its training clouds")
     std = None if command.std is None else torch.tensor(command.std, dtype=torch.float64)
     points, shift, scale = normalize(raw, mode, std, held.names, _mean(command))
-    warn_where_it_bites(mode, raw, points, str(path))
+    warn_of_side_effects(mode, raw, points, str(path))
     return Clouds(raw, points, shift, scale)
 
 
@@ -88,7 +88,7 @@ def restore_generated(clouds: Tensor, command: Command, mode: str) -> tuple[Tens
 
     Args:
         clouds: `(n, P, 3)`, in the model's normalization.
-        command: may say the statistics of a global normalization.
+        command: its flags may give the statistics of a global normalization.
         mode: the run's normalization.
     """
     known = mode in SHARED_MODES and all(getattr(command, flag) is not None for flag in _statistics(mode))
@@ -100,7 +100,7 @@ def restore_generated(clouds: Tensor, command: Command, mode: str) -> tuple[Tens
 
 
 def with_statistics(command: C, mode: str, known: dict[str, Any]) -> C:
-    """Return the command with the run's own statistics where its flags say none.
+    """Return the command with the run's own statistics where its flags give none.
 
     Args:
         command: what was asked.

@@ -34,7 +34,7 @@ class DataConfig:
     """Of every cloud: none, global_unit, shape_unit, shape_bbox, shape_half or shape_34; or global: one shift and
     scale for all clouds, as protocol pointflow needs it; or global_per_axis: with a scale for each axis."""
     num_points: int = 2048
-    """Points of a cloud in a training batch, drawn anew each time (points)."""
+    """Points of a cloud in a training batch, drawn again each time (points)."""
     rotate: bool = False
     """Turn every training cloud by a random angle about the up axis."""
     partial: PartialConfig = PartialConfig()

@@ -25,12 +25,12 @@ class EvaluateConfig:
     reference: Path | None = None
     """The clouds to compare --samples or --reconstructions with."""
     train: Path | None = None
-    """The clouds the generator of --samples was trained on: its nearest ones are looked for, and a row of them is
-    scored in the samples' place. A run's own are known."""
+    """The clouds the generator of --samples was trained on: each sample's nearest ones are
+    found, and as many of them are scored in the samples' place. A run has its own."""
     reconstructions: Path | None = None
     """Score these clouds against the --reference clouds they stand for, in the order of both."""
     oracle: Path | None = None
-    """Another sampling of the --reference shapes, for the row that no reconstruction beats; by default the
+    """Another sampling of the --reference shapes, for the row of the best possible scores; by default the
     reference's own points are halved."""
     compare: tuple[Path, ...] = ()
     """Print these results (JSON files) in one table; refused where they do not compare."""
@@ -87,7 +87,7 @@ class EvaluateConfig:
     dataset_path: Path | None = None
     """Data set to compare with; the run's own by default."""
     allow_other_dataset: bool = False
-    """Compare a run even with a data set it was not trained on; the result says so."""
+    """Compare a run even with a data set it was not trained on; the result has a note of it."""
     seed: int | None = None
     """Seed of every random draw; the protocol's by default."""
     device: str = "auto"

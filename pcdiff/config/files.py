@@ -45,5 +45,5 @@ def read_settings(folder: Path) -> EvaluateConfig | None:
 
 
 def remove_settings(folder: Path) -> None:
-    """Remove the config that `--resume` reads: there is nothing to go on with."""
+    """Remove the config that `--resume` reads: there is nothing to resume."""
     (folder / _SETTINGS).unlink(missing_ok=True)

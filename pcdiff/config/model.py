@@ -94,8 +94,8 @@ def with_part(config: ModelConfig, part: str, name: str, cls: type | None = None
     Args:
         config: the model's.
         part: `encoder`, `prior` or `net`.
-        name: of the class, as `pcdiff.runtime.part_config.find` knows it.
-        cls: the class itself, where it is at hand.
+        name: of the class, as `pcdiff.runtime.part_config.find` takes it.
+        cls: the class itself, if it is already imported.
         **options: of its config that differ.
 
     Raises:

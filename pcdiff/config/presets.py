@@ -15,10 +15,10 @@ from pcdiff.nets import PointwiseConfig
 _PAPER = RunConfig()
 
 # Two CPU cores. Against the paper's recipe, what makes a short run end sharp: a chain that ends in pure noise
-# (with beta_T = 0.02 and T = 100 a third of the signal's variance is left at T), a time input that tells the steps
-# apart, octaves of the coordinates, more clouds of fewer points in a batch, several diffusion times in a cloud, a
-# latent that may carry more, a learning rate that falls to the end, and averaged weights. bf16 where the processor
-# multiplies it natively.
+# (with beta_T = 0.02 and T = 100 a third of the signal's variance is left at T), a time input that separates the
+# steps, octaves of the coordinates, more clouds of fewer points in a batch, several diffusion times in a
+# cloud, a latent that may carry more, a learning rate that falls to the end, and averaged weights. bf16 where the
+# processor multiplies it natively.
 _CPU = RunConfig(
     preset="cpu",
     num_samples=64,

@@ -22,8 +22,8 @@ class TrainConfig:
     plan: Annotated[str, tyro.conf.Suppress] = ""
     """What was planned for `budget_minutes`; written by the run."""
     max_minutes: float | None = None
-    """Wall clock of the whole call, counted anew at each resume: the training ends in time for the last validation,
-    samples and scores, and what does not fit is left out with a line (minutes); no limit by default."""
+    """Wall clock of the whole call, counted from 0 at each resume: the training ends in time for the last
+    validation, samples and scores, and what does not fit is left out with a line (minutes); no limit by default."""
     patience: int = 0
     """Stop after this many validations in a row without a better score; 0 never does (validations)."""
     batch_size: int = 128

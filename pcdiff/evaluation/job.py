@@ -1,4 +1,4 @@
-"""One evaluation as a job: where its files lie, what it has finished, when it stops."""
+"""One evaluation as a job: where its files are, what it has finished, when it stops."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -25,8 +25,9 @@ class Places:
     """Where an evaluation writes.
 
     Attributes:
-        results: the JSON file; its table (.md), picture (.png) and journal (.partial) lie beside it. None: nowhere.
-        folder: what `--resume` goes on with; None where only one file was asked for.
+        results: the JSON file; its table (.md), picture (.png) and journal (.partial) are written beside it. None:
+            nowhere.
+        folder: the folder that `--resume` takes; None where only one file is written.
     """
 
     results: Path | None
@@ -50,7 +51,7 @@ def finish(
     job: Callable[[ResumableMap], T],
     stop: Stop | None = None,
 ) -> T | None:
-    """Return `job(work)`, shared by all processes and kept in a journal; None when it was stopped, which is told.
+    """Return `job(work)`, shared by all processes and kept in a journal; None when it was stopped, which is logged.
 
     Once the job is done, its results written, the journal is deleted.
 
@@ -59,8 +60,8 @@ def finish(
         places: where the journal lies.
         settings: all that the job's results depend on, ready for JSON.
         job: the work, up to the writing of its results.
-        stop: the signals and the time of the whole call; by default signals are heard from here on, and
-            `max_minutes` begin here.
+        stop: the signals and the time of the whole call; by default signals are handled from here on,
+            and `max_minutes` begin here.
 
     Raises:
         InputError: the journal belongs to other settings, or another process of the job has others.
@@ -68,7 +69,7 @@ def finish(
     settings = {**settings, "version": __version__, "device": resolve_device(config.device).type}
     if distributed.broadcast(settings) != settings:
         raise InputError(
-            f"process {distributed.rank()} reads other clouds or flags than process 0; give all the same files"
+            f"process {distributed.rank()} has other clouds or flags than process 0; give all the same files"
         )
 
     def begin() -> None:
@@ -81,23 +82,23 @@ def finish(
             journal = ResultCache(places.beside(".partial"), settings, config.save_every, begin)
         except InputError as error:
             refused = str(error)
-    refused = distributed.broadcast(refused)  # no process waits for one that has left
+    refused = distributed.broadcast(refused)  # no process waits for one that has exited
     if refused is not None:
         raise InputError(refused)
     if journal is not None and journal.records:
-        log.info("goes on after %d finished blocks of work", len(journal.records))
+        log.info("continuing after %d finished blocks of work", len(journal.records))
     heard = interruptible(config.max_minutes) if stop is None else nullcontext(stop)
     with heard as stop, journal or nullcontext():
         try:
             result = job(ResumableMap(journal, stop))
         except Stopped:
             if journal is not None and not journal.path.exists():
-                log.info("stopped before anything was finished; the same command begins anew")
+                log.info("stopped before any block was finished; the same command starts over")
             elif journal is not None:
                 go_on = f"--resume {places.folder}" if places.folder else "the same command"
-                log.info("stopped; what is finished is in %s; go on with: %s", journal.path, go_on)
+                log.info("stopped; finished blocks are in %s; resume with: %s", journal.path, go_on)
             elif distributed.rank() == 0:
-                log.info("stopped; nothing is kept without --out or --output")
+                log.info("stopped; nothing is saved without --out or --output")
             return None
     if journal is not None:
         journal.remove()
@@ -107,5 +108,5 @@ def finish(
 
 
 def generated_enough(config: EvaluateConfig, work: ResumableMap) -> bool:
-    """Tell whether this call has generated `max_iters` clouds."""
+    """Return whether this call has generated `max_iters` clouds."""
     return config.max_iters is not None and work.computed * CHUNK >= config.max_iters

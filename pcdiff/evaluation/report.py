@@ -59,7 +59,7 @@ def report(result: dict[str, Any], places: Places) -> None:
     log.info("%s", Lines(fitted(text, terminal_width())))
     if places.results is None:
         return
-    if is_file(places.results):  # what a training script said of the training stays
+    if is_file(places.results):  # the training script's record of the training stays
         try:
             earlier = read_json(places.results)
             result |= {"training": earlier["training"]}
@@ -101,7 +101,7 @@ def picture(result: dict[str, Any], places: Places, title: str, **sets: Tensor |
 def source_commit() -> str | None:
     """Return the commit of the checkout that the package runs from, marked where it was changed; None elsewhere."""
     git = ["git", "-C", str(Path(__file__).parents[1])]
-    # A package that was installed into somebody's repository is not of its commits.
+    # A package installed inside another repository does not belong to that repository's commits.
     questions = ["ls-files", "--error-unmatch", "__init__.py"], ["describe", "--always", "--dirty", "--exclude=*"]
     try:
         answers = [subprocess.run([*git, *q], capture_output=True, text=True, timeout=10) for q in questions]

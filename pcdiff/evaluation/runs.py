@@ -119,7 +119,7 @@ def score_run(
                 f"{len(reference)} of the split {config.split} (--split, --num-samples)"
             )
         if protocol.data_unit:
-            split.denormalize_generated(torch.zeros(1, 1, 3))  # a normalization that does not fit is told first
+            split.denormalize_generated(torch.zeros(1, 1, 3))  # a normalization that does not fit is refused first
             if trained_on["fingerprint"] != dataset["fingerprint"] and run.data.normalization != "none":
                 raise InputError(
                     f"protocol {protocol.name} undoes the normalization of {_named(trained_on)}, which is not at "
@@ -239,7 +239,7 @@ def _in_chunks(
     """Return the first `count` clouds of the chunks that `draw(k, progress)` gives.
 
     Raises:
-        Stopped: this call has made as many as it should, or was told to stop.
+        Stopped: this call has made as many as it should, or was stopped.
     """
     made, chunks = [], Chunks(count, CHUNK)
     with bar(what, "step") as progress:

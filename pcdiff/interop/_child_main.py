@@ -1,7 +1,7 @@
 """What the child process of `pcdiff.interop.child_process` runs: it walks through files that may crash a library.
 
 What a file is and its path come as a line of JSON, and a line of JSON goes back: what is wrong, as [whether the
-library says so, text], or null. It ends with its parent, or when it was asked nothing for a minute.
+library reports it, text], or null. It ends with its parent, or after a minute without a request.
 """
 
 import sys
@@ -21,7 +21,7 @@ _VALUES = 10_000  # of an lmdb that are touched, spread evenly
 
 
 def hdf5(path: str) -> tuple[bool, str] | None:
-    """Go through an HDF5 file as its reader will; return what is wrong, and whether h5py says so, or None."""
+    """Go through an HDF5 file as its reader will; return what is wrong, and whether h5py reports it, or None."""
     import h5py
 
     try:
@@ -76,7 +76,7 @@ def lmdb(path: str) -> tuple[bool, str] | None:
                 value = transaction.get(key)
                 if value:
                     value[0], value[-1]
-    except Exception as error:  # its reader tells what it is told itself
+    except Exception as error:  # the parent reports what it receives
         return True, (str(error).strip() or type(error).__name__).splitlines()[0]
     return None
 

@@ -114,7 +114,7 @@ def read_hdf5(path: Path, key: str | None) -> np.ndarray:
         if entry.shape is None:
             raise InputError(f"{name}: holds no point")
         check_form(entry.shape, entry.dtype, name)
-        # HDF5 fills what was never written with zeros, as many as the header says.
+        # HDF5 fills what was never written with zeros, as many as the header gives.
         promised, stored = math.prod(entry.shape) * entry.dtype.itemsize, entry.id.get_storage_size()
         if promised > stored * _MOST_COMPRESSED:
             raise InputError(f"{name}: promises {promised} bytes and stores {stored}; it was not written whole")

@@ -1,4 +1,4 @@
-"""What every cloud must be, whatever file it came from, and how a bad file is told."""
+"""What every cloud must be, whatever file it came from, and the messages about bad files."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ _MOST_LISTED = 8
 
 
 def check_form(shape: Sequence[int], dtype: np.dtype, name: str) -> None:
-    """Check what can be told before any coordinate is read: `(n, P, 3)` or `(P, 3)`, floats, not empty.
+    """Check what can be checked before any coordinate is read: `(n, P, 3)` or `(P, 3)`, floats, not empty.
 
     Raises:
         InputError: anything else.

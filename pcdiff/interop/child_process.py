@@ -36,7 +36,7 @@ def opened(path: Path) -> Iterator["h5py.File"]:
 
     Raises:
         InputError: it crashes the HDF5 library or holds it up, or uses a filter that is not read.
-        OSError: it is damaged, as h5py told the child, or as `h5py.File` tells.
+        OSError: it is damaged, as h5py reported to the child, or as `h5py.File` reports.
     """
     import h5py  # here, because it is slow to import and few need it
 
@@ -50,7 +50,7 @@ def look_at_lmdb(folder: Path) -> None:
 
     Raises:
         InputError: it crashes lmdb, or holds it up.
-        OSError: it is damaged, as lmdb told the child.
+        OSError: it is damaged, as lmdb reported to the child.
     """
     _LOOKER.look_at("lmdb", folder, folder / "data.mdb")
 
@@ -75,7 +75,7 @@ class _Looker:
         """Have a look at what lies at `path`, once as long as `file` (by default the same) stays as it is."""
         status = look(file or path)
         if status is None:
-            return  # its reader says so
+            return  # its reader reports that
         identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         with self._lock:
             if identity not in self._seen:
@@ -86,7 +86,7 @@ class _Looker:
             raise OSError(text) if told_by_library else InputError(f"{path}: {text}")
 
     def _asked(self, kind: str, path: str) -> tuple[bool, str] | None:
-        """Return what is wrong with a file, and whether the library says so, or None."""
+        """Return what is wrong with a file, and whether the library reports it, or None."""
         for _ in range(2):  # a child that had nothing to do for long may have just left
             child = self._started()
             asking, answers = _pipes(child)

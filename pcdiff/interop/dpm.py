@@ -83,7 +83,7 @@ def _rebuild(args: dict[str, Any], weights: dict[str, Tensor]) -> PointCloudMode
 
 
 def _config(args: dict[str, Any]) -> RunConfig:
-    """Return what DPM's arguments say, checked."""
+    """Return the settings in DPM's arguments, checked."""
     sizes = CouplingConfig()
     try:
         model = {

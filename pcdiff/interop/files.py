@@ -56,8 +56,8 @@ def read_cloud_set(path: str | os.PathLike, *, mesh_points: int = 2048, seed: in
 
     Raises:
         InputError: a file is missing, damaged or of an unknown format, a folder has no file of clouds, the entry is
-            not told, or a cloud is empty, not `(P, 3)`, not of floats, or has NaN or infinite coordinates; one line
-            that names the file and the cloud's index in it.
+            not known, or a cloud is empty, not `(P, 3)`, not of floats, or has NaN or infinite coordinates; one
+            line that names the file and the cloud's index in it.
 
     Example:
         >>> clouds, names = read_cloud_set("shapenet.hdf5:03001627/test")  # doctest: +SKIP

@@ -79,7 +79,7 @@ def load(path: str | Path, ema: bool = True, sigma_max: float = 165.0) -> Direct
 
 
 def fits(checkpoint: Any) -> bool:
-    """Tell whether what a file holds is laid out as GECCO's checkpoints are."""
+    """Return whether what a file holds is laid out as GECCO's checkpoints are."""
     weights = checkpoint.get("state_dict") if isinstance(checkpoint, Mapping) else None
     return isinstance(weights, Mapping) and f"{_BACKBONE}lift.weight" in weights
 

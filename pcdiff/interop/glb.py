@@ -118,7 +118,7 @@ class _Glb:
         return parts
 
     def accessor(self, index: Any, width: int, part: dict[str, Any]) -> np.ndarray:
-        """Return an accessor's rows `(count, width)` as float64, normalized where it says so."""
+        """Return an accessor's rows `(count, width)` as float64, normalized where it is marked so."""
         accessor = self.item("accessors", index)
         if "sparse" in accessor:
             raise ValueError("its coordinates are stored sparsely, which is not read; save them whole")

@@ -32,8 +32,8 @@ def read_mesh(path: Path, mesh_points: int, seed: int) -> np.ndarray:
         `(mesh_points, 3)` float64, or the points `(P, 3)`.
 
     Raises:
-        InputError: the file is damaged, holds another number of vertices or faces than it says, its faces have no
-            area, or their corners are absent, NaN or infinite.
+        InputError: the file is damaged, holds another number of vertices or faces than its header gives, its faces
+            have no area, or their corners are absent, NaN or infinite.
     """
     suffix = path.suffix.lower()
     with unreadable(str(path), f"a {suffix} file"):

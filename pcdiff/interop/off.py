@@ -16,7 +16,7 @@ def parse_off(content: bytes) -> Surface:
     """Return vertices and triangles, polygons cut into fans.
 
     Raises:
-        ValueError: it is no text OFF, has four coordinates a vertex, or holds fewer or more than its header says.
+        ValueError: it is no text OFF, has four coordinates a vertex, or holds fewer or more than its header gives.
     """
     text = b"\n".join(text_lines(content))
     head = _HEAD.match(text)

@@ -32,7 +32,7 @@ def parse_ply(content: bytes) -> Surface:
     """Return vertices and triangles, polygons cut into fans; properties of other names are left out, lists too.
 
     Raises:
-        ValueError: it is no PLY, lacks x, y or z, or holds fewer or other elements than its header says.
+        ValueError: it is no PLY, lacks x, y or z, or holds fewer or other elements than its header gives.
     """
     content = without_bom(content)
     order, elements, start = _header(content)

@@ -56,7 +56,7 @@ def stack_clouds(
     if sizes[small] != sizes[large] and rule is None:
         raise InputError(
             f"clouds differ in size, from {sizes[small]} points ({clouds.names[small]}) to {sizes[large]} "
-            f"({clouds.names[large]}); say how to cut them: --num-points N --point-rule {'|'.join(POINT_RULES)}"
+            f"({clouds.names[large]}); cut them with --num-points N --point-rule {'|'.join(POINT_RULES)}"
         )
     count = sizes[small] if num_points is None else num_points
     if count > sizes[small]:

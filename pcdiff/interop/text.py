@@ -19,7 +19,7 @@ _WIDE = (  # the longer marks first: UTF-32's begins with UTF-16's
 
 
 def without_bom(content: bytes) -> bytes:
-    """Return text without its byte order mark; UTF-16 and UTF-32, told by theirs, become UTF-8.
+    """Return text without its byte order mark; UTF-16 and UTF-32, recognized by theirs, become UTF-8.
 
     Raises:
         ValueError: a mark announces UTF-16 or UTF-32 and the rest is none.

@@ -3,8 +3,8 @@
 MMD, coverage and 1-NNA are means of one term for each cloud: the distance to the nearest sample, whether the cloud
 is covered, the vote of the leave-one-out test. The **terms** are resampled. Resampling the clouds themselves would
 put copies of a cloud into a set, at distance 0 from one another, and every copy would vote for its own set. So an
-interval says how far a score would move with other clouds of the same sources if the terms were independent; that
-one sample may be the nearest of several clouds, which ties their terms together, is left out.
+interval shows how far a score would move with other clouds of the same sources if the terms were independent; the
+dependence that arises where one sample is the nearest of several clouds is ignored.
 """
 
 from collections.abc import Iterator
@@ -93,8 +93,8 @@ def jsd_interval(
 
     The JSD of two finite sets lies above that of their sources, since chance alone makes histograms differ, and the
     JSD of resampled sets lies about as far above that of the sets: percentiles would count this bias twice. So the
-    resamples are centered on the score: the interval says how far the score of sets of these sizes would move with
-    other clouds of the same sources. It is clipped to [0, 1]. Copies of a cloud do no harm here: only points are
+    resamples are centered on the score: the interval shows how far the score of sets of these sizes would move with
+    other clouds of the same sources. It is clipped to [0, 1]. Copies of a cloud do not bias it: only points are
     counted.
 
     Args:
@@ -102,7 +102,7 @@ def jsd_interval(
         reference: `(R, Q, 3)`.
         resolution: grid points along each side of the cube.
         normalized: of `jsd_normalized`, not of `jsd_legacy`.
-        resamples: how often both sets are drawn anew, with replacement, cloud by cloud.
+        resamples: how often both sets are resampled, with replacement, cloud by cloud.
         level: in (0, 1).
         seed: of the draws.
         name: of the score; scores of different names share no draws.

@@ -1,4 +1,4 @@
-"""Several results side by side in one table, or a refusal where they do not belong in one."""
+"""Several results side by side in one table, refused where they are not comparable."""
 
 import itertools
 import os
@@ -37,7 +37,8 @@ def read_result(path: str | os.PathLike) -> dict:
 
 
 def label_files(paths: Iterable[str | os.PathLike]) -> list[str]:
-    """Return a short name for each result file: its stem, with as many folders before it as tell all files apart.
+    """Return a short name for each result file: its stem, with as many folders before it as make all names
+    different.
 
     Example:
         >>> label_files(["runs/a/results.json", "runs/b/results.json"]), label_files(["runs/a/lion.json"])
@@ -54,14 +55,14 @@ def label_files(paths: Iterable[str | os.PathLike]) -> list[str]:
 def compare(results: Sequence[tuple[str, dict]], form: str = "markdown") -> str:
     """Return results as one table with notes: a row each, what is best in each column bold.
 
-    A score is worse than the best one where a paired bootstrap over the reference clouds says so (95 %), and a tie
+    A score is worse than the best one where a paired bootstrap over the reference clouds shows it (95 %), and a tie
     where it does not; bold are the best and its ties, where anything is worse. Results without the terms that this
-    takes, as older ones and of the JSD, are told apart only by intervals that do not touch; else the difference is
+    takes, as older ones and of the JSD, are separated only by intervals that do not touch; else the difference is
     undecided, and nothing is bold.
 
     Intervals stand in brackets. What `evaluate.py` found for training clouds (`floor`) or for the best possible
     reconstruction (`oracle`) belongs to the reference set and stands below in italics, once.
-    What an older result does not say is taken to be as in the others, with a note.
+    What an older result does not state is taken to be as in the others, with a note.
 
     Args:
         results: (label, result) each; the results as `read_result` returns them.
@@ -105,7 +106,7 @@ def _decisions(labels: Sequence[str], verdicts: Mapping[str, Verdict]) -> list[s
     lines = []
     if any(each.best for each in verdicts.values()):
         lines.append(
-            "Bold: the best score and its ties, where a paired bootstrap (95 %) tells that another is worse."
+            "Bold: the best score and its ties, where a paired bootstrap (95 %) shows that another is worse."
         )
     ties = [f"{name} ({', '.join(labels[i] for i in each.ties)})" for name, each in verdicts.items() if each.ties]
     if ties:
@@ -118,13 +119,13 @@ def _decisions(labels: Sequence[str], verdicts: Mapping[str, Verdict]) -> list[s
     if open_:
         lines.append(
             f"Cannot be decided: {', '.join(open_)}; a paired bootstrap needs each cloud's terms, which results on "
-            "record lack for the JSD, and older ones for all scores (score those anew), and the intervals touch."
+            "record lack for the JSD, and older ones for all scores (score those again), and the intervals touch."
         )
     return lines
 
 
 def _facts(result: dict) -> dict[tuple[str, str], Any]:
-    """Return what must be the same in one table, by (kind of fact, name), as far as the result says it."""
+    """Return what must be the same in one table, by (kind of fact, name), as far as the result states it."""
     protocol, counts, details = (result.get(key) or {} for key in ("protocol", "counts", "details"))
     dataset = result.get("dataset") or {}
     facts: dict[tuple[str, str], Any] = {
@@ -151,7 +152,7 @@ def _facts(result: dict) -> dict[tuple[str, str], Any]:
     reference = dataset.get("reference")
     if isinstance(reference, dict) and "sha256" in reference:
         facts["reference", "reference set"] = reference["sha256"]
-    if "fingerprint" in dataset:  # of the whole data set; older results know no more
+    if "fingerprint" in dataset:  # of the whole data set; older results have only this
         facts["reference", "data set"] = dataset["fingerprint"]
     return facts
 
@@ -200,7 +201,7 @@ def _notes(results: list[tuple[str, dict]], facts: list[tuple[str, dict]]) -> li
     if intervals:
         levels = " and ".join(f"{100 * level:g} %" for level in sorted({i["level"] for i in intervals}))
         notes.append(f"In brackets: bootstrap confidence intervals ({levels}).")
-    told: dict[str, list[str]] = {}  # which results each further note is about
+    by_note: dict[str, list[str]] = {}  # which results each further note is about
     said = set().union(*(each for _, each in facts))
     for (label, result), (_, each) in zip(results, facts, strict=True):
         further = list((result.get("details") or {}).get("notes", []))
@@ -209,15 +210,15 @@ def _notes(results: list[tuple[str, dict]], facts: list[tuple[str, dict]]) -> li
         if (result.get("dataset") or {}).get("stand_in"):
             further.append("scores on built-in STAND-IN shapes, which compare with nothing published")
         for note in further:
-            told.setdefault(note, []).append(label)
-    for note, labels in told.items():
+            by_note.setdefault(note, []).append(label)
+    for note, labels in by_note.items():
         about = "" if len(labels) == len(results) else f" ({', '.join(labels)})"
         notes.append(f"Note{about}: {note}.")
     return notes
 
 
 def _silent(result: dict, facts: dict, said: set[tuple[str, str]]) -> list[str]:
-    """Return the names of what other results say and this one does not."""
+    """Return the names of what other results state and this one does not."""
     missing = said - set(facts)
     if not any("EMD" in name for name in result["scores"]):
         missing.discard(("EMD", "EMD method"))

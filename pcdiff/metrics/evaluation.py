@@ -58,19 +58,19 @@ def evaluate(
             number, or all where there are fewer.
         metrics: names from `METRICS`; all by default.
         emd: True or False; None computes it where `emd_seconds` stays below ten minutes.
-        floor: score n training clouds, drawn at random, in the samples' place, so that the scores have something to
-            stand beside; needs n of them.
+        floor: score n training clouds, drawn at random, in the samples' place, as a baseline for the scores;
+            needs n of them.
         resamples: of the bootstrap intervals; 0 leaves these out.
         seed: of the bootstrap, and of the draw of the training clouds; the protocol's by default.
         progress: called with (pairs of clouds compared, pairs in all).
         map_blocks: computes the blocks of the work; by default this process does, one after the other.
 
     Returns:
-        A dict ready for JSON, the same to the bit whoever does the work: `protocol`, `counts`, `scores` (MMD and
-        JSD raw, COV and 1-NNA in percent), `intervals`, `floor`, `memorization`, `terms` (what MMD, COV and
+        A dict ready for JSON, the same to the bit however the work is shared: `protocol`, `counts`, `scores` (MMD
+        and JSD raw, COV and 1-NNA in percent), `intervals`, `floor`, `memorization`, `terms` (what MMD, COV and
         1-NNA are means of, by each distance, for paired comparisons), `nearest` (of each sample: index of and
         distance to its nearest reference, by each distance), `dataset` with the sets' hashes, `seed` and `details`.
-        Where the EMD is left out, `details["EMD"]["left_out"]` says why.
+        Where the EMD is left out, `details["EMD"]["left_out"]` has the reason.
 
     Raises:
         InputError: for bad clouds (argument and index are named), unequal set sizes, too few points, an unknown
@@ -315,7 +315,7 @@ def _why_no_emd(ours: Tensor, theirs: Tensor, emd: bool | None, comparisons: int
 
 
 def _notes(chosen: Protocol, reference, ours: Tensor, theirs: Tensor, seed: int, details: dict) -> list[str]:
-    """Return what a reader must know before comparing the scores with others."""
+    """Return notes for a reader who compares the scores with others."""
     notes = []
     points = {ours.shape[1], theirs.shape[1]}
     if chosen.points is not None and points != {chosen.points}:

@@ -127,7 +127,7 @@ def coverage(sample_reference) -> Coverage:
 
 
 def one_nna(sample_reference, reference_reference, sample_sample) -> OneNNA:
-    """Return the accuracy of a leave-one-out 1-nearest-neighbor classifier that tells the two sets apart.
+    """Return the accuracy of a leave-one-out 1-nearest-neighbor classifier that separates the two sets.
 
     Each cloud's nearest other cloud decides: right if it comes from the same set. Where the nearest of the same
     set and the nearest of the other set are equally far (within `TIE_TOLERANCE`), the cloud counts one half,

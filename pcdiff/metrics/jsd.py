@@ -23,7 +23,7 @@ def jsd_legacy(samples, reference, resolution: int = RESOLUTION) -> float:
 
     A point outside the sphere of radius 0.5 goes to the nearest kept cell. With clouds in [-1, 1], as in the
     `dpm` protocol, that is nearly every point, and the score then compares directions more than places
-    (`outside_share` says how many). Use it beside published figures; `jsd_normalized` otherwise.
+    (`outside_share` counts them). Use it to compare with published figures; `jsd_normalized` otherwise.
 
     Args:
         samples: `(S, P, 3)`.
@@ -119,7 +119,7 @@ def divergence(counts: np.ndarray, other_counts: np.ndarray) -> float:
 def sphere_grid(resolution: int = RESOLUTION) -> np.ndarray:
     """Return the grid points of the unit cube around 0 that lie in the sphere of radius 0.5, `(cells, 3)`.
 
-    float32, as in the peers: which of the cells on the sphere itself are kept depends on it.
+    float32, as in other projects' code: which of the cells on the sphere itself are kept depends on it.
 
     Raises:
         InputError: for a resolution below 2.

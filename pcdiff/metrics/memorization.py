@@ -1,4 +1,4 @@
-"""Does a generator repeat its training set? What the nearest training cloud of every sample says.
+"""Does a generator repeat its training set? Statistics of every sample's nearest training cloud.
 
 Meehan, Chaudhuri and Dasgupta, "A Non-Parametric Test to Detect Data-Copying in Generative Models" (AISTATS 2020):
 samples that copy lie nearer to the training clouds than held-out clouds of the same source do.
@@ -15,7 +15,7 @@ NEAR_SHARE = 0.05
 
 
 def memorization(*, sample_distance, sample_index, reference_distance, suspects: int = SUSPECTS) -> dict:
-    """Return what the distances to the nearest training clouds say of copying.
+    """Return statistics of copying from the distances to the nearest training clouds.
 
     The test is the paper's with one cell: C_T compares all samples with all held-out clouds at once, so a generator
     that copies in one corner of the shapes and strays in another can hide in it; look at `closest_samples` too.
@@ -77,7 +77,7 @@ def data_copying_test(sample_distance: np.ndarray, reference_distance: np.ndarra
     C_T = (U - S R / 2) / sigma: U counts the pairs in which the sample is the farther one (ties one half), sigma is
     its standard deviation where both lists come from one source, corrected for ties. The p-value of short lists
     without ties is exact, otherwise from the normal law with its continuity correction. Where all distances are
-    equal there is nothing to tell the lists apart: 0 and 1.
+    equal the lists cannot be separated: 0 and 1.
     """
     both = np.concatenate([sample_distance, reference_distance])
     _, tied = np.unique(both, return_counts=True)

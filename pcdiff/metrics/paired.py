@@ -47,13 +47,13 @@ def difference_interval(
 ) -> tuple[float, float]:
     """Return the paired bootstrap interval of how much worse `one` is than `other`, in the score's unit.
 
-    Worse is more of a score that shall be low, less of one that shall be high, further from 50 of 1-NNA.
+    Worse is higher for a score whose best is low, lower for one whose best is high, and farther from 50 for 1-NNA.
 
     Args:
         one: terms of a score of one result.
         other: of the same score of another, on the same reference clouds.
         column: of the score.
-        resamples: how often the terms are drawn anew.
+        resamples: how often the terms are resampled.
         level: of the percentile interval.
         seed: of the draws.
     """
@@ -80,13 +80,13 @@ def worseness(column: Column, score: np.ndarray | float) -> np.ndarray | float:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a column's differences say.
+    """Which rows of a column are worse than the best.
 
     Attributes:
         top: the row of the best score.
-        best: rows that are best, or not told from the best; none where no row is told to be worse.
-        ties: rows that a bootstrap does not tell from the best score, the best row itself left out.
-        undecided: rows of which the records do not say whether they are worse than the best.
+        best: rows that are best or tie with the best; none where no row is shown to be worse.
+        ties: rows that a bootstrap cannot separate from the best score, the best row itself left out.
+        undecided: rows whose records cannot decide whether they are worse than the best.
         worse: rows that are.
     """
 
@@ -118,8 +118,10 @@ def verdict(results: Sequence[Mapping[str, Any]], column: Column, paired: bool) 
     if len(there) < 2:
         return Verdict(None, (), (), (), ())
     top = min(there, key=lambda i: worseness(column, results[i]["scores"][column.name]))
-    told = {i: compared(results[i], results[top], column, paired) for i in there if i != top}
-    ties, undecided, worse = (tuple(i for i, w in told.items() if w == word) for word in (TIE, UNDECIDED, WORSE))
+    outcomes = {i: compared(results[i], results[top], column, paired) for i in there if i != top}
+    ties, undecided, worse = (
+        tuple(i for i, w in outcomes.items() if w == word) for word in (TIE, UNDECIDED, WORSE)
+    )
     return Verdict(top, tuple(sorted((top, *ties))) if worse and not undecided else (), ties, undecided, worse)
 
 

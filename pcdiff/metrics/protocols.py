@@ -118,7 +118,7 @@ class Protocol:
         return NORMALIZATIONS[self.normalization](clouds, name)
 
     def already_chosen(self, reference) -> bool:
-        """Tell whether `choose_points` takes clouds `(n, Q, 3)` for points chosen before, and cannot check it.
+        """Return whether `choose_points` takes clouds `(n, Q, 3)` for points chosen before, and cannot check it.
 
         That is so of a rule that skips points, where Q is exactly the protocol's number of points.
         """

@@ -1,4 +1,4 @@
-"""How well single clouds are reconstructed: Chamfer distance, EMD and F-score, and the floor none goes below."""
+"""How well single clouds are reconstructed: Chamfer distance, EMD, F-score, and an oracle's scores."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from pcdiff.ops import nearest
 from pcdiff.runtime.call_checks import checked
 from pcdiff.runtime.progress import Progress, part_of
 
-F_SCORE_THRESHOLD = 1e-3  # squared distance, the peers' default
+F_SCORE_THRESHOLD = 1e-3  # squared distance, the default of other projects
 _CLOUDS_AT_ONCE = 64  # between two calls of `progress`
 
 
@@ -50,10 +50,10 @@ def reconstruction_scores(
     emd: bool = True,
     progress: Progress | None = None,
 ) -> dict:
-    """Score reconstructions against the clouds they stand for, pair by pair, in the clouds' own unit.
+    """Score reconstructions against their reference clouds, pair by pair, in the clouds' own unit.
 
     Args:
-        reconstructions: `(n, P, 3)`; `reconstructions[i]` stands for `reference[i]`.
+        reconstructions: `(n, P, 3)`; `reconstructions[i]` reconstructs `reference[i]`.
         reference: `(n, Q, 3)`; P = Q where `emd` is asked.
         threshold: of the F-score, on the **squared** distance.
         thresholds: further ones; their F-scores stand in `details["F-score"]["at"]`, by threshold.
@@ -81,10 +81,10 @@ def oracle_scores(
     emd: bool = True,
     progress: Progress | None = None,
 ) -> dict:
-    """Score two samplings of each shape against each other: what the exact shape scores, its points drawn anew.
+    """Score two samplings of each shape against each other: the scores of the exact shape, its points resampled.
 
-    The floor under an autoencoder's scores (Yang et al., PointFlow, ICCV 2019), unless it copies the points it was
-    given or spaces its own more evenly than chance. The fewer the points, the larger the distances.
+    The best possible scores of an autoencoder (Yang et al., PointFlow, ICCV 2019), unless it copies its
+    input points or spaces its own more evenly than chance. The fewer the points, the larger the distances.
 
     Args:
         first: `(n, P, 3)`.
@@ -152,7 +152,7 @@ def reconstruction_report(
     reference, and the reconstructions are scored once more with as few points. All clouds must be in one unit.
 
     Args:
-        reconstructions: `(n, P, 3)`; `reconstructions[i]` stands for `reference[i]`.
+        reconstructions: `(n, P, 3)`; `reconstructions[i]` reconstructs `reference[i]`.
         reference: `(n, Q, 3)`; P = Q where `emd` is asked.
         second: `(n, R, 3)`, other points of the reference's shapes, at least min(P, Q) of them.
         threshold: as `reconstruction_scores` takes it, as `thresholds` and `emd` are.
@@ -222,7 +222,7 @@ def reconstruction_table(result: dict) -> str:
         # Where the oracle stands at all points, this is the first line once more and leaves it as it was.
         rows[f"reconstructions, {at} points"] = oracle["reconstructions"]
         rows[f"oracle (two samplings of one shape), {at} points"] = oracle["scores"]
-        notes.append(f"Oracle: {oracle['samplings']}; what the exact shape scores, its points drawn anew.")
+        notes.append(f"Oracle: {oracle['samplings']}; the scores of the exact shape, its points resampled.")
         if len(rows) > 2:
             notes.append(f"Note: compare the oracle with the row of {at} points; fewer mean larger distances.")
     table = markdown([(label, scores, None) for label, scores in rows.items()], highlight=False)
@@ -243,7 +243,7 @@ def _check_pair(sets: dict, emd: bool) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _score_pair(ours, theirs, threshold, thresholds, emd, progress, map_blocks=in_order, name="pairs") -> dict:
-    """Do what `reconstruction_scores` promises, with checked clouds, block by block."""
+    """Compute what `reconstruction_scores` returns, of checked clouds, block by block."""
     try:
         at = [threshold, *map(float, thresholds)]
     except (TypeError, ValueError):

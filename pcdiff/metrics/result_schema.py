@@ -1,4 +1,4 @@
-"""What a result file must look like before anything is made of it: names, kinds and shapes of all that is read."""
+"""The schema of result files: names, kinds and shapes of all that is read."""
 
 import math
 from collections.abc import Callable
@@ -11,10 +11,10 @@ _COUNTS = ("samples", "reference", "train", "pairs", "completions")
 
 
 def check_result(result: Any, file: str) -> None:
-    """Refuse what `evaluate.py` cannot have written, as far as `pcdiff.metrics.compare` reads it.
+    """Refuse a result that `evaluate.py` cannot have written, as far as `pcdiff.metrics.compare` reads it.
 
     Args:
-        result: what the JSON said.
+        result: the JSON's content.
         file: for messages.
 
     Raises:
@@ -37,7 +37,7 @@ def check_result(result: Any, file: str) -> None:
         if name not in (result[key] or {}):
             raise InputError(f"{expected} {key!r} without {name!r}")
     if not any(column.name in result["scores"] for column in all_columns()):
-        raise InputError(f"{expected} no score it knows among {short(sorted(result['scores']))}")
+        raise InputError(f"{expected} no known score among {short(sorted(result['scores']))}")
     if (result.get("intervals") or {}) and not is_number(result["intervals"].get("level")):
         raise InputError(f"{expected} 'intervals' without a 'level'")
     _check_terms(result, expected)
@@ -49,7 +49,7 @@ def check_result(result: Any, file: str) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether a JSON value is a finite number."""
+    """Return whether a JSON value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -89,7 +89,7 @@ def _part(result: dict, key: str, expected: str) -> dict:
 
 
 def _facts(result: dict) -> list[tuple[str, Any, Callable[[Any], bool]]]:
-    """Return what is told or compared beside the scores: what it is, its value, and what it must be."""
+    """Return what is printed or compared besides the scores: what it is, its value, and what it must be."""
     protocol, counts, details, dataset = (result.get(k) or {} for k in ("protocol", "counts", "details", "dataset"))
     emd, f_score = details.get("EMD"), details.get("F-score")
     return [

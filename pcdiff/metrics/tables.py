@@ -1,4 +1,4 @@
-"""Tables of scores for other readers than Markdown's: LaTeX, CSV, and a terminal that is not wide enough."""
+"""Tables of scores as LaTeX and CSV, and Markdown fitted to a terminal's width."""
 
 import csv
 import io
@@ -61,7 +61,7 @@ def comma_separated(
     Args:
         rows: (label, scores, intervals) each.
         floors: rows that take no part in what is best.
-        verdicts: by score and row, what the comparison says.
+        verdicts: by score and row, the comparison's outcome.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -37,7 +37,8 @@ class PointCloudModel(ClassConditional):
         process: forward process, parametrization and time input; or a process's name, for what its paper takes
             beside it. The paper's chain by default.
         objective: the loss; the paper's by default, or that of a process that is named.
-        sampling: how clouds are drawn where `decode` is not told otherwise; the process's own way by default.
+        sampling: how clouds are drawn where `decode` gets no other settings; as is usual for the process by
+            default.
         class_names: of the classes to condition on, in place of the config's; see `pcdiff.config.ModelConfig`.
         **parts: `net`, `encoder` and `prior` in place of the config's: names, classes, or modules as they are.
 

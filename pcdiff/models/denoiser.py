@@ -56,7 +56,7 @@ def check_signal(predicts: str, denoiser: NetDenoiser) -> None:
     """Refuse a net whose output does not determine the data where sampling starts, before it is trained.
 
     Raises:
-        InputError: it is so: the process ends without any signal; the message says what to predict instead.
+        InputError: it is so: the process ends without any signal; the message names what to predict instead.
     """
     process = denoiser.process
     start = torch.tensor([process.last_time()], dtype=torch.float64, device=process.device)
@@ -68,7 +68,7 @@ def check_signal(predicts: str, denoiser: NetDenoiser) -> None:
 
 
 def takes_sigma_data(part: Callable[..., Any] | None) -> bool:
-    """Tell whether a parametrization or an objective weighs by the data's standard deviation."""
+    """Return whether a parametrization or an objective weighs by the data's standard deviation."""
     return part is not None and "sigma_data" in inspect.signature(part).parameters
 
 
@@ -153,7 +153,7 @@ class Objectives:
         return reduce(torch.add, (w * term for w, term in zip(self.config.weights, terms.values(), strict=True)))
 
     def sums(self, name: str) -> bool:
-        """Tell whether an objective adds over a sample's numbers, so that those of its parts add up, too."""
+        """Return whether an objective adds over a sample's numbers, so that those of its parts add up, too."""
         function = self.functions[name]
         added = getattr(OBJECTIVES[name], "sums", False)
         return added or (isinstance(function, partial) and function.keywords.get("reduction") == "sum")

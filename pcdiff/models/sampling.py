@@ -20,7 +20,7 @@ CHUNK = 32
 
 
 class DecodingFlags(Protocol):
-    """The flags that say how latents are decoded; None is the default of each."""
+    """The flags of decoding; None is the default of each."""
 
     sampler: str | None
     num_steps: int | None

@@ -37,7 +37,7 @@ class _FromStates(nn.Module):
 
 
 def has_inducers(net: nn.Module) -> bool:
-    """Tell whether a net keeps a shape in the states of inducers."""
+    """Return whether a net keeps a shape in the states of inducers."""
     return hasattr(net, "inducer_states") and getattr(getattr(net, "config", None), "attention", "") == "inducers"
 
 

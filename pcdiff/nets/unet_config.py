@@ -148,7 +148,7 @@ class UNetConfig:
         return self._per_level("upsample")[level]
 
     def attention_at(self, level: int, up: bool = False) -> bool:
-        """Say whether the level has attention, on the way down or up."""
+        """Return whether the level has attention, on the way down or up."""
         factors = self.up_attention_factors if up else None
         return 2**level in (self.attention_factors if factors is None else factors)
 

@@ -1,7 +1,7 @@
 """Ops on point clouds: neighbors, samples and voxels; Chamfer and earth mover's distances, and matrices of them.
 
 Everything takes clouds `(B, N, D)`. On the CPU native kernels do the searching where they are built; elsewhere a
-PyTorch reference does, which announces itself. `backend()` tells which.
+PyTorch reference does, which announces itself. `backend()` returns which.
 """
 
 import pcdiff.runtime.square_roots  # noqa: F401 - for what it does

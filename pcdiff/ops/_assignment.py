@@ -41,7 +41,7 @@ def assign(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return bijections `(B, N)`, their costs `(B,)`, and lower bounds `(B,)`; `tolerance` 0 asks for the optimum.
 
-    A bound that equals its cost says that the bijection is optimal up to rounding.
+    A bound that equals its cost proves that the bijection is optimal up to rounding.
     """
     x, y = x.detach(), y.detach()
     device = _device_for(x, tolerance)

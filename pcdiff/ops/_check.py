@@ -1,4 +1,4 @@
-"""What the ops accept: one place for the checks, so that every op says the same thing."""
+"""Checks of the ops' arguments, in one place, so that all ops give the same messages."""
 
 import numbers
 

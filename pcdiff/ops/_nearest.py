@@ -50,7 +50,7 @@ def knn(
 
 
 def sorting_is_less(k: int, points: int) -> bool:
-    """Tell whether sorting all distances of a query is less work than keeping its k nearest in order.
+    """Return whether sorting all distances of a query is less work than keeping its k nearest in order.
 
     The kernels keep a sorted list, of which an insertion moves a quarter to a half: k^2 / 4 moves at least, each to
     another line of the cache. A stable sort makes M log2 M comparisons, of about five moves each with torch's

@@ -82,7 +82,7 @@ def sinkhorn(
 
     Returns:
         `Sinkhorn(cost (B,), lower_bound (B,))`: the true cost lies between the two. Where the gap is above the
-        tolerance, a `RuntimeWarning` says how wide it is. It stays open where `max_sweeps` is reached, and where
+        tolerance, a `RuntimeWarning` gives its width. It stays open where `max_sweeps` is reached, and where
         the cost is so small beside the diameter of the clouds that float64 cannot hold a better plan: below about
         1e-12 of it at a tolerance of 1e-2, earlier where points that trade with each other lie in clusters far
         smaller than the clouds. Clouds with the same points in the same shares have cost 0, exactly.
@@ -226,15 +226,15 @@ class _Pair:
             enough = max(self._tolerance * self._soft_value(), self._last_scale())
             if scale <= enough or self._spent():
                 break
-            # Clouds much nearer to each other than their own points are already settled, and potentials round the
+            # Clouds much nearer to each other than their own points are already certified, and potentials round the
             # less, the larger the scale.
             if scale < _FLOAT32_SCALE * self._diameter:
                 self._certify(scale)
                 if self._certified():
                     break
             scale = max(scale / 2, enough)
-        settled = self._best is not None and self._certified()
-        while not settled and not self._settle(scale) and not self._spent() and scale > self._last_scale():
+        certified = self._best is not None and self._certified()
+        while not certified and not self._sweep_at(scale) and not self._spent() and scale > self._last_scale():
             scale /= 2
         best = self._best
         # Back in the units of the clouds.
@@ -265,7 +265,7 @@ class _Pair:
     def _soft_value(self) -> float:
         return float(self._f.double().mean() + self._g.double().mean())
 
-    def _settle(self, scale: float) -> bool:
+    def _sweep_at(self, scale: float) -> bool:
         """Iterate at one regularization until the pair is certified or a smaller regularization is needed."""
         sweeps, relaxation, before = _FIRST_CERTIFICATE, 1.0, math.inf
         while True:

@@ -11,7 +11,7 @@ from pcdiff.ops import _assignment, _check
 _FRAMES = 32
 # A cloud's projections are kept as this many sums of neighboring order statistics.
 _QUANTILES = 256
-# Of two sets' bounds, this many floats are worked on at once.
+# Floats of two sets' bounds that are computed at a time.
 _FLOATS_AT_ONCE = 1 << 24
 _EPSILON = 2.0**-24  # float32's unit roundoff
 
@@ -33,8 +33,8 @@ def emd_pairs(
 ) -> PairBounds:
     """Return the exact earth mover's distances of chosen pairs of two sets, or proof that they are large enough.
 
-    A search for nearest clouds need not know how far the others are: a pair is given up as soon as the auction's
-    prices prove that it costs more than `enough`.
+    A search for nearest clouds does not need the distances of the others: a pair is given up as soon as the
+    auction's prices prove that it costs more than `enough`.
 
     Args:
         xs: a set of S clouds `(S, N, D)`, float32 or float64 (half and bfloat16 are computed in float32).

@@ -10,7 +10,7 @@ _FAR = 64
 
 
 def is_far(clouds: Tensor) -> bool:
-    """Tell whether float32 would blur a cloud of a set `(n, P, 3)`: it lies far from the origin for its size.
+    """Return whether float32 would blur a cloud of a set `(n, P, 3)`: it lies far from the origin for its size.
 
     Example:
         >>> square = torch.tensor([[[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]])

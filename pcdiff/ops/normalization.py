@@ -14,7 +14,7 @@ log = logging.getLogger("pcdiff")
 
 # What `scale` is, as a multiple of the cloud's standard deviation (the modes that use it).
 _STD_MULTIPLE = {"shape_unit": 1.0, "shape_unit_per_axis": 1.0, "shape_half": 2.0, "shape_34": 4.0 / 3.0}
-_SHORT = 0.75  # of the std that a mode promises: below this its users are told
+_SHORT = 0.75  # of the std that a mode promises: below this a warning is logged
 _AT_ONCE = 256  # clouds in double at a time
 GLOBAL_MODES = ("global", "global_per_axis", "global_unit", "global_unit_legacy_dpm")
 MEAN_MODES = ("global", "global_per_axis")  # subtract a mean of all clouds
@@ -51,7 +51,7 @@ def normalize(
 
     Every std but those of shape_unit_per_axis and global_per_axis is about ONE scalar mean of x, y and z (not about
     the centroid), with ddof = 1 (`global` and `global_per_axis`: 0). So shape_unit's result has std 1 exactly only
-    for a cloud whose centroid has three equal coordinates, and depends on where the cloud stood: `spreads` tells
+    for a cloud whose centroid has three equal coordinates, and depends on where the cloud stood: `spreads` returns
     how far it falls short. The result of shape_unit_per_axis always has std 1. `none`, `global` and
     `global_per_axis` give all clouds one shift and scale: only these can be undone on generated clouds
     (`CloudDataset.denormalize_generated`).
@@ -144,8 +144,8 @@ def spreads(points: Tensor, mode: str) -> Tensor:
     return about.flatten(1).std(dim=1) * _STD_MULTIPLE[mode]
 
 
-def warn_where_it_bites(mode: str, points: Tensor, normalized: Tensor, where: str) -> None:
-    """Log what a normalization did to clouds that its name does not tell.
+def warn_of_side_effects(mode: str, points: Tensor, normalized: Tensor, where: str) -> None:
+    """Log effects of a normalization on clouds that its name does not suggest.
 
     Args:
         mode: of the normalization.

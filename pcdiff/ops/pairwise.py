@@ -33,7 +33,8 @@ def pairwise(
             - `"chamfer"`: squared distances, mean + mean, as `chamfer`.
             - `"emd"`: mean Euclidean distance of a bijection, as `emd`, within `tolerance` of the best one; N == M.
             - `"emd-exact"`: of the best bijection.
-            - `"approxmatch-latent3d"`, `"approxmatch-pointflow"`, `"approxmatch-pytorchemd"`: what `emd` says of
+            - `"approxmatch-latent3d"`, `"approxmatch-pointflow"`, `"approxmatch-pytorchemd"`: what `emd` documents
+                of
               them. With ys=None the matrix is neither symmetric nor 0 on its diagonal, as the published ones.
         tolerance: of `"emd"`: no entry exceeds the optimum by more than this share of itself.
         progress: called now and then with the number of pairs finished so far.

@@ -29,7 +29,7 @@ def checked(*, renamed: Mapping[str, str]) -> Callable[[F], F]: ...
 def checked(function: Callable[..., Any] | None = None, *, renamed: Mapping[str, str] | None = None) -> Any:
     """Return the function with its arguments checked against their names and plain annotations.
 
-    An argument that is unknown, missing or given twice, and one that is not what its annotation says, is refused.
+    An argument that is unknown, missing or given twice, and one that does not match its annotation, is refused.
     Checked are numbers, texts, tensors, generators, callables and sequences, and unions of them; what has another
     annotation passes. What an argument may be beyond its kind, its range above all, the function checks itself.
 
@@ -65,7 +65,7 @@ def checked(function: Callable[..., Any] | None = None, *, renamed: Mapping[str,
 
 
 def check_kinds(function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments, by name, that are not of the kind that the function's annotations say.
+    """Refuse arguments, by name, that do not match the function's annotations.
 
     Raises:
         InputError: names the argument, what was expected and what came.

@@ -56,7 +56,7 @@ def prepare(device: torch.device) -> torch.device:
 
 
 def can_compile(device: torch.device) -> bool:
-    """Tell whether torch.compile can work for `device`; say so where it cannot for want of a C++ compiler."""
+    """Return whether torch.compile can work for `device`; log it where a C++ compiler is missing."""
     if device.type == "cpu":
         # here, since torch's compiler takes more than a second of a program's start
         from torch._inductor.cpp_builder import get_cpp_compiler

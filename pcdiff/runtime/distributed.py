@@ -1,4 +1,4 @@
-"""The processes of one job, as `torchrun` starts them: who they are, and what they tell one another.
+"""The processes of one job, as `torchrun` starts them: their ranks, and the messages between them.
 
 Everything works in a single process too, where nothing is sent.
 """
@@ -20,7 +20,7 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
-# How long a process waits for another that lives: rank 0 may be validating. One that died is told at once.
+# How long a process waits for another that runs: rank 0 may be validating. One that exits is noticed at once.
 _PATIENCE = timedelta(hours=6)
 
 
@@ -68,12 +68,12 @@ def world_size() -> int:
 
 
 def restarted() -> bool:
-    """Tell whether `torchrun` has started this job again after a process died (`--max-restarts`)."""
+    """Return whether `torchrun` has started this job again after a process died (`--max-restarts`)."""
     return _starts() > 0
 
 
 def may_restart() -> bool:
-    """Tell whether `torchrun` would start this job again."""
+    """Return whether `torchrun` would start this job again."""
     return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
 
 
@@ -100,7 +100,7 @@ def broadcast(value: T) -> T:
 
 
 def agreed(mine: bool) -> bool:
-    """Tell every process whether any process says so."""
+    """Return on every process whether the flag is set on any."""
     return any(gather(mine))
 
 
@@ -124,8 +124,8 @@ def _noticing_lost_peers() -> Iterator[None]:
         yield
     except RuntimeError as error:
         text = str(error)
-        told = isinstance(error, dist.DistError) or "gloo" in text.lower() or "NCCL" in text
-        if not told:
+        lost = isinstance(error, dist.DistError) or "gloo" in text.lower() or "NCCL" in text
+        if not lost:
             raise
         raise PeerLost(f"process {rank()} lost the others ({text.strip().splitlines()[0]})") from None
 

@@ -24,7 +24,7 @@ class ShuffledEpochs:
     Args:
         count: examples.
         batch_size: indices a step; may exceed `count`.
-        seed: not negative.
+        seed: at least 0.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""One process writes to a place at a time: the second is told, instead of the last winning in silence."""
+"""One process writes to a place at a time: a second one is refused, instead of overwriting silently."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from pcdiff.errors import InputError
 
 try:
     import fcntl
-except ImportError:  # Windows: two commands that write to one place are not told apart there
+except ImportError:  # Windows: there, two commands that write to one place are not detected
     fcntl = None
 
 

@@ -14,7 +14,7 @@ _STRUCTURE = re.compile(r'[\[{]|[\]}]|"(?:[^"\\]|\\.)*"?')
 
 
 def parse_json(text: str | bytes, source: str | Path, fix: str = "") -> Any:
-    """Return what JSON text says.
+    """Return the value of JSON text.
 
     Args:
         text: the JSON; bytes are UTF-8.
@@ -37,7 +37,7 @@ def parse_json(text: str | bytes, source: str | Path, fix: str = "") -> Any:
 
 
 def read_json(path: Path, fix: str = "") -> Any:
-    """Return what a JSON file says.
+    """Return the value in a JSON file.
 
     Raises:
         InputError: it cannot be read, or as `parse_json`.

@@ -1,4 +1,4 @@
-"""What is not a number is never written: one look at what a model made, and at what a result says."""
+"""NaN and infinity are never written: checks of what a model generates and of results."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ def check_finite(made: Tensor, what: str) -> Tensor:
         what: the rows in words, for the message: "images".
 
     Raises:
-        InputError: numbers are NaN or infinite; says in how many rows.
+        InputError: numbers are NaN or infinite; the message has the number of rows.
     """
     whole = made.isfinite().flatten(1).all(dim=1) if made.dim() > 1 else made.isfinite()
     if not whole.all():

@@ -3,7 +3,7 @@
 A part is a class. It is registered under a name, or it is anybody's: `FILE.py:CLASS` or `package.module:CLASS`. Its
 config is a frozen dataclass: its attribute `Config`, or one made from its constructor's keyword arguments. The
 constructor takes the config itself where it has a parameter `config`, and the config's fields as keyword arguments
-otherwise; what the rest of a model knows (sizes of points, latent and condition) comes as further keyword
+otherwise; what the rest of a model determines (sizes of points, latent and condition) comes as further keyword
 arguments, where the constructor has parameters of these names.
 """
 
@@ -26,10 +26,10 @@ def find(kind: str, known: Mapping[str, type], name: str) -> type:
         kind: what it is, for messages.
         known: the registered ones.
         name: a key of `known`, or `FILE.py:CLASS` or `package.module:CLASS` of a module that has been imported. The
-            file may lie elsewhere by now.
+            file may have moved.
 
     Raises:
-        InputError: the name is unknown, or its module has not been imported; the message says how to.
+        InputError: the name is unknown, or its module has not been imported; the message shows how to.
     """
     if name in known:
         return known[name]
@@ -72,7 +72,7 @@ and whether an encoder needs a variance."""
 
 
 def build_part(cls: type, config: Any, **given: Any) -> Any:
-    """Build a part of its config and of what the rest of the model knows.
+    """Build a part from its config and from what the rest of the model determines.
 
     Args:
         cls: the class.
@@ -104,7 +104,7 @@ def config_of(part: Any) -> Any:
         if not hasattr(part, field.name):
             raise InputError(
                 f"{type(part).__name__}: keep its argument {field.name!r} as an attribute, self.{field.name}, so "
-                "that a checkpoint can say what to build; or hand over the class and its options"
+                "that a checkpoint can record what to build; or hand over the class and its options"
             )
         values[field.name] = getattr(part, field.name)
     return made_from(**values)

@@ -1,4 +1,4 @@
-"""What lies at a path that a user or a file named: told in one line where the path itself is the mistake."""
+"""What is at a path that a user or a file named; a path that is itself a mistake is refused in one line."""
 
 import dataclasses
 import os
@@ -27,19 +27,19 @@ def look(path: str | os.PathLike) -> os.stat_result | None:
 
 
 def is_file(path: str | os.PathLike) -> bool:
-    """Tell whether there is a file; raises as `look` does."""
+    """Return whether there is a file; raises as `look` does."""
     found = look(path)
     return found is not None and stat.S_ISREG(found.st_mode)
 
 
 def is_folder(path: str | os.PathLike) -> bool:
-    """Tell whether there is a folder; raises as `look` does."""
+    """Return whether there is a folder; raises as `look` does."""
     found = look(path)
     return found is not None and stat.S_ISDIR(found.st_mode)
 
 
 def exists(path: str | os.PathLike) -> bool:
-    """Tell whether there is anything; raises as `look` does."""
+    """Return whether there is anything; raises as `look` does."""
     return look(path) is not None
 
 

@@ -15,7 +15,7 @@ PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat1
 
 
 def native_bf16(device: torch.device) -> bool:
-    """Tell whether `device` multiplies bfloat16 matrices in hardware."""
+    """Return whether `device` multiplies bfloat16 matrices in hardware."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
@@ -24,7 +24,7 @@ def native_bf16(device: torch.device) -> bool:
 
 
 def native(name: str, device: torch.device) -> bool:
-    """Tell whether `device` multiplies matrices in a precision, a key of `PRECISIONS`, in hardware."""
+    """Return whether `device` multiplies matrices in a precision, a key of `PRECISIONS`, in hardware."""
     if name == "bf16":
         return native_bf16(device)
     return name == "fp32" or device.type == "cuda" or torch.cpu._is_amx_fp16_supported()

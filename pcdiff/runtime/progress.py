@@ -24,7 +24,7 @@ def bar(what: str, unit: str) -> Iterator[Progress]:
 
     Where the errors go to no terminal, the log gets a line from time to time in its place.
 
-    Fewer done than before means that the next part has begun, say the next chunk of clouds: the bar starts anew.
+    Fewer done than before means that the next part began, such as the next chunk of clouds: the bar starts over.
 
     Example:
         >>> with bar("sampling", "step") as progress:
@@ -32,17 +32,17 @@ def bar(what: str, unit: str) -> Iterator[Progress]:
     """
     # None: shown on a terminal only. Input that is refused at once is not preceded by a bar.
     hidden = True if distributed.rank() > 0 else None
-    started = told = time.monotonic()
+    started = last_line = time.monotonic()
     lines = not hidden and not sys.stderr.isatty()
     with tqdm(unit=unit, unit_scale=unit == "pair", desc=what, leave=False, disable=hidden, delay=0.5) as shown:
 
         def progress(done: int, total: int) -> None:
-            nonlocal started, told
+            nonlocal started, last_line
             now = time.monotonic()
-            if lines and now - told >= _SECONDS_BETWEEN_LINES and 0 < done < total:
+            if lines and now - last_line >= _SECONDS_BETWEEN_LINES and 0 < done < total:
                 left = in_words((now - started) / done * (total - done))
                 log.info("%s: %d of %d %ss, about %s left", what, done, total, unit, left)
-                told = now
+                last_line = now
             if done < shown.n:
                 started = now
                 shown.reset()
@@ -82,7 +82,7 @@ class _Enough(Exception):
 
 
 def estimated_seconds(work: Callable[[Progress], object], steps: int = 4) -> float:
-    """Estimate how long work takes that tells its progress, from its first steps; work that is shorter is done.
+    """Estimate how long work with progress calls takes, from its first steps; shorter work is finished.
 
     Args:
         work: is given a `progress(done, total)`, which it calls after every step.

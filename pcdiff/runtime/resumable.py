@@ -1,4 +1,4 @@
-"""Long work that is cut into blocks: shared by processes, kept in a journal, and the same whoever does it.
+"""Long work in blocks: shared by processes, kept in a journal, with results that do not depend on either.
 
 A block's result may depend on nothing but the block. Then a job that was killed goes on where it stood, and any
 number of processes gives the same bits as one.
@@ -24,7 +24,7 @@ from pcdiff.runtime.stopping import Stop, Stopped
 
 try:
     import fcntl
-except ImportError:  # Windows: two evaluations that write to one place are not told apart there
+except ImportError:  # Windows: there, two evaluations that write to one place are not detected
     fcntl = None
 
 Block = TypeVar("Block")
@@ -45,7 +45,7 @@ class ResultCache:
         path: the file.
         settings: what the results depend on, ready for JSON.
         every: records are written so many at a time, and when the file is closed.
-        begin: called once before the file is made or gone on with.
+        begin: called once before the file is created or continued.
 
     Raises:
         InputError: the file belongs to other settings (the first that differs is named), is no journal, is in use,
@@ -91,7 +91,7 @@ class ResultCache:
         return file
 
     def _check(self, file: BinaryIO, found: dict[str, Any] | None) -> None:
-        """Refuse another job's journal; start a file anew that was torn before its first record."""
+        """Refuse another job's journal; start a file over that was torn before its first record."""
         if found is None:
             self._start(file)
             return
@@ -101,7 +101,7 @@ class ResultCache:
             was, now = shown(found.get(key), 60), shown(self._settings.get(key), 60)
             raise InputError(
                 f"{self.path}: holds stopped work with {key} = {was}, not {now}; "
-                "give its flags to go on with it, delete it to start anew, or give another --out"
+                "give its flags to go on with it, delete it to start over, or give another --out"
             )
         if self._begin is not None:
             self._begin()
@@ -120,8 +120,8 @@ class ResultCache:
         if not line.endswith(b"\n") and _MAGIC.startswith(head):
             return None  # torn before the first record
         if head != _MAGIC:
-            raise InputError(f"{self.path}: not a journal of this version; delete it to start anew")
-        anew = "delete it to start anew, or give another --out"
+            raise InputError(f"{self.path}: not a journal of this version; delete it to start over")
+        anew = "delete it to start over, or give another --out"
         settings = parse_json(line, f"{self.path}: damaged: its settings", anew)
         if not isinstance(settings, dict):
             raise InputError(f"{self.path}: damaged: its settings are {shown(settings)}; {anew}")
@@ -224,7 +224,8 @@ class ResumableMap:
         return len(self._known)
 
     def check(self) -> None:
-        """Give up the block that is being computed where `stop` says so; to be called from within `compute`.
+        """Raise `Stopped` in the block that is being computed where `stop` is set; to be called from within
+        `compute`.
 
         A limit of time leaves a call its first block, so that every call gets on; a signal does not.
 

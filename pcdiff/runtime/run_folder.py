@@ -44,7 +44,7 @@ def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, whole or not at all.
 
     Raises:
-        InputError: a number in it is NaN or infinite, which no result is and JSON does not know.
+        InputError: a number in it is NaN or infinite, which no result may be and JSON does not have.
     """
     if (name := not_finite(content)) is not None:
         raise InputError(f"{path}: not written, since its {name} is not finite")
@@ -59,7 +59,7 @@ def open_run(config: Config, name: str, read: Callable[[Path], Config]) -> tuple
         name: what the run is, for the default folder `runs/<name>-<date>-<time>`.
         read: reads the config of a run's folder.
 
-    Of several processes the first one does so, and tells the others. A job that `torchrun` starts again after a
+    Of several processes the first one does so, and informs the others. A job that `torchrun` starts again after a
     process died goes on with the run it had begun.
 
     Returns:
@@ -99,7 +99,7 @@ def _open_run(config: Config, name: str, read: Callable[[Path], Config]) -> tupl
         for part in ("model", "process", "objective", "data", "seed"):
             was: Any = getattr(before, part, None)
             now: Any = getattr(config, part, None)
-            if part == "data":  # the same data may lie elsewhere by now; the checkpoint knows its fingerprint
+            if part == "data":  # the same data may have moved; the checkpoint has its fingerprint
                 was = replace(was, dataset_path=now.dataset_path)
             if was != now:
                 raise InputError(f"--resume {folder}: {part} cannot change in a run; was {was}, got {now}")
@@ -149,10 +149,10 @@ def write_config(folder: Path, config: Config) -> None:
 class _LateFile(logging.FileHandler):
     """A log file that is made, with its folder, by its first line: refused input leaves nothing.
 
-    One that cannot be written is told once; the work goes on.
+    A failure to write is reported once; the work continues.
     """
 
-    _told = False
+    _warned = False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line."""
@@ -166,12 +166,12 @@ class _LateFile(logging.FileHandler):
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)
-        elif not self._told:
-            self._told = True
+        elif not self._warned:
+            self._warned = True
             print(f"{self.baseFilename}: cannot write ({error.strerror}); the log is not kept", file=sys.stderr)
 
     def close(self) -> None:
-        """Close the file; what cannot be written by now has been told."""
+        """Close the file; failures to write have been reported."""
         with suppress(OSError):
             super().close()
 

@@ -1,4 +1,4 @@
-"""When long work stops before its end: a signal says so, or its time is over."""
+"""Long work stops early: on a signal, or when its time is over."""
 
 import math
 import signal
@@ -9,14 +9,14 @@ from typing import Any
 
 
 class Stopped(BaseException):
-    """The work was told to stop before its end; what is finished has been kept.
+    """The work was stopped before its end; what is finished has been kept.
 
     No `Exception`: code that catches whatever a parser raises must let it pass.
     """
 
 
 class Stop:
-    """Whether this process shall stop; `stop()` is true once it shall.
+    """Whether this process is to stop; `stop()` is true from then on.
 
     Args:
         minutes: wall clock from now on; None has no limit.
@@ -32,7 +32,7 @@ class Stop:
         self._at_once = False
 
     def __call__(self) -> bool:
-        """Tell whether a signal has come or the time is over."""
+        """Return whether a signal has come or the time is over."""
         return self.interrupted or self.seconds_left <= 0
 
     @property
@@ -51,7 +51,7 @@ class Stop:
         return math.isfinite(self._seconds)
 
     def check(self, *_: Any) -> None:
-        """Raise `Stopped` where the process shall stop.
+        """Raise `Stopped` where the process is to stop.
 
         Raises:
             Stopped: a signal has come, or the time is over.
@@ -110,7 +110,7 @@ def watched(progress: Callable[[int, int], None] | None, check: Callable[[], Non
 
     Args:
         progress: the other; None where nothing is shown.
-        check: raises where the work shall stop, as `Stop.check` does.
+        check: raises where the work is to stop, as `Stop.check` does.
     """
 
     def moved(done: int, total: int) -> None:

@@ -34,7 +34,7 @@ def import_parts(paths: Sequence[str | Path]) -> None:
 
 
 def is_place(name: str) -> bool:
-    """Tell whether a name is one of a file or module and of something in it: `FILE.py:NAME` or `MODULE:NAME`."""
+    """Return whether a name is one of a file or module and of something in it: `FILE.py:NAME` or `MODULE:NAME`."""
     return _PLACE.fullmatch(name) is not None
 
 
@@ -95,7 +95,7 @@ def imported(place: str) -> Any:
     """Return what stands at a place of a module that has been imported; None where there is none. Nothing is run.
 
     Args:
-        place: as of `load_attribute`; a file that lies elsewhere by now is known by its name.
+        place: as of `load_attribute`; a file that has moved is found by its name.
     """
     where, _, name = place.rpartition(":")
     if not where.endswith(".py"):

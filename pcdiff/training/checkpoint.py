@@ -1,6 +1,6 @@
 """Checkpoints: one safetensors file each, written atomically, read without running code.
 
-The tensors' names say what they are: `model.*` the weights, `ema.*` their moving average, `optimizer.*` the
+The tensors' names: `model.*` the weights, `ema.*` their moving average, `optimizer.*` the
 optimizer's state. The file's metadata carries JSON: the resolved config, the step, the data set's identity.
 """
 
@@ -173,7 +173,7 @@ def check_facts(metadata: Mapping[str, Any], source: str, needed: Sequence[str] 
     if not known or not all(isinstance(name, str) for name in facts.get("categories", [])):
         raise InputError(f"{source}: damaged: dataset must be a data set's identity, got {short(dataset)}")
     if missing := [key for key in needed if facts.get(key) is None]:
-        raise InputError(f"{source}: does not say what it was trained on: its dataset lacks {', '.join(missing)}")
+        raise InputError(f"{source}: no record of what it was trained on: its dataset lacks {', '.join(missing)}")
     if not isinstance(statistics, dict | None):
         raise InputError(f"{source}: damaged: statistics must be named facts, got {short(statistics)}")
 

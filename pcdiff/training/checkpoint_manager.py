@@ -40,7 +40,7 @@ class CheckpointManager:
         return self.folder / f"{name}.safetensors"
 
     def exists(self) -> bool:
-        """Tell whether there is a checkpoint to go on from."""
+        """Return whether there is a checkpoint to go on from."""
         return bool(self._candidates())
 
     def budget(self) -> Budget:
@@ -85,7 +85,7 @@ class CheckpointManager:
         checkpoint.save(self.path("best"), tensors, metadata)
 
     def newest(self) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
-        """Read the newest checkpoint that is whole; say so where a damaged one is passed over.
+        """Read the newest intact checkpoint; log it where a damaged one is skipped.
 
         Raises:
             InputError: there is none, or all are damaged.

@@ -67,8 +67,8 @@ class Closing:
 
 @contextmanager
 def told_how_to_go_on(folder: Path) -> Iterator[None]:
-    """End a block that is stopped with a line that says how to go on with the run in `folder`."""
+    """End a block that is stopped with a line that shows how to resume the run in `folder`."""
     try:
         yield
     except Stopped:
-        log.info("interrupted: all is saved; go on with: --resume %s", folder)
+        log.info("interrupted: all is saved; resume with: --resume %s", folder)

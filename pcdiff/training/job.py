@@ -115,7 +115,7 @@ def resume(trainer: Trainer, what: str) -> None:
     """
     parameters = sum(p.numel() for p in trainer.model.parameters())
     log.info("%s, %s parameters, on %s", what, f"{parameters:,}", trainer.device)
-    if trainer.keeper.exists():
+    if trainer.checkpoints.exists():
         trainer.restore()
         log.info("resumed at step %d", trainer.step)
 
@@ -139,7 +139,7 @@ def fit(
     stop: Stop | None = None,
     closing: Callable[[nn.Module], float] | None = None,
 ) -> Outcome:
-    """Train, and say how it ended, how fast it was, what is best and where it lies, and how to go on.
+    """Train; log how it ended, its speed, the best checkpoint and its path, and how to resume.
 
     Args:
         config: the run's, or another with the same parts.
@@ -176,10 +176,10 @@ def fit(
         log.info("%d steps were skipped: their loss or gradient was not finite", outcome.skipped)
     if outcome.best is not None:
         scores = ", ".join(f"{k} {v:.4g}" for k, v in outcome.best.items() if k not in ("score", "step"))
-        log.info("best: step %d, %s: %s", outcome.best["step"], scores, trainer.keeper.path("best"))
-    log.info("last: %s; scalars: tensorboard --logdir %s", trainer.keeper.path("last"), trainer.folder)
+        log.info("best: step %d, %s: %s", outcome.best["step"], scores, trainer.checkpoints.path("best"))
+    log.info("last: %s; scalars: tensorboard --logdir %s", trainer.checkpoints.path("last"), trainer.folder)
     if outcome.reason != "finished":
-        log.info("go on with: --resume %s", trainer.folder)
+        log.info("resume with: --resume %s", trainer.folder)
     return outcome
 
 
@@ -210,7 +210,7 @@ def keep_clouds(
 ) -> None:
     """Write `<name>.npy` and a shaded grid `<name>.png` (of `pictured`, if given) into a folder.
 
-    Training clouds that are given `beside` fill a row above the others, and each row says what it shows.
+    Training clouds that are given `beside` fill a row above the others, and each row has a label.
     """
     write_clouds(folder / f"{name}.npy", clouds)
     shown, rows = list((clouds if pictured is None else pictured)[:_PICTURED].numpy()), None
@@ -225,7 +225,7 @@ def keep_clouds(
 
 
 def training_facts(config: RunConfig, outcome: Outcome) -> dict[str, Any]:
-    """Return what a result says of the training, ready for JSON."""
+    """Return a result's record of the training, ready for JSON."""
     return {
         "steps": outcome.step,
         "ended": outcome.reason,

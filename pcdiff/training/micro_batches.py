@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pcdiff.errors import InputError
 from pcdiff.runtime import distributed
 
-# Buffers are alike on all processes already. torch 2.13 renamed the option that says so.
+# Buffers are alike on all processes already. torch 2.13 renamed the option for that.
 _NAMES = inspect.signature(DistributedDataParallel).parameters
 _LEAVE_BUFFERS = {"forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers": False}
 

@@ -28,7 +28,7 @@ class Validation(Protocol):
         """Return scores by name; the key `"score"`, lower is better, ranks the model.
 
         Raises:
-            Stopped: it was told to stop, and gave up; the training ends there. One that never does is heard out.
+            Stopped: it was stopped; the training ends there. A validation that never raises it is waited for.
         """
 
     def show(self, writer: SummaryWriter, step: int) -> None:

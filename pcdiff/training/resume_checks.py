@@ -1,4 +1,4 @@
-"""What a checkpoint must say for a run to go on from it: kinds and ranges of all that is taken from it."""
+"""What a checkpoint must have for a run to resume from it: kinds and ranges of all that is read."""
 
 import math
 import re
@@ -26,7 +26,7 @@ class Progress:
         stale: validations since.
         validated: the step of the last validation.
         scaler: the state of the loss's scale; empty without one.
-        dataset: the identity of what was trained on, with its `fingerprint`; None where it does not say.
+        dataset: the identity of what was trained on, with its `fingerprint`; None where it has none.
     """
 
     step: int
@@ -38,7 +38,7 @@ class Progress:
 
 
 def progress_of(metadata: Mapping[str, Any], path: Path) -> Progress:
-    """Return what a checkpoint's metadata say of its training.
+    """Return the training's state in a checkpoint's metadata.
 
     Raises:
         InputError: something is missing or of another kind; it is named.

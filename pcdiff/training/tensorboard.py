@@ -88,7 +88,7 @@ class TensorBoardScalars:
             self._give_up(error)
 
     def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
-        """Leave out the traceback of the thread that writes: the next call raises its error, which is told then."""
+        """Suppress the traceback of the writing thread: the next call raises its error."""
         writes = type(failure.thread).__module__.startswith("tensorboard.")
         if not (writes and isinstance(failure.exc_value, OSError)):
             self._excepthook(failure)

@@ -60,7 +60,7 @@ class TimeReserve:
         return step + min(self._most, _MARGIN * (self._estimated.seconds + again))
 
     def too_late(self) -> bool:
-        """Tell whether the time that is left is too short for a validation; one of unknown length is begun."""
+        """Return whether the time that is left is too short for a validation; one of unknown length is begun."""
         left = self.stop.seconds_left
         return self._estimated.validation > max(0.0, left) or (left <= 0 and self._remainder is not None)
 

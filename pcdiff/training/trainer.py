@@ -1,4 +1,4 @@
-"""The loop itself. It knows no concrete model and no concrete data."""
+"""The training loop, independent of the model and of the data."""
 
 import logging
 import math
@@ -91,7 +91,7 @@ class Trainer:
         self._lr_scales = [group["lr"] / config.lr for group in self.optimizer.param_groups]
         self.precision = resolve_precision(config.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        self.keeper = CheckpointManager(self.folder / "checkpoints", config.keep)
+        self.checkpoints = CheckpointManager(self.folder / "checkpoints", config.keep)
         self.watch = NonfiniteWatch(self.device)
         self.stale = 0  # validations in a row that were no better than the best
         self.validated = 0  # the step of the last validation
@@ -115,7 +115,7 @@ class Trainer:
         for index, state in self.optimizer.state_dict()["state"].items():
             kept = {k: v for k, v in state.items() if v is not None}
             tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in kept.items()}
-        self.keeper.save(tensors, self._metadata())
+        self.checkpoints.save(tensors, self._metadata())
 
     def _metadata(self) -> dict[str, Any]:
         progress = {"step": self.step, "best": self.best, "stale": self.stale, "validated": self.validated}
@@ -127,7 +127,7 @@ class Trainer:
         Raises:
             InputError: there is none, it does not fit the model or the data set, or it lies behind the last step.
         """
-        path, tensors, metadata = self.keeper.newest()
+        path, tensors, metadata = self.checkpoints.newest()
         there = progress_of(metadata, path)
         if there.step > self.config.max_iters:
             raise InputError(f"max_iters {self.config.max_iters}: {path} is at step {there.step} already")
@@ -206,7 +206,7 @@ class Trainer:
         return self.model.draw(like, self.config.batch_size, generator)
 
     def prepare(self) -> None:
-        """Make ready for steps: training mode, freed memory kept, the model compiled where the config says so."""
+        """Prepare for steps: training mode, freed memory kept, the model compiled if the config asks for it."""
         self.model.train()
         prepare(self.device)
         if self.config.compile and can_compile(self.device):
@@ -217,13 +217,13 @@ class Trainer:
 
         Args:
             stop: the signals and the time of the whole call, of which the training is a part; by default signals
-                are heard during the training alone, and `max_minutes` are its own.
+                are handled during the training alone, and `max_minutes` are its own.
             remainder: `remainder(model)` estimates what follows the last step. It is asked after the first step,
                 where time is limited, and the training ends early enough for it, but not before half of the time.
 
         Raises:
             TrainingDiverged: the loss or gradient is not finite; the last checkpoint stays as it was.
-            InputError: the last save fails. One that fails before is told, and the training goes on.
+            InputError: the last save fails. A failure before that is logged, and the training continues.
         """
         self.prepare()
         writes = distributed.rank() == 0
@@ -290,7 +290,7 @@ class Trainer:
                 paused += self.ahead.validated(time.monotonic() - before)
         if self._bad_steps() and self.config.nonfinite == "stop":
             self._stop_diverged()
-        if distributed.agreed(stop.interrupted):  # by the last validation it may have been heard too late
+        if distributed.agreed(stop.interrupted):  # the last validation may have seen it too late
             reason = "interrupted"
         seconds = max(1e-9, time.monotonic() - start - paused)
         return Outcome(reason, self.step, (self.step - first) / seconds, self.best, self._bad_steps())
@@ -303,7 +303,7 @@ class Trainer:
         return dict(zip(terms, means.unbind(), strict=True))
 
     def _attempt(self, save: Callable[[], None], reason: str | None) -> bool:
-        """Save and return whether it worked; a failure between times is told, one at the end is raised."""
+        """Save and return whether it worked; a failure in between is logged, one at the end is raised."""
         try:
             save()
         except InputError as error:
@@ -342,7 +342,7 @@ class Trainer:
         raise TrainingDiverged(f"{', '.join(names)} not finite at step {step + 1}; {hint}. {kept}")
 
     def _owes_validation(self, reason: str | None) -> bool:
-        """Tell whether this step is to be validated and has not been, say because the run was stopped before."""
+        """Return whether this step is to be validated and has not been: the run may have been stopped before."""
         if not (self.validate and self.config.val_every) or reason == "interrupted" or self.validated == self.step:
             return False
         return reason is not None or self.step % self.config.val_every == 0
@@ -393,4 +393,4 @@ class Trainer:
     def _save_best(self) -> None:
         if distributed.rank() == 0:
             tensors = {f"model.{k}": v for k, v in self.sampling_model.state_dict().items()}
-            self.keeper.save_best(tensors, self._metadata())
+            self.checkpoints.save_best(tensors, self._metadata())

@@ -157,7 +157,7 @@ def test_clouds_of_several_sizes_need_a_rule(generator_run, files, capsys):
         np.savetxt(folder / f"{points}.xyz", np.random.default_rng(points).normal(size=(points, 3)))
     common = ["reconstruct", "--run", generator_run, "--input", folder, "--output", files / "m.npy"]
     assert command(*common) == 2
-    assert "12 to 20 points; say how to cut them: --input-points N --point-rule" in capsys.readouterr().err
+    assert "12 to 20 points; cut them with --input-points N --point-rule" in capsys.readouterr().err
     done(capsys, *common, "--input-points", 10, "--point-rule", "farthest")
     assert made(files / "m.npy").shape == (2, 10, 3)
 

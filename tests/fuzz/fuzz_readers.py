@@ -159,7 +159,7 @@ def _resumed(folder: Path) -> list[Path]:
     trainer.train_step()
     trainer.best = {"score": 1.0, "step": 1}
     trainer.save()
-    return [trainer.keeper.path("last")]
+    return [trainer.checkpoints.path("last")]
 
 
 def _config(folder: Path) -> list[Path]:

@@ -53,7 +53,7 @@ def test_scores_of_a_run(run, whole, capsys):
 def test_stopped_and_resumed_equals_uninterrupted(run, whole, tmp_path, capsys):
     out = tmp_path / "parts"
     assert evaluate(run, out, "--max-iters", 16) == 0
-    assert "stopped; what is finished is in" in capsys.readouterr().err
+    assert "stopped; finished blocks are in" in capsys.readouterr().err
     assert not (out / "results.json").exists()
     assert (out / "samples.partial.npy").exists()
     assert command("evaluate", "--resume", out, "--max-iters", 8) == 0

@@ -40,7 +40,7 @@ def test_after_a_signal_past_the_last_step_going_on_ends_alike(phase, whole, tmp
     with monkeypatch.context() as patched:
         told_at(patched, phase, sampling, "draw_chunk")
         run = train(tmp_path / "run", *FLAGS)  # status 0
-    assert (run / "log.txt").read_text().rstrip().endswith(f"go on with: --resume {run}")
+    assert (run / "log.txt").read_text().rstrip().endswith(f"resume with: --resume {run}")
     assert not (run / "samples.npz").exists()
     metadata = checkpoint.read(run / "checkpoints" / "last.safetensors")[1]
     assert (metadata["step"], metadata["validated"]) == (3, 0 if phase == 1 else 3)
@@ -53,7 +53,7 @@ def test_after_a_signal_past_the_last_step_going_on_ends_alike(phase, whole, tmp
 def test_a_signal_before_anything_is_there_leaves_nothing(tmp_path, monkeypatch, capsys):
     told_at(monkeypatch, 1, splits, "load_images")
     assert command("train", *TINY, "--out", tmp_path / "run") == 0
-    assert "stopped before anything was begun" in capsys.readouterr().err
+    assert "stopped before any work began" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -73,7 +73,7 @@ def test_a_stopped_evaluation_goes_on_to_the_same_result(count, name, whole, tmp
     with monkeypatch.context() as patched:
         told_at(patched, count, evaluating, name)
         assert command("evaluate", *flags, tmp_path / "two") == 0
-    assert f"go on with: --resume {tmp_path / 'two'}" in capsys.readouterr().err
+    assert f"resume with: --resume {tmp_path / 'two'}" in capsys.readouterr().err
     assert not (tmp_path / "two" / "results.json").exists()
     assert command("evaluate", *flags, tmp_path / "two") == 0
     one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))

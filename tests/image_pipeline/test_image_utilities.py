@@ -78,7 +78,7 @@ def test_other_peoples_weights_sample(name, tmp_path, capsys):
 
 
 def test_what_an_imported_model_must_say(tmp_path):
-    with pytest.raises(InputError, match="does not say its images' size; convert it anew with --size"):
+    with pytest.raises(InputError, match="does not say its images' size; convert it again with --size"):
         of_imported(imported(VE(), image_shape=(1, None, None)), tmp_path)
     with pytest.raises(InputError, match="images' range must be one of"):
         of_imported(imported(VE(), data_range=(0.0, 255.0)), tmp_path)

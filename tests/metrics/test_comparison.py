@@ -216,7 +216,7 @@ def test_results_are_read_as_written(tmp_path):
         ("[1, 2]", "got list"),
         ('{"scores": {"JSD": 1.0}}', "got one without 'counts'"),
         ('{"training": {}}', "got one without 'scores'"),
-        (json.dumps(_with(scores={"loss": 1})), r"got no score it knows among \['loss'\]"),
+        (json.dumps(_with(scores={"loss": 1})), r"got no known score among \['loss'\]"),
         (json.dumps(_with(scores__JSD=float("nan"))), "got nan as JSD"),
         (json.dumps(_with(scores__JSD="low")), "got 'low' as JSD"),
         (json.dumps(_with(protocol="dpm")), "got str as 'protocol'"),

@@ -197,7 +197,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch, caplog
 
 def test_a_best_that_cannot_be_kept_is_not_what_to_beat(tmp_path, monkeypatch, caplog):
     t = trainer(tmp_path, validate=Scores(1.0, 2.0, 3.0), max_iters=6, val_every=2)
-    save_best, calls = t.keeper.save_best, []
+    save_best, calls = t.checkpoints.save_best, []
 
     def full_once(*args):
         calls.append(args)
@@ -205,7 +205,7 @@ def test_a_best_that_cannot_be_kept_is_not_what_to_beat(tmp_path, monkeypatch, c
             raise InputError("best: cannot write (No space left on device)")
         save_best(*args)
 
-    monkeypatch.setattr(t.keeper, "save_best", full_once)
+    monkeypatch.setattr(t.checkpoints, "save_best", full_once)
     assert t.fit().best == {"score": 2.0, "step": 4}
     assert "step 2: best: cannot write (No space left on device); the training goes on" in caplog.text
     assert checkpoint.read(tmp_path / "checkpoints" / "best.safetensors")[1]["step"] == 4

@@ -107,7 +107,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_a_run_without_a_whole_one_refus
     again.restore()
     assert again.step == 1
     assert "going back to" in caplog.text
-    again.keeper.path("last").with_name("step-00000001.safetensors").unlink()
+    again.checkpoints.path("last").with_name("step-00000001.safetensors").unlink()
     with pytest.raises(InputError, match=rf"last\.safetensors: damaged: {next(iter(facts))} must be"):
         trainer(tmp_path).restore()
 

@@ -85,7 +85,7 @@ def test_a_signal_to_one_process_stops_all_at_one_step(nursery, flags, tmp_path)
     assert [nursery.wait(pid) for pid in job] == [0, 0], (tmp_path / "errors.0").read_text()
     told = (tmp_path / "errors.0").read_text()
     assert "interrupted: all is saved" in told
-    assert "go on with: --resume" in told
+    assert "resume with: --resume" in told
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_a_signal_to_one_of_torchruns_processes_stops_all(flags, tmp_path):
     status, errors = finish(process)
     assert status == 0, errors
     assert "interrupted: all is saved" in errors
-    assert "go on with: --resume" in errors
+    assert "resume with: --resume" in errors
 
 
 def test_a_dead_process_ends_the_other_and_the_next_job_goes_on(nursery, flags, tmp_path):

@@ -21,7 +21,7 @@ class MeasurementGuidance(ClassifierGuidance):
     p(y | x_t) is not known but for Gaussians. Two stand in for it:
 
     - `"noisy"`: of y with noise, `y_t = alpha y + sigma A z`, the density of A x_t + alpha noise_std n at a draw of
-      y_t (Song et al., 2021, appendix I.4, eq. 50). It is drawn anew at every evaluation and stiff: the gradient
+      y_t (Song et al., 2021, appendix I.4, eq. 50). It is drawn again at every evaluation and stiff: the gradient
       moves x by the share `h (sigma / (alpha noise_std))^2` in a step h of log sigma / alpha, so that y without
       much noise needs very short steps, or replacement (`Linear`), which is its limit.
     - `"estimate"`: of y, the density of A E[x_0 | x_t], as wide as noise_std and what x_0 may still be with data of

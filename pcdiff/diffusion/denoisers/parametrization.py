@@ -20,7 +20,7 @@ class Parametrization:
     """Whether the output does not determine x_0 where no signal is left, alpha = 0."""
 
     def fits(self, process: Process) -> bool:
-        """Say whether the process has what this parametrization needs."""
+        """Return whether the process has what this parametrization needs."""
         return process.T is not None
 
     def net_input(self, process: Process, x: Tensor, t: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 All of them replace: after every update the known part of x becomes the known values at x's noise level, and the
 rest is kept (Song et al., 2021, appendix I). The last update gives the known exactly. The rest is then near, but
-not from, the posterior: x is held to y_t, drawn anew at every time, where the posterior asks for y. Of Gaussians
+not from, the posterior: x is held to y_t, drawn again at every time, where the posterior asks for y. Of Gaussians
 whose numbers correlate by 0.7, its mean stopped short of the conditional mean: by 10 % where 24 of 30 numbers were
 known, 31 % of 1 of 2 and 50 % of 6 of 30 with predictors that draw, and by 26, 50 and 69 % with flows, in 1,000
 steps as in 100. Eight steps of `ConstrainedCorrector` at every time left 0.1 to 3 % (flows in 50 steps: 6 %).

@@ -11,8 +11,8 @@ from pcdiff.errors import InputError
 from pcdiff.training import CheckpointManager
 
 
-def save(keeper, step):
-    keeper.save({"model.w": torch.full((3,), float(step))}, {"step": step})
+def save(manager, step):
+    manager.save({"model.w": torch.full((3,), float(step))}, {"step": step})
 
 
 def names(folder):
@@ -21,9 +21,9 @@ def names(folder):
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_the_last_ones_stay(keep, tmp_path):
-    keeper = CheckpointManager(tmp_path, keep)
+    manager = CheckpointManager(tmp_path, keep)
     for step in (5, 10, 15, 20, 20):
-        save(keeper, step)
+        save(manager, step)
     older = [f"step-{step:08d}.safetensors" for step in (10, 15)[3 - keep :]]
     assert names(tmp_path) == sorted(["last.safetensors", *older])
     path, tensors, metadata = CheckpointManager(tmp_path, keep).newest()
@@ -32,15 +32,15 @@ def test_the_last_ones_stay(keep, tmp_path):
 
 def test_without_links_the_file_is_copied(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", lambda *paths: (_ for _ in ()).throw(OSError(95, "not supported")))
-    keeper = CheckpointManager(tmp_path)
-    save(keeper, 1)
-    save(keeper, 2)
+    manager = CheckpointManager(tmp_path)
+    save(manager, 1)
+    save(manager, 2)
     assert names(tmp_path) == ["last.safetensors", "step-00000001.safetensors"]
     monkeypatch.setattr(
         "pcdiff.training.checkpoint.save_file", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "full"))
     )
     with pytest.raises(InputError, match="full"):
-        save(keeper, 3)
+        save(manager, 3)
     assert CheckpointManager(tmp_path).newest()[2]["step"] == 2
     assert names(tmp_path) == ["last.safetensors", "step-00000001.safetensors", "step-00000002.safetensors"]
 
@@ -52,24 +52,24 @@ def test_drafts_of_killed_processes_go(tmp_path):
 
 
 def test_a_folder_that_turns_read_only_is_told_like_a_full_disk(tmp_path, monkeypatch):
-    keeper = CheckpointManager(tmp_path)
-    save(keeper, 1)
-    save(keeper, 2)
+    manager = CheckpointManager(tmp_path)
+    save(manager, 1)
+    save(manager, 2)
     refuse = OSError(30, "Read-only file system", "step-1")
     monkeypatch.setattr(Path, "unlink", lambda *a, **k: (_ for _ in ()).throw(refuse))
     with pytest.raises(InputError, match=r"step-1: cannot change \(Read-only file system\)"):
-        save(keeper, 3)
+        save(manager, 3)
     assert CheckpointManager(tmp_path).newest()[2]["step"] == 2
 
 
 def test_truncated_at_every_kilobyte_it_goes_back_and_says_so(tmp_path, caplog):
-    keeper = CheckpointManager(tmp_path)
+    manager = CheckpointManager(tmp_path)
     for step in (1, 2):
-        keeper.save({"model.w": torch.randn(4000)}, {"step": step})
-    whole = keeper.path("last").read_bytes()
+        manager.save({"model.w": torch.randn(4000)}, {"step": step})
+    whole = manager.path("last").read_bytes()
     for size in range(0, len(whole), 1024):
         caplog.clear()
-        keeper.path("last").write_bytes(whole[:size])
+        manager.path("last").write_bytes(whole[:size])
         path, _, metadata = CheckpointManager(tmp_path).newest()
         assert (path.name, metadata["step"]) == ("step-00000001.safetensors", 1)
         assert "last.safetensors: truncated" in caplog.text
@@ -77,24 +77,24 @@ def test_truncated_at_every_kilobyte_it_goes_back_and_says_so(tmp_path, caplog):
 
 
 def test_a_flipped_bit_is_damage_too(tmp_path, caplog):
-    keeper = CheckpointManager(tmp_path)
-    save(keeper, 1)
-    save(keeper, 2)
-    content = bytearray(keeper.path("last").read_bytes())
+    manager = CheckpointManager(tmp_path)
+    save(manager, 1)
+    save(manager, 2)
+    content = bytearray(manager.path("last").read_bytes())
     content[-3] ^= 1
-    keeper.path("last").write_bytes(content)
+    manager.path("last").write_bytes(content)
     assert CheckpointManager(tmp_path).newest()[2]["step"] == 1
     assert "damaged: model.w is not what was written" in caplog.text
 
 
 def test_where_all_are_damaged_the_first_is_named(tmp_path):
-    keeper = CheckpointManager(tmp_path)
+    manager = CheckpointManager(tmp_path)
     for step in (1, 2):
-        save(keeper, step)
+        save(manager, step)
     for path in tmp_path.iterdir():
         path.write_bytes(b"")
     with pytest.raises(InputError, match=r"last\.safetensors: truncated"):
-        keeper.newest()
+        manager.newest()
     with pytest.raises(InputError, match="no such checkpoint"):
         CheckpointManager(tmp_path / "nothing").newest()
 
