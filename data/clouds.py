@@ -163,7 +163,7 @@ class CloudDataset(Dataset):
                 f"points must be (B, M, 3) with B indices, got {tuple(points.shape)} and {tuple(indices.shape)}"
             )
         if len(indices) and not (-len(self) <= int(indices.min()) and int(indices.max()) < len(self)):
-            raise InputError(f"indices must lie in 0..{len(self) - 1}, got up to {int(indices.max())}")
+            raise InputError(f"indices must be in 0..{len(self) - 1}, got up to {int(indices.max())}")
         return placed(points, self.scale[indices], self.shift[indices])
 
     def denormalize_generated(self, points: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def centre_and_radius(clouds: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def hidden_depth(clouds: Tensor, directions: Tensor, resolution: int | None = None, radius: int = 1) -> Tensor:
-    """Return how far each point lies behind what hides it from far away in a direction; 0 for what is seen.
+    """Return each point's depth behind what hides it from far away in a direction; 0 for visible points.
 
     A depth map (z-buffer) in parallel projection. It has `resolution` pixels across the sphere about the centroid
     that holds the cloud. A point covers the square of `2 radius + 1` pixels about its own; it is hidden where the

@@ -138,7 +138,7 @@ def _read(source: Source, keys: dict[str, str], split: str) -> tuple[torch.Tenso
 
 
 def announce(identity: DatasetIdentity) -> str:
-    """Return the line a script prints about its data: for the stand-in a loud one.
+    """Return the line that a script prints about its data: a warning in capitals for the stand-in.
 
     Example:
         >>> print(announce(DatasetIdentity("ShapeNetCore.v2.PC15k", False, ("chair",), "ab12")))

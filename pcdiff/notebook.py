@@ -1,4 +1,4 @@
-"""What a notebook needs beside the models: a trainer that fills in what is not given, and scores in one call."""
+"""For notebooks: a trainer with defaults for all that is not given, and scores in one call."""
 
 import hashlib
 import json

@@ -99,8 +99,8 @@ class Registry(MutableMapping[str, T], Generic[T]):
         """Return the class or function of a name.
 
         Raises:
-            InputError: the name is unknown; the message lists the known ones, or states that the part is one from
-                outside, which is not imported for a name's sake alone.
+            InputError: the name is unknown; the message lists the known ones, or states that the part is from
+                outside the package, which a name alone does not import.
         """
         if isinstance(name, str) and name in self:
             return self[name]
@@ -118,7 +118,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
         return name if name in self._entries else self.aliases.get(name, name)
 
     def name_of(self, part: Any) -> str | None:
-        """Return the name under which a class or function stands, not an alias; None where it has none."""
+        """Return the registered name of a class or function, not an alias; None where it has none."""
         known = [*self._entries.items(), *self._outside.items()]
         return next((name for name, other in known if other is part), None)
 
@@ -189,7 +189,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
 
         Args:
             name: a name or an alias.
-            *args: what every part of this kind is made from beside its options, before them (after its `Config`).
+            *args: what every part of this kind takes besides its options, before them (after its `Config`).
             **options: its options.
 
         Raises:

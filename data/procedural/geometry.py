@@ -66,7 +66,7 @@ class MicroBatches:
             return sample_surface(surface, count, rng).astype(np.float32)
         center, diagonal = self._frame()
         low, high = np.moveaxis((np.stack(self._hidden) - center) / diagonal, 1, 0)  # (K, 3) each
-        margin = 1e-6  # a box's own faces lie on its border, and are to be seen
+        margin = 1e-6  # a box's own faces are on its border, and must stay visible
         drawn, missing = [], count
         while missing > 0:
             points = sample_surface(surface, missing + missing // 4 + 8, rng).astype(np.float32)

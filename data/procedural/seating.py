@@ -35,7 +35,7 @@ def _four_legs(
 
 
 def _add_base(parts: MicroBatches, rng: np.random.Generator, height: float, width: float, depth: float) -> None:
-    """Add what a seat at `height` stands on: legs, a pedestal or sled runners."""
+    """Add the support of a seat at `height`: legs, a pedestal or sled runners."""
     style = rng.random()
     thickness = rng.uniform(0.028, 0.048)
     inner_x, inner_z = width - 1.4 * thickness, depth - 1.4 * thickness
@@ -228,7 +228,7 @@ def sofa(rng: np.random.Generator) -> MicroBatches:
             upright, faces = turn(_cushion((0.95 * pitch, 0.1, 0.7 * tall), (0, 0, 0)), "x", np.pi / 2 + 0.1)
             place = np.array([x, level + cushion + 0.3 * tall, back_z - thick / 2 - 0.04])
             parts.add((upright + place, faces))
-    # What lies between base and cushions, and between the cushions, is not to be seen.
+    # Hidden: the space between base and cushions, and between the cushions.
     seam = 0.025
     parts.hide(
         (-width / 2 + seam, level - seam, -depth / 2 + seam), (width / 2 - seam, level + 0.9 * cushion, back_z)

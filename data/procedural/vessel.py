@@ -56,7 +56,7 @@ def _sailing_boat(rng: np.random.Generator) -> MicroBatches:
 
 
 class _Ship(MicroBatches):
-    """A hull and what stands on its deck."""
+    """A hull and the structures on its deck."""
 
     def __init__(self, rng: np.random.Generator, widths: tuple, deck: float, bow: float) -> None:
         super().__init__()

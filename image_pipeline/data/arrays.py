@@ -194,5 +194,5 @@ def read_digits() -> Arrays:
 def _checked_labels(labels: np.ndarray, classes: int, path: Path) -> np.ndarray:
     labels = labels.astype(np.int64)
     if labels.min() < 0 or labels.max() >= classes:
-        raise InputError(f"{path}: labels must lie in 0..{classes - 1}, got up to {labels.max()}; is it damaged?")
+        raise InputError(f"{path}: labels must be in 0..{classes - 1}, got up to {labels.max()}; is it damaged?")
     return labels

@@ -97,7 +97,7 @@ def kernel_distance(
     """
     if num_subsets < 1 or subset_size < 2 or subset_size > min(len(samples), len(reference)):
         raise InputError(
-            f"subset_size must lie in 2..{min(len(samples), len(reference))}, the smaller set's size, and"
+            f"subset_size must be in 2..{min(len(samples), len(reference))}, the smaller set's size, and"
             f" num_subsets be at least 1, got {subset_size}, {num_subsets}"
         )
     subsets = random_subsets(len(samples), len(reference), num_subsets, subset_size, seed)

@@ -58,7 +58,7 @@ def precision_recall(samples: Tensor, reference: Tensor, neighbor: int = 3) -> P
         )
     if not 1 <= neighbor < min(len(samples), len(reference)):
         raise InputError(
-            f"neighbor must lie in 1..{min(len(samples), len(reference)) - 1}, below the smaller set's size,"
+            f"neighbor must be in 1..{min(len(samples), len(reference)) - 1}, below the smaller set's size,"
             f" got {neighbor}"
         )
     # The products of _distances cancel least about a common center.

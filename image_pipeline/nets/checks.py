@@ -22,7 +22,7 @@ def check_fields(config: Any, ranges: dict[str, str]) -> None:
 
     Args:
         config: a net's config dataclass.
-        ranges: by the range, the names of fields that must lie in it, apart by spaces; of a tuple every entry must.
+        ranges: by the range, the names of fields that must be in it, apart by spaces; of a tuple every entry must.
 
     Raises:
         InputError: names the first such field, what was expected and what came.
@@ -89,5 +89,5 @@ def check_levels(t: Tensor, num_scales: int) -> Tensor:
         raise InputError(f"t must be indices of noise levels, integers, got {t.dtype}")
     looked_at = t.device.type == "cpu" and not torch.compiler.is_compiling() and t.numel() > 0
     if looked_at and (int(t.min()) < 0 or int(t.max()) >= num_scales):
-        raise InputError(f"t must lie in 0..{num_scales - 1}, got {int(t.min())} to {int(t.max())}")
+        raise InputError(f"t must be in 0..{num_scales - 1}, got {int(t.min())} to {int(t.max())}")
     return t

@@ -116,7 +116,7 @@ def _spelled_out(argv: Sequence[str]) -> list[str]:
         if value_of("--prior", found) is None:
             found += ["--prior", FIRST_KINDS[kind]]
     if value_of("--prior", found) not in (None, "coupling"):
-        # as in 0.1, where the flags of one prior stood beside those of another
+        # as in 0.1, which took the flags of all priors together
         of_coupling = {given for given in argv if given.replace("_", "-").startswith("--flow-")}
         for flag in {RENAMED_FLAGS.get(given.partition("=")[0].replace("_", "-"), given) for given in of_coupling}:
             found = _without(flag, found)

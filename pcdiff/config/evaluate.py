@@ -28,7 +28,7 @@ class EvaluateConfig:
     """The clouds the generator of --samples was trained on: each sample's nearest ones are
     found, and as many of them are scored in the samples' place. A run has its own."""
     reconstructions: Path | None = None
-    """Score these clouds against the --reference clouds they stand for, in the order of both."""
+    """Score these clouds against the --reference clouds that they reconstruct, pair by pair."""
     oracle: Path | None = None
     """Another sampling of the --reference shapes, for the row of the best possible scores; by default the
     reference's own points are halved."""

@@ -45,7 +45,7 @@ RENAMED_FLAGS = {
     "--sampler": "--sampling.sampler",
     "--guidance": "--sampling.guidance",
 }
-"""Short names of flags, most of them those of 0.1, and the flags that they stand for."""
+"""Short names of flags, most of them those of 0.1, each with the full name of today."""
 
 
 def of_today(values: Any) -> Any:

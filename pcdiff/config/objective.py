@@ -38,10 +38,10 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class CloudObjectiveConfig(ObjectiveConfig):
-    """What is minimized for clouds: beside the objectives, what holds the latent to its prior."""
+    """What is minimized for clouds: the objectives, and the latent's divergence from its prior."""
 
     kl_weight: float = 1e-3
-    """Weight of prior and entropy beside the objectives, of a model with a latent variable."""
+    """Weight of the prior and entropy terms, of a model with a latent variable."""
     times_per_cloud: int = 1
     """Diffusion times drawn for each cloud; its points are shared out among them. Must divide num_points, and
     above 1 the net must be pointwise."""

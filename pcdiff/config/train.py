@@ -69,7 +69,7 @@ class TrainConfig:
     save_minutes: float | None = 30.0
     """Minutes between checkpoints, where that is sooner (minutes)."""
     keep: int = 2
-    """How many of the last checkpoints stay, beside the best: a damaged one is passed over (checkpoints)."""
+    """How many of the last checkpoints are kept, besides the best: a damaged one is skipped (checkpoints)."""
     val_every: int = 10_000
     """Steps between validations, which decide `best`; 0 turns them off (steps)."""
     val_clouds: int = 100

@@ -62,7 +62,7 @@ def continuous_bound(
         cond: what the net is conditioned on.
         num_times: evaluations for the integral; one more for the decoder.
         eps: the smallest time; the process's `train_eps` by default. Where no signal is left at T (the straight
-            path), the prior stands at T - eps.
+            path), the prior is at T - eps.
         decoder: `"gaussian"`, the density of data; `"discretized"`, the probability of 8-bit images in [-1, 1].
         clip: bounds that the decoder's estimate of x_0 is cut to.
         generator: source of the times and of the noise.

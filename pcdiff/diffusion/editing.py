@@ -55,7 +55,7 @@ def sdedit(
 def slerp(a: Tensor, b: Tensor, weights: float | Tensor) -> Tensor:
     """Interpolate on the great circle, each sample by itself: `sin((1 - w) A) / sin A a + sin(w A) / sin A b`.
 
-    A is the angle between a and b (Shoemake, 1985; Song, Meng & Ermon, DDIM, 2021, appendix D.5). What lies between
+    A is the angle between a and b (Shoemake, 1985; Song, Meng & Ermon, DDIM, 2021, appendix D.5). What is between
     two normal noises is then as long as they are; on a straight line it would be shorter. Samples that are nearly
     parallel go on a straight line.
 

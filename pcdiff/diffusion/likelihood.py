@@ -51,7 +51,7 @@ def log_likelihood(
     `log p(x) = log p_T(z) + int_eps^T div v(x_t, t) dt` along `dx_t / dt = v(x_t, t)` from `x_eps = x` to
     `x_T = z`. State and integral are float64; the denoiser sees the dtype of `x`. Errors are measured for each
     sample by itself, and the worst decides the step that all take: by that step alone, within the tolerances, a
-    sample's result depends on the others in its batch (beside the draw of the probes, in the batch's order).
+    sample's result depends on the others in its batch (except by the draw of the probes, in the batch's order).
 
     A drawn trace gives an unbiased estimate of the log-likelihood, noisy unless the Jacobian is diagonal
     (rademacher). A chain starts at its first noisy state, t = 1, and is integrated over log(sigma / alpha), in
@@ -66,7 +66,7 @@ def log_likelihood(
         num_probes: probes drawn for each sample; they stay the same along the path.
         probes: the probes themselves, like `x` or `(K, B, *dims)`, in place of the draw.
         generator: source of the probes.
-        eps: the time that data stands at; the process's `train_eps` by default, 1 of a chain.
+        eps: the time of the data; the process's `train_eps` by default, 1 of a chain.
         rtol: relative tolerance of the solver.
         atol: absolute tolerance of the solver, of coordinates and of the log-density in nats a dimension.
         method: an adaptive solver of `torchdiffeq`, one of `pcdiff.diffusion.samplers.ode.METHODS`.

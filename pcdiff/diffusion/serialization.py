@@ -30,7 +30,7 @@ def _respaced(parent: Mapping[str, Any], times: list[int]) -> RespacedProcess:
 
 # tables in place of the schedules that `PROCESSES` makes them of: a file's own need not follow any
 _FROM_TABLES: dict[str, Callable[..., Process]] = {"betas": _chain, "sigmas": _levels, "respaced": _respaced}
-# the tables' first entries stand for the data
+# the tables' first entries are the data's
 _TO_TABLES: dict[type[Process], Callable[[Any], dict[str, Any]]] = {
     DiscreteProcess: lambda p: {"name": "betas", "betas": p.betas[1:].tolist()},
     NoiseLevels: lambda p: {"name": "sigmas", "sigmas": p.sigmas[1:].tolist()},
@@ -75,7 +75,7 @@ def process_from_dict(plain: Mapping[str, Any]) -> Process:
 
 
 def denoiser_to_dict(denoiser: NetDenoiser) -> dict[str, Any]:
-    """Return what a denoiser is beside its net, as plain values; `denoiser_from_dict` reads them back.
+    """Return a denoiser's settings without its net, as plain values; `denoiser_from_dict` reads them back.
 
     Raises:
         InputError: it is not a `NetDenoiser`, or its process or parametrization is in no registry.

@@ -60,7 +60,7 @@ def score_files(config: EvaluateConfig, stop: Stop | None = None) -> dict[str, A
 
 
 def score_reconstructions(config: EvaluateConfig, stop: Stop | None = None) -> dict[str, Any] | None:
-    """Score `config.reconstructions` against the `config.reference` they stand for; print it, write it where asked.
+    """Score `config.reconstructions` against their `config.reference`; print the table, write it where asked.
 
     `stop` is as in `pcdiff.evaluation.job.finish`.
 

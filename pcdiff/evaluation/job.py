@@ -57,7 +57,7 @@ def finish(
 
     Args:
         config: has the limits, and is written as `evaluation.json` for `--resume`.
-        places: where the journal lies.
+        places: where the journal is written.
         settings: all that the job's results depend on, ready for JSON.
         job: the work, up to the writing of its results.
         stop: the signals and the time of the whole call; by default signals are handled from here on,

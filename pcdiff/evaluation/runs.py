@@ -122,8 +122,8 @@ def score_run(
             split.denormalize_generated(torch.zeros(1, 1, 3))  # a normalization that does not fit is refused first
             if trained_on["fingerprint"] != dataset["fingerprint"] and run.data.normalization != "none":
                 raise InputError(
-                    f"protocol {protocol.name} undoes the normalization of {_named(trained_on)}, which is not at "
-                    f"hand beside {_named(dataset)}; score the run on its own data"
+                    f"protocol {protocol.name} undoes the normalization of {_named(trained_on)}, which is not "
+                    f"available with {_named(dataset)}; score the run on its own data"
                 )
 
         def job(work: ResumableMap) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from pcdiff.interop.checks import check_form, listed, unreadable
 from pcdiff.interop.child_process import opened
 from pcdiff.interop.torch_files import load_without_code
 
-# DEFLATE stores at best about a thousandth. A file that promises more than this many times its size lies.
+# DEFLATE stores at best about a thousandth. A file whose header promises more than this many times its size is
+# damaged.
 _MOST_COMPRESSED = 1100
 _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,

@@ -72,7 +72,7 @@ class _Looker:
         self._seen: dict[tuple[int, ...], tuple[bool, str] | None] = {}
 
     def look_at(self, kind: str, path: Path, file: Path | None = None) -> None:
-        """Have a look at what lies at `path`, once as long as `file` (by default the same) stays as it is."""
+        """Inspect the file at `path` once, until `file` (by default the same) changes."""
         status = look(file or path)
         if status is None:
             return  # its reader reports that

@@ -118,7 +118,7 @@ def _read_file(path: Path, key: str | None, mesh_points: int, seed: int) -> Clou
 def write_clouds(path: str | os.PathLike, clouds) -> Path:
     """Write a set of clouds `(n, P, 3)` as `.npy`; the file appears whole or not at all.
 
-    As float32; as float64 where float64 clouds lie so far from the origin that float32 would blur them.
+    As float32; as float64 where float64 clouds are so far from the origin that float32 would blur them.
 
     Args:
         path: ends in `.npy`; its folder is made where missing.

@@ -24,7 +24,7 @@ _DRACO, _INSTANCES = "KHR_draco_mesh_compression", "EXT_mesh_gpu_instancing"
 def parse_glb(content: bytes) -> Surface:
     """Return the scene's vertices and triangles, strips and fans among them; its points, if there are none.
 
-    Normalized integers stand for 0..1 or -1..1 (KHR_mesh_quantization). Lines, skins, morph targets and animations
+    Normalized integers represent 0..1 or -1..1 (KHR_mesh_quantization). Lines, skins, morph targets and animations
     are left out; so are loose points, where there are triangles.
 
     Raises:
@@ -151,7 +151,7 @@ class _Glb:
             return self.binary
         head, comma, data = uri.partition(";base64,")
         if not (head.startswith("data:") and comma):
-            raise ValueError("its data lie in another file; save it as one .glb")
+            raise ValueError("its data are in another file; save it as one .glb")
         return base64.b64decode(data, validate=True)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 
 class ScalarType:
-    """What stands for a pickled `numpy.dtype`: a plain number's type, nothing else.
+    """Replacement of a pickled `numpy.dtype`: a plain number's type, nothing else.
 
     Args:
         code: numpy's own, such as `f8`.
@@ -32,7 +32,7 @@ class ScalarType:
 
 
 def read_scalar(kind: ScalarType, data: bytes) -> float | int | bool:
-    """Return the Python number that a pickled numpy scalar stands for.
+    """Return the Python number of a pickled numpy scalar.
 
     Raises:
         ValueError: it is not one plain number.
@@ -45,6 +45,6 @@ def read_scalar(kind: ScalarType, data: bytes) -> float | int | bool:
 NUMPY_SCALARS = (
     (ScalarType, "numpy.dtype"),
     (read_scalar, "numpy._core.multiarray.scalar"),
-    (read_scalar, "numpy.core.multiarray.scalar"),  # where it lay before numpy 2
+    (read_scalar, "numpy.core.multiarray.scalar"),  # its place before numpy 2
 )
 """For `load_without_code`: the names under which numpy pickles a number, and what reads it here."""

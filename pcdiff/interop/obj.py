@@ -23,7 +23,7 @@ def parse_obj(content: bytes) -> Surface:
     """
     points: list[bytes] = []
     faces: dict[int, list[bytes]] = {}  # by size
-    above: dict[int, list[int]] = {}  # how many vertices stand above each face
+    above: dict[int, list[int]] = {}  # how many vertices precede each face
     for line in text_lines(_CONTINUED.sub(b" ", content)):
         word, _, rest = line.replace(b"\t", b" ").partition(b" ")
         if word == b"v":

@@ -1,6 +1,6 @@
 """Vertices and faces of OFF files (Geomview's Object File Format), with normals, colors and textures or without.
 
-Comments may stand anywhere; the counts may follow the keyword at once (as in ModelNet), and vertices the counts.
+Comments may be anywhere; the counts may follow the keyword at once (as in ModelNet), and vertices the counts.
 """
 
 import re

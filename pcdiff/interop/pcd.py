@@ -104,7 +104,7 @@ def _count(header: dict[str, list[str]]) -> int:
 def _ascii(data: bytes, fields: list[_Field], count: int) -> list[np.ndarray]:
     fields = [field for field in fields if field.name != _PADDING]  # PCL writes no padding as text
     rows, columns = text_lines(data), sum(field.count for field in fields)
-    found = {len(row.split()) for row in rows}  # of other fields anything may stand there
+    found = {len(row.split()) for row in rows}  # of other fields anything is allowed there
     if len(rows) != count or found != {columns}:
         widths = " or ".join(map(str, sorted(found)[:3]))
         raise ValueError(f"{count} rows of {columns} numbers promised, {len(rows)} of {widths} found")

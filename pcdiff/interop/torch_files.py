@@ -17,7 +17,7 @@ def load_without_code(path: Path, *allowed: type | tuple[Callable, str]) -> Any:
 
     Args:
         path: a file written by `torch.save`.
-        allowed: harmless classes that may stand in it besides, or what is put in the place of a name:
+        allowed: further harmless classes that it may hold, or replacements by name:
             `(callable, "module.name")`.
 
     Raises:

@@ -91,8 +91,8 @@ def jsd_interval(
 ) -> tuple[float, float]:
     """Return the bootstrap interval of the JSD between two sets, whose clouds are resampled.
 
-    The JSD of two finite sets lies above that of their sources, since chance alone makes histograms differ, and the
-    JSD of resampled sets lies about as far above that of the sets: percentiles would count this bias twice. So the
+    The JSD of two finite sets is above that of their sources, since chance alone makes histograms differ, and the
+    JSD of resampled sets is about as far above that of the sets: percentiles would count this bias twice. So the
     resamples are centered on the score: the interval shows how far the score of sets of these sizes would move with
     other clouds of the same sources. It is clipped to [0, 1]. Copies of a cloud do not bias it: only points are
     counted.

@@ -60,8 +60,8 @@ def compare(results: Sequence[tuple[str, dict]], form: str = "markdown") -> str:
     takes, as older ones and of the JSD, are separated only by intervals that do not touch; else the difference is
     undecided, and nothing is bold.
 
-    Intervals stand in brackets. What `evaluate.py` found for training clouds (`floor`) or for the best possible
-    reconstruction (`oracle`) belongs to the reference set and stands below in italics, once.
+    Intervals are in brackets. What `evaluate.py` found for training clouds (`floor`) or for the best possible
+    reconstruction (`oracle`) belongs to the reference set and is below in italics, once.
     What an older result does not state is taken to be as in the others, with a note.
 
     Args:
@@ -88,7 +88,7 @@ def compare(results: Sequence[tuple[str, dict]], form: str = "markdown") -> str:
         _refuse_mix(one, other)
     rows = [(label, result["scores"], result.get("intervals")) for label, result in results]
     floors = _floors([result for _, result in results])
-    # of one reference set, whose clouds stand in one order; that two are alike has been seen to above
+    # of one reference set, whose clouds are in one order; that the sets are the same was checked above
     paired = all(isinstance(each.get(("reference", "reference set")), str) for _, each in facts)
     verdicts = {c.name: verdict([result for _, result in results], c, paired) for c in columns_of(*rows)}
     bold = {name: each.best for name, each in verdicts.items()}

@@ -122,7 +122,7 @@ def total_mutual_difference(completions: Tensor) -> Tensor:
 
 
 def unidirectional_hausdorff(given: Tensor, completions: Tensor) -> Tensor:
-    """Return UHD `(n,)`: how far a point given lies from a completion at most, averaged over the completions.
+    """Return UHD `(n,)`: the largest distance of a given point from a completion, averaged over the completions.
 
     Args:
         given: `(n, G, 3)`.

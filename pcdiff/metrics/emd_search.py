@@ -1,7 +1,7 @@
 """The nearest clouds by the earth mover's distance, without solving every pair.
 
 MMD, coverage and 1-NNA need nearest neighbors only, so a pair matters no longer once a proved lower bound of its
-distance lies above the distance of nearer pairs that are known. Bounds, from the cheapest: sorted projections
+distance is above the distance of nearer pairs that are known. Bounds, from the cheapest: sorted projections
 (`sliced_bound`, which is at least the distance of the centroids), the mean distance to the nearest point, and the
 prices of the auction that is under way. What is left is solved to the end, so the scores are those of the whole
 matrix.
@@ -30,7 +30,7 @@ _NEAREST_MARGIN = 1 - 1e-5
 
 @dataclass
 class Effort:
-    """How pairs of clouds were dealt with: `pairs` in all, `bounded` by a bound alone, `stopped` while the auction
+    """How pairs of clouds were decided: `pairs` in all, `bounded` by a bound alone, `stopped` while the auction
     ran, `solved` to the end.
     """
 
@@ -146,7 +146,7 @@ def emd_neighbors(
         reference: `(R, P, 3)`.
         map_blocks: computes the blocks.
         name: of this piece of work.
-        progress: called with the number of pairs of clouds dealt with, whenever some are.
+        progress: called with the number of pairs of clouds decided, whenever some are.
 
     Returns:
         The neighbors, for which the three scores, ties included, are those of the whole matrices of
@@ -169,7 +169,7 @@ def emd_neighbors(
 
 def _resolve_across(matrix: _Matrix, progress: Progress) -> None:
     """Solve until the nearest of every row and of every column is known, and all that are as near."""
-    dealt, k = 0, 1
+    decided, k = 0, 1
     while True:
         rows, columns = (_raised(matrix.high.min(axis=axis)) for axis in (1, 0))
         chosen = [matrix.lowest_open(rows, k), matrix.lowest_open(columns, k, columns=True)]
@@ -178,14 +178,14 @@ def _resolve_across(matrix: _Matrix, progress: Progress) -> None:
             break
         limit = np.maximum(rows[pairs[:, 0]], columns[pairs[:, 1]])
         matrix.solve(pairs, limit.astype(np.float64), progress)
-        dealt += len(pairs)
+        decided += len(pairs)
         k *= 2
-    progress(matrix.low.size - dealt)
+    progress(matrix.low.size - decided)
 
 
 def _resolve_within(matrix: _Matrix, across: np.ndarray, progress: Progress) -> None:
     """Solve until it is known of every cloud whether one of its own set is nearer than the distance `across`."""
-    count, dealt, k = len(across), 0, 1
+    count, decided, k = len(across), 0, 1
     limit = _raised(across)
     while True:
         undecided = matrix.high.min(axis=1) >= across / _MARGIN
@@ -195,9 +195,9 @@ def _resolve_within(matrix: _Matrix, across: np.ndarray, progress: Progress) -> 
         if not len(pairs):
             break
         matrix.solve(pairs, reach[pairs].max(axis=1).astype(np.float64), progress)
-        dealt += len(pairs)
+        decided += len(pairs)
         k *= 2
-    progress(count * (count - 1) // 2 - dealt)
+    progress(count * (count - 1) // 2 - decided)
 
 
 def _raised(distance: np.ndarray) -> np.ndarray:

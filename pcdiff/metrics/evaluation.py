@@ -142,7 +142,7 @@ def evaluate(
     offset = _offset(_checked(**given), chosen)
     if offset.any():
         notes.append(
-            f"the clouds lie far from the origin: {tuple(offset.tolist())} was subtracted from all, in double"
+            f"the clouds are far from the origin: {tuple(offset.tolist())} was subtracted from all, in double"
         )
     return result | {"details": details, "seed": seed}
 

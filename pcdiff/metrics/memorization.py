@@ -1,7 +1,7 @@
 """Does a generator repeat its training set? Statistics of every sample's nearest training cloud.
 
 Meehan, Chaudhuri and Dasgupta, "A Non-Parametric Test to Detect Data-Copying in Generative Models" (AISTATS 2020):
-samples that copy lie nearer to the training clouds than held-out clouds of the same source do.
+samples that copy are nearer to the training clouds than held-out clouds of the same source do.
 """
 
 import numpy as np
@@ -97,16 +97,16 @@ def _summary(report: dict) -> str:
     copied = "none" if copies == 0 else f"{copies}"
     parts = [f"{copied} of {count} samples {'is a copy' if copies == 1 else 'are copies'} of a training cloud"]
     if report["reference_copies"]:
-        parts.append(f"{report['reference_copies']} of the held-out clouds lie in the training set too")
+        parts.append(f"{report['reference_copies']} of the held-out clouds are in the training set too")
     share = 100 * report["closer_than_5_percent_of_references"]
-    parts.append(f"{share:.0f} % lie nearer to the training set than the nearest 5 % of held-out clouds")
+    parts.append(f"{share:.0f} % are nearer to the training set than the nearest 5 % of held-out clouds")
     if z < -STRIKING:
         verdict = "nearer to it than held-out clouds are, which points to copying"
     elif z > STRIKING:
         verdict = "farther from it than held-out clouds are: no copying, but shapes unlike the data"
     else:
         verdict = "about as far from it as held-out clouds are"
-    parts.append(f"as a whole the samples lie {verdict} (C_T = {z:.1f})")
+    parts.append(f"as a whole the samples are {verdict} (C_T = {z:.1f})")
     return "; ".join(parts)
 
 

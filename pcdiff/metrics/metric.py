@@ -103,7 +103,7 @@ class Metric:
         return None
 
     def details(self, samples: Tensor, reference: Tensor) -> dict[str, Any]:
-        """Return what a result file has beside the score, ready for JSON; none by default."""
+        """Return what a result file has besides the score, ready for JSON; nothing by default."""
         return {}
 
     @classmethod
@@ -115,7 +115,7 @@ class Metric:
 class NeighborMetric:
     """A score that needs only the nearest clouds: it is computed by each of a protocol's distances.
 
-    It stands in `pcdiff.metrics.METRICS` beside the others; a result has it as NAME-DISTANCE, such as `MMD-CD`.
+    `pcdiff.metrics.METRICS` has it among the others; results have it as NAME-DISTANCE, such as `MMD-CD`.
 
     Class attributes:
         summary: as of `Metric`, like `better` and `digits`.

@@ -60,7 +60,7 @@ class Neighbors:
 
 
 def equal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return which distances are the same within `TIE_TOLERANCE`; infinity stands for none."""
+    """Return which distances are the same within `TIE_TOLERANCE`; infinity means none."""
     with np.errstate(invalid="ignore"):
         reach = TIE_TOLERANCE * np.maximum(np.abs(a), np.abs(b))
         return np.isfinite(reach) & (np.abs(a - b) <= reach)

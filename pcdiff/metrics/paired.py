@@ -2,8 +2,8 @@
 
 Both results have a term for each reference cloud (or each reconstructed cloud). What makes a reference cloud hard
 makes it hard for both, so the clouds are resampled for both together (Efron and Tibshirani, "An Introduction to the
-Bootstrap", 1993, chapter 8): the interval of the difference is then far narrower than the two intervals beside each
-other suggest. The votes of generated clouds, which belong to one result alone, are resampled apart.
+Bootstrap", 1993, chapter 8): the interval of the difference is then far narrower than the two separate
+intervals suggest. The votes of generated clouds, which belong to one result alone, are resampled apart.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """Named evaluation protocols: what is done to the clouds before they are compared.
 
-Scores under two protocols never belong in one table.
+Scores under two protocols are not comparable.
 """
 
 from collections.abc import Callable
@@ -72,7 +72,7 @@ REFERENCE_POINTS: dict[str, int] = {"first": 0, "from 10000": 10_000}
 
 @dataclass(frozen=True)
 class Protocol:
-    """All that must be the same for two scores to stand in one table.
+    """All that must be the same for two scores to be comparable.
 
     Attributes:
         name: as in result files and tables.
@@ -99,7 +99,7 @@ class Protocol:
     data_unit: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what no code stands behind."""
+        """Refuse values that are not implemented."""
         for name, value, known in (
             ("normalization", self.normalization, NORMALIZATIONS),
             ("reference_points", self.reference_points, REFERENCE_POINTS),

@@ -56,7 +56,7 @@ def reconstruction_scores(
         reconstructions: `(n, P, 3)`; `reconstructions[i]` reconstructs `reference[i]`.
         reference: `(n, Q, 3)`; P = Q where `emd` is asked.
         threshold: of the F-score, on the **squared** distance.
-        thresholds: further ones; their F-scores stand in `details["F-score"]["at"]`, by threshold.
+        thresholds: further ones; their F-scores are in `details["F-score"]["at"]`, by threshold.
         emd: also the exact Earth Mover's Distance (about 0.05 s a pair of 2048 points on one core).
         progress: called with (pairs done, pairs in all).
 
@@ -146,7 +146,7 @@ def reconstruction_report(
     progress: Progress | None = None,
     map_blocks: MapBlocks = in_order,
 ) -> dict:
-    """Score reconstructions, and the oracle (`oracle_scores`) beside them at one number of points.
+    """Score reconstructions, and the oracle (`oracle_scores`) at the same number of points.
 
     The oracle compares `reference` with `second`. Without that, it compares two disjoint samplings taken from the
     reference, and the reconstructions are scored once more with as few points. All clouds must be in one unit.
@@ -219,7 +219,7 @@ def reconstruction_table(result: dict) -> str:
         notes.append(f"F-score at {further}: mean {found['mean']:.3f}, median {found['median']:.3f}.")
     if oracle is not None:
         at = oracle["points"]
-        # Where the oracle stands at all points, this is the first line once more and leaves it as it was.
+        # Where the oracle has all points, this label is the first one's again, and the row stays as it is.
         rows[f"reconstructions, {at} points"] = oracle["reconstructions"]
         rows[f"oracle (two samplings of one shape), {at} points"] = oracle["scores"]
         notes.append(f"Oracle: {oracle['samplings']}; the scores of the exact shape, its points resampled.")

@@ -9,7 +9,7 @@ from pcdiff.metrics.columns import Row, columns_of
 from pcdiff.metrics.metric import Column
 
 FORMATS = ("markdown", "latex", "csv")
-_CELLS = re.compile(r"(?<!\\)\|")  # a bar that stands for itself is escaped
+_CELLS = re.compile(r"(?<!\\)\|")  # a literal bar is escaped
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",

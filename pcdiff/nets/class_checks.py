@@ -22,5 +22,5 @@ def check_classes(cond: Tensor, t: Tensor, count: int) -> Tensor:
         raise InputError(f"cond must be class indices (B,) = {tuple(t.shape)} of an integer type, got {got}")
     looks = cond.device.type == "cpu" and not torch.compiler.is_compiling()  # elsewhere a look costs a wait
     if looks and len(cond) and not 0 <= int(cond.min()) <= int(cond.max()) < count:
-        raise InputError(f"cond must lie in 0..{count - 1}, got {int(cond.min())} to {int(cond.max())}")
+        raise InputError(f"cond must be in 0..{count - 1}, got {int(cond.min())} to {int(cond.max())}")
     return cond.long()

@@ -204,7 +204,7 @@ def equal_sizes(x_name: str, x: torch.Tensor, y_name: str, y: torch.Tensor) -> N
 
 
 def lengths(name: str, value, clouds_name: str, clouds: torch.Tensor) -> None:
-    """Check how many rows of each cloud are points; None stands for all.
+    """Check how many rows of each cloud are points; None means all.
 
     Raises:
         InputError: not an int64 tensor `(B,)` on the clouds' device, or a length outside 1..N.

@@ -1,4 +1,4 @@
-"""The native ops: loading them, and what stands in for them where they are missing."""
+"""The native ops: loading them, and the reference in their place where they are missing."""
 
 import os
 import warnings

@@ -76,15 +76,15 @@ def sinkhorn(
         x: clouds `(B, N, D)`, float32 or float64 (half and bfloat16 are computed in float32).
         y: clouds `(B, M, D)` of the same dtype, device and batch size; M may differ from N.
         tolerance: `cost - lower_bound` ends at most this fraction of the cost; 1e-6 to 1.
-        x_lengths: int64 `(B,)`, how many rows of each cloud are points; None stands for all.
+        x_lengths: int64 `(B,)`, how many rows of each cloud are points; None means all.
         y_lengths: the same for y.
         max_sweeps: bound on the work: a sweep takes O(N M) time and O(N + M) memory.
 
     Returns:
-        `Sinkhorn(cost (B,), lower_bound (B,))`: the true cost lies between the two. Where the gap is above the
+        `Sinkhorn(cost (B,), lower_bound (B,))`: the true cost is between the two. Where the gap is above the
         tolerance, a `RuntimeWarning` gives its width. It stays open where `max_sweeps` is reached, and where
-        the cost is so small beside the diameter of the clouds that float64 cannot hold a better plan: below about
-        1e-12 of it at a tolerance of 1e-2, earlier where points that trade with each other lie in clusters far
+        the cost is so small compared with the diameter of the clouds that float64 cannot hold a better plan: below
+        about 1e-12 of it at a tolerance of 1e-2, earlier where points that exchange mass are in clusters far
         smaller than the clouds. Clouds with the same points in the same shares have cost 0, exactly.
 
         Derivatives, in every mode and order, hold the plan constant: they are those of an upper bound that is
@@ -93,7 +93,7 @@ def sinkhorn(
 
     Raises:
         InputError: shapes, dtypes or devices do not fit, a cloud is empty, a coordinate is NaN or infinite, the
-            tolerance, a length or the bound on the sweeps is out of range, or the call stands inside
+            tolerance, a length or the bound on the sweeps is out of range, or the call is inside
             `torch.compile` or `torch.func.vmap`: how many sweeps are needed depends on the values.
 
     Example:
@@ -110,7 +110,7 @@ def sinkhorn(
     _check.lengths("x_lengths", x_lengths, "x", x)
     _check.lengths("y_lengths", y_lengths, "y", y)
     low, high = _TOLERANCES
-    # Compared before it is converted: the float32 nearest to 1e-6 lies below it.
+    # Compared before it is converted: the float32 nearest to 1e-6 is below it.
     given: Any = tolerance
     if isinstance(given, bool) or not isinstance(given, Real) or not low <= given <= high:
         raise InputError(f"tolerance must be between {low:g} and {high:g}, got {tolerance!r}")
@@ -275,7 +275,7 @@ class _Pair:
             candidate = self._certify(scale)
             if self._certified() or self._spent():
                 return self._certified()
-            # So little mass stands wrong that it cannot be what keeps the gap open; or nothing moves any more.
+            # So little mass is misplaced that it cannot cause the gap; or nothing changes any more.
             if candidate.misplaced <= 0.2 * self._tolerance * candidate.cost or candidate.misplaced == before:
                 return False
             before = candidate.misplaced

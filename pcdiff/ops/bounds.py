@@ -68,7 +68,7 @@ def emd_pairs(
     outside = ((pairs < 0) | (pairs >= sizes)).any(dim=1).nonzero()
     if len(outside):
         i, j = pairs[int(outside[0])].tolist()
-        raise InputError(f"pairs must lie in 0..{len(xs) - 1} and 0..{len(ys) - 1}, got ({i}, {j})")
+        raise InputError(f"pairs must be in 0..{len(xs) - 1} and 0..{len(ys) - 1}, got ({i}, {j})")
     return PairBounds(*_assignment.costs_of_pairs(xs, ys, pairs, enough))
 
 
@@ -117,7 +117,7 @@ def sliced_bound(xs: Slices, ys: Slices) -> torch.Tensor:
     barycenter and its application to texture mixing", SSVM 2011). So with `W_k` the mean distance of the sorted
     projections on axis k of an orthonormal frame, `EMD >= |(W_1, W_2, W_3)|`: the mean length of the moves is at
     least the length of their mean absolute components. The largest over 32 frames is returned, which is never below
-    the distance of the centroids. Sums of neighboring order statistics stand for these, which only lowers the
+    the distance of the centroids. Sums of neighboring order statistics replace these, which only lowers the
     bound, and rounding is subtracted.
 
     Args:

@@ -45,7 +45,7 @@ def nearest(
     Args:
         x: query clouds `(B, N, D)`, float32 or float64 (half and bfloat16 are computed in float32).
         y: clouds `(B, M, D)` of the same dtype, device and batch size; M may differ from N.
-        x_lengths: how many rows of each cloud of x are points, int64 `(B,)` in 1..N; None: all. What stands in the
+        x_lengths: how many rows of each cloud of x are points, int64 `(B,)` in 1..N; None: all. The values in the
             rows past a length does not matter; they get distance 0 and index 0.
         y_lengths: likewise of y, in 1..M; rows past a length are nobody's nearest point.
 
@@ -115,7 +115,7 @@ def chamfer(x, y, x_lengths=None, y_lengths=None, reduction="mean", squared=True
     Args:
         x: clouds `(B, N, D)`, float32 or float64 (half and bfloat16 are computed in float32).
         y: clouds `(B, M, D)` of the same dtype, device and batch size; M may differ from N.
-        x_lengths: how many rows of each cloud of x are points, int64 `(B,)` in 1..N; None: all. What stands in the
+        x_lengths: how many rows of each cloud of x are points, int64 `(B,)` in 1..N; None: all. The values in the
             rows past a length does not matter, and its gradient is 0.
         y_lengths: likewise of y, in 1..M.
         reduction: over the points of a cloud (those within its length), `"mean"` or `"sum"`.

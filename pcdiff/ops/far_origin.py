@@ -10,7 +10,7 @@ _FAR = 64
 
 
 def is_far(clouds: Tensor) -> bool:
-    """Return whether float32 would blur a cloud of a set `(n, P, 3)`: it lies far from the origin for its size.
+    """Return whether float32 would blur a cloud of a set `(n, P, 3)`: it is far from the origin for its size.
 
     Example:
         >>> square = torch.tensor([[[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]])
@@ -46,7 +46,7 @@ def placed(clouds: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         shift: in the unit of the result.
 
     Returns:
-        `(n, P, 3)` of the clouds' type and device; float64 where it lies so far from the origin that float32 would
+        `(n, P, 3)` of the clouds' type and device; float64 where it is so far from the origin that float32 would
         blur it.
     """
     moved = clouds.double() * scale.to(clouds.device, torch.float64) + shift.to(clouds.device, torch.float64)

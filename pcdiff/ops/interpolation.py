@@ -8,7 +8,7 @@ from pcdiff.ops._points import gather_points, without_padding
 from pcdiff.ops.knn import knn
 from pcdiff.ops.reference import past
 
-# The published kernels' bounds of a squared distance; a neighbor that is missing stands at the upper one.
+# The published kernels' bounds of a squared distance; a missing neighbor has the upper one.
 _LEAST, _MOST = 1e-10, 1e10
 
 
@@ -31,7 +31,7 @@ def three_nn_interpolate(
         x: where features are wanted, `(B, N, D)`, float32 or float64 (half and bfloat16 are computed in float32).
         y: where features are, `(B, M, D)`, of the same dtype, device and batch size.
         features: `(B, M, C)`, a row for each point of y, floating point, on the device of y.
-        x_lengths: how many rows of each cloud of x are points, int64 `(B,)` in 1..N; None: all. What stands in the
+        x_lengths: how many rows of each cloud of x are points, int64 `(B,)` in 1..N; None: all. The values in the
             rows past a length does not matter; they get features 0.
         y_lengths: likewise of y and features, in 1..M.
         legacy: take the weights for constants, as the originals do: no derivative in x and y. By default the result

@@ -31,7 +31,7 @@ def knn(
         x: query clouds `(B, N, D)`, float32 or float64 (half and bfloat16 are computed in float32).
         y: clouds `(B, M, D)` of the same dtype, device and batch size; M may differ from N.
         k: how many, in 1..M.
-        x_lengths: how many rows of each cloud of x are points, int64 `(B,)` in 1..N; None: all. What stands in the
+        x_lengths: how many rows of each cloud of x are points, int64 `(B,)` in 1..N; None: all. The values in the
             rows past a length does not matter; they get distance 0 and index 0.
         y_lengths: likewise of y, in 1..M. Where a cloud has fewer than k points by length, the neighbors that are
             missing get distance infinity and index -1, which a gather refuses.

@@ -30,7 +30,7 @@ def ball_query(
         y: clouds `(B, M, D)` of the same dtype, device and batch size.
         radius: positive, in the unit of the clouds.
         k: how many indices a center gets, at least 1; may exceed M.
-        x_lengths: how many rows of each cloud of x are points, int64 `(B,)` in 1..N; None: all. What stands in the
+        x_lengths: how many rows of each cloud of x are points, int64 `(B,)` in 1..N; None: all. The values in the
             rows past a length does not matter; they get index 0.
         y_lengths: likewise of y, in 1..M; no others are found.
 

@@ -60,7 +60,7 @@ def normalize(
     `none`, which moves nothing, rounds them to float32 where they are.
 
     Args:
-        points: `(n, P, 3)` floating point; float64 where they lie far from the origin.
+        points: `(n, P, 3)` floating point; float64 where they are far from the origin.
         mode: one of `NORMALIZATIONS`.
         stats: the std that the global modes divide by; of global_per_axis one for each axis, or one for all.
         names: what to call cloud i in an error.

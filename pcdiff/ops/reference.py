@@ -25,7 +25,7 @@ def squared_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def past(lengths: torch.Tensor | None, rows: int) -> torch.Tensor | None:
-    """Return which of `rows` rows lie at or past each length, `(B, rows)`; None where there are no lengths."""
+    """Return which of `rows` rows are at or past each length, `(B, rows)`; None where there are no lengths."""
     if lengths is None:
         return None
     return torch.arange(rows, device=lengths.device) >= lengths[:, None]

@@ -32,8 +32,8 @@ def farthest_point_sample(
         x: clouds `(B, N, D)`, float32 or float64 (half and bfloat16 are computed in float32).
         k: how many points, 1 to N.
         start: the first point: an index for all clouds, an int64 tensor `(B,)`, or `"random"`.
-        lengths: int64 `(B,)`, how many rows of each cloud are points; None stands for all. k may not exceed any.
-            What stands in the rows past a length does not matter.
+        lengths: int64 `(B,)`, how many rows of each cloud are points; None means all. k may not exceed any.
+            The values in rows past a length do not matter.
         generator: for `"random"`, on the device of x; None draws from torch's global one.
         legacy: choose as the published kernels of PointNet++ and PVD do. k may exceed the number of points; once
             every point left coincides with a chosen one, index 0 comes again; of equally far points the one with

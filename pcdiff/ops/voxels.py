@@ -1,4 +1,5 @@
-"""Between points and a grid of voxels: where points stand in it, means per voxel, and trilinear values at points.
+"""Between points and a grid of voxels: the points' positions in it, means per voxel, and trilinear values at
+points.
 
 A voxel's center has integer coordinates: voxel (i, j, k) of a grid of resolution r, each in 0..r-1, reaches half a
 unit around it, and a point's coordinates in voxels are in [0, r - 1].
@@ -19,7 +20,7 @@ def voxel_coordinates(
     eps: float = 0.0,
     legacy: bool = False,
 ) -> torch.Tensor:
-    """Return where each point stands in its cloud's grid, in voxels.
+    """Return each point's position in its cloud's grid, in voxels.
 
     As in the point-voxel nets (Liu et al., NeurIPS 2019; PVD, Zhou et al., ICCV 2021): about the cloud's mean,
     divided by twice the greatest distance from it, moved by 1/2, times the resolution r, kept within [0, r - 1].
@@ -27,7 +28,7 @@ def voxel_coordinates(
     Args:
         x: clouds `(B, N, 3)`, float32 or float64 (half and bfloat16 are computed in float32).
         resolution: voxels along a side, 1 to 1024.
-        lengths: how many rows of each cloud are points, int64 `(B,)` in 1..N; None: all. What stands in the rows
+        lengths: how many rows of each cloud are points, int64 `(B,)` in 1..N; None: all. The values in the rows
             past a length does not matter; they get coordinates 0.
         normalize: False: do not divide, but take clouds for lying within [-1, 1] about their mean.
         eps: added to what is divided by, at least 0. A cloud of no extent gets the middle, whatever eps is.
@@ -80,7 +81,7 @@ def voxelize(
         features: `(B, N, C)`, a row for each point, floating point (half and bfloat16 are added in float32).
         coords: `(B, N, 3)` in voxels, in [0, resolution - 1], as `voxel_coordinates` gives them.
         resolution: voxels along a side, 1 to 1024.
-        lengths: how many rows of each cloud are points, int64 `(B,)` in 1..N; None: all. What stands in the rows
+        lengths: how many rows of each cloud are points, int64 `(B,)` in 1..N; None: all. The values in the rows
             past a length does not matter.
 
     Returns:

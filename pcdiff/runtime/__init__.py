@@ -1,1 +1,1 @@
-"""What a run stands on: devices, processes, random numbers, files and folders, stopping and resuming."""
+"""What runs need: devices, processes, random numbers, files and folders, stopping and resuming."""

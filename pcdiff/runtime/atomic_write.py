@@ -11,9 +11,9 @@ from pcdiff.errors import InputError
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Give a temporary path beside `path`; what is written there takes `path`'s place when the block ends well.
+    """Yield a temporary path in `path`'s folder; the file written there replaces `path` when the block succeeds.
 
-    A block that fails leaves the previous file as it was and nothing beside it.
+    A block that fails leaves the previous file as it was and no other file.
 
     Raises:
         InputError: the folder cannot be made or written to, or the disk is full.

@@ -73,7 +73,7 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Return whether a JSON value can stand for a field of type `kind`."""
+    """Return whether a JSON value fits a field of type `kind`."""
     if get_origin(kind) in (types.UnionType, Union):  # the latter where one of them is a Literal
         return any(_fits(value, k) for k in get_args(kind))
     if get_origin(kind) is Literal:

@@ -17,7 +17,7 @@ except ImportError:  # Windows: there, two commands that write to one place are 
 def sole_writer(path: str | os.PathLike | None) -> Iterator[None]:
     """Claim a file, or a folder, that is to be written, for as long as this lasts; None claims nothing.
 
-    The claim is a hidden file beside it, `.NAME.lock`, which the system lets go of when the process ends, in
+    The lock is a hidden file in its folder, `.NAME.lock`, which the system releases when the process ends, in
     whatever way; left behind by a kill it claims nothing. Folders above that are missing are made, and taken away
     again if nothing came into them.
 

@@ -8,7 +8,7 @@ _MODULE = "python -m pcdiff"
 
 
 def program() -> str:
-    """Return what commands stand after: `pcdiff` where it was started so, and `python -m pcdiff`, always right."""
+    """Return the program's name before a command: `pcdiff` where it was started so, else `python -m pcdiff`."""
     return "pcdiff" if Path(sys.argv[0]).stem == "pcdiff" else _MODULE  # on Windows pcdiff.exe
 
 

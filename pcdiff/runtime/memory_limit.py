@@ -19,7 +19,7 @@ from pcdiff.runtime.ranges import MOST_STEPS
 T = TypeVar("T")
 
 _MOST_LEVELS = 32
-# Tables of times and noise levels are built beside the weights, and are not stored.
+# Tables of times and noise levels are built besides the weights, and are not stored.
 _NUMBERS_BESIDE = 10_000_000
 _TENSORS_BESIDE = 5_000
 _BY_SIZE = {"empty", "zeros", "ones", "rand", "randn", "full", "empty_strided", "randint"}
@@ -120,7 +120,7 @@ def check_depth(name: str, value: Any) -> None:
     """Refuse a list with an entry for each level of a net that is longer than any net is deep, or not finite.
 
     Raises:
-        InputError: it has more than 32 entries: one number in the deepest would stand for 2^31 in the first; or an
+        InputError: it has more than 32 entries: one number in the deepest would count for 2^31 in the first; or an
             entry is infinite or NaN, which no width follows from.
     """
     if isinstance(value, list | tuple) and len(value) > _MOST_LEVELS:

@@ -20,7 +20,7 @@ _MADE: dict[type, type] = {}
 
 
 def find(kind: str, known: Mapping[str, type], name: str) -> type:
-    """Return the class that a name stands for; nothing is imported that is not there already.
+    """Return the class of a name; no module is imported for it.
 
     Args:
         kind: what it is, for messages.
@@ -47,7 +47,7 @@ def config_class(cls: type) -> type:
     """Return the dataclass that a part is built from: its `Config`, or one of its constructor's keyword arguments.
 
     Raises:
-        InputError: an argument without a default has no annotation or default, so no flag can stand for it.
+        InputError: an argument without a default has no annotation or default, so no flag can set it.
     """
     own = getattr(cls, "Config", None)
     if isinstance(own, type) and dataclasses.is_dataclass(own):

@@ -10,7 +10,7 @@ from pcdiff.errors import InputError
 
 
 def look(path: str | os.PathLike) -> os.stat_result | None:
-    """Return the status of what lies at a path, links followed; None where nothing does.
+    """Return the status of the file at a path, links followed; None where there is none.
 
     Raises:
         InputError: the name is too long, cannot be a name (NUL bytes), links go in circles, or a folder on the way

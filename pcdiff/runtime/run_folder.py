@@ -1,4 +1,4 @@
-"""A run's folder: where it lies, its config, its log, its result files."""
+"""A run's folder: its path, config, log and result files."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ T = TypeVar("T")
 Config = TypeVar("Config", bound=Any)
 log = logging.getLogger("pcdiff")
 NOWHERE = Path(os.devnull)
-"""The folder of a training that is only tried: no checkpoint can lie there, and none can be written."""
+"""The folder of a dry run: it has no checkpoint, and none can be written."""
 # fields of a training that its steps alone depend on
 _LEARNING = frozenset(
     "accumulate lr end_lr lr_schedule lr_decay_start lr_decay_end lr_decay_every warmup_iters adam_beta1 "
@@ -112,7 +112,7 @@ def _open_run(config: Config, name: str, read: Callable[[Path], Config]) -> tupl
 
 
 def _as_planned(now: Any, before: Any, folder: Path) -> Any:
-    """Return a resumed run's training settings: a plan made for a budget of time stands, and none is made late."""
+    """Return a resumed run's training settings: a plan made for a budget of time is kept, and none is made late."""
     if now.budget_minutes != before.budget_minutes:
         was = "none" if before.budget_minutes is None else f"{before.budget_minutes:g}"
         raise InputError(f"--resume {folder}: budget_minutes is {was} in this run; it cannot change")

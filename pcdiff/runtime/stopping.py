@@ -61,7 +61,7 @@ class Stop:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Let a signal raise `Stopped` where the process stands: while there is nothing to save."""
+        """Let a signal raise `Stopped` at once: while there is nothing to save."""
         self._at_once = True
         try:
             if self.interrupted:

@@ -39,7 +39,7 @@ def is_place(name: str) -> bool:
 
 
 def load_attribute(place: str, what: str) -> Any:
-    """Import what stands at a place.
+    """Import the object at a place.
 
     Args:
         place: `FILE.py:NAME` or `package.module:NAME`.
@@ -92,7 +92,7 @@ def place_of(part: Any) -> str | None:
 
 
 def imported(place: str) -> Any:
-    """Return what stands at a place of a module that has been imported; None where there is none. Nothing is run.
+    """Return the object at a place of a module that has been imported; None where there is none. Nothing is run.
 
     Args:
         place: as of `load_attribute`; a file that has moved is found by its name.

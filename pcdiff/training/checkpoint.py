@@ -33,7 +33,7 @@ _FIRST_PRIOR = re.compile(r"^(model|ema)\.flow\.")
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write a checkpoint; a failed write leaves the previous file whole and nothing beside it.
+    """Write a checkpoint; a failed write leaves the previous file intact and no other file.
 
     Args:
         path: the file.

@@ -97,7 +97,7 @@ def fresh_trainer(
 
 
 def metadata(config: Any, dataset: dict[str, Any], **facts: Any) -> dict[str, Any]:
-    """Return what every checkpoint of a run keeps beside its tensors, ready for JSON.
+    """Return the metadata of every checkpoint of a run, ready for JSON.
 
     Args:
         config: the resolved config, of clouds, images or classifiers.
@@ -210,7 +210,7 @@ def keep_clouds(
 ) -> None:
     """Write `<name>.npy` and a shaded grid `<name>.png` (of `pictured`, if given) into a folder.
 
-    Training clouds that are given `beside` fill a row above the others, and each row has a label.
+    Training clouds given as `beside` fill a row above the others, and each row has a label.
     """
     write_clouds(folder / f"{name}.npy", clouds)
     shown, rows = list((clouds if pictured is None else pictured)[:_PICTURED].numpy()), None

@@ -12,7 +12,7 @@ SCHEDULES: dict[str, Callable[[float, float, float], float]] = {
     "exponential": lambda lr, end_lr, share: lr * (end_lr / lr) ** share,
     "constant": lambda lr, end_lr, share: lr,
 }
-"""The rate when a share of the fall's steps, in [0, 1], lies behind."""
+"""The rate after a share of the decay's steps, in [0, 1]."""
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

@@ -9,7 +9,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 
 class Trainable(Protocol):
-    """What the loop asks of a model, beside being a module."""
+    """What the loop requires of a model, besides being a module."""
 
     def draw(self, batch: Any, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Draw all that is random in the loss of `count` rows like those of `batch`.

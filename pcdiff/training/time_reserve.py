@@ -18,7 +18,7 @@ _MARGIN = 1.2  # estimates come from few steps, on machines that others use too
 
 
 class TimeReserve:
-    """What lies ahead of a training with a limit of time: another step, the last validation, and what follows.
+    """What remains of a training with a time limit: another step, the last validation, and what follows.
 
     Args:
         stop: has the time that is left.

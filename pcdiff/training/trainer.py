@@ -125,7 +125,7 @@ class Trainer:
         """Go back to the newest checkpoint that is whole.
 
         Raises:
-            InputError: there is none, it does not fit the model or the data set, or it lies behind the last step.
+            InputError: there is none, it does not fit the model or the data set, or it is past the last step.
         """
         path, tensors, metadata = self.checkpoints.newest()
         there = progress_of(metadata, path)
@@ -159,7 +159,7 @@ class Trainer:
         lr = learning_rate(self.step, self.config)
         for group, scale in zip(self.optimizer.param_groups, self._lr_scales, strict=True):
             group["lr"] = lr * scale
-        # What a model draws beside its draws, such as dropout: of this step and process alone.
+        # Random numbers from the global generator, such as dropout's: keyed by step and process.
         torch.manual_seed(rng.number(self.seed, "layers", self.step, distributed.rank()))
         buffers = [b for b in self.model.buffers() if b.is_floating_point()]
         before = torch._foreach_clone(buffers) if buffers else []

@@ -1,4 +1,4 @@
-"""A picture of samples above what lies nearest to them: whether a generator makes shapes or repeats them."""
+"""A picture of samples above their nearest clouds, to see whether a generator repeats its training set."""
 
 import os
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ def save_neighbors(
     if nearest_train is not None:
         rows.append(("nearest_train", "nearest training cloud", nearest_train, train_labels))
     elif train_labels is not None:
-        raise InputError("train_labels needs nearest_train, the clouds they stand under")
+        raise InputError("train_labels needs nearest_train, the clouds they label")
     count = len(samples)
     if not 1 <= count <= COLUMNS:
         raise InputError(f"samples must hold 1 to {COLUMNS} clouds, got {count}; pick those to show")

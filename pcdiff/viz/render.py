@@ -38,7 +38,7 @@ def render_cloud(
         points: `(N, 3)` array or tensor, N >= 1, finite.
         size: width and height in pixels.
         azimuth: degrees the camera walks around the upright axis, from the cloud's front (+z, or -y for z up).
-        elevation: degrees the camera stands above the horizon, -90 to 90.
+        elevation: degrees of the camera above the horizon, -90 to 90.
         up: the upright axis, "y" (ShapeNet) or "z" (ModelNet).
         radius: of a sphere, relative to the cloud's longest half-side; None follows the points' spacing.
         color: one RGB color in [0, 1] (sRGB); None colors by height.
@@ -249,7 +249,7 @@ def _light(normal: np.ndarray, lamp_seen: np.ndarray, sky_seen: np.ndarray, came
 
 
 def _crease(depth: np.ndarray, hit: np.ndarray, reach: int, radius: float) -> np.ndarray:
-    """Return a darkening factor (H, W) for pixels that lie deeper than what is around them.
+    """Return a darkening factor (H, W) for pixels that are deeper than their surroundings.
 
     Unsharp masking of the depth buffer (Luft, Colditz and Deussen 2006), over covered pixels only.
     """

@@ -61,7 +61,7 @@ def test_dataset_items_and_denormalize(points):
     torch.testing.assert_close(back, points[[4, 1]][:, :7], rtol=1e-5, atol=1e-5)
     with pytest.raises(InputError, match=r"\(B, M, 3\) with B indices"):
         dataset.denormalize(cloud[:2], [1])
-    with pytest.raises(InputError, match=r"indices must lie in 0\.\.4"):
+    with pytest.raises(InputError, match=r"indices must be in 0\.\.4"):
         dataset.denormalize(cloud[:1], [5])
 
 

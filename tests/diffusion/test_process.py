@@ -232,7 +232,7 @@ def test_a_chain_needs_a_step(schedule, num_steps):
     [(0.0, 0.02, "0 to 0.02"), (-0.1, 0.02, "-0.1 to"), (1e-4, 1.0, "to 1"), (1e-4, math.nan, "nan")],
 )
 def test_variances_outside_their_range_are_named(beta_1, beta_T, got):
-    with pytest.raises(InputError, match=rf"betas must lie in \(0, 1\), got .*{got}"):
+    with pytest.raises(InputError, match=rf"betas must be in \(0, 1\), got .*{got}"):
         discrete_process("linear", STEPS, beta_1, beta_T)
 
 

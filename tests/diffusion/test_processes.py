@@ -207,7 +207,7 @@ def test_times_out_of_range_are_named(process, bad, dims):
     if bad > 0 and process.t_end == math.inf:
         pytest.skip("any noise level is a time of this process")
     t, x = torch.tensor([0.5, bad]) * process.T, torch.zeros(2, *dims)
-    expected = rf"t must lie in \[0, {process.t_end:g}\] for {type(process).__name__}, got "
+    expected = rf"t must be in \[0, {process.t_end:g}\] for {type(process).__name__}, got "
     for call in (process.alpha, process.sigma, process.diffusion, process.drift_rate, process.sigma_dot):
         with pytest.raises(InputError, match=expected):
             call(t)
@@ -220,7 +220,7 @@ def test_times_out_of_range_are_named(process, bad, dims):
 
 @pytest.mark.parametrize("t", [-1, 21])
 def test_whole_times_out_of_range_do_not_wrap(t, processes):
-    with pytest.raises(InputError, match=rf"t must lie in \[0, 20\] for DiscreteProcess, got {t} to {t}"):
+    with pytest.raises(InputError, match=rf"t must be in \[0, 20\] for DiscreteProcess, got {t} to {t}"):
         processes["ddpm linear"]().alpha(torch.tensor([t]))
 
 
@@ -230,7 +230,7 @@ def test_one_bad_time_in_a_batch_is_found(size, bad):
     t = torch.rand(size, generator=torch.Generator().manual_seed(0))
     VP().alpha(t)
     t[size // 2] = bad
-    with pytest.raises(InputError, match=r"t must lie in \[0, 1\] for VP"):
+    with pytest.raises(InputError, match=r"t must be in \[0, 1\] for VP"):
         VP().alpha(t)
 
 

@@ -76,7 +76,7 @@ def test_objectives_refuse_times_of_another_batch_and_past_the_end(name, dims):
     x = torch.ones(4, *dims)
     with pytest.raises(InputError, match=r"times must be \(4,\) for x \(4, .*got \(3,\)"):
         OBJECTIVES[name](model, x, steps(1, 2, 3), x)
-    with pytest.raises(InputError, match=r"t must lie in \[0, 20\] for DiscreteProcess, got 1 to 21"):
+    with pytest.raises(InputError, match=r"t must be in \[0, 20\] for DiscreteProcess, got 1 to 21"):
         OBJECTIVES[name](model, x, steps(1, 2, 3, 21), x)
     with pytest.raises(InputError, match=r"noise must be like x0 \(4, .*got \(1, "):
         OBJECTIVES[name](model, x, steps(1, 2, 3, 4), x[:1])

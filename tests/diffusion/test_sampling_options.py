@@ -324,7 +324,7 @@ def bad(match, process, **options):
         bad("give x_init with t_start", "vp", t_start=0.5),
         bad("leave num_steps and t_start out", "vp", grid=torch.tensor([1.0, 0.5]), num_steps=3),
         bad("grid must be .* all fall or all rise", "vp", grid=torch.tensor([1.0, 0.2, 0.5])),
-        bad(r"t must lie in \[0, 1\]", "vp", grid=torch.tensor([1.5, 0.2])),
+        bad(r"t must be in \[0, 1\]", "vp", grid=torch.tensor([1.5, 0.2])),
         bad("denoise must be False here", "ddpm", denoise=True),
         bad("predictor must be one of .*'heun'.*, got 'magic'", "vp", sampler="magic"),
         bad("corrector must be one of .*'langevin'.*, got 'magic'", "vp", corrector="magic"),

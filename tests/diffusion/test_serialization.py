@@ -117,7 +117,7 @@ def test_what_is_no_denoiser_of_a_net_is_refused():
         ({"name": "vpp"}, r"process must be one of \['betas', 'edm'.*got 'vpp'"),
         ({"name": "ve", "sigma": 1}, r"process 've' takes \['sigma_min'.*got \['sigma'\]"),
         ({"name": "betas"}, r"process 'betas' needs \['betas'\]"),
-        ({"name": "betas", "betas": [2.0]}, r"betas must lie in \(0, 1\)"),
+        ({"name": "betas", "betas": [2.0]}, r"betas must be in \(0, 1\)"),
         ([], r"process must be its options by name, got \[\]"),
     ],
 )

@@ -221,10 +221,10 @@ def test_errors():
         (lambda: squared_mmd(x, x, "best"), "unknown estimator 'best'; known are unbiased, biased, u-statistic"),
         (lambda: squared_mmd(x, x[:, :2]), r"got \(4, 5\), \(4, 2\)"),
         (lambda: squared_mmd(x, x[:3], "u-statistic"), "sets of one size, got 4 and 3"),
-        (lambda: kernel_distance(x, x, 3, 5), r"subset_size must lie in 2\.\.4"),
+        (lambda: kernel_distance(x, x, 3, 5), r"subset_size must be in 2\.\.4"),
         (lambda: inception_score(x, 5), "at least num_splits 5"),
         (lambda: precision_recall(x, x[:, :2]), r"got \(4, 5\), \(4, 2\)"),
-        (lambda: precision_recall(x, x, 4), r"neighbor must lie in 1\.\.3"),
+        (lambda: precision_recall(x, x, 4), r"neighbor must be in 1\.\.3"),
     ):
         with pytest.raises(InputError, match=message):
             call()

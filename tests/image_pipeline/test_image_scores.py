@@ -200,7 +200,7 @@ def test_errors():
         (lambda: score_images(reference.images, reference, net, []), "unknown metric 'none'"),
         (lambda: score_images(reference.images, reference, net), "pixels gives no logits"),
         (lambda: score_images(reference.images[:0], reference, net, ["fid"]), "at least 1, got 0"),
-        (lambda: score_images(reference.images, reference, net, ["kid"]), "subset_size must lie in 2..10"),
+        (lambda: score_images(reference.images, reference, net, ["kid"]), "subset_size must be in 2..10"),
         (lambda: net(reference.images.float()), "images must be uint8"),
     ):
         with pytest.raises(InputError, match=message):

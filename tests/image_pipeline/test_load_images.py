@@ -260,7 +260,7 @@ def test_truncated_batches(tmp_path):
     file.write_bytes(file.read_bytes()[:-1])
     refused("data_batch_2.bin: truncated or no CIFAR-10 file", tmp_path / "binary")
     file.write_bytes(bytes([11]) * 3073)
-    refused(r"labels must lie in 0\.\.9, got up to 11", tmp_path / "binary")
+    refused(r"labels must be in 0\.\.9, got up to 11", tmp_path / "binary")
     cifar_python(tmp_path / "python", True)
     file = tmp_path / "python" / "train"
     file.write_bytes(file.read_bytes()[:-200])

@@ -134,7 +134,7 @@ def test_levels_outside_the_table_are_refused(name):
     net = build_model(NETS[name])
     levels = net.config.num_scales
     for t in ([0, levels], [-1, 0]):
-        with pytest.raises(InputError, match=rf"t must lie in 0\.\.{levels - 1}, got"):
+        with pytest.raises(InputError, match=rf"t must be in 0\.\.{levels - 1}, got"):
             net(torch.rand(2, 3, 16, 16), torch.tensor(t))
     with pytest.raises(InputError, match=r"t must be indices of noise levels, integers, got torch\.float32"):
         net(torch.rand(2, 3, 16, 16), torch.tensor([0.0, 1.0]))

@@ -116,7 +116,7 @@ def test_bad_inputs():
         ((x[..., :7], t), r"x must have H and W that are multiples of 2, at least 2, got \(8, 7\)"),
         ((x, t[:1]), r"t must be \(2,\), one label for each image, got \(1,\)"),
         ((x, t, torch.tensor([0.0, 1.0])), r"of an integer type, got \(2,\) of torch.float32"),
-        ((x, t, torch.tensor([0, 4])), r"cond must lie in 0\.\.3, got 0 to 4"),
+        ((x, t, torch.tensor([0, 4])), r"cond must be in 0\.\.3, got 0 to 4"),
     ):
         with pytest.raises(InputError, match=message):
             net(*args)

@@ -93,7 +93,7 @@ def test_equal_distances_say_nothing_and_warn_of_nothing():
     report = memorization(sample_distance=[0.0] * 4, sample_index=[0, 1, 2, 3], reference_distance=[0.0] * 5)
     assert (report["C_T"], report["C_T_p_value"], report["ratio"]) == (0.0, 1.0, None)
     assert (report["copies"], report["reference_copies"]) == (4, 5)
-    assert "5 of the held-out clouds lie in the training set too" in report["summary"]
+    assert "5 of the held-out clouds are in the training set too" in report["summary"]
     lone = memorization(sample_distance=[0.0], sample_index=[3], reference_distance=[1.0])
     assert lone["summary"].startswith("1 of 1 samples is a copy of a training cloud; ")
     assert lone["C_T"] == pytest.approx(-1.0)  # U = 0, mean 1/2, variance 1 * 1 * 3 / 12

@@ -230,7 +230,7 @@ def test_bad_inputs():
         ((x, t, None), r"cond must be class indices \(B,\) in 0..4, got None"),
         ((x, t, y[:1]), r"cond must be class indices \(B,\) = \(2,\)"),
         ((x, t, y.float()), "of an integer type, got .* of torch.float32"),
-        ((x, t, y + 4), r"cond must lie in 0\.\.4, got 4 to 5"),
+        ((x, t, y + 4), r"cond must be in 0\.\.4, got 4 to 5"),
     ):
         with pytest.raises(InputError, match=message):
             net(*args)

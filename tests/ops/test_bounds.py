@@ -140,7 +140,7 @@ def test_pairs_may_repeat_and_be_none():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pairs": torch.tensor([[0, 4]])}, r"pairs must lie in 0\.\.4 and 0\.\.3, got \(0, 4\)"),
+        ({"pairs": torch.tensor([[0, 4]])}, r"pairs must be in 0\.\.4 and 0\.\.3, got \(0, 4\)"),
         ({"pairs": torch.tensor([[-1, 0]])}, r"got \(-1, 0\)"),
         (
             {"pairs": torch.tensor([[0.0, 1.0]])},
@@ -173,5 +173,5 @@ def test_opcheck():
     xs, ys = sets("blobs", 16)
     pairs, enough = torch.tensor([[0, 1], [2, 3]]), torch.tensor([math.inf, 0.1], dtype=torch.float64)
     opcheck(torch.ops.pcdiff.assign_listed.default, (xs, ys, pairs, enough, 0.0))
-    with pytest.raises(RuntimeError, match="pairs must lie in"):
+    with pytest.raises(RuntimeError, match="pairs must be in"):
         torch.ops.pcdiff.assign_listed(xs, ys, pairs + 9, enough, 0.0)

@@ -125,7 +125,7 @@ class ClassifierFreeGuidance(Denoiser):
 
     Args:
         denoiser: the model.
-        null: the condition that stands for none: like `cond`, or a batch of 1; tensors in tuples, lists or dicts
+        null: the null condition: like `cond`, or a batch of 1; tensors in tuples, lists or dicts
             are paired one by one.
         scale: 0 drops the condition, 1 takes the model as it is, more stresses the condition.
         rescale: share phi in [0, 1] by which the estimate of x_0 is brought back to the standard deviation, over

@@ -18,7 +18,7 @@ LIKELIHOODS = ("estimate", "noisy")
 class MeasurementGuidance(ClassifierGuidance):
     r"""Shift the score by the gradient of log p(y | x_t), y = A x_0 + noise_std n with n ~ N(0, I).
 
-    p(y | x_t) is not known but for Gaussians. Two stand in for it:
+    p(y | x_t) is known for Gaussians only. Two approximations:
 
     - `"noisy"`: of y with noise, `y_t = alpha y + sigma A z`, the density of A x_t + alpha noise_std n at a draw of
       y_t (Song et al., 2021, appendix I.4, eq. 50). It is drawn again at every evaluation and stiff: the gradient

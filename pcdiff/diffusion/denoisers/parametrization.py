@@ -28,11 +28,11 @@ class Parametrization:
         return x
 
     def x0(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """Return the estimate of x_0 that an output stands for."""
+        """Return the estimate of x_0 that an output encodes."""
         raise NotImplementedError
 
     def eps(self, process: Process, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """Return the estimate of the noise that an output stands for."""
+        """Return the estimate of the noise that an output encodes."""
         alpha, sigma = process.scales(t)
         return (x - append_dims(alpha, x) * self.x0(process, out, x, t)) / append_dims(sigma, x)
 

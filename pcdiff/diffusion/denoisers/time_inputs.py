@@ -13,7 +13,7 @@ from pcdiff.registry import Registry
 
 LABELS = ("numbers", "positive", "levels")
 """What a net may state in an attribute `label`: that it reads any numbers (the default),
-positive ones, whose logarithm it takes, or integers from 0 that stand for its `num_levels` noise levels."""
+positive ones, whose logarithm it takes, or integers from 0, the indices of its `num_levels` noise levels."""
 
 
 def log_ratio(process: Process, t: Tensor) -> Tensor:

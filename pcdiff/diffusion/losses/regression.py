@@ -98,7 +98,7 @@ def edm(
 ) -> Tensor:
     """Error of x_0, weighted by `(sigma^2 + sigma_data^2) / (sigma sigma_data)^2` (Karras et al., 2022, table 1).
 
-    sigma is the noise beside data of its own scale, sigma / alpha. With `draw_log_normal_times` this is EDM's loss.
+    sigma is the noise level relative to the data, sigma / alpha. With `draw_log_normal_times` this is EDM's loss.
 
     Args:
         denoiser: the model.

@@ -79,8 +79,8 @@ def sliced(
 ) -> Tensor:
     """Sliced score matching of p_t: `v . grad(v . score) + (v . score)^2 / 2` (Song et al., UAI 2019).
 
-    arXiv 1905.07088, section 3. It never sees the noise that was added, only x_t: the second derivative stands in
-    for it. Its minimum is not 0 but minus half the mean squared score, and it costs one more backward pass.
+    arXiv 1905.07088, section 3. It uses only x_t, not the noise that was added: the second derivative takes the
+    place for it. Its minimum is not 0 but minus half the mean squared score, and it costs one more backward pass.
 
     Args:
         denoiser: the model; its net must not mix the samples of a batch.

@@ -75,7 +75,7 @@ def discretized_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tens
     precision = (-log_std).exp()
     upper = normal_cdf(precision * (x - mean + 1 / 255))
     lower = normal_cdf(precision * (x - mean - 1 / 255))
-    # the first and last value stand for everything beyond them; far tails round to 0, hence the floors
+    # the first and last value include everything beyond them; far tails round to 0, hence the floors
     inside = (upper - lower).clamp(min=1e-12).log()
     first, last = upper.clamp(min=1e-12).log(), (1 - lower).clamp(min=1e-12).log()
     return torch.where(x < -0.999, first, torch.where(x > 0.999, last, inside))

@@ -102,7 +102,7 @@ class Process(nn.Module):
         if not all(0 <= value <= end for value in values):
             low, high = (float(v) for v in t.detach().aminmax())
             name = type(self).__name__
-            raise InputError(f"t must lie in [0, {end:g}] for {name}, got {low:g} to {high:g}")
+            raise InputError(f"t must be in [0, {end:g}] for {name}, got {low:g} to {high:g}")
 
     def noisy(self, t: Tensor) -> Tensor:
         """Return sigma `(B,)`, or refuse times `t (B,)` that have no noise, where a score is infinite.
@@ -332,7 +332,7 @@ class Process(nn.Module):
 
     @property
     def prior_std(self) -> float:
-        """Standard deviation of the prior that stands for p_T (Song et al., 2021, section 2.1; algorithms 4, 5)."""
+        """Standard deviation of the prior, about that of p_T (Song et al., 2021, section 2.1; algorithms 4, 5)."""
         if not self.exploding:
             return 1.0
         return float(self.sigma(torch.tensor([self.T], dtype=torch.float64, device=self.device)))
@@ -360,7 +360,7 @@ class Process(nn.Module):
         return torch.linspace(self.last_time(), self.sample_eps, steps + 1, dtype=torch.float64, device=self.device)
 
     def position(self, t: Tensor) -> Tensor:
-        """Return where times `t (B,)` stand among `num_scales` steps, 0 to num_scales - 1, fractions included."""
+        """Return times `t (B,)` as positions among `num_scales` steps, 0 to num_scales - 1, not rounded."""
         return t * (self._steps(None) - 1) / self.last_time()
 
     def trained_at(self, t: Tensor) -> tuple["Process", Tensor]:

@@ -37,9 +37,9 @@ class DiscreteProcess(Chain):
         if betas.dim() != 1 or len(betas) == 0:
             raise InputError(f"betas must be (T,), got shape {tuple(betas.shape)}")
         if not ((betas > 0) & (betas < 1)).all():
-            raise InputError(f"betas must lie in (0, 1), got {float(betas.min()):g} to {float(betas.max()):g}")
+            raise InputError(f"betas must be in (0, 1), got {float(betas.min()):g} to {float(betas.max()):g}")
         super().__init__(len(betas))
-        # Index 0 stands for the data itself. float64: differences such as 1 - alpha_bar_1 cancel in float32.
+        # Index 0 is the data itself. float64: differences such as 1 - alpha_bar_1 cancel in float32.
         betas = torch.cat([betas.new_zeros(1), betas])
         alpha_bars = torch.cumprod(1 - betas, dim=0)
         self.register_buffer("betas", betas, persistent=False)

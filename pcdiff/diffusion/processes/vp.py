@@ -106,7 +106,7 @@ class VP(Process):
 
 
 def at_step(table: Tensor, t: Tensor, index: int | Tensor | None) -> Tensor:
-    """Return a table's values `(B,)` at steps `index` from 0, or where times `t (B,)` in [0, 1] stand; see `VP`.
+    """Return a table's values `(B,)` at steps `index` from 0, or at times `t (B,)` in [0, 1]; see `VP`.
 
     By time it is cut off: score_sde's N times lie above whole numbers by less than one where N < 1 / eps.
     """

@@ -17,7 +17,7 @@ Noise = Callable[[Tensor], Tensor]
 Predictor = Callable[[Denoiser, Tensor, Tensor, Tensor, Any, Noise | None], Tensor]
 # (denoiser, x_t, t, cond, noise) -> x_t
 Corrector = Callable[[Denoiser, Tensor, Tensor, Any, Noise], Tensor]
-# (x, t, noise) -> x, after every update; t is where x stands now, noise None at the end
+# (x, t, noise) -> x, after every update; t is the time of x, noise None at the end
 Constraint = Callable[[Tensor, Tensor, Noise | None], Tensor]
 # (k, t, x), with the start (k = 0) and after every step
 Callback = Callable[[int, float, Tensor], None]

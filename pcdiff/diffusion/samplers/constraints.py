@@ -31,7 +31,7 @@ class Inpaint:
 
     Args:
         process: the forward process.
-        known: data `(B, *dims)`, or `(1, *dims)` for all samples; what lies outside the mask is not looked at.
+        known: data `(B, *dims)`, or `(1, *dims)` for all samples; values outside the mask are ignored.
         mask: True (or 1) where the data are known; it broadcasts to `known`, such as `(B, N, 1)` or `(H, W)`.
 
     Raises:

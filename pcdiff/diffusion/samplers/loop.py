@@ -228,9 +228,9 @@ def sample(
         corrector: see `Sampler`, as for `num_steps`, `grid` and `denoise`.
         num_steps: steps from noise to data.
         grid: name of the time grid, or the times themselves.
-        t_start: the time at which `x_init` stands; T by default.
+        t_start: the time of `x_init`; T by default.
         constraint: called as `constraint(x, t, noise)` after every update by corrector or predictor, with the time
-            at which x stands now; what it returns is the new x. After the last update its `noise` is None.
+            of x; what it returns is the new x. After the last update its `noise` is None.
         denoise: end with the estimate of x_0.
         generator: source of every draw; the start first, then what corrector and predictor ask for, in that order.
             The ancestral predictor asks once a step but the last.
@@ -281,8 +281,8 @@ def invert(
 ) -> Tensor:
     """Map data to the noise that a deterministic sampler makes it from.
 
-    The sampler runs the grid's times upwards (Song, Meng & Ermon, DDIM, 2021, section 5.4). The data stand in for x
-    at the smallest time with noise. In continuous time the way back ends there too with `denoise=False`; by
+    The sampler runs the grid's times upwards (Song, Meng & Ermon, DDIM, 2021, section 5.4). The data take the place
+    of x at the smallest time with noise. In continuous time the way back ends there too with `denoise=False`; by
     default it goes on to the estimate of x_0.
 
     Args:

@@ -1,4 +1,4 @@
-"""Time grids by name: at which times a sampler stands. A new one is a function and a line in `GRIDS`.
+"""Time grids by name: the times of a sampler's steps. A new one is a function and a line in `GRIDS`.
 
 Every grid has `num_steps + 1` times. Chains end at the data, time 0; processes in continuous time at their
 `sample_eps`, but EDM's grid goes on to 0 where that is the data, and score_sde's `"chain"` always. Inner times may
