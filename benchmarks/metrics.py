@@ -74,14 +74,14 @@ def timed(run: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def trio(samples: Tensor, reference: Tensor, distance: str, quiet: bool = False) -> tuple[dict, dict]:
-    """Return MMD, COV and 1-NNA by one distance, and the details; a line a minute tells how far it is."""
-    total, done, told = pairs_compared(len(samples)), 0, time.monotonic()
+    """Return MMD, COV and 1-NNA by one distance, and the details; a line a minute shows the progress."""
+    total, done, shown = pairs_compared(len(samples)), 0, time.monotonic()
 
     def progress(pairs: int) -> None:
-        nonlocal done, told
+        nonlocal done, shown
         done += pairs
-        if not quiet and time.monotonic() - told > 60:
-            told = time.monotonic()
+        if not quiet and time.monotonic() - shown > 60:
+            shown = time.monotonic()
             print(f"    {done:,} of {total:,} pairs", flush=True)
 
     scores, details = score_by(samples, reference, [distance], in_order, "", progress)

@@ -169,7 +169,7 @@ class Trainer:
         if resume:
             self.loop.restore()
         elif self.loop.checkpoints.exists():
-            raise InputError(f"{self.folder}: holds a run already; resume=True goes on with it")
+            raise InputError(f"{self.folder}: holds a run already; resume=True continues it")
 
     def fit(self) -> Outcome:
         """Train to the last step, or to a signal; see `pcdiff.training.Trainer.fit`."""

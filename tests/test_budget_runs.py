@@ -41,7 +41,7 @@ def test_the_plan_lies_in_the_config_and_stays(name, short, dataset, tmp_path, c
     assert (train["budget_minutes"], train["plan"]) == (0.5, "six steps")
     whole = tensors(run)
 
-    cut = tmp_path / "cut"  # the same run, stopped half-way, goes on by the same plan
+    cut = tmp_path / "cut"  # the same run, stopped half-way, continues by the same plan
     assert script(name, *flags, *BUDGET, "--out", cut, "--max-minutes", 1e-9) == 0
     assert script(name, "--resume", cut, "--max-minutes", 1000) == 0
     assert len(short) == 2

@@ -1,4 +1,4 @@
-"""Signals and limits of time in every phase of the scripts: what is done is kept, and going on ends alike."""
+"""Signals and limits of time in every phase of the scripts: what is done is kept, and continuing ends alike."""
 
 import json
 import os

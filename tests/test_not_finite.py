@@ -54,7 +54,7 @@ def refused(capsys, folder, program, *args):
     lines = [line for line in said if line.startswith("error: ")]
     assert len(lines) == 1, said
     left = {path for path in folder.rglob("*") if path.is_file()} - before
-    # the account of a stopped evaluation goes on where it was, and holds no result
+    # the account of a stopped evaluation continues where it was, and holds no result
     results = {path.name for path in left if ".partial" not in path.name}
     assert not results - {"evaluation.json", "log.txt"}
     return lines[0]

@@ -246,7 +246,7 @@ def test_what_a_trainer_refuses(dataset, tmp_path):
     with pytest.raises(InputError, match="lr must be above 0, got 0"):
         pcdiff.Trainer(model, clouds(), tmp_path / "a", lr=0)
     pcdiff.Trainer(model, clouds(), tmp_path / "a", steps=1, batch_size=2).fit()
-    with pytest.raises(InputError, match="holds a run already; resume=True goes on with it"):
+    with pytest.raises(InputError, match="holds a run already; resume=True continues it"):
         pcdiff.Trainer(model, clouds(), tmp_path / "a")
     with pytest.raises(InputError, match="checkpoint"):
         pcdiff.Trainer(model, clouds(), tmp_path / "b", resume=True)

@@ -57,7 +57,7 @@ def checkpoints_of(run: Path, wanted: str) -> list[Saved]:
         _, metadata = checkpoint.read(file, ("no tensors",))
         step = metadata.get("step")
         if type(step) is not int:
-            raise InputError(f"{file}: damaged: it does not say its step; use another checkpoint")
+            raise InputError(f"{file}: damaged: it has no step; use another checkpoint")
         if (first is None or first <= step) and (last is None or step <= last):
             found[step] = Saved(step, file, hashlib.sha256(file.read_bytes()).hexdigest())
     if not found:
@@ -150,7 +150,7 @@ def _done(path: Path, flags: dict[str, Any]) -> dict[str, Any]:
     if content.get("format") != _FORMAT or not isinstance(content.get("flags"), dict):
         raise InputError(f"{path}: no scores of checkpoints, or damaged; delete it, or give another --out")
     was = content["flags"]
-    # another range of the same run goes on with what is there
+    # another range of the same run continues with what is there
     changed = [name for name in flags if name != "checkpoints" and was.get(name) != flags[name]]
     if changed:
         name = changed[0]

@@ -42,7 +42,7 @@ def _ours(command: Convert) -> Imported:
 
 
 def _sized(command: Convert) -> Imported:
-    """Open other people's checkpoint, with the size that the flags say."""
+    """Open other people's checkpoint, with the size that the flags give."""
     found = load(command.kind, command.input, command.config, command.ema)
     channels, *sides = found.image_shape or (None, None)
     if command.size is not None and channels is not None:
@@ -50,5 +50,5 @@ def _sized(command: Convert) -> Imported:
             raise InputError(f"{command.input}: its images are {sides[0]}x{sides[1]}, got --size {command.size}")
         found = replace(found, image_shape=(found.image_shape[0], command.size, command.size))
     elif channels is not None and None in sides:
-        raise InputError(f"{command.input}: does not say its images' size; give --size")
+        raise InputError(f"{command.input}: has no size of its images; give --size")
     return found

@@ -1,4 +1,4 @@
-"""Score a run's samples, or any images: generation goes on where it was stopped, in memory that does not grow."""
+"""Score a run's samples, or any images: generation continues where it was stopped, in memory that does not grow."""
 
 import hashlib
 from functools import partial
@@ -218,7 +218,7 @@ def _scored(
     facts: dict[str, Any],
     work: ResumableMap,
 ) -> dict[str, Any]:
-    """Score, and on the process that writes tell and keep it.
+    """Score; the process that writes prints and saves the result.
 
     Raises:
         Stopped: `work` is to stop; the features so far are lost.

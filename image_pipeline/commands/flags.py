@@ -103,7 +103,7 @@ class Restoring(ReadsImages):
     """A command that keeps what is known of images and draws the rest.
 
     A run's own sampler is taken where it draws noise at every step; where it is deterministic, `ancestral` in 100
-    steps even in log-SNR, which lets the known and the rest settle.
+    steps even in log-SNR, which lets the known and the drawn part adapt to each other.
     """
 
     label: int | None = None
@@ -111,7 +111,7 @@ class Restoring(ReadsImages):
     settle: int = 0
     """Langevin steps at every time that keep to the known, for a rest that fits it better (steps)."""
     settle_snr: float | None = None
-    """Their signal-to-noise ratio; 0.16 by default. A corrector that is asked for settles instead."""
+    """Their signal-to-noise ratio; 0.16 by default. --corrector takes the place of these steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +198,7 @@ class Likelihood(Command):
     trace: Literal["rademacher", "gaussian", "exact"] | None = None
     """How the flow's divergence is estimated, rademacher by default; exact is for small images."""
     labeled: bool = False
-    """Tell the net the images' classes."""
+    """Condition the net on the images' classes."""
     label: int | None = None
     """Class of all the images of --input, where the net is conditioned on classes."""
     tolerance: float | None = None
@@ -213,7 +213,7 @@ class Likelihood(Command):
 class Loss(Command):
     """Compute the run's own training objective on a split of its data, of one checkpoint or of several.
 
-    Times, noises and dropped labels are the same for every checkpoint. With --output it goes on where it stopped.
+    Times, noises and dropped labels are the same for every checkpoint. With --output it continues where it stopped.
     """
 
     ending: ClassVar[str] = ".json"
@@ -240,7 +240,7 @@ class Loss(Command):
 class Evaluate:
     """Score a run's samples, or any images, by FID, KID, Inception Score, precision and recall.
 
-    Generation goes on where it was stopped: the same command, or --resume, gives the same images and scores.
+    Generation continues where it was stopped: the same command, or --resume, gives the same images and scores.
     """
 
     ending: ClassVar[str] = ".json"
@@ -296,7 +296,7 @@ class Evaluate:
     save_every: int = 1
     """Batches between saves (batches)."""
     resume: Path | None = None
-    """Go on with the stopped evaluation in this folder, with its flags."""
+    """Resume the stopped evaluation in this folder, with its flags."""
 
 
 _TOGETHER = {
@@ -338,7 +338,7 @@ def check(command: object) -> None:
     ranges = {
         "at least 1": (counts, lambda v: v >= 1),
         "at least 2": ("steps kid_subset_size", lambda v: v >= 2),
-        "not negative": ("settle", lambda v: v >= 0),
+        "at least 0": ("settle", lambda v: v >= 0),
         "positive": ("settle_snr tolerance max_minutes noise", lambda v: v > 0),
         "in (0, 1]": ("strength", lambda v: 0 < v <= 1),
         "in 0..2^63 - 1": ("seed", lambda v: 0 <= v < 2**63),

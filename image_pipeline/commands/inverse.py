@@ -67,7 +67,7 @@ def _sense(command: Inverse, trained: Trained) -> str:
         made = restored(trained, constraint, len(full))
     else:
         made = _followed(trained, known, matrix)
-    blurred = (known @ matrix).view_as(full)  # what the measurements say by themselves
+    blurred = (known @ matrix).view_as(full)  # the minimum-norm image of the measurements
     error = float((made - full).square().mean().sqrt())
     line = trained.write(made, pictured=(full, blurred, made))
     return f"{line}; {measurements} of {size} numbers known, RMS error {error:.3f}"

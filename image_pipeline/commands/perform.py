@@ -61,7 +61,7 @@ _WITHOUT_MODEL: dict[type, Callable[[Any], str]] = {
 
 
 def perform(command: Any) -> None:
-    """Do what a command asks and say so in one line.
+    """Carry out a command and log one line.
 
     Raises:
         InputError: a flag, a file or the run does not fit.

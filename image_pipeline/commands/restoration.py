@@ -41,9 +41,7 @@ def restored(
     if command.settle:
         step = sampler.corrector
         if step is not None and command.settle_snr is not None:
-            raise InputError(
-                f"--settle-snr is not of the corrector {settings.corrector}, which settles; give --snr"
-            )
+            raise InputError(f"--settle-snr is not for the corrector {settings.corrector}; give --snr")
         step = step or corrector("langevin", snr=command.settle_snr or _SETTLE_SNR)
         sampler = replace(sampler, corrector=ConstrainedCorrector(step, constraint, command.settle))
     cond, denoiser = trained.conditioned(command.label, count)

@@ -28,7 +28,7 @@ class Convert:
     to: Literal["ours", "diffusers"] = "ours"
     """What is written: our own .safetensors file, or a pipeline folder of diffusers."""
     config: Path | None = None
-    """A JSON file with what the checkpoint itself does not say."""
+    """A JSON file with what the checkpoint itself lacks."""
     ema: bool = True
     """Take the moving average of the weights, where the file holds both."""
     size: int | None = None
@@ -75,7 +75,7 @@ class Dump:
     output: Path
     """A new or empty folder."""
     split: Split = "train"
-    """Which images; loose files do not say which split they are of."""
+    """Which images; loose files have no split."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,7 +80,7 @@ class ClassifierRunConfig:
     out: Path | None = None
     """The classifier's folder; a new one under runs/ by default."""
     resume: Path | None = None
-    """Go on with the training in this folder, exactly where it stopped."""
+    """Resume the training in this folder, exactly where it stopped."""
     seed: int = 2020
     """Seed of every random draw."""
     device: str = "auto"

@@ -89,7 +89,7 @@ class ImageRunConfig:
     out: Path | None = None
     """The run's folder; a new one under runs/ by default."""
     resume: Path | None = None
-    """Go on with the run in this folder, exactly where it stopped."""
+    """Resume the run in this folder, exactly where it stopped."""
     dry_run: bool = False
     """Print what differs from the preset, images found, sizes, memory and the time of a step, then exit; nothing is
     written."""

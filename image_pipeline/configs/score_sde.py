@@ -202,7 +202,7 @@ def _langevin(
 
 
 def _ncsn(name: str, data: _DataSet, num_scales: int, snr: float) -> dict[str, ImageRunConfig]:
-    """NCSN, and with NCSNv2's techniques that a name's digits say: 1, 2 and 4 are its noise levels, 5 is EMA."""
+    """NCSN, with the NCSNv2 techniques of a name's digits: 1, 2 and 4 are its noise levels, 5 is EMA."""
     found = {}
     for techniques in ("", "5", "124", "1245"):
         ema = 0.999 if "5" in techniques else None

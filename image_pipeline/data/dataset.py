@@ -20,7 +20,7 @@ _SPLIT_SEED = 0
 
 @dataclass(frozen=True)
 class ImageIdentity(Identity):
-    """What a data set is, so that a checkpoint or a result can say what it was computed on.
+    """What a data set is, for the record in checkpoints and results.
 
     Attributes:
         name: layout and file name, e.g. `"CIFAR-10 binary: cifar-10-batches-bin"`.
@@ -87,7 +87,7 @@ class ImageDataset:
 
     @property
     def enlarged(self) -> str | None:
-        """What to say of images that were brought to more pixels than they had; None of others."""
+        """Return a note on images that were enlarged; None of others."""
         size = self.identity.shape[1:]
         if self.found is None or (self.found[0] >= size[0] and self.found[1] >= size[1]):
             return None
@@ -122,7 +122,7 @@ def seeded_split(count: int, split: str) -> Tensor:
 
 
 def split_story(count: int) -> str:
-    """Say in words what `seeded_split` does."""
+    """Describe `seeded_split` in words."""
     held_out = count // TEST_SHARE
     return f"no split of its own: {held_out} of {count} drawn with a fixed seed are test, the others train"
 

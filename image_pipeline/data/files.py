@@ -44,7 +44,7 @@ class Files(Protocol):
 
 
 def is_image(name: str) -> bool:
-    """Tell by its ending whether a file is an image; hidden files and macOS's shadows are none."""
+    """Return whether a file is an image by its ending; hidden files and macOS's shadows are none."""
     parts = name.split("/")
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
     return not hidden and os.path.splitext(name)[1].lower() in IMAGE_ENDINGS

@@ -44,7 +44,7 @@ def load_images(
 
     `train` and `test` are the data set's own where it has them (folders `train` and `test` or `val`; CIFAR's and
     MNIST's files); otherwise one image in six, drawn with a fixed seed, is test. `all` is both.
-    `identity.splits` says which.
+    `identity.splits` has which.
 
     Args:
         place: a path, or `digits`.
@@ -191,11 +191,11 @@ def _choose(files: Files, names: list[str], split: str, own: bool) -> tuple[list
 
 
 def _written_split(files: Files) -> str | None:
-    """Return the split that a zip of `prepare` holds by its manifest, or None if it holds all or does not tell."""
+    """Return the split in the manifest of a zip of `prepare`, or None if it holds all or has no manifest."""
     if not files.has("manifest.json"):
         return None
     try:
         written = parse_json(files.read("manifest.json"), "manifest.json")["split"]
     except (ValueError, KeyError, TypeError):
-        return None  # somebody else's manifest
+        return None  # another program's manifest
     return written if written in ("train", "test") else None

@@ -1,4 +1,4 @@
-"""What the names of image files say: which split each is of, and which class."""
+"""Split and class of images by the names of their files."""
 
 from __future__ import annotations
 

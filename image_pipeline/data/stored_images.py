@@ -1,4 +1,4 @@
-"""Generated images on disk: filled in batch by batch, gone on with after a kill, read without loading them all."""
+"""Generated images on disk: filled in batch by batch, continued after a kill, read without loading them all."""
 
 import os
 import zlib
@@ -138,5 +138,5 @@ def _write(draft: Path, place: int, pixels: bytes) -> None:
             file.write(pixels)
     except OSError as error:
         raise InputError(
-            f"{draft}: cannot write ({error.strerror or error}); what is in it stays, make room and go on"
+            f"{draft}: cannot write ({error.strerror or error}); its content is kept; make room and continue"
         ) from None

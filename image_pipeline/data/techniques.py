@@ -20,7 +20,7 @@ _BLOCK_NUMBERS = 1 << 24  # coordinates of one block in float64: 128 MiB
 
 @dataclass(frozen=True)
 class NoiseScales:
-    """What the techniques say about a data set.
+    """The techniques' settings for a data set.
 
     Attributes:
         sigma_max: the largest distance between two images (technique 1).

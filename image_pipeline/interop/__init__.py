@@ -45,7 +45,7 @@ def load(kind: str, path: str | Path, config: Config | None = None, ema: bool = 
     Args:
         kind: whose it is, a key of `LOADERS`.
         path: the file, or for diffusers the folder.
-        config: what the file itself does not say, as a dict, JSON or the path of a JSON file; see the loader.
+        config: settings that the file itself lacks, as a dict, JSON or the path of a JSON file; see the loader.
         ema: take the moving average of the weights where the file holds both; the result's `ema` is what was taken.
 
     Raises:
@@ -61,7 +61,7 @@ def load(kind: str, path: str | Path, config: Config | None = None, ema: bool = 
     if config is None and loader.config == "needed":
         raise InputError(f"{kind} needs a config, {loader.expects}: its files do not hold it")
     if config is not None and loader.config == "none":
-        raise InputError(f"{kind} takes no config: its files say it all")
+        raise InputError(f"{kind} takes no config: its files are complete")
     if not ema and not loader.both:
         raise InputError(f"{kind}: ema must be true, its files hold one set of weights only")
     given = [path] if config is None else [path, config]

@@ -74,7 +74,7 @@ def load(path: str | Path, config: Config) -> Imported:
             (net.config.in_channels, size, size) if net.config.rank == 2 else None,
             f"ADM {path.stem}",
             net.config.num_classes,
-            ema=path.name.startswith("ema_"),  # nothing else in the file tells
+            ema=path.name.startswith("ema_"),  # the file has no other sign of it
         )
 
 

@@ -43,7 +43,7 @@ OLD_PARTS = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_o
 def load(folder: str | Path, scheduler: Config | None = None) -> Imported:
     """Rebuild a model with its process.
 
-    A bare model folder does not say what chain its net was trained on: it is taken to be the one that diffusers'
+    A bare model folder has no record of its net's chain: it is taken to be the one that diffusers'
     schedulers assume, DDPM's thousand linear steps, or the noise levels of `ScoreSdeVeScheduler` for nets
     conditioned on the noise level; `scheduler` overrides that. The second half of an output twice as wide as the
     input is taken to be a learned variance between both bounds, as ADM's (Nichol & Dhariwal, 2021, eq. 15).
@@ -77,7 +77,7 @@ def load(folder: str | Path, scheduler: Config | None = None) -> Imported:
         scheduler = folder / "scheduler" / "scheduler_config.json"
     elif scheduler is None:
         scheduler = {"_class_name": VE_SCHEDULER if conditioned_on_sigma else "DDPMScheduler"}
-        if config.out_channels == 2 * config.in_channels:  # no scheduler beside it tells, but its width does
+        if config.out_channels == 2 * config.in_channels:  # without a scheduler, the width shows it
             scheduler["variance_type"] = "learned_range"
     chain = read_settings(scheduler)
     with blaming(f"scheduler's {called(scheduler)}", TypeError, ArithmeticError, RuntimeError), budget_for(weights):

@@ -37,7 +37,8 @@ def load(path: str | Path, config: Config | None = None, ema: bool = True) -> Im
         config: the config of that run, as a dict, JSON or the path of a JSON file. None stands for what all configs
             published with both papers say: images in [0, 1], ELU, and for NCSN, whose file does not hold them,
             geometric levels from 1 to 0.01.
-        ema: take the moving average, where the file has one; the result's `ema` tells. NCSN's own code keeps none.
+        ema: take the moving average, where the file has one; the result's `ema` is true then. NCSN's own code keeps
+            none.
 
     Raises:
         InputError: the file is missing, damaged, would run code or is not theirs; the config lacks something or

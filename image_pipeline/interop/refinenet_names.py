@@ -28,7 +28,7 @@ def _modules(net: NCSN | NCSNv2) -> Iterator[tuple[str, nn.Module, str]]:
     yield "begin_conv", net.stem, "stem"
     yield "normalizer", net.norm, "norm"
     yield "end_conv", net.head, "head"
-    trunk: Any = net.trunk  # lists of modules, whose parts a type checker does not know
+    trunk: Any = net.trunk  # lists of modules, whose parts a type checker cannot type
     for k, (number, blocks) in enumerate(zip(_STAGES[len(trunk.stages)], trunk.stages, strict=True)):
         for b, block in enumerate(blocks):
             here, ours = f"res{number}.{b}", f"trunk.stages.{k}.{b}"

@@ -36,7 +36,7 @@ class Features(NamedTuple):
 
     Attributes:
         features: `(B, D)`.
-        logits: `(B, K)` over classes, or None for a network that tells none.
+        logits: `(B, K)` over classes, or None for a network without classes.
     """
 
     features: Tensor
@@ -85,7 +85,7 @@ class Pixels:
 class RandomFeatures(nn.Module):
     """Three convolutions with fixed random weights, averaged over each layer's places: `(B, 224)`.
 
-    It needs no file and tells textures and colors apart (random features carry some of what trained ones do), so
+    It needs no file and separates textures and colors (random features carry some of what trained ones do), so
     it can order checkpoints of one run. No number from it may stand beside a published FID.
     """
 

@@ -31,7 +31,7 @@ class ImageScores:
     Attributes:
         feature_net: which network; no two results with different ones may be compared.
         num_samples: images scored.
-        num_reference: images of the reference; None where a statistics file does not say.
+        num_reference: images of the reference; None where a statistics file lacks it.
         reference: the reference's identity; None where it is unknown.
         fid: squared Frechet distance.
         kid: kernel distance.

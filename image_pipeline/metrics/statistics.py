@@ -26,9 +26,9 @@ class FeatureStatistics:
     Attributes:
         mean: `(D,)` float64.
         covariance: `(D, D)` float64, unbiased.
-        count: images; None where a file does not say (pytorch-fid's, EDM's).
-        feature_net: which network; None where a file does not say.
-        dataset: the data set's identity as a dict; None where a file does not say.
+        count: images; None where a file lacks it (pytorch-fid's, EDM's).
+        feature_net: which network; None where a file lacks it.
+        dataset: the data set's identity as a dict; None where a file lacks it.
     """
 
     mean: Tensor = field(repr=False)
@@ -87,7 +87,7 @@ def load_statistics(path: Path | str) -> FeatureStatistics:
         net, count, dataset = (about.get(key) for key in ("feature_net", "count", "dataset"))
         identity = None if net is None else FeatureNetIdentity(str(net["name"]), str(net["sha256"]))
         if not (count is None or (type(count) is int and count > 0)) or not isinstance(dataset, dict | None):
-            raise ValueError(f"about says {short(count)} images of {short(dataset)}")
+            raise ValueError(f"about has {short(count)} images of {short(dataset)}")
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not np.isfinite(covariance).all():
         raise InputError(f"{path}: mu must be (D,) and sigma (D, D), finite, got {mean.shape}, {covariance.shape}")
     tensors = torch.from_numpy(mean), torch.from_numpy(covariance)

@@ -29,7 +29,7 @@ def open_own_data(model: ImageModel, split: str, instead: str) -> ImageDataset:
     """
     known = model.metadata["dataset"].get("fingerprint")
     if known is None:
-        raise InputError(f"{model.file}: does not say what it was trained on; give {instead}")
+        raise InputError(f"{model.file}: no record of what it was trained on; give {instead}")
     dataset = open_data(model.config.data, split)
     if dataset.identity.fingerprint != known:
         place = model.config.data.dataset_path
@@ -66,7 +66,7 @@ def load_model(path: Path, which: str = "auto", ema: bool = True) -> ImageModel:
     checkpoint.check_facts(metadata, str(file))
     shape = (metadata.get("dataset") or {}).get("shape")
     if not isinstance(shape, list) or len(shape) != 3 or not is_shape(tuple(shape)):
-        raise InputError(f"{file}: damaged: it does not say its images' shape; use another checkpoint")
+        raise InputError(f"{file}: damaged: it has no shape of its images; use another checkpoint")
     try:
         model = built_for(checkpoint.of_prefix(tensors, prefix), lambda: ImageModel(config, shape))
     except InputError as error:
@@ -80,10 +80,10 @@ def of_imported(found: Imported, file: Path) -> ImageModel:
     """Make other people's denoiser a model of ours, with a sampler that suits its process.
 
     Raises:
-        InputError: it is of no images, or does not say of which size.
+        InputError: it is of no images, or has no size.
     """
     if found.image_shape is None or None in found.image_shape:
-        raise InputError(f"{file}: does not say its images' size; convert it again with --size")
+        raise InputError(f"{file}: has no size of its images; convert it again with --size")
     names = {value: key for key, value in RANGES.items()}
     if found.data_range not in names:
         raise InputError(f"{file}: its images' range must be one of {list(names)}, got {found.data_range}")

@@ -59,7 +59,7 @@ class Guided:
             InputError: something is missing or of another type.
         """
         if not isinstance(values, Mapping) or set(values) != set(cls.__dataclass_fields__):
-            raise InputError(f"{source}: damaged: it does not say what the classifier guides")
+            raise InputError(f"{source}: damaged: it has no record of what the classifier guides")
         numbers = {"data_range": 2, "image_shape": 3}
         for name, count in numbers.items():
             value = values[name]
@@ -67,7 +67,7 @@ class Guided:
             if not fits or not all(type(v) in (int, float) for v in value):
                 raise InputError(f"{source}: damaged: {name} must be {count} numbers, got {value!r}")
         if not isinstance(values["process"], Mapping) or not isinstance(values["time_input"], str):
-            raise InputError(f"{source}: damaged: it does not say the classifier's process and label of time")
+            raise InputError(f"{source}: damaged: it has no process and time label of the classifier")
         return cls(**{**values, **{name: tuple(values[name]) for name in numbers}})
 
     def to_dict(self) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from pcdiff.runtime.progress import Progress
 from pcdiff.runtime.stopping import Stop
 
 CHUNK = 64
-"""Images drawn at once by default; each chunk has its own random stream, so a stopped job goes on with the next."""
+"""Images drawn at once by default; each chunk has its own random stream, so a stopped job continues with the
+next."""
 
 
 def draw_chunk(

@@ -93,7 +93,7 @@ class ClassifierValidation:
 
 
 def train_classifier(config: ClassifierRunConfig) -> None:
-    """Load the model's facts and the data, train, and say how to guide by it.
+    """Load the model's facts and the data, train, and log how to guide by it.
 
     Raises:
         InputError: flags, data or the run do not fit.
@@ -171,7 +171,8 @@ def classifier_default(run: Path | None, resume: Path | None, dataset_path: str 
     """Return the config that flags start from: that of the resumed training, or what the run was trained on.
 
     Raises:
-        InputError: no such run, or one of other people's weights, which do not say their data, without a data set.
+        InputError: no such run, or one of other people's weights, which have no record of their data, without a
+            data set.
     """
     if resume is not None:
         return replace(read_classifier_config(resume), resume=resume)
@@ -181,7 +182,7 @@ def classifier_default(run: Path | None, resume: Path | None, dataset_path: str 
     _, metadata = checkpoint.read(file, ("none",))
     if metadata.get("kind") == native.KIND:
         if dataset_path is None:
-            raise InputError(f"{file}: does not say what it was trained on; give --dataset-path")
+            raise InputError(f"{file}: no record of what it was trained on; give --dataset-path")
         model = load_model(run)
         draw = "log_normal" if metadata["denoiser"]["process"]["name"] == "edm" else "uniform"
         data, objective = DataConfig(data_range=model.config.data.data_range), ClassifierObjectiveConfig(draw)

@@ -59,7 +59,7 @@ class TrainingImages:
         return cls(used, held_out, batches)
 
     def log(self) -> None:
-        """Say which images they are, and warn where they were enlarged."""
+        """Log which images they are, and warn where they were enlarged."""
         identity, classes = self.used.identity, self.used.num_classes
         log.info(
             "data: %s, %d images %s%s, %d held out (%s)", identity.name, len(self.used), identity.shape,

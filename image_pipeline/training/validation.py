@@ -25,8 +25,8 @@ _DRAWS = 4  # times and noises of each image: one alone would rank checkpoints b
 class ImageValidation:
     """The mean loss of held-out images is the score, lower is better; a grid of samples is shown beside.
 
-    A sample-based distance would say more and cost a sampling of thousands at each validation; on a few dozen
-    images it ranks by luck.
+    A sample-based distance would be more informative and cost a sampling of thousands at each validation; on a few
+    dozen images it ranks by luck.
 
     Args:
         dataset: the images.

@@ -15,7 +15,7 @@ _DESCRIPTION = """Score a trained run, or anyone's clouds.
 
 {prog} --compare a.json b.json # results side by side
 
-{prog} --resume OUT # go on with a stopped evaluation
+{prog} --resume OUT # resume a stopped evaluation
 
 {torchrun} ... # share the work; the result is the same
 """

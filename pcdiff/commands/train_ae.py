@@ -13,7 +13,7 @@ _DESCRIPTION = """Train an autoencoder of 3D shapes, then score its reconstructi
 
 {prog} --categories chair --preset quick # minutes on two CPU cores
 
-{prog} --resume runs/NAME # go on exactly where a run stopped
+{prog} --resume runs/NAME # resume exactly where a run stopped
 
 {torchrun} --out runs/NAME ... # share every batch among K processes
 """

@@ -13,7 +13,7 @@ _DESCRIPTION = """Train a generator of 3D shapes, then sample and score it (Luo 
 
 {prog} --categories airplane --preset quick # minutes on two CPU cores
 
-{prog} --resume runs/NAME # go on exactly where a run stopped
+{prog} --resume runs/NAME # resume exactly where a run stopped
 
 {torchrun} --out runs/NAME ... # share every batch among K processes
 """

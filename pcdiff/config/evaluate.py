@@ -93,13 +93,13 @@ class EvaluateConfig:
     device: str = "auto"
     """`auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
     max_iters: int | None = None
-    """Generate at most this many clouds in this call, then stop; --resume goes on (clouds)."""
+    """Generate at most this many clouds in this call, then stop; --resume continues (clouds)."""
     max_minutes: float | None = None
-    """Work for at most this long in this call, then stop; --resume goes on (minutes)."""
+    """Work for at most this long in this call, then stop; --resume continues (minutes)."""
     save_every: int = 1
     """Blocks of work between saves: 32 generated clouds, or some hundred pairs compared (blocks)."""
     resume: Path | None = None
-    """Go on with the stopped evaluation in this folder (--out, or the run's), with its flags."""
+    """Resume the stopped evaluation in this folder (--out, or the run's), with its flags."""
 
 
 def check_evaluation(config: EvaluateConfig) -> None:

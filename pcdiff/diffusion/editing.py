@@ -57,7 +57,7 @@ def slerp(a: Tensor, b: Tensor, weights: float | Tensor) -> Tensor:
 
     A is the angle between a and b (Shoemake, 1985; Song, Meng & Ermon, DDIM, 2021, appendix D.5). What is between
     two normal noises is then as long as they are; on a straight line it would be shorter. Samples that are nearly
-    parallel go on a straight line.
+    parallel go along a straight line.
 
     Args:
         a: latents or noises `(B, *dims)`.

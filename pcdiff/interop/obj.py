@@ -7,7 +7,7 @@ import numpy as np
 from pcdiff.interop.polygons import Surface, fans
 from pcdiff.interop.text import table, text_lines
 
-# A backslash at the end of a line goes on with the next one, but not as the second byte of a letter, as names in
+# A backslash at the end of a line continues with the next one, but not as the second byte of a letter, as names in
 # Shift JIS or GBK may end.
 _CONTINUED = re.compile(rb"(?<![\x80-\xff])\\[ \t]*(?:\r\n|\n|\r)")
 _WIDTHS = (3, 4, 6, 7, 8)  # x y z, then perhaps w, perhaps a color of three or four

@@ -16,7 +16,7 @@ from pcdiff.runtime.progress import Progress
 from pcdiff.runtime.stopping import Stop
 
 CHUNK = 32
-"""Clouds drawn at once; chunk k has its own random stream, so that a stopped job goes on with the next."""
+"""Clouds drawn at once; chunk k has its own random stream, so that a stopped job continues with the next."""
 
 
 class DecodingFlags(Protocol):

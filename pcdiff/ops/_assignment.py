@@ -102,7 +102,7 @@ def costs_of_pairs(
     for tolerance in _TOLERANCES_ON_CUDA if _device_for(xs, _TOLERANCES_ON_CUDA[0]) == xs.device else ():
         for part in left.split(_PAIRS_AT_ONCE_ON_CUDA):
             x, y = xs[pairs[part, 0]], ys[pairs[part, 1]]
-            # An open gap is no failure here: the bounds hold, and the next solver goes on.
+            # An open gap is no failure here: the bounds hold, and the next solver continues.
             _, found, proved = _native.call("assign", None, tolerance, x=x, y=y)
             cost[part], bound[part] = torch.minimum(cost[part], found), torch.maximum(bound[part], proved)
         left = left[(bound[left] <= enough[left]) & (bound[left] < cost[left])]

@@ -61,7 +61,7 @@ def emd(
             sums lose the small ones. On CUDA the rounds of the auction are bounded. A pair that ends with an open
             gap is returned with it, and a warning. Without native kernels both are SciPy's exact solver.
         tolerance: of auction (above 0, below 1) and Sinkhorn (1e-6 to 1), relative to the cost; the others do not
-            read it. Where float32 cannot resolve it (below 4e-6), the auction goes on to the optimum.
+            read it. Where float32 cannot resolve it (below 4e-6), the auction continues to the optimum.
         x_lengths: `(B,)` int64: only the first `x_lengths[b]` points of x's cloud b are there. The values in the
             rest does not matter; its `assignment` points at itself. Not for the approximate matches.
         y_lengths: likewise of y; equal to `x_lengths` where a bijection is wanted.

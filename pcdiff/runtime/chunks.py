@@ -95,7 +95,7 @@ class Chunks:
 def chunk_noise(size: int, count: int, generator: torch.Generator, repeats: int = 1) -> Callable[[Tensor], Tensor]:
     """Return what draws noise for the first `count` samples of a chunk of `size`.
 
-    A whole chunk's numbers are drawn at every call, so that the stream goes on at the same place for any `count`.
+    A whole chunk's numbers are drawn at every call, so that the stream continues at the same place for any `count`.
 
     Args:
         size: samples in a whole chunk.

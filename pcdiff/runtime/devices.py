@@ -65,6 +65,6 @@ def can_compile(device: torch.device) -> bool:
         try:
             get_cpp_compiler()
         except InvalidCxxCompiler:
-            log.warning("no C++ compiler found: training goes on uncompiled, which is slower")
+            log.warning("no C++ compiler found: training continues uncompiled, which is slower")
             return False
     return True

@@ -1,6 +1,6 @@
 """Long work in blocks: shared by processes, kept in a journal, with results that do not depend on either.
 
-A block's result may depend on nothing but the block. Then a job that was killed goes on where it stood, and any
+A block's result may depend on nothing but the block. Then a job that was killed continues where it stood, and any
 number of processes gives the same bits as one.
 """
 
@@ -101,7 +101,7 @@ class ResultCache:
             was, now = shown(found.get(key), 60), shown(self._settings.get(key), 60)
             raise InputError(
                 f"{self.path}: holds stopped work with {key} = {was}, not {now}; "
-                "give its flags to go on with it, delete it to start over, or give another --out"
+                "give its flags to continue it, delete it to start over, or give another --out"
             )
         if self._begin is not None:
             self._begin()
@@ -171,7 +171,7 @@ class ResultCache:
                 self._synced = time.monotonic()
         except OSError as error:
             raise InputError(
-                f"{self.path}: cannot write ({error.strerror or error}); what is in it stays, make room and go on"
+                f"{self.path}: cannot write ({error.strerror or error}); its content is kept; make room and continue"
             ) from None
 
     def close(self) -> None:

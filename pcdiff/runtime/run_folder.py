@@ -60,7 +60,7 @@ def open_run(config: Config, name: str, read: Callable[[Path], Config]) -> tuple
         read: reads the config of a run's folder.
 
     Of several processes the first one does so, and informs the others. A job that `torchrun` starts again after a
-    process died goes on with the run it had begun.
+    process died continues the run it had begun.
 
     Returns:
         The config and the folder. A resumed run's `config.json` is not rewritten yet: its checkpoint may refuse.
@@ -106,7 +106,7 @@ def _open_run(config: Config, name: str, read: Callable[[Path], Config]) -> tupl
     else:
         folder = config.out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         if exists(folder / "config.json"):
-            raise InputError(f"--out {folder}: holds a run already; --resume {folder} goes on with it")
+            raise InputError(f"--out {folder}: holds a run already; --resume {folder} continues it")
         write_config(folder, config)
     return config, folder
 
@@ -135,7 +135,7 @@ def tell_changes(folder: Path, config: Config, step: int) -> None:
     if idle and step >= config.train.max_iters:
         raise InputError(
             f"--resume {folder}: the run has ended at step {step}, so {', '.join(idle)} would change nothing; "
-            f"give --max-iters above {step} to go on"
+            f"give --max-iters above {step} to continue"
         )
     if changed and step > 0:
         log.info("changed from step %d on: %s", step, ", ".join(changed.values()))

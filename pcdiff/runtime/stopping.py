@@ -71,7 +71,7 @@ class Stop:
             self._at_once = False
 
     def note(self, number: int, frame: Any) -> None:
-        """Take a signal, as its handler; a second SIGINT interrupts whatever goes on.
+        """Take a signal, as its handler; a second SIGINT interrupts whatever is running.
 
         Raises:
             KeyboardInterrupt: it is a second SIGINT.
@@ -106,7 +106,7 @@ def interruptible(minutes: float | None = None) -> Iterator[Stop]:
 
 
 def watched(progress: Callable[[int, int], None] | None, check: Callable[[], None]) -> Callable[[int, int], None]:
-    """Return a `progress(done, total)` that moves another and then checks whether to go on.
+    """Return a `progress(done, total)` that moves another and then checks whether to continue.
 
     Args:
         progress: the other; None where nothing is shown.

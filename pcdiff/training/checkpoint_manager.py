@@ -40,11 +40,11 @@ class CheckpointManager:
         return self.folder / f"{name}.safetensors"
 
     def exists(self) -> bool:
-        """Return whether there is a checkpoint to go on from."""
+        """Return whether there is a checkpoint to continue from."""
         return bool(self._candidates())
 
     def budget(self) -> Budget:
-        """Return what a net that goes on from here may ask for: by the largest checkpoint, else by the machine.
+        """Return what a net that continues from here may ask for: by the largest checkpoint, else by the machine.
 
         Raises:
             InputError: the folder may not be entered.

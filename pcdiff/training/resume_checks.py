@@ -87,7 +87,7 @@ def optimizer_state(
 
 
 def check_adam(state: Mapping[int, Mapping[str, Tensor]], path: Path) -> None:
-    """Refuse a state that Adam cannot go on from.
+    """Refuse a state that Adam cannot continue from.
 
     Raises:
         InputError: something of a parameter's state is missing, or is not Adam's.

@@ -21,7 +21,7 @@ class StopConditions:
         self._agreed = Agreement()
 
     def reason(self, step: int, diverged: bool = False, needed: float = 0.0) -> str | None:
-        """Return `finished`, `time is up`, `interrupted`, `diverged`, or None to go on.
+        """Return `finished`, `time is up`, `interrupted`, `diverged`, or None to continue.
 
         Args:
             step: finished steps.

@@ -94,5 +94,5 @@ class TensorBoardScalars:
             self._excepthook(failure)
 
     def _give_up(self, error: OSError) -> None:
-        log.error("TensorBoard: cannot write (%s); the training goes on without it", error.strerror or error)
+        log.error("TensorBoard: cannot write (%s); the training continues without it", error.strerror or error)
         self._writer = None

@@ -53,7 +53,7 @@ class Trainer:
         config: how to train; `batch_size` is that of the whole batch.
         folder: the run's folder.
         metadata: JSON-ready facts that every checkpoint carries (config, data set); none by default. A data set's
-            identity under `dataset`, with the key `fingerprint`, is compared when a run goes on.
+            identity under `dataset`, with the key `fingerprint`, is compared when a run continues.
         seed: the run's seed.
         device: where to train; the CPU by default.
         validate: scores the model now and then; the score decides which checkpoint is `best`.
@@ -102,7 +102,7 @@ class Trainer:
         return self.model if self.ema is None else self.ema.model
 
     def save(self) -> None:
-        """Write `last`: all that is needed to go on. Of several processes the first one writes.
+        """Write `last`: all that is needed to continue. Of several processes the first one writes.
 
         Raises:
             InputError: it cannot be written; the previous one is untouched.
@@ -140,7 +140,9 @@ class Trainer:
         parameters = list(self.model.parameters())
         state = optimizer_state(tensors, parameters, path)
         if there.step > 0 and self._adam and len(state) != len(parameters):
-            raise InputError(f"{path}: has no optimizer state (a copy of `best`?), so the run cannot go on from it")
+            raise InputError(
+                f"{path}: has no optimizer state (a copy of `best`?), so it cannot be resumed"
+            )
         if self._adam:
             check_adam(state, path)
         self.optimizer.load_state_dict(
@@ -309,7 +311,7 @@ class Trainer:
         except InputError as error:
             if reason is not None:
                 raise
-            log.error("step %d: %s; the training goes on and tries again", self.step, error)
+            log.error("step %d: %s; the training continues and tries again", self.step, error)
             return False
         return True
 
@@ -351,7 +353,7 @@ class Trainer:
         """Score the model, on all processes together, and keep it if it is the best so far.
 
         Returns:
-            Why the training ends: what is given, or `no progress`; None to go on.
+            Why the training ends: what is given, or `no progress`; None to continue.
         """
         if reason is not None and distributed.broadcast(self.ahead.too_late()):
             log.info("step %d: not validated, since the time is up; see --max-minutes", self.step)

@@ -183,7 +183,7 @@ def test_dpm_solvers_schedule(golden, precision, rtol):
             log_alpha_bars = torch.from_numpy(table["log_alpha_array_f64"]) * 2
             betas = -torch.expm1(log_alpha_bars.diff(prepend=log_alpha_bars.new_zeros(1)))
             process = DiscreteProcess(betas)
-            # theirs is one unit long, and below the first step goes on along the second's line
+            # theirs is one unit long, and below the first step continues along the second's line
             inside = get["t"] * process.num_steps >= 1
             get = {name: value[inside] for name, value in get.items()}
             get["t"] = get["t"] * process.num_steps

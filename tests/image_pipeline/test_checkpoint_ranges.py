@@ -1,4 +1,4 @@
-"""The loss and the scores of a run's checkpoints in a range: as one by one, gone on with, and their mistakes."""
+"""The loss and the scores of a run's checkpoints in a range: as one by one, continued, and their mistakes."""
 
 import json
 

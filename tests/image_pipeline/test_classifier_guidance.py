@@ -175,7 +175,7 @@ def test_a_classifier_of_another_chain_range_or_label_is_refused(trained, models
 def test_other_peoples_weights_get_a_classifier_too(models, tmp_path, capsys):
     run = models / "plain-step.safetensors"
     assert command("train-classifier", "--run", run) == 2
-    assert "does not say what it was trained on; give --dataset-path" in capsys.readouterr().err
+    assert "no record of what it was trained on; give --dataset-path" in capsys.readouterr().err
     out = classifier(run, tmp_path / "c", "--max-iters", 2, "--dataset-path", "digits", "--val-every", 0)
     assert guided(run, tmp_path / "g.png", "--classifier", out) == 0
 

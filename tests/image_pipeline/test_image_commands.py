@@ -371,7 +371,7 @@ def test_a_missing_run_is_one_line(tmp_path, capsys):
         ("inpaint --input {digits} --settle-snr 0.1", "--settle-snr does nothing without --settle"),
         (
             "inpaint --input {digits} --settle 1 --settle-snr 0.1 --corrector langevin",
-            "--settle-snr is not of the corrector langevin, which settles; give --snr",
+            "--settle-snr is not for the corrector langevin; give --snr",
         ),
         ("inverse --input {digits} --measurements 3", "--measurements does nothing without --problem compressed"),
         (

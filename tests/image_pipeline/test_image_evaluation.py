@@ -1,4 +1,4 @@
-"""`evaluate` of images: killed and gone on with it gives the same images and scores; its mistakes."""
+"""`evaluate` of images: killed and continued it gives the same images and scores; its mistakes."""
 
 import json
 

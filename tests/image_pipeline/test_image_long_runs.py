@@ -1,4 +1,4 @@
-"""Signals while images are validated, drawn or scored: what is done is kept, and going on ends alike."""
+"""Signals while images are validated, drawn or scored: what is done is kept, and continuing ends alike."""
 
 import json
 import os

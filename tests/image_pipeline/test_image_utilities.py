@@ -74,11 +74,11 @@ def test_other_peoples_weights_sample(name, tmp_path, capsys):
     common = ["--run", tmp_path / "theirs.safetensors", "--output", tmp_path / "s.png", "--device", "cpu"]
     assert "1 images 1x8x8" in done(capsys, "sample", *common, "--num-samples", 1)
     assert command("likelihood", "--run", tmp_path / "theirs.safetensors") == 2
-    assert "does not say what it was trained on; give --input" in capsys.readouterr().err
+    assert "no record of what it was trained on; give --input" in capsys.readouterr().err
 
 
 def test_what_an_imported_model_must_say(tmp_path):
-    with pytest.raises(InputError, match="does not say its images' size; convert it again with --size"):
+    with pytest.raises(InputError, match="has no size of its images; convert it again with --size"):
         of_imported(imported(VE(), image_shape=(1, None, None)), tmp_path)
     with pytest.raises(InputError, match="images' range must be one of"):
         of_imported(imported(VE(), data_range=(0.0, 255.0)), tmp_path)
@@ -156,7 +156,7 @@ def test_a_size_that_no_file_says_must_be_given(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(convert, "load", lambda *args: imported(VE(), image_shape=(1, None, None)))
     flags = ["convert", "--kind", "ncsn", "--input", "x.pth", "--output", tmp_path / "y.safetensors"]
     assert command(*flags) == 2
-    assert "x.pth: does not say its images' size; give --size" in capsys.readouterr().err
+    assert "x.pth: has no size of its images; give --size" in capsys.readouterr().err
     assert "images 1x16x16 in" in done(capsys, *flags, "--size", 16)
     assert load_model(tmp_path / "y.safetensors").image_shape == (1, 16, 16)
 

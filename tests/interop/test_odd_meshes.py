@@ -112,7 +112,7 @@ V = b"v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\n"
         V.replace(b"v 0 0 0", b"v 0 0 0 1 0 0") + b"f 1 2 3 4",  # one colored vertex
         V.replace(b"v 1 1 0", b"v 1 1 0 1.0") + b"f 1 2 3 4",  # one with w
         V + b"vt 0 0\nvn 0 0 1\nf 1/1/1 2//1 3/1 4\n",
-        V + b"f 1/1 2/1 \\\n3/1 4/1\n",  # goes on
+        V + b"f 1/1 2/1 \\\n3/1 4/1\n",  # continues
         "# ü\nmtllib größe.mtl\no Körper\n".encode("latin-1") + V + b"usemtl a#b\nf 1 2 3 4 # 5 6",
         "o 表\n".encode("shift-jis") + V + b"f 1 2 3 4",  # its second byte is a backslash
         "g 中文 1 2 3\n".encode("gbk") + V + b"s off\nl 1 2\np 1\nf 1 2 3 4",

@@ -165,7 +165,7 @@ def test_hard_cases_end_with_their_certificate(name, dtype):
 
 @needs_native
 def test_the_bids_are_bounded_and_the_paths_take_over():
-    # Scales 10^12 apart: rounds of an auction that pays by increments would go on for ages.
+    # Scales 10^12 apart: rounds of an auction that pays by increments would continue for ages.
     g = torch.Generator().manual_seed(1)
     scale = 10 ** (12 * torch.rand(1, 200, 1, generator=g, dtype=torch.float64) - 12)
     x = torch.randn(1, 200, 3, generator=g, dtype=torch.float64) * scale

@@ -129,8 +129,8 @@ def test_a_full_disk_costs_checkpoints_and_scalars_but_not_the_training(nursery,
     again = ["--resume", run, "--val-every", 20]
     assert nursery.run(errors, SCRIPT, *again, "--max-iters", 60, limit=limit) == 2
     told = errors.read_text()
-    assert re.search(r"step 30: \S*last\.safetensors: cannot write .*the training goes on and tries again", told)
-    assert re.search(r"step 40: \S*best\.safetensors: cannot write .*the training goes on and tries again", told)
+    assert re.search(r"step 30: \S*last\.safetensors: cannot write .*the training continues and tries again", told)
+    assert re.search(r"step 40: \S*best\.safetensors: cannot write .*the training continues and tries again", told)
     assert "step 50: " in told  # it went on to the end
     assert told.count("TensorBoard: cannot write") == 1
     (last,) = [line for line in told.splitlines() if line.startswith("error: ")]

@@ -1,4 +1,4 @@
-"""The training loop: averages, limits, validation, divergence, and what it refuses to go on from."""
+"""The training loop: averages, limits, validation, divergence, and what it refuses to continue from."""
 
 import dataclasses
 import os
@@ -190,7 +190,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch, caplog
     )
     with pytest.raises(InputError, match="No space"):
         trainer(tmp_path, max_iters=9).fit()
-    assert caplog.text.count("the training goes on and tries again") == 2  # steps 4 and 8; step 9 is the last
+    assert caplog.text.count("the training continues and tries again") == 2  # steps 4 and 8; step 9 is the last
     assert (tmp_path / "checkpoints" / "last.safetensors").read_bytes() == before
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["last.safetensors"]
 
@@ -207,7 +207,7 @@ def test_a_best_that_cannot_be_kept_is_not_what_to_beat(tmp_path, monkeypatch, c
 
     monkeypatch.setattr(t.checkpoints, "save_best", full_once)
     assert t.fit().best == {"score": 2.0, "step": 4}
-    assert "step 2: best: cannot write (No space left on device); the training goes on" in caplog.text
+    assert "step 2: best: cannot write (No space left on device); the training continues" in caplog.text
     assert checkpoint.read(tmp_path / "checkpoints" / "best.safetensors")[1]["step"] == 4
 
 

@@ -1,4 +1,4 @@
-"""A run goes on from a checkpoint only where every fact in it is of its kind."""
+"""A run continues from a checkpoint only where every fact in it is of its kind."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Training shared by two processes (gloo): the same curve as one, one end for all, and going on after a death.
+"""Training shared by two processes (gloo): the same curve as one, one end for all, and continuing after a death.
 
 The processes of a job are children of the nursery, with the variables that torchrun sets; the tests that are
 marked slow start torchrun.

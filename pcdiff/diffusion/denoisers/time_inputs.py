@@ -69,7 +69,7 @@ TIME_INPUTS: Registry[TimeInput] = Registry(
             lambda process, t: process.position(t) * (1000 / process.num_scales),
             lambda process: process.num_scales is not None,
         ),
-        # the noise level counted from the largest, as NCSN and score_sde's discrete VE count; EDM's times go on
+        # the noise level counted from the largest, as NCSN and score_sde's discrete VE count; EDM's times continue
         # past T and lie too close together there for the steps to distinguish them
         "level": TimeInput(
             lambda process, t: (process.num_scales - 1 - process.position(t)).round().long(),

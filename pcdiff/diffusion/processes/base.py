@@ -50,7 +50,7 @@ class Process(nn.Module):
     Attributes:
         T: the last time; None where a subclass does not set it.
         num_steps: steps of the chain whose times are the integers 1..T; None for continuous time.
-        t_end: the largest time that has an alpha and sigma; T unless the process goes on.
+        t_end: the largest time that has an alpha and sigma; T unless the process continues.
         num_scales: steps of the chain that the process is, or is discretized to (N in Song et al., 2021).
         exploding: whether alpha is 1, so that sigma alone is the noise level and the prior's scale is sigma(T).
         train_eps: smallest time of training and likelihood (Song et al., 2021, appendix C).

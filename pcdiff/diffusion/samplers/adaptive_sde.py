@@ -18,7 +18,7 @@ class AdaptiveSDE(ReverseSDESolver):
     "Gotta Go Fast When Generating Data with Score-Based Models", arXiv 2105.14080, algorithm 1. Euler-Maruyama's
     step x' and the mean x'' of it and of one with the end's drift and diffusion, both of one draw, differ by the
     error `E = rms((x' - x'') / max(atol, rtol max(|x'|, |x' before|)))`, of each sample by itself; at E <= 1 the
-    sample goes on to x'', and its next step is `safety E^-exponent` times as long. A refused step sees the same
+    sample continues to x'', and its next step is `safety E^-exponent` times as long. A refused step sees the same
     Brownian path when it is tried again, shorter. The paper draws anew, which favors calm paths: a Gaussian's
     variance in 15 dimensions came out 7 to 12 % too large, and 10 to 16 % at a fourth of the tolerances; in 64,
     where lengths vary little, as it should. A sample that has arrived waits for the others, independent

@@ -98,7 +98,7 @@ class DataEndingSolver(Solver):
         self.step = 0
 
     def reaches_data(self) -> bool:
-        """Return whether the current step ends at the data, and go on to the next step."""
+        """Return whether the current step ends at the data, and continue to the next step."""
         noisy, self.step = self.noisy[self.step], self.step + 1
         return not noisy
 

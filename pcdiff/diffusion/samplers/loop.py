@@ -283,7 +283,7 @@ def invert(
 
     The sampler runs the grid's times upwards (Song, Meng & Ermon, DDIM, 2021, section 5.4). The data take the place
     of x at the smallest time with noise. In continuous time the way back ends there too with `denoise=False`; by
-    default it goes on to the estimate of x_0.
+    default it continues to the estimate of x_0.
 
     Args:
         denoiser: the model.

@@ -1,9 +1,9 @@
 """Time grids by name: the times of a sampler's steps. A new one is a function and a line in `GRIDS`.
 
 Every grid has `num_steps + 1` times. Chains end at the data, time 0; processes in continuous time at their
-`sample_eps`, but EDM's grid goes on to 0 where that is the data, and score_sde's `"chain"` always. Inner times may
-be fractions, of chains too, but for the uniform grid. Which one a sampler takes by default, `default_grid` returns:
-the predictor's own (`Solver.grid_for`), or else the process's (`Process.grid`).
+`sample_eps`, but EDM's grid continues to 0 where that is the data, and score_sde's `"chain"` always. Inner times
+may be fractions, of chains too, but for the uniform grid. Which one a sampler takes by default, `default_grid`
+returns: the predictor's own (`Solver.grid_for`), or else the process's (`Process.grid`).
 """
 
 from collections.abc import Callable
