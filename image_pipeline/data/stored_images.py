@@ -138,5 +138,5 @@ def _write(draft: Path, place: int, pixels: bytes) -> None:
             file.write(pixels)
     except OSError as error:
         raise InputError(
-            f"{draft}: cannot write ({error.strerror or error}); its content is kept; make room and continue"
+            f"{draft}: cannot write ({error.strerror or error}); it is kept; make room and continue"
         ) from None

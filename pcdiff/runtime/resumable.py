@@ -171,7 +171,7 @@ class ResultCache:
                 self._synced = time.monotonic()
         except OSError as error:
             raise InputError(
-                f"{self.path}: cannot write ({error.strerror or error}); its content is kept; make room and continue"
+                f"{self.path}: cannot write ({error.strerror or error}); it is kept; make room and continue"
             ) from None
 
     def close(self) -> None:
