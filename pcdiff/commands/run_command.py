@@ -291,7 +291,7 @@ def _written(
     unit: str,
     completed: dict[str, Any] | None = None,
 ) -> str:
-    """Write clouds `(n, P, 3)` and their picture, of completions what `completed` holds; return what was done in one line."""
+    """Write clouds `(n, P, 3)` and a picture, of completions that of `completed`; return a line about it."""
     name, cost = type(command).__name__.lower(), trained.cost()
     step = trained.model.metadata.get("step")  # other projects' files may not tell
     title = f"{name}: {command.run.name}{'' if step is None else f', step {step}'}"

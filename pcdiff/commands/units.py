@@ -66,7 +66,7 @@ def read_clouds(path: Path, command: ReadsClouds, mode: str) -> Clouds:
     return Clouds(raw, points, shift, scale)
 
 
-def read_beside(path: Path, command: Reading, given: Clouds) -> Tensor:
+def read_beside(path: Path, command: ReadsClouds, given: Clouds) -> Tensor:
     """Read clouds that belong to others, one each, in the same unit: `(n, Q, 3)`.
 
     Args:

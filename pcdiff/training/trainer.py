@@ -140,9 +140,7 @@ class Trainer:
         parameters = list(self.model.parameters())
         state = optimizer_state(tensors, parameters, path)
         if there.step > 0 and self._adam and len(state) != len(parameters):
-            raise InputError(
-                f"{path}: has no optimizer state (a copy of `best`?), so it cannot be resumed"
-            )
+            raise InputError(f"{path}: has no optimizer state (a copy of `best`?), so it cannot be resumed")
         if self._adam:
             check_adam(state, path)
         self.optimizer.load_state_dict(
