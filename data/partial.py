@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pcdiff.config import PartialConfig
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange, UnknownName
 from pcdiff.ops.far_origin import placed
 from pcdiff.ops.normalization import PART_MODES, normalize
 from pcdiff.runtime import rng
@@ -160,12 +160,11 @@ class PartialClouds:
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
-            raise InputError(f"the rule of partial clouds must be one of {', '.join(RULES)}, got {self.rule!r}")
+            raise UnknownName("the rule of partial clouds", self.rule, RULES)
         if self.normalization is not None and self.normalization not in PART_MODES:
-            known = ", ".join(PART_MODES)
-            raise InputError(f"normalization by given points must be one of {known}, got {self.normalization!r}")
+            raise UnknownName("normalization by given points", self.normalization, PART_MODES)
         if self.num_given < 1:
-            raise InputError(f"num_given must be at least 1, got {self.num_given}")
+            raise OutOfRange("num_given", "at least 1", self.num_given)
         _check_grid(self.resolution, self.radius)
         if not self.removed or not all(0 < share < 1 for share in self.removed):
             raise InputError(f"removed must be shares in (0, 1), got {list(self.removed)}")
@@ -283,6 +282,6 @@ def _check(clouds: Tensor, directions: Tensor) -> None:
 
 def _check_grid(resolution: int | None, radius: int) -> None:
     if resolution is not None and resolution < 1:
-        raise InputError(f"resolution must be at least 1, got {resolution}")
+        raise OutOfRange("resolution", "at least 1", resolution)
     if radius < 0:
-        raise InputError(f"radius must be at least 0, got {radius}")
+        raise OutOfRange("radius", "at least 0", radius)

@@ -11,7 +11,7 @@ from pcdiff.data import procedural
 from pcdiff.data.categories import NAME_TO_SYNSET, SYNSET_TO_NAME, category_tokens, closest
 from pcdiff.data.clouds import CloudDataset, DatasetIdentity, StreamingMoments
 from pcdiff.data.sources import SPLITS, FolderSource, Hdf5Source, Source, find_root, fingerprint
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 from pcdiff.ops.normalization import GLOBAL_MODES, check_mode, normalize, warn_of_side_effects
 from pcdiff.runtime.paths import exists, is_folder
 
@@ -120,7 +120,7 @@ def _source(dataset_path: Path | str | None, categories: str | Iterable[str]) ->
 def _read(source: Source, keys: dict[str, str], split: str) -> tuple[torch.Tensor, list[str], list[str]]:
     """Return the clouds of one split, and the category and the id of each."""
     if split not in SPLITS:
-        raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        raise UnknownName("split", split, SPLITS)
     points: list[torch.Tensor] = []
     names: list[str] = []
     ids: list[str] = []

@@ -12,7 +12,7 @@ from image_pipeline.nets import build_model
 from image_pipeline.nets.song_config import NUM_LABELS
 from image_pipeline.nets.song_unet import Augmented
 from pcdiff.diffusion import Denoiser, NetDenoiser
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 from pcdiff.models.classes import Classes, condition, guided
 from pcdiff.models.default_sampling import sampler_of
 from pcdiff.models.denoiser import Objectives, build_denoiser, check_sigma_data, check_signal
@@ -70,7 +70,7 @@ class ImageModel(nn.Module):
             )
         self.objectives = Objectives(config.objective, self.denoiser, config.process.sigma_data)
         if not 0 <= config.objective.label_dropout < 1:
-            raise InputError(f"label_dropout must be in [0, 1), got {config.objective.label_dropout}")
+            raise OutOfRange("label_dropout", "in [0, 1)", config.objective.label_dropout)
 
     @property
     def data_range(self) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """Exceptions for a user's mistakes, and text from files and names as one escaped line."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Any
 
@@ -14,6 +15,73 @@ class InputError(ValueError):
 
     def __init__(self, message: object = ""):
         super().__init__(printable(message))
+
+
+class UnknownName(InputError):
+    """A name that is none of those there are.
+
+    Args:
+        what: is named, such as `predictor` or `--preset`.
+        name: the name that came.
+        known: the names there are, in the order of the message.
+        note: behind the known names, such as `or FILE.py:CLASS`.
+
+    Example:
+        >>> raise UnknownName("norm", "l3", ["l1", "l2"])
+        Traceback (most recent call last):
+        pcdiff.errors.UnknownName: norm must be one of l1, l2, got 'l3'
+    """
+
+    def __init__(self, what: str, name: object, known: Iterable[object], note: str = ""):
+        self.what, self.name, self.known = what, name, tuple(known)
+        super().__init__(f"{what} must be one of {', '.join(map(str, self.known))}{note}, got {short(name)}")
+
+
+class OutOfRange(InputError):
+    """A number out of its range.
+
+    Args:
+        what: the argument, flag or field.
+        expected: its range in words, such as `at least 1`.
+        value: the number that came.
+
+    Example:
+        >>> raise OutOfRange("num_steps", "at least 1", 0)
+        Traceback (most recent call last):
+        pcdiff.errors.OutOfRange: num_steps must be at least 1, got 0
+    """
+
+    def __init__(self, what: str, expected: str, value: object):
+        self.what, self.expected, self.value = what, expected, value
+        super().__init__(f"{what} must be {expected}, got {value}")
+
+
+class WrongType(InputError):
+    """A value of another type than the one that is expected.
+
+    Args:
+        what: the argument or field.
+        expected: the type in words, such as `an integer`.
+        value: what came.
+    """
+
+    def __init__(self, what: str, expected: str, value: object):
+        self.what, self.expected, self.value = what, expected, value
+        super().__init__(f"{what} must be {expected}, got {short(value)}")
+
+
+class UnknownField(InputError):
+    """Fields, options or flags that a config or part does not have.
+
+    Args:
+        message: names them, and what there is.
+        unknown: their names.
+        known: the names there are.
+    """
+
+    def __init__(self, message: object, unknown: Iterable[str], known: Iterable[str]):
+        self.unknown, self.known = tuple(unknown), tuple(known)
+        super().__init__(message)
 
 
 class WorkFailed(RuntimeError):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownField, UnknownName
 from pcdiff.runtime.call_checks import check_kinds
 from pcdiff.runtime.dataclass_json import from_dict
 from pcdiff.runtime.user_modules import is_place, load_attribute
@@ -106,7 +106,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
             return self[name]
         if isinstance(name, str) and is_place(name):
             raise InputError(f"{self.kind} {name!r} comes from outside the package; name it to have it imported")
-        raise InputError(f"{self.kind} must be one of {sorted(self)}, got {name!r}")
+        raise UnknownName(self.kind, name, sorted(self))
 
     def canonical(self, name: str) -> str:
         """Return the name of today: an alias's own, and any other as it is.
@@ -159,7 +159,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
             return
         takes = self.options(name)
         if unknown := sorted(set(options) - set(takes)):
-            raise InputError(f"{self.kind} {name!r} takes {takes}, got {unknown}")
+            raise UnknownField(f"{self.kind} {name!r} takes {takes}, got {unknown}", unknown, takes)
         check_kinds(part, options)
 
     def config(self, name: str, /, **options: Any) -> Any:

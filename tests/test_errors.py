@@ -3,9 +3,24 @@
 import logging
 
 import pytest
+from refusals import refused
 
 from pcdiff.commands import cli
-from pcdiff.errors import InputError, Lines, OneLineArguments, escaped, printable
+from pcdiff.config import TrainConfig, from_dict
+from pcdiff.config.train import check_train
+from pcdiff.errors import (
+    InputError,
+    Lines,
+    OneLineArguments,
+    OutOfRange,
+    UnknownField,
+    UnknownName,
+    WrongType,
+    escaped,
+    printable,
+)
+from pcdiff.registry import Registry
+from pcdiff.runtime.call_checks import checked
 
 HOSTILE = "a\nb\r\x1b[2J\x1b]0;title\x07\u202eevil\u2028\udcff\x85é"
 TOLD = r"a\nb\r\x1b[2J\x1b]0;title\x07\u202eevil\u2028\udcff\x85é"
@@ -24,6 +39,27 @@ def test_every_message_of_bad_input_is_one_printable_line():
     assert str(InputError(f"outer: {error}")) == f"outer: {TOLD}: must be one line"
     with pytest.raises(InputError, match="inner"):
         raise InputError(InputError("inner"))
+
+
+def test_errors_have_kinds_with_the_values_in_question():
+    shapes = Registry("shape", {"circle": lambda radius=1.0: radius})
+    with refused(UnknownName, what="shape", name="line", known=("circle",)):
+        shapes.build("line")
+    with refused(UnknownField, unknown=("side",), known=("radius",)):
+        shapes.build("circle", side=2.0)
+    with refused(WrongType, what="x", expected="a number", value="a"):
+        _half("a")
+    with refused(OutOfRange, what="lr", expected="above 0", value=0.0):
+        check_train(TrainConfig(lr=0.0))
+    with refused(UnknownField, unknown=("rate",)):
+        from_dict(TrainConfig, {"rate": 1}, "config.json")
+    with refused(WrongType, what="config.json: lr", expected="float", value="fast"):
+        from_dict(TrainConfig, {"lr": "fast"}, "config.json")
+
+
+@checked
+def _half(x: float):
+    return x / 2
 
 
 def test_log_lines_escape_what_is_put_into_them(tmp_path):

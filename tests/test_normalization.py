@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 from pcdiff.ops.normalization import GLOBAL_MODES, MEAN_MODES, NORMALIZATIONS, normalize
 
 MEAN = torch.tensor([0.5, -3.0, 1.0])
@@ -103,7 +104,7 @@ def test_integers_are_refused():
 
 
 def test_unknown_mode_lists_the_known(points):
-    with pytest.raises(InputError, match=r"normalization must be one of none, shape_unit.*got 'unit'"):
+    with refused(UnknownName, what="normalization", name="unit"):
         normalize(points, "unit")
 
 

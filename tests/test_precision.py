@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from refusals import refused
 
-from pcdiff.errors import InputError
+from pcdiff.errors import UnknownName
 from pcdiff.runtime import precision
 from pcdiff.runtime.precision import PRECISIONS, autocast, native_bf16, resolve_precision
 
@@ -46,5 +47,5 @@ def test_what_the_hardware_does_not_multiply_is_warned_of_once(hardware, monkeyp
 
 
 def test_unknown_precisions_list_the_known_ones():
-    with pytest.raises(InputError, match="precision must be one of fp32, bf16, fp16 or auto, got 'int8'"):
+    with refused(UnknownName, what="precision", name="int8"):
         resolve_precision("int8", CPU)

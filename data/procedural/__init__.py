@@ -22,7 +22,7 @@ from pcdiff.data.procedural.household import bottle, lamp, mug, table
 from pcdiff.data.procedural.rocket import rocket
 from pcdiff.data.procedural.seating import bench, chair, sofa
 from pcdiff.data.procedural.vessel import vessel
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 
 # Part of the fingerprint: raise it whenever a family's shapes change.
 VERSION = 1
@@ -49,7 +49,7 @@ def shape_generator(category: str, split: str, index: int, seed: int = DEFAULT_S
             " give --dataset-path to use your own"
         )
     if split not in _SPLIT_STREAM:
-        raise InputError(f"split must be one of {', '.join(_SPLIT_STREAM)}, got {split!r}")
+        raise UnknownName("split", split, _SPLIT_STREAM)
     if index < 0 or seed < 0:
         raise InputError(f"index and seed must not be negative, got {index} and {seed}")
     name = int.from_bytes(hashlib.sha256(category.encode()).digest()[:4], "big")

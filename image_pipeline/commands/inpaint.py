@@ -11,7 +11,7 @@ from image_pipeline.commands.restoration import restored
 from image_pipeline.commands.trained_model import Trained
 from image_pipeline.data.transforms import read_image
 from pcdiff import diffusion
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 from pcdiff.runtime.paths import is_file
 
 _GRAY = 0.5  # of the range: what is unknown, in pictures
@@ -39,7 +39,7 @@ def read_mask(mask: str, shape: tuple[int, int, int]) -> Tensor:
         return ~known if mask == "outside" else known
     path = Path(mask)
     if not is_file(path):
-        raise InputError(f"--mask must be one of {', '.join(_NAMED)} or a file, got {mask}")
+        raise UnknownName("--mask", mask, _NAMED, " or a file")
     if path.suffix == ".npy":
         try:
             values = np.load(path, allow_pickle=False)

@@ -12,7 +12,7 @@ from pcdiff.diffusion import (
     invertible_predictors,
     slerp,
 )
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 from pcdiff.models.default_sampling import predictor_of, sampler_of
 from pcdiff.runtime.precision import autocast
 
@@ -35,7 +35,7 @@ def interpolate(command: Interpolate, trained: Trained) -> str:
     if not attribute_of(predictor_of(own), "invertible"):
         if asked.sampler is not None:
             known = ", ".join(invertible_predictors())
-            raise InputError(f"--sampler must be one of {known} here, got {own.sampler}")
+            raise UnknownName("--sampler", own.sampler, known, " here")
         own = SamplingConfig(num_steps=asked.num_steps or 100, grid=asked.grid, order=asked.order, sampler="ddim")
     # the image stands in for the last noisy x: the way back ends there too, undenoised
     settings = replace(own, grid=own.grid or "log_snr", denoise=False)

@@ -10,7 +10,7 @@ from image_pipeline.configs.parts import check_parts
 from image_pipeline.nets import MODELS
 from pcdiff.config import ObjectiveConfig, ProcessConfig, SamplingConfig, TrainConfig
 from pcdiff.config.listed import listed
-from pcdiff.errors import InputError, short
+from pcdiff.errors import InputError, UnknownName
 from pcdiff.nets import UNetConfig
 from pcdiff.runtime.dataclass_json import from_dict
 from pcdiff.runtime.invocation import command_line
@@ -129,7 +129,7 @@ def from_json(values: dict[str, Any], source: str) -> ImageRunConfig:
     check_parts(values, source)
     net, model = values["net"], values.pop("model")
     if not isinstance(net, str) or net not in MODELS:  # a list or a dict is no key of anything
-        raise InputError(f"{source}: net must be one of {sorted(MODELS)}, got {short(net)}")
+        raise UnknownName(f"{source}: net", net, sorted(MODELS))
     built = from_dict(MODELS[net].Config, model, source)
     return replace(from_dict(ImageRunConfig, values, source), model=built)
 

@@ -15,7 +15,7 @@ from image_pipeline.configs.config import (
 from image_pipeline.configs.edm import edm_presets
 from image_pipeline.configs.score_sde import score_sde_presets
 from image_pipeline.nets import DDPMppConfig
-from pcdiff.errors import InputError
+from pcdiff.errors import UnknownName
 
 # Minutes on two CPU cores, on scikit-learn's 8 x 8 digits. EDM's process and preconditioning (Karras et al., 2022)
 # with the digits' own standard deviation; a falling rate and averaged weights end a short training sharp.
@@ -79,5 +79,5 @@ def preset(name: str) -> ImageRunConfig:
         InputError: the name is unknown; the message lists the known ones.
     """
     if name not in PRESETS:
-        raise InputError(f"--preset must be one of {sorted(PRESETS)}, got {name!r}")
+        raise UnknownName("--preset", name, sorted(PRESETS))
     return PRESETS[name]

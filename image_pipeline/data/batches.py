@@ -10,7 +10,7 @@ from torch import Tensor
 
 from image_pipeline.data.augmentation import augment, check_probability, draw_augmentation, labels_of
 from image_pipeline.data.dataset import ImageDataset
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 from pcdiff.runtime import rng
 from pcdiff.runtime.epoch_sampler import ShuffledEpochs
 from pcdiff.runtime.nonfinite import check_finite
@@ -75,7 +75,7 @@ class ImageBatches:
         augment: float | None = None,
     ) -> None:
         if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+            raise OutOfRange("batch_size", "at least 1", batch_size)
         if seed < 0:
             raise InputError(f"seed must not be negative, got {seed}")
         if data_range not in RANGES:

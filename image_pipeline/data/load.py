@@ -16,7 +16,7 @@ from image_pipeline.data.lazy import LazyImages
 from image_pipeline.data.lmdb_files import LmdbFiles
 from image_pipeline.data.naming import labels_of, own_splits
 from image_pipeline.data.transforms import Preprocessing, preprocess_resident
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 from pcdiff.runtime.json_files import parse_json
 from pcdiff.runtime.paths import exists, is_file, is_folder
 
@@ -66,7 +66,7 @@ def load_images(
         (torch.Size([299, 1, 8, 8]), 10)
     """
     if split not in SPLITS:
-        raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        raise UnknownName("split", split, SPLITS)
     if channels not in (None, 1, 3):
         raise InputError(f"channels must be 1 or 3, got {channels}")
     preprocessing = Preprocessing(size, crop, filter)

@@ -13,7 +13,7 @@ from torch import Tensor
 from image_pipeline.data.batches import RANGES
 from image_pipeline.data.dataset import ImageDataset
 from pcdiff.diffusion import geometric_sigmas
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 
 _BLOCK_NUMBERS = 1 << 24  # coordinates of one block in float64: 128 MiB
 
@@ -148,7 +148,7 @@ def level_ratio(dims: int, share: float = 0.5) -> float:
         InputError: no dimension, or `share` is not between 0 and 1, or larger than any ratio's.
     """
     if dims < 1:
-        raise InputError(f"dims must be at least 1, got {dims}")
+        raise OutOfRange("dims", "at least 1", dims)
     if not 0 < share < overlap(1.0, dims):
         raise InputError(f"share must lie between 0 and {overlap(1.0, dims):.4g} for dims {dims}, got {share}")
     if math.sqrt(2 * dims) <= 3:

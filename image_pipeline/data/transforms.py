@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 
 # Pillow's filters widen with the reduction, so all of them are antialiased.
 FILTERS = {
@@ -58,7 +58,7 @@ class Preprocessing:
         for name in ("size", "crop"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
+                raise OutOfRange(name, "at least 1", value)
 
     def __str__(self) -> str:
         steps = []

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from image_pipeline.interop import abarankab, adm, diffusers, edm, native, ncsn, score_sde
 from image_pipeline.interop.imported import Imported
 from image_pipeline.interop.settings import Config
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 
 
 class Loader(NamedTuple):
@@ -56,7 +56,7 @@ def load(kind: str, path: str | Path, config: Config | None = None, ema: bool = 
         >>> load("score_sde", "checkpoint_24.pth", "cifar10_ncsnpp_continuous.json").denoiser
     """
     if kind not in LOADERS:
-        raise InputError(f"kind must be one of {sorted(LOADERS)}, got {kind!r}")
+        raise UnknownName("kind", kind, sorted(LOADERS))
     loader = LOADERS[kind]
     if config is None and loader.config == "needed":
         raise InputError(f"{kind} needs a config, {loader.expects}: its files do not hold it")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pcdiff.diffusion import VE, DiscreteProcess, NetDenoiser, cosine_betas, linear_betas
 from pcdiff.diffusion.denoisers.parametrization import PARAMETRIZATIONS
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 
 # schedulers over one chain of betas, which differ only in how they sample
 CHAINS = tuple(
@@ -64,7 +64,7 @@ def denoiser(net: nn.Module, config: Mapping[str, Any]) -> NetDenoiser:
         )
         return NetDenoiser(net, process, "score", "sigma")
     if kind not in CHAINS:
-        raise InputError(f"scheduler must be one of {[*CHAINS, VE_SCHEDULER]}, got {kind!r}")
+        raise UnknownName("scheduler", kind, [*CHAINS, VE_SCHEDULER])
     if config.get("rescale_betas_zero_snr", False):
         raise InputError("rescale_betas_zero_snr must be false: a last step without signal has no log-SNR")
     predicts = config.get("prediction_type", "epsilon")
@@ -72,7 +72,7 @@ def denoiser(net: nn.Module, config: Mapping[str, Any]) -> NetDenoiser:
     variance = config.get("variance_type") or "fixed_small"
     for name, value, known in (("prediction_type", predicts, PREDICTS), ("variance_type", variance, VARIANCES)):
         if value not in known:
-            raise InputError(f"{name} must be one of {sorted(known)}, got {value!r}")
+            raise UnknownName(name, value, sorted(known))
     return NetDenoiser(net, DiscreteProcess(betas(config)), PREDICTS[predicts], "step", VARIANCES[variance])
 
 
@@ -87,7 +87,7 @@ def betas(config: Mapping[str, Any]) -> Tensor:
         return torch.as_tensor(trained, dtype=torch.float64)
     schedule = config.get("beta_schedule", "linear")
     if schedule not in SCHEDULES:
-        raise InputError(f"beta_schedule must be one of {sorted(SCHEDULES)}, got {schedule!r}")
+        raise UnknownName("beta_schedule", schedule, sorted(SCHEDULES))
     ends = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
     return SCHEDULES[schedule](config.get("num_train_timesteps", 1000), *ends)
 

@@ -17,7 +17,7 @@ from image_pipeline.interop.weights import fill, named_tensors
 from image_pipeline.nets import build_model
 from image_pipeline.nets.instance_norm import NORMS
 from pcdiff.diffusion import NetDenoiser, NoiseLevels, geometric_sigmas
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 from pcdiff.interop.checks import listed
 from pcdiff.interop.numpy_scalars import NUMPY_SCALARS
 from pcdiff.interop.torch_files import load_without_code
@@ -132,9 +132,7 @@ def _said(settings: Mapping[str, Any], found: Mapping[str, int]) -> dict[str, An
     if data.get("logit_transform"):
         raise InputError("config: data.logit_transform is not supported: those images have no range")
     if model.get("normalization", "InstanceNorm++") not in NORMS:
-        raise InputError(
-            f"config: model.normalization must be one of {sorted(NORMS)}, got {model['normalization']!r}"
-        )
+        raise UnknownName("config: model.normalization", model["normalization"], sorted(NORMS))
     rescaled = setting(settings, "data", "rescaled", bool) if "rescaled" in data else False
     act = setting(settings, "model", "nonlinearity", str) if "nonlinearity" in model else "elu"
     return {"centered": rescaled, "nonlinearity": act.lower()}

@@ -20,7 +20,7 @@ from image_pipeline.interop.weights import fill, named_tensors
 from image_pipeline.nets import MODELS, build_model
 from image_pipeline.nets.unet import ScoreUNet
 from pcdiff.diffusion import VE, VP, DiscreteProcess, NetDenoiser, Process, SubVP, linear_betas
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 from pcdiff.interop.numpy_scalars import NUMPY_SCALARS
 from pcdiff.interop.torch_files import load_without_code
 from pcdiff.runtime.memory_limit import budget_for, built_for
@@ -71,10 +71,10 @@ def _rebuild(checkpoint: Any, settings: Mapping[str, Any], ema: bool) -> Importe
         raise InputError("expected a dict with 'model' and 'ema', as score_sde saves it")
     name = setting(settings, "model", "name", str)
     if name not in NETS:
-        raise InputError(f"config: model.name must be one of {sorted(NETS)}, got {name!r}")
+        raise UnknownName("config: model.name", name, sorted(NETS))
     sde = setting(settings, "training", "sde", str).lower()
     if sde not in SDES:
-        raise InputError(f"config: training.sde must be one of {sorted(SDES)}, got {sde!r}")
+        raise UnknownName("config: training.sde", sde, sorted(SDES))
     continuous = setting(settings, "training", "continuous", bool)
     _check_labels(settings, name, sde, continuous)
 

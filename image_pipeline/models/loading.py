@@ -11,7 +11,7 @@ from image_pipeline.model import ImageModel
 from image_pipeline.nets import plain_config
 from image_pipeline.nets.sigma_label import SigmaLabel
 from pcdiff.diffusion import EDMProcess, Process
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 from pcdiff.runtime.memory_limit import built_for
 from pcdiff.training import checkpoint
 
@@ -86,7 +86,7 @@ def of_imported(found: Imported, file: Path) -> ImageModel:
         raise InputError(f"{file}: has no size of its images; convert it again with --size")
     names = {value: key for key, value in RANGES.items()}
     if found.data_range not in names:
-        raise InputError(f"{file}: its images' range must be one of {list(names)}, got {found.data_range}")
+        raise UnknownName(f"{file}: its images' range", found.data_range, names)
     process, net = found.denoiser.process, found.denoiser.net
     inner = net.net if isinstance(net, SigmaLabel) else net
     config = ImageRunConfig(

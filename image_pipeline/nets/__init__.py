@@ -16,7 +16,7 @@ from image_pipeline.nets.ncsnv2 import NCSNv2, NCSNv2Config
 from image_pipeline.nets.song_unet import SongUNet, SongUNetConfig
 from image_pipeline.nets.unet import NCSNppConfig
 from pcdiff.config import from_dict
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 from pcdiff.nets import UNet, UNetConfig
 
 MODELS: dict[str, Any] = {  # classes of nets, each with its `Config`
@@ -54,7 +54,7 @@ def build_model(config: str | Mapping[str, Any] | Any, **fields: Any) -> nn.Modu
     values = {key: list(v) if isinstance(v, tuple) else v for key, v in {**config, **fields}.items()}
     name = values.pop("name", None)
     if name not in MODELS:
-        raise InputError(f"name must be one of {sorted(MODELS)}, got {name!r}")
+        raise UnknownName("name", name, sorted(MODELS))
     kind = MODELS[name]
     return kind(from_dict(kind.Config, values, f"config of {name}"))
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from image_pipeline.nets.checks import check_fields, check_images, check_levels, check_no_condition, check_sizes
 from image_pipeline.nets.instance_norm import NORMS
 from image_pipeline.nets.refinenet import VARIANTS, Norm, RefineNet
-from pcdiff.errors import InputError
+from pcdiff.errors import UnknownName
 from pcdiff.nets.activations import activation
 
 
@@ -38,7 +38,7 @@ def check_config(config: RefineConfig, variants: Collection[str], positive: str 
     check_fields(config, {"at least 1": "num_channels num_scales", "at least 2": "nf", "positive": positive})
     for name, known in (("variant", variants), ("normalization", NORMS)):
         if getattr(config, name) not in tuple(known):
-            raise InputError(f"{name} must be one of {sorted(known)}, got {getattr(config, name)!r}")
+            raise UnknownName(name, getattr(config, name), sorted(known))
 
 
 class ScoreRefineNet(nn.Module):

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from pcdiff.errors import InputError, short
+from pcdiff.errors import InputError, UnknownName, short
 from pcdiff.nets.config_checks import check_factors, check_positive_integers, lists_to_tuples
 from pcdiff.runtime.memory_limit import check_depth
 
@@ -76,7 +76,7 @@ class SongUNetConfig:
             raise InputError(f"augment_dim must be at least 0, got {short(self.augment_dim)}")
         for name, known in (("embedding", EMBEDDINGS), ("encoder", ENCODERS), ("decoder", DECODERS)):
             if getattr(self, name) not in known:
-                raise InputError(f"{name} must be one of {known}, got {short(getattr(self, name))}")
+                raise UnknownName(name, getattr(self, name), known)
         check_factors(self, "attention_factors", len(self.channel_mult))
         if not self.channel_mult or min(self.channels) < 4:
             raise InputError(f"channel_mult must give each level at least 4 channels, got {short(self.channels)}")

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from pcdiff.commands.cli import value_of
-from pcdiff.errors import InputError
+from pcdiff.errors import UnknownName
 
 C = TypeVar("C", bound=Any)
 
@@ -34,5 +34,5 @@ def with_choice(config: C, argv: Sequence[str], flag: str, part: str, known: Map
     if name in (None, getattr(config, field)):
         return config
     if name not in known:
-        raise InputError(f"{flag} must be one of {sorted(known)}, got {name!r}")
+        raise UnknownName(flag, name, sorted(known))
     return replace(config, **{field: name, part: known[name]()})

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,9 +218,9 @@ def check(command: Command) -> None:
                 raise InputError(f"--{name.replace('_', '-')} must be {expected}, got {value}")
     std = command.std if isinstance(command.std, tuple | list) else (command.std,)
     if not all(each is None or each > 0 for each in std):
-        raise InputError(f"--std must be positive, got {command.std}")
+        raise OutOfRange("--std", "positive", command.std)
     if not 0 <= command.seed < 2**63:
-        raise InputError(f"--seed must be in 0..2^63 - 1, got {command.seed}")
+        raise OutOfRange("--seed", "in 0..2^63 - 1", command.seed)
     flexibility = getattr(command, "flexibility", None)
     if flexibility is not None and not 0 <= flexibility <= 1:
-        raise InputError(f"--flexibility must be in [0, 1], got {flexibility}")
+        raise OutOfRange("--flexibility", "in [0, 1]", flexibility)

@@ -8,7 +8,7 @@ from pcdiff.config.pvd_presets import PVD_PRESETS, of_categories
 from pcdiff.config.run import PAPER_PROCESS
 from pcdiff.config.set_presets import SET_PRESETS
 from pcdiff.encoders import PointNetConfig
-from pcdiff.errors import InputError
+from pcdiff.errors import UnknownName
 from pcdiff.flows import CouplingConfig
 from pcdiff.nets import PointwiseConfig
 
@@ -138,5 +138,5 @@ def preset(presets: Mapping[str, RunConfig], name: str, categories: str | None =
         InputError: the name is unknown; the message lists the known ones.
     """
     if name not in presets:
-        raise InputError(f"--preset must be one of {sorted(presets)}, got {name!r}")
+        raise UnknownName("--preset", name, sorted(presets))
     return of_categories(presets[name], categories)

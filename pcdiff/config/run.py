@@ -14,7 +14,7 @@ from pcdiff.config.objective import CloudObjectiveConfig
 from pcdiff.config.process import ProcessConfig
 from pcdiff.config.sampling import SamplingConfig
 from pcdiff.config.train import TrainConfig, check_train
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 from pcdiff.runtime.dataclass_json import from_dict
 from pcdiff.runtime.part_config import find
 from pcdiff.runtime.ranges import check_ranges
@@ -106,11 +106,11 @@ def check(config: RunConfig) -> None:
             f"{'no classes' if not model.class_conditional else 'label_dropout 0'}"
         )
     if model.kind == "latent" and model.prior == "coupling" and model.latent_dim < 2:
-        raise InputError(f"latent_dim must be at least 2 for a coupling flow, got {model.latent_dim}")
+        raise OutOfRange("latent_dim", "at least 2 for a coupling flow", model.latent_dim)
     if train.batch_size < 2:
-        raise InputError(f"batch_size must be at least 2 for batch normalization, got {train.batch_size}")
+        raise OutOfRange("batch_size", "at least 2 for batch normalization", train.batch_size)
     if model.kind != "autoencoder" and train.val_every and train.val_clouds < 2:
-        raise InputError(f"val_clouds must be at least 2, since 1-NNA leaves one out, got {train.val_clouds}")
+        raise OutOfRange("val_clouds", "at least 2, since 1-NNA leaves one out", train.val_clouds)
     if config.data.num_points % objective.times_per_cloud:
         raise InputError(
             f"times_per_cloud must divide num_points = {config.data.num_points}, got {objective.times_per_cloud}"

@@ -10,7 +10,7 @@ from torch import Tensor
 from pcdiff.diffusion.denoisers.base import Denoiser, clipped
 from pcdiff.diffusion.losses.variational_bound import DECODERS, normal_kl
 from pcdiff.diffusion.processes.base import append_dims
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange, UnknownName
 
 
 class ContinuousBound(NamedTuple):
@@ -82,9 +82,9 @@ def continuous_bound(
     if x0.dim() < 2 or not x0.is_floating_point():
         raise InputError(f"x0 must be (B, *dims) real numbers, got {tuple(x0.shape)} {x0.dtype}")
     if num_times < 1:
-        raise InputError(f"num_times must be at least 1, got {num_times}")
+        raise OutOfRange("num_times", "at least 1", num_times)
     if decoder not in DECODERS:
-        raise InputError(f"decoder must be one of {sorted(DECODERS)}, got {decoder!r}")
+        raise UnknownName("decoder", decoder, sorted(DECODERS))
     eps = process.train_eps if eps is None else eps
     if not 0 < eps < process.last_time():
         raise InputError(f"eps must be in (0, {process.T:g}) for a bound, got {eps:g}")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 from pcdiff.registry import Registry
 
 _SMALLEST = 1e-6  # of v and 1 - v: where float32's logit is finite
@@ -69,7 +69,7 @@ class Variational(nn.Module):
     def __init__(self, num_levels: int = 256, net: nn.Module | None = None):
         super().__init__()
         if num_levels < 2:
-            raise InputError(f"num_levels must be at least 2, got {num_levels}")
+            raise OutOfRange("num_levels", "at least 2", num_levels)
         self.num_levels, self.net = num_levels, net
         self.table = nn.Parameter(torch.zeros(num_levels, 2))
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange, UnknownName
 
 TRACES = ("exact", "gaussian", "pointwise", "rademacher")
 EXACT_LIMIT = 4096  # dimensions of a sample; the exact trace costs as many backward passes
@@ -28,7 +28,7 @@ def check_trace(trace: str, dims: torch.Size, num_probes: int = 1) -> None:
         InputError: the trace is unknown or does not fit; the message lists those that do.
     """
     if trace not in TRACES:
-        raise InputError(f"trace must be one of {sorted(TRACES)}, got {trace!r}")
+        raise UnknownName("trace", trace, sorted(TRACES))
     if trace == "exact" and math.prod(dims) > EXACT_LIMIT:
         raise InputError(
             f"trace 'exact' takes at most {EXACT_LIMIT} dimensions (a backward pass each), got {tuple(dims)}; "
@@ -37,7 +37,7 @@ def check_trace(trace: str, dims: torch.Size, num_probes: int = 1) -> None:
     if trace == "pointwise" and len(dims) != 2:
         raise InputError(f"trace 'pointwise' needs clouds (B, N, D), got (B, {', '.join(map(str, dims))})")
     if num_probes < 1:
-        raise InputError(f"num_probes must be at least 1, got {num_probes}")
+        raise OutOfRange("num_probes", "at least 1", num_probes)
 
 
 def trace_probes(trace: str, like: Tensor, num_probes: int = 1, generator: torch.Generator | None = None) -> Probes:

@@ -11,7 +11,7 @@ from pcdiff.diffusion.denoisers.base import Denoiser
 from pcdiff.diffusion.divergence import Probes, check_trace, divergence, trace_probes
 from pcdiff.diffusion.processes.base import Process
 from pcdiff.diffusion.samplers.ode import METHODS
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 from pcdiff.runtime.call_checks import checked
 
 
@@ -85,7 +85,7 @@ def log_likelihood(
     if not (rtol > 0 and atol > 0):
         raise InputError(f"rtol and atol must be positive, got {rtol} and {atol}")
     if method not in METHODS:
-        raise InputError(f"method must be one of {sorted(METHODS)}, got {method!r}")
+        raise UnknownName("method", method, sorted(METHODS))
     clock = _Clock(denoiser.process, eps)
     traced = _probes(x, trace, num_probes, probes, generator)
     size, evaluations = x[0].numel(), 0

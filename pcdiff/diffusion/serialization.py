@@ -108,7 +108,7 @@ def _to_dict(registry: Registry[Any], part: Any) -> dict[str, Any]:
     """Return a part's name and its options, as the attributes of the same names hold them."""
     name, kind = registry.name_of(type(part)), type(part).__name__
     if name is None:
-        raise InputError(f"{registry.kind} must be one of {sorted(registry)} to be saved, got a {kind}")
+        raise InputError(f"{registry.kind} must be one of {', '.join(sorted(registry))} to be saved, got a {kind}")
     options = registry.options(name)
     if missing := [key for key in options if not hasattr(part, key)]:
         raise InputError(f"{registry.kind} {name!r} must keep {missing} as attributes to be saved")

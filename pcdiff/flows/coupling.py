@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from pcdiff.errors import InputError
+from pcdiff.errors import OutOfRange
 from pcdiff.flows.base import Flow
 
 
@@ -28,7 +28,7 @@ class AffineCoupling(nn.Module):
     def __init__(self, dim: int, hidden_dim: int = 256, swap: bool = False, cond_dim: int = 0):
         super().__init__()
         if dim < 2:
-            raise InputError(f"dim must be at least 2 for a coupling layer, got {dim}")
+            raise OutOfRange("dim", "at least 2 for a coupling layer", dim)
         self.dim = dim
         self.swap = swap
         self.driven = dim - dim // 2 if swap else dim // 2

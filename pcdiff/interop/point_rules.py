@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 from pcdiff.interop.checks import check_count
 from pcdiff.interop.files import CloudSet
 from pcdiff.ops import farthest_point_sample
@@ -46,7 +46,7 @@ def stack_clouds(
         (2, 3, 3)
     """
     if rule is not None and rule not in POINT_RULES:
-        raise InputError(f"rule must be one of {', '.join(POINT_RULES)} or None, got {rule!r}")
+        raise UnknownName("rule", rule, POINT_RULES, " or None")
     if num_points is not None:
         check_count("num_points", num_points)
     if not clouds.clouds:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 
 
 def as_clouds(clouds, name: str, keep_double: bool = False) -> torch.Tensor:
@@ -54,7 +54,7 @@ def as_numbers(values, name: str, what: str = "numbers") -> np.ndarray:
         raise InputError(f"{name} must be {what} (n,) with n >= 1, got shape {array.shape}")
     bad = np.flatnonzero(~np.isfinite(array))
     if len(bad):
-        raise InputError(f"{name}[{bad[0]}] must be finite, got {array[bad[0]]}")
+        raise OutOfRange(f"{name}[{bad[0]}]", "finite", array[bad[0]])
     return array
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 from pcdiff.metrics._inputs import as_clouds, as_numbers
 from pcdiff.metrics.jsd import RESOLUTION, counts_by_cloud, divergence, into_sphere
 from pcdiff.runtime.call_checks import checked
@@ -155,6 +155,6 @@ def quantiles(values: np.ndarray, level: float) -> tuple[float, float]:
 
 def _check_settings(resamples: int, level: float) -> None:
     if resamples < 1:
-        raise InputError(f"resamples must be at least 1, got {resamples}")
+        raise OutOfRange("resamples", "at least 1", resamples)
     if not 0 < level < 1:
-        raise InputError(f"level must be in (0, 1), got {level}")
+        raise OutOfRange("level", "in (0, 1)", level)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pcdiff.errors import InputError, printable, short
+from pcdiff.errors import InputError, UnknownName, printable, short
 from pcdiff.metrics.columns import Row, columns_of, markdown
 from pcdiff.metrics.paired import Verdict, verdict
 from pcdiff.metrics.result_schema import check_result
@@ -78,7 +78,7 @@ def compare(results: Sequence[tuple[str, dict]], form: str = "markdown") -> str:
         if not (isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str)):
             raise InputError(f"results must be pairs (label, result of evaluate), got {short(pair)}")
     if form not in FORMATS:
-        raise InputError(f"format must be one of {', '.join(FORMATS)}, got {form!r}")
+        raise UnknownName("format", form, FORMATS)
     if not results:
         raise InputError("results must hold at least one result, got none")
     for label, result in results:

@@ -11,7 +11,7 @@ import torch
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 from pcdiff.metrics._inputs import as_clouds
 
 RESOLUTION = 28
@@ -125,7 +125,7 @@ def sphere_grid(resolution: int = RESOLUTION) -> np.ndarray:
         InputError: for a resolution below 2.
     """
     if resolution < 2:
-        raise InputError(f"resolution must be at least 2, got {resolution}")
+        raise OutOfRange("resolution", "at least 2", resolution)
     spacing = 1.0 / (resolution - 1)
     axis = (np.arange(resolution) * spacing - RADIUS).astype(np.float32)
     grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)

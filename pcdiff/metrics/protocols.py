@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange, UnknownName
 from pcdiff.metrics._inputs import as_clouds
 
 
@@ -106,7 +106,7 @@ class Protocol:
             ("emd_method", self.emd_method, ("exact",)),
         ):
             if value not in known:
-                raise InputError(f"{name} of protocol {self.name} must be one of {sorted(known)}, got {value!r}")
+                raise UnknownName(f"{name} of protocol {self.name}", value, sorted(known))
 
     @property
     def skips_points(self) -> bool:
@@ -153,7 +153,7 @@ class Protocol:
         if start == 0 and not 1 <= count <= held:
             raise InputError(f"num_points must be in 1..{held}, the points of reference, got {num_points}")
         if count < 1:
-            raise InputError(f"num_points must be at least 1, got {num_points}")
+            raise OutOfRange("num_points", "at least 1", num_points)
         if held < start + count:
             fits = [f"clouds of {start + count} points or more"]
             fits += [f"of exactly {self.points}, so chosen already"] if count <= self.points else []
@@ -217,7 +217,7 @@ def get_protocol(name: str) -> Protocol:
         InputError: for an unknown name; the known ones are listed.
     """
     if name not in PROTOCOLS:
-        raise InputError(f"protocol must be one of {sorted(PROTOCOLS)}, got {name!r}")
+        raise UnknownName("protocol", name, sorted(PROTOCOLS))
     return PROTOCOLS[name]
 
 

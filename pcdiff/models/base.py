@@ -13,7 +13,7 @@ from pcdiff.config.run import PAPER_PROCESS
 from pcdiff.diffusion import predictor
 from pcdiff.diffusion.samplers.base import Callback, Constraint, Noise, Progress
 from pcdiff.diffusion.samplers.report import SamplingReport
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 from pcdiff.models.class_conditional import ClassConditional
 from pcdiff.models.default_sampling import default_sampling, sampler_of
 from pcdiff.models.denoiser import Objectives, build_denoiser, check_sigma_data, check_signal
@@ -292,7 +292,7 @@ class PointCloudModel(ClassConditional):
         if options:
             settings = replace(settings, predictor=predictor(name, **options))
         if num_points < 1:
-            raise InputError(f"num_points must be at least 1, got {num_points}")
+            raise OutOfRange("num_points", "at least 1", num_points)
         shape = (len(z), num_points, self.point_dim)
         if x_init is not None and x_init.shape != shape:
             raise InputError(f"x_init must be {shape}, got {tuple(x_init.shape)}")

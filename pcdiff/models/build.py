@@ -1,7 +1,7 @@
 """Models by name."""
 
 from pcdiff.config import CloudObjectiveConfig, ModelConfig, ProcessConfig, RunConfig, SamplingConfig
-from pcdiff.errors import InputError
+from pcdiff.errors import UnknownName
 from pcdiff.models.autoencoder import AutoEncoder
 from pcdiff.models.base import PointCloudModel
 from pcdiff.models.completion import Completion
@@ -36,5 +36,5 @@ def build_model(
     if isinstance(config, RunConfig):
         return build_model(config.model, config.process, config.objective, config.sampling)
     if config.kind not in MODELS:
-        raise InputError(f"model kind must be one of {sorted(MODELS)}, got {config.kind!r}")
+        raise UnknownName("model kind", config.kind, sorted(MODELS))
     return MODELS[config.kind](config, process, objective, sampling)

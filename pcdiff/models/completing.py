@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pcdiff.diffusion import Inpaint
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 from pcdiff.models.base import PointCloudModel
 from pcdiff.models.completion import Completion
 from pcdiff.models.sampling import CHUNK, decode_chunk, decoding_generator
@@ -79,7 +79,7 @@ def completions(
         Stopped: `stop` said so, in any process; all raise it.
     """
     if count < 1:
-        raise InputError(f"the completions of a cloud must be at least 1, got {count}")
+        raise OutOfRange("the completions of a cloud", "at least 1", count)
     passes = []
     for j in range(count):
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pcdiff.config.model import check_sees_points
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 from pcdiff.models.base import POINT_DIM, PointCloudModel
 from pcdiff.nets.given_points import WithGivenPoints
 from pcdiff.runtime.call_checks import checked
@@ -34,7 +34,7 @@ class Completion(PointCloudModel):
     def _net(self) -> nn.Module:
         config = self.config
         if config.num_given < 1:
-            raise InputError(f"num_given must be at least 1, got {config.num_given}")
+            raise OutOfRange("num_given", "at least 1", config.num_given)
         sizes = {"point_dim": POINT_DIM + 1} if config.mark_given else {}
         net = self._part("net", cond_dim=self.code_dim, **sizes)
         check_sees_points(config.net, net)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pcdiff.config.model import known
 from pcdiff.encoders import reparameterize
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 from pcdiff.flows.base import given
 from pcdiff.models.generator import Generator
 from pcdiff.runtime.cloud_batch import CloudBatch
@@ -139,7 +139,7 @@ class Latent(Generator):
         w = torch.randn(num_samples, self.config.latent_dim, generator=generator, device=device)
         if truncate_std is not None:
             if not truncate_std > 0:  # nan too
-                raise InputError(f"truncate_std must be positive, got {truncate_std}")
+                raise OutOfRange("truncate_std", "positive", truncate_std)
             # The normal's own distribution function makes w uniform; squeezed and inverted, it is cut off exactly.
             low = torch.special.ndtr(torch.tensor(-truncate_std, dtype=torch.float64, device=device))
             uniform = low + (1 - 2 * low) * torch.special.ndtr(w.double())

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pcdiff.diffusion import slerp
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange, UnknownName
 from pcdiff.models.base import PointCloudModel
 from pcdiff.models.latent import Latent
 
@@ -37,9 +37,9 @@ def codes_between(
         InputError: `num_frames` is below 2, or the path is unknown or does not fit the model.
     """
     if num_frames < 2:
-        raise InputError(f"num_frames must be at least 2, the two ends, got {num_frames}")
+        raise OutOfRange("num_frames", "at least 2, the two ends", num_frames)
     if path not in PATHS:
-        raise InputError(f"path must be one of {', '.join(PATHS)}, got {path!r}")
+        raise UnknownName("path", path, PATHS)
     weights = torch.linspace(0, 1, num_frames, device=a.device, dtype=a.dtype)
     if path == "linear":
         between = torch.lerp(a[None], b[None], weights[:, None, None])

@@ -13,7 +13,7 @@ from pcdiff.diffusion.samplers.base import Noise, Progress
 from pcdiff.diffusion.samplers.heun import Heun
 from pcdiff.diffusion.samplers.loop import standard_normal
 from pcdiff.diffusion.samplers.report import SamplingReport
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 from pcdiff.models.base import PointCloudModel
 from pcdiff.models.default_sampling import default_sampling, predictor_of
 from pcdiff.models.sampling import CHUNK, decoding_generator
@@ -105,7 +105,7 @@ def further_points(
         raise InputError(f"clouds must be (n, N, {model.point_dim}), got {tuple(x.shape)}")
     for name, value in (("num_points", num_points), ("num_substeps", num_substeps)):
         if value < 1:
-            raise InputError(f"{name} must be at least 1, got {value}")
+            raise OutOfRange(name, "at least 1", value)
     process = denoiser.process
     settings = default_sampling(process, model.sampling_config)
     given_plan = {name: value for name, value in (("num_steps", num_steps), ("grid", grid)) if value is not None}

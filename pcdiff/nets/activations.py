@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcdiff.errors import InputError
+from pcdiff.errors import UnknownName
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -33,7 +33,7 @@ def activation(name: str, field: str = "activation") -> Activation:
         InputError: the name is unknown; the message lists the known ones.
     """
     if name not in tuple(ACTIVATIONS):  # a list, which JSON can have here, is no key of anything
-        raise InputError(f"{field} must be one of {sorted(ACTIVATIONS)}, got {name!r}")
+        raise UnknownName(field, name, sorted(ACTIVATIONS))
     return ACTIVATIONS[name]
 
 
@@ -88,4 +88,4 @@ def check_layer_activation(name: str, field: str = "activation") -> None:
     """
     known = sorted({*ACTIVATIONS, "gaussian"})
     if name not in known:
-        raise InputError(f"{field} must be one of {known}, got {name!r}")
+        raise UnknownName(field, name, known)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 from pcdiff.nets.activations import activation
 from pcdiff.nets.attention import differentiable_attention
 from pcdiff.nets.unet_blocks import conv
@@ -35,7 +35,7 @@ class ClassifierConfig(UNetConfig):
         """Refuse what no classifier can have."""
         super().__post_init__()
         if self.pool not in POOLS:
-            raise InputError(f"pool must be one of {POOLS}, got {self.pool!r}")
+            raise UnknownName("pool", self.pool, POOLS)
         if self.image_size < 1 or self.image_size % 2 ** (len(self.channels) - 1):
             factor = 2 ** (len(self.channels) - 1)
             raise InputError(f"image_size must be positive and divisible by {factor}, got {self.image_size}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pcdiff.errors import InputError, short
+from pcdiff.errors import InputError, OutOfRange, UnknownName
 from pcdiff.nets.activations import check_layer_activation
 from pcdiff.nets.config_checks import check_positive_integers
 
@@ -64,11 +64,11 @@ class SetTransformerConfig:
         check_layer_activation(self.activation)
         for name, known in (("attention", ATTENTIONS), ("time_as", ENTRIES), ("cond_as", ENTRIES)):
             if getattr(self, name) not in known:
-                raise InputError(f"{name} must be one of {list(known)}, got {short(getattr(self, name))}")
+                raise UnknownName(name, getattr(self, name), known)
         if self.width % self.num_heads:
             raise InputError(f"width must be a multiple of num_heads = {self.num_heads}, got {self.width}")
         if self.token_dim < 0:
-            raise InputError(f"token_dim must be at least 0, got {self.token_dim}")
+            raise OutOfRange("token_dim", "at least 0", self.token_dim)
         if self.attention == "full":
             return
         if self.width % min(self.norm_groups, self.width):

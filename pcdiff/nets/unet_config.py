@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from pcdiff.errors import InputError, short
+from pcdiff.errors import InputError, OutOfRange, UnknownName, short
 from pcdiff.nets.activations import activation
 from pcdiff.nets.config_checks import check_factors, check_positive_integers, lists_to_tuples
 from pcdiff.runtime.memory_limit import check_depth
@@ -99,9 +99,7 @@ class UNetConfig:
         for name, known in (("downsample", DOWNSAMPLES), ("upsample", UPSAMPLES)):
             kinds = self._per_level(name)
             if len(kinds) != levels or not set(kinds) <= set(known):
-                raise InputError(
-                    f"{name} must be one of {known}, or {levels} of them, got {short(getattr(self, name))}"
-                )
+                raise UnknownName(name, getattr(self, name), known, f", or {levels} of them")
         check_factors(self, "attention_factors up_attention_factors", levels)
         for name in ("null_class", "class_bias"):
             if getattr(self, name) and self.num_classes is None:
@@ -123,7 +121,7 @@ class UNetConfig:
         if not self.channel_mult or min(self.channels) < 1:
             raise InputError(f"channel_mult must give each level channels, got {short(self.channel_mult)}")
         if not 0 <= self.dropout < 1:
-            raise InputError(f"dropout must be in [0, 1), got {self.dropout}")
+            raise OutOfRange("dropout", "in [0, 1)", self.dropout)
 
     @property
     def channels(self) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ import numbers
 import torch
 from torch.func import debug_unwrap
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 
 # Voxels along a side: a grid of them has fewer than 2^31.
 MOST_VOXELS = 1024
@@ -60,7 +60,7 @@ def one_of(name: str, value, known) -> None:
         InputError: lists the known names.
     """
     if value not in known:
-        raise InputError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        raise UnknownName(name, value, known)
 
 
 def flag(name: str, value) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 from pcdiff.ops.far_origin import is_far
 
 log = logging.getLogger("pcdiff")
@@ -26,7 +26,7 @@ NORMALIZATIONS = ("none", *_STD_MULTIPLE, "shape_bbox", *GLOBAL_MODES)
 def check_mode(mode: str) -> None:
     """Raise `InputError` unless `mode` is one of `NORMALIZATIONS`."""
     if mode not in NORMALIZATIONS:
-        raise InputError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {mode!r}")
+        raise UnknownName("normalization", mode, NORMALIZATIONS)
 
 
 def normalize(

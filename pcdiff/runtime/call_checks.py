@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from pcdiff.errors import InputError, short
+from pcdiff.errors import InputError, WrongType
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,7 +38,7 @@ def checked(function: Callable[..., Any] | None = None, *, renamed: Mapping[str,
         ... def half(x: float): return x / 2
         >>> half("a")
         Traceback (most recent call last):
-        pcdiff.errors.InputError: x must be a number, got 'a'
+        pcdiff.errors.WrongType: x must be a number, got 'a'
 
     Args:
         function: what is called; without it (`@checked(renamed=...)`) a decorator is returned.
@@ -68,13 +68,13 @@ def check_kinds(function: Callable[..., Any], arguments: Mapping[str, Any]) -> N
     """Refuse arguments, by name, that do not match the function's annotations.
 
     Raises:
-        InputError: names the argument, what was expected and what came.
+        WrongType: names the argument, what was expected and what came.
     """
     kinds = _kinds(function)
     for name, value in arguments.items():
         expected = kinds.get(name)
         if expected is not None and not any(fits(value) for _, fits in expected):
-            raise InputError(f"{name} must be {' or '.join(what for what, _ in expected)}, got {short(value)}")
+            raise WrongType(name, " or ".join(what for what, _ in expected), value)
 
 
 def _nearest(given: Mapping[str, Any], signature: inspect.Signature) -> str:

@@ -6,7 +6,7 @@ import types
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pcdiff.errors import InputError, short
+from pcdiff.errors import InputError, UnknownField, WrongType, short
 
 T = TypeVar("T")
 
@@ -42,7 +42,8 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:
         source: where the values come from, for the error.
 
     Raises:
-        InputError: a field is unknown, or its value is of another type.
+        UnknownField: a field is unknown.
+        WrongType: a field's value is of another type.
     """
     if not isinstance(values, dict):
         raise InputError(f"{source}: expected the fields of {cls.__name__}, got {short(values)}")
@@ -51,7 +52,8 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:
     fields = {f.name: f for f in dataclasses.fields(cls)}
     unknown = sorted(set(values) - set(fields))
     if unknown:
-        raise InputError(f"{source}: unknown fields {unknown} for {cls.__name__}; known: {sorted(fields)}")
+        message = f"{source}: unknown fields {unknown} for {cls.__name__}; known: {sorted(fields)}"
+        raise UnknownField(message, unknown, sorted(fields))
     kinds = get_type_hints(cls)  # of a module whose annotations are texts too
     rebuilt: dict[str, Any] = {}
     for name, value in values.items():
@@ -60,7 +62,7 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:
             rebuilt[name] = from_dict(kind, value, source)
         elif not _fits(value, kind):
             expected = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
-            raise InputError(f"{source}: {name} must be {expected}, got {short(value)}")
+            raise WrongType(f"{source}: {name}", expected, value)
         elif kind in (Path, Path | None):
             rebuilt[name] = None if value is None else Path(value)
         elif kind == tuple[Path, ...]:

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 from pcdiff.runtime.user_modules import FLAG, imported, is_place
 
 _KINDS = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
@@ -34,7 +34,7 @@ def find(kind: str, known: Mapping[str, type], name: str) -> type:
     if name in known:
         return known[name]
     if not is_place(name):
-        raise InputError(f"{kind} must be one of {sorted(known)}, or FILE.py:CLASS, got {name!r}")
+        raise UnknownName(kind, name, sorted(known), ", or FILE.py:CLASS")
     found = imported(name)
     if found is None:
         place, _, cls = name.rpartition(":")

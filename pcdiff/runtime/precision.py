@@ -6,7 +6,7 @@ from functools import cache
 
 import torch
 
-from pcdiff.errors import InputError
+from pcdiff.errors import UnknownName
 
 log = logging.getLogger("pcdiff")
 
@@ -51,7 +51,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if name == "auto":
         return "bf16" if native_bf16(device) else "fp32"
     if name not in PRECISIONS:
-        raise InputError(f"precision must be one of {', '.join(PRECISIONS)} or auto, got {name!r}")
+        raise UnknownName("precision", name, PRECISIONS, " or auto")
     if not native(name, device):
         _tell_slow(name, device.type)
     return name

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pcdiff.errors import InputError
+from pcdiff.errors import OutOfRange
 
 MOST_STEPS = 1_000_000
 """Longest chain, or finest discretization, that settings may ask for; published ones have 4,000."""
@@ -31,11 +31,11 @@ def check_ranges(fields: Mapping[str, Any], ranges: Mapping[str, str], prefix: s
         prefix: what names begin with in messages.
 
     Raises:
-        InputError: names the first field that does not fit, what was expected and what came.
+        OutOfRange: names the first field that does not fit, what was expected and what came.
     """
     for expected, names in ranges.items():
         for name in names.split():
             value = fields.get(name)
             for each in value if isinstance(value, tuple) else (value,):
                 if each is not None and not RANGES[expected](each):
-                    raise InputError(f"{prefix}{name} must be {expected}, got {each}")
+                    raise OutOfRange(f"{prefix}{name}", expected, each)

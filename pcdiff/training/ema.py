@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from pcdiff.errors import InputError
+from pcdiff.errors import OutOfRange
 
 
 class ExponentialMovingAverage:
@@ -18,7 +18,7 @@ class ExponentialMovingAverage:
 
     def __init__(self, model: nn.Module, decay: float):
         if not 0 < decay < 1:
-            raise InputError(f"ema_decay must be in (0, 1), got {decay}")
+            raise OutOfRange("ema_decay", "in (0, 1)", decay)
         self.decay = decay
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 

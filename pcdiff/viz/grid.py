@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 from pcdiff.runtime.atomic_write import replacing
 from pcdiff.viz.render import render_cloud
 
@@ -48,7 +48,7 @@ def render_grid(
     if columns is None:
         columns = min(8, math.ceil(math.sqrt(len(clouds))))
     if columns < 1:
-        raise InputError(f"columns must be at least 1, got {columns}")
+        raise OutOfRange("columns", "at least 1", columns)
     columns = min(columns, len(clouds))
     rows = math.ceil(len(clouds) / columns)
     if labels is not None and len(labels) != len(clouds):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.spatial import cKDTree
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 from pcdiff.viz._light import box_blur, floor_shadow, lamp_directions, sky_directions, visibility
 
 CAMERA_DISTANCE = 6.0  # in half-sides of the cloud; far enough that parallel edges look parallel
@@ -136,7 +136,7 @@ def _check_settings(size: int, elevation: float, radius: float | None, supersamp
     if radius is not None and not 0 < radius <= 1:
         raise InputError(f"radius must be in (0, 1], relative to the cloud's longest half-side, got {radius}")
     if supersample < 1:
-        raise InputError(f"supersample must be at least 1, got {supersample}")
+        raise OutOfRange("supersample", "at least 1", supersample)
 
 
 def _upright(points: np.ndarray, up: str) -> np.ndarray:

@@ -167,8 +167,8 @@ def test_clouds_of_several_sizes_need_a_rule(generator_run, files, capsys):
     [
         (["sample", "--output", "x.ply"], "--output must end in .npy, got x.ply"),
         (["sample", "--output", "x.npy", "--num-samples", "0"], "--num-samples must be at least 1, got 0"),
-        (["sample", "--output", "x.npy", "--sampler", "magic"], "predictor must be one of ["),
-        (["sample", "--output", "x.npy", "--grid", "bent"], "grid must be one of ["),
+        (["sample", "--output", "x.npy", "--sampler", "magic"], "predictor must be one of "),
+        (["sample", "--output", "x.npy", "--grid", "bent"], "grid must be one of "),
         (["sample", "--output", "x.npy", "--flexibility", "2"], "--flexibility must be in [0, 1], got 2"),
         (["sample", "--output", "x.npy", "--std", "2"], "which takes none"),
         (["sample", "--output", "x.npy", "--seed", "-1"], "--seed must be in 0..2^63 - 1, got -1"),

@@ -138,7 +138,7 @@ def test_images_of_whole_numbers_and_guided_models():
     [
         ({"num_times": 0}, "num_times must be at least 1, got 0"),
         ({"eps": 1.0}, r"eps must be in \(0, 1\) for a bound, got 1"),
-        ({"decoder": "bernoulli"}, r"decoder must be one of \['discretized', 'gaussian'\]"),
+        ({"decoder": "bernoulli"}, r"decoder must be one of discretized, gaussian"),
     ],
 )
 def test_options_out_of_range(options, message, dims):

@@ -195,7 +195,7 @@ def test_uniform_8_bit_data_takes_8_bits():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"trace": "hutchinson"}, r"trace must be one of .*'rademacher'.*got 'hutchinson'"),
+        ({"trace": "hutchinson"}, r"trace must be one of .*rademacher.*got 'hutchinson'"),
         ({"num_probes": 0}, "num_probes must be at least 1, got 0"),
         ({"eps": 0.0}, r"eps must be in \(0, 1\) for a likelihood, got 0"),
         ({"eps": 1.0}, r"eps must be in \(0, 1\) for a likelihood, got 1"),

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from refusals import refused
 
 from pcdiff.diffusion import (
     OBJECTIVES,
@@ -26,7 +27,7 @@ from pcdiff.diffusion import (
     time_draw,
     time_grid,
 )
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 
 CHAIN = discrete_process("linear", 20, 1e-3, 0.3)
 # predictors, with the options that make them draw
@@ -130,7 +131,7 @@ def test_options_of_every_registry_are_named():
         parametrization("edm", sigma=1.0)
     with pytest.raises(InputError, match=r"time_draw 'uniform' takes \['stratified', 'eps'\], got \['std'\]"):
         time_draw("uniform", std=1.0)
-    with pytest.raises(InputError, match=r"time_draw must be one of .*'log_normal'.*got 'normal'"):
+    with refused(UnknownName, what="time_draw", name="normal"):
         time_draw("normal")
 
 
@@ -177,7 +178,7 @@ def test_adaptive_solvers_stop_at_what_is_not_finite_or_too_rough(dims):
         sample(Constant(VP()), (2, *dims), sampler="ode")
     with pytest.raises(InputError, match="the probability flow is too rough for rtol 1e-05"):
         sample(Rough(VP()), (2, *dims), sampler=predictor("ode", max_steps=20))
-    with pytest.raises(InputError, match=r"method must be one of \['adaptive_heun', .*got 'rk4'"):
+    with refused(UnknownName, what="method", name="rk4"):
         log_likelihood(Zero(VP()), torch.ones(2, *dims), method="rk4")
 
 

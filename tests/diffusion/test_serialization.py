@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from refusals import refused
 
 from pcdiff import diffusion
 from pcdiff.diffusion import (
@@ -25,7 +26,7 @@ from pcdiff.diffusion import (
     process_from_dict,
     process_to_dict,
 )
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 
 CHAIN = DiscreteProcess(cosine_betas(7))
 PROCESSES = {
@@ -89,7 +90,7 @@ def test_a_process_of_ones_own_is_saved_by_its_name_and_options(monkeypatch):
             super().__init__()
             self.pace = self.rate = rate
 
-    with pytest.raises(InputError, match=r"process must be one of \['ddpm', .*\] to be saved, got a Mine"):
+    with pytest.raises(InputError, match=r"process must be one of ddpm, .* to be saved, got a Mine"):
         process_to_dict(Mine())
     monkeypatch.setitem(diffusion.PROCESSES, "mine", Mine)
     plain = through_json(process_to_dict(Mine(3.0)))
@@ -102,7 +103,7 @@ def test_a_process_of_ones_own_is_saved_by_its_name_and_options(monkeypatch):
 
 
 def test_a_file_cannot_ask_for_a_chain_of_any_length():
-    with pytest.raises(InputError, match=r"process must be one of .*, got 'ddpm'"):
+    with refused(UnknownName, what="process", name="ddpm"):
         process_from_dict({"name": "ddpm", "num_steps": 10**15})
 
 
@@ -114,7 +115,7 @@ def test_what_is_no_denoiser_of_a_net_is_refused():
 @pytest.mark.parametrize(
     ("plain", "message"),
     [
-        ({"name": "vpp"}, r"process must be one of \['betas', 'edm'.*got 'vpp'"),
+        ({"name": "vpp"}, r"process must be one of betas, edm.*got 'vpp'"),
         ({"name": "ve", "sigma": 1}, r"process 've' takes \['sigma_min'.*got \['sigma'\]"),
         ({"name": "betas"}, r"process 'betas' needs \['betas'\]"),
         ({"name": "betas", "betas": [2.0]}, r"betas must be in \(0, 1\)"),
@@ -131,5 +132,5 @@ def test_a_denoiser_that_lacks_something():
     for bad in ({}, {**plain, "scale": 1}, {**plain, "predicts": "eps"}):
         with pytest.raises(InputError, match=r"denoiser must be a dict of \['predicts', 'process'"):
             denoiser_from_dict(torch.nn.Identity(), bad)
-    with pytest.raises(InputError, match="predicts must be one of"):
+    with refused(UnknownName, what="predicts"):
         denoiser_from_dict(torch.nn.Identity(), {**plain, "predicts": {"name": "noise"}})

@@ -95,14 +95,14 @@ def test_it_trains_a_step_or_is_refused_before(net, process):
 @pytest.mark.parametrize(
     ("net", "process", "says", "match"),
     [
-        ("ncsn", "subvp", {"time_input": "log_snr"}, "time_input must be one of ['level']: the net NCSN reads"),
+        ("ncsn", "subvp", {"time_input": "log_snr"}, "time_input must be one of level: the net NCSN reads"),
         (
             "ncsn",
             "edm",
             {"time_input": "edm"},
             "NCSN reads indices of noise levels, which EDMProcess does not have",
         ),
-        ("ncsn", "edm", {"time_input": "level"}, "time_input must be one of ['edm', "),
+        ("ncsn", "edm", {"time_input": "level"}, "time_input must be one of edm, "),
         ("ncsn", "ve", {"num_scales": 11}, "NCSN has 10 noise levels, too few for the process's 11"),
         ("ncsnpp", "edm", {"time_input": "edm"}, "['index', 'sigma', 't']: the net NCSNpp reads positive labels"),
         ("ncsnpp", "ncsn", {"time_input": "step"}, "the net NCSNpp reads positive labels, got 'step'"),

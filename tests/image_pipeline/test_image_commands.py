@@ -299,9 +299,9 @@ def test_guidance_needs_a_model_that_is_told_classes(color_run, tmp_path, capsys
     [
         ("sample --output x.jpg", "--output must end in .png, got x.jpg"),
         ("sample --num-samples 0", "--num-samples must be at least 1, got 0"),
-        ("sample --sampler magic", "predictor must be one of ["),
+        ("sample --sampler magic", "predictor must be one of "),
         ("sample --eta 1", "predictor 'heun' takes ['churn', "),
-        ("sample --sampler dpmpp --order 4", "order must be one of [1, 2, 3], got 4"),
+        ("sample --sampler dpmpp --order 4", "order must be one of 1, 2, 3, got 4"),
         ("sample --snr 1 --sampler ddim", "snr goes with a corrector, got none"),
         ("sample --classes 3 10", "--classes must be in 0..9, got [3, 10]"),
         ("inpaint --input {digits} --mask {mask}", "must be 8x8 as the images, got 8x7"),

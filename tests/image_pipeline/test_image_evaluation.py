@@ -136,9 +136,9 @@ def test_files_and_statistics(run, whole, tmp_path, capsys):
         ),
         (
             ["--run", "{run}", "--features", "random", "--sampler", "nope"],
-            "predictor must be one of [",
+            "predictor must be one of ",
         ),
-        (["--run", "{run}", "--features", "random", "--grid", "nope"], "grid must be one of ["),
+        (["--run", "{run}", "--features", "random", "--grid", "nope"], "grid must be one of "),
         (
             ["--run", "{run}", "--features", "random", "--reference", "{tmp}/small"],
             "small: images must be 1x8x8 here, got 1x4x4",

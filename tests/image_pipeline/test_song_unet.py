@@ -95,7 +95,7 @@ def test_a_net_of_log_sigma_gives_a_score():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"encoder": "dense"}, r"encoder must be one of \('standard', 'skip', 'residual'\), got 'dense'"),
+        ({"encoder": "dense"}, r"encoder must be one of standard, skip, residual, got 'dense'"),
         ({"embedding": "none"}, "embedding must be one of"),
         ({"num_blocks": 0}, "num_blocks must be a positive integer, got 0"),
         ({"attention_factors": (4,)}, r"attention_factors must be among \[1, 2\] with 2 levels, got \[4\]"),

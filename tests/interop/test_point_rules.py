@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 from pcdiff.interop import POINT_RULES, CloudSet, stack_clouds
 from pcdiff.ops import farthest_point_sample
 
@@ -86,7 +87,7 @@ def test_wrong_arguments():
     for value in (0, -1, 2.5, True):
         with pytest.raises(InputError, match="num_points must be a positive integer, got"):
             stack_clouds(clouds(6), value, None)
-    with pytest.raises(InputError, match="rule must be one of first, random, farthest or None, got 'last'"):
+    with refused(UnknownName, what="rule", name="last"):
         stack_clouds(clouds(6), 3, "last")
     with pytest.raises(InputError, match="clouds must hold at least one cloud"):
         stack_clouds(CloudSet([], []), None, None)

@@ -7,8 +7,9 @@ import json
 
 import numpy as np
 import pytest
+from refusals import refused
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 from pcdiff.metrics import compare, evaluate, reconstruction_scores
 from pcdiff.metrics.columns import all_columns
 from pcdiff.metrics.paired import Terms, compared, difference_interval, terms_of
@@ -145,7 +146,7 @@ def test_latex_escapes_and_balances(results):
 
 
 def test_an_unknown_format_is_refused(results):
-    with pytest.raises(InputError, match="format must be one of markdown, latex, csv, got 'html'"):
+    with refused(UnknownName, what="format", name="html"):
         compare([("a", results["near"])], "html")
 
 

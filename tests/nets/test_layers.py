@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from refusals import refused
 
-from pcdiff.errors import InputError
+from pcdiff.errors import UnknownName
 from pcdiff.nets.activations import ACTIVATIONS, activation
 from pcdiff.nets.resampling import Downsample, Upsample
 from pcdiff.nets.time_embedding import sinusoidal
@@ -59,7 +60,7 @@ def test_activations_by_name():
     for name, values in expected.items():
         torch.testing.assert_close(activation(name)(x), torch.tensor(values))
     for name in ("glu", ["silu"], None):
-        with pytest.raises(InputError, match="nonlinearity must be one of"):
+        with refused(UnknownName, what="nonlinearity"):
             activation(name, "nonlinearity")
 
 

@@ -6,8 +6,9 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+from refusals import refused
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 from pcdiff.nets import ClassifierConfig, EncoderClassifier, UNet, UNetConfig
 from pcdiff.nets.attention import SelfAttention
 from pcdiff.nets.time_embedding import sinusoidal
@@ -206,7 +207,7 @@ def test_a_config_goes_through_json(variant):
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
         ({"attention_factors": (3,)}, r"attention_factors must be among \[1, 2\] with 2 levels, got \[3\]"),
         ({"up_attention_factors": (4,)}, r"up_attention_factors must be among \[1, 2\]"),
-        ({"downsample": "stride"}, "downsample must be one of .*'pool'.*, got 'stride'"),
+        ({"downsample": "stride"}, "downsample must be one of .*pool.*, got 'stride'"),
         ({"upsample": ("conv",)}, "upsample must be one of .* or 2 of them"),
         ({"null_class": True}, "null_class needs num_classes"),
         ({"norm_groups": 3}, "8 channels cannot be normalized in 3 equal groups"),
@@ -251,7 +252,7 @@ def test_the_classifier_reaches_every_parameter_and_its_input(rank, pool):
 
 
 def test_bad_classifiers():
-    with pytest.raises(InputError, match=r"pool must be one of .*'adaptive'.*, got 'max'"):
+    with refused(UnknownName, what="pool", name="max"):
         ClassifierConfig(**BASE, pool="max")
     with pytest.raises(InputError, match="image_size must be positive and divisible by 2, got 7"):
         ClassifierConfig(**BASE, image_size=7)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pcdiff.diffusion.denoisers.base import Denoiser, Estimate, ReverseKernel, clipped
 from pcdiff.diffusion.processes.base import append_dims
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange, UnknownName
 
 # (x, t, cond) -> log p(y | x_t) `(B,)`
 LogProb = Callable[[Tensor, Tensor, Any], Tensor]
@@ -49,7 +49,7 @@ class ClassifierGuidance(Denoiser):
     ):
         super().__init__(denoiser.process)
         if form not in FORMS:
-            raise InputError(f"form must be one of {sorted(FORMS)}, got {form!r}")
+            raise UnknownName("form", form, sorted(FORMS))
         self.denoiser, self.log_prob, self.scale = denoiser, log_prob, _finite(scale)
         self.form, self.clip, self.conditional, self.variance = form, clip, conditional, denoiser.variance
 
@@ -143,7 +143,7 @@ class ClassifierFreeGuidance(Denoiser):
     def __init__(self, denoiser: Denoiser, null: Any, scale: float = 1.0, rescale: float = 0.0):
         super().__init__(denoiser.process)
         if not 0 <= rescale <= 1:
-            raise InputError(f"rescale must be in [0, 1], got {rescale}")
+            raise OutOfRange("rescale", "in [0, 1]", rescale)
         self.denoiser, self.null, self.scale, self.rescale = denoiser, null, _finite(scale), rescale
         self.variance = denoiser.variance
 
@@ -217,5 +217,5 @@ def pair_conditions(null: Any, cond: Any, count: int) -> Any:
 
 def _finite(scale: float) -> float:
     if not math.isfinite(scale):
-        raise InputError(f"scale must be finite, got {scale}")
+        raise OutOfRange("scale", "finite", scale)
     return scale

@@ -9,7 +9,7 @@ from torch import Tensor
 from pcdiff.diffusion.denoisers.base import Denoiser
 from pcdiff.diffusion.denoisers.guidance import ClassifierFreeGuidance, ClassifierGuidance
 from pcdiff.diffusion.processes.base import append_dims
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange, UnknownName
 from pcdiff.registry import Registry
 
 LIKELIHOODS = ("estimate", "noisy")
@@ -61,10 +61,10 @@ class MeasurementGuidance(ClassifierGuidance):
     ):
         super().__init__(denoiser, self._log_prob, scale)
         if likelihood not in LIKELIHOODS:
-            raise InputError(f"likelihood must be one of {sorted(LIKELIHOODS)}, got {likelihood!r}")
+            raise UnknownName("likelihood", likelihood, sorted(LIKELIHOODS))
         for name, value in (("noise_std", noise_std), ("data_std", data_std)):
             if not value > 0:
-                raise InputError(f"{name} must be positive, got {value}")
+                raise OutOfRange(name, "positive", value)
         if not known.isfinite().all():
             raise InputError("known, the measurements, must be finite")
         self.known, self.noise_std, self.data_std = known, float(noise_std), float(data_std)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from pcdiff.diffusion.processes.base import Process, append_dims
-from pcdiff.errors import InputError
+from pcdiff.errors import OutOfRange
 from pcdiff.registry import Registry
 
 
@@ -179,7 +179,7 @@ class EDM(Parametrization):
 
     def __init__(self, sigma_data: float = 0.5):
         if not sigma_data > 0:
-            raise InputError(f"sigma_data must be positive, got {sigma_data}")
+            raise OutOfRange("sigma_data", "positive", sigma_data)
         self.sigma_data = float(sigma_data)
 
     def coefficients(self, process: Process, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pcdiff.diffusion.processes.base import Process
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 from pcdiff.registry import Registry
 
 LABELS = ("numbers", "positive", "levels")
@@ -102,13 +102,13 @@ def check_time_input(name: str, process: Process, net: nn.Module | None = None) 
     """
     fit = sorted(key for key, time_input in TIME_INPUTS.items() if time_input.fits(process))
     if name not in fit:
-        raise InputError(f"time_input must be one of {fit} for this process, got {name!r}")
+        raise UnknownName("time_input", name, fit, " for this process")
     read, kind = [key for key in fit if _read_by(key, net, process)], type(net).__name__
     if name not in read:
         reads = {"levels": "indices of noise levels", "positive": "positive labels"}[net.label]
         if not read:
             raise InputError(f"the net {kind} reads {reads}, which {type(process).__name__} does not have")
-        raise InputError(f"time_input must be one of {read}: the net {kind} reads {reads}, got {name!r}")
+        raise UnknownName("time_input", name, read, f": the net {kind} reads {reads}")
     if getattr(net, "label", None) == "levels":
         trained, _ = process.trained_at(torch.ones(1, dtype=torch.long))
         if trained.num_scales > net.num_levels:

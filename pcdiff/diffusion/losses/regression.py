@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pcdiff.diffusion.denoisers.base import Denoiser, NetDenoiser
 from pcdiff.diffusion.samplers.requirements import NET, needs
-from pcdiff.errors import InputError
+from pcdiff.errors import OutOfRange, UnknownName
 
 NORMS = {"l1": Tensor.abs, "l2": Tensor.square}
 REDUCTIONS = {"mean": Tensor.mean, "sum": Tensor.sum}
@@ -24,9 +24,9 @@ def reduce_error(error: Tensor, norm: str = "l2", reduction: str = "mean") -> Te
         InputError: a name is unknown.
     """
     if norm not in NORMS:
-        raise InputError(f"norm must be one of {sorted(NORMS)}, got {norm!r}")
+        raise UnknownName("norm", norm, sorted(NORMS))
     if reduction not in REDUCTIONS:
-        raise InputError(f"reduction must be one of {sorted(REDUCTIONS)}, got {reduction!r}")
+        raise UnknownName("reduction", reduction, sorted(REDUCTIONS))
     return REDUCTIONS[reduction](NORMS[norm](error).flatten(1), dim=1)
 
 
@@ -117,7 +117,7 @@ def edm(
         InputError: `sigma_data` is not positive, a time has no noise, or a name is unknown.
     """
     if not sigma_data > 0:
-        raise InputError(f"sigma_data must be positive, got {sigma_data}")
+        raise OutOfRange("sigma_data", "positive", sigma_data)
     process = denoiser.process
     estimate = denoiser(process.perturb(x0, t, noise), t, cond)
     alpha, sigma = process.alpha(t), process.noisy(t)

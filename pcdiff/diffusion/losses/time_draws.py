@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pcdiff.diffusion.processes.base import Process
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 from pcdiff.registry import Registry
 from pcdiff.runtime.call_checks import checked
 
@@ -173,7 +173,7 @@ def draw_log_normal_times(
         InputError: `std` is negative.
     """
     if not std >= 0:
-        raise InputError(f"std must be at least 0, got {std}")
+        raise OutOfRange("std", "at least 0", std)
     log_sigma = mean + std * torch.randn(batch, generator=generator, device=process.device, dtype=torch.float32)
     t = process.t_of_log_snr(-2 * log_sigma.double())
     if process.num_steps is not None:

@@ -11,7 +11,7 @@ from pcdiff.diffusion.denoisers.base import Denoiser, NetDenoiser, ReverseKernel
 from pcdiff.diffusion.losses.regression import simple
 from pcdiff.diffusion.processes.base import Process, append_dims
 from pcdiff.diffusion.samplers.requirements import BETAS, CHAIN, LEARNED_VARIANCE, NET, needs
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 
 
 @needs(BETAS)
@@ -108,7 +108,7 @@ def vlb_term(
         InputError: the decoder's name is unknown.
     """
     if decoder not in DECODERS:
-        raise InputError(f"decoder must be one of {sorted(DECODERS)}, got {decoder!r}")
+        raise UnknownName("decoder", decoder, sorted(DECODERS))
     true_mean = process.posterior(x0, x, t, t - 1)[0]
     true_log_variance = append_dims(process.positive_posterior_variance(t, t - 1).log(), x)
     kl = normal_kl(true_mean, true_log_variance, kernel.mean, kernel.log_variance)

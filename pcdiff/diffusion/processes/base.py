@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 
 
 def _looked_at(t: Tensor) -> bool:
@@ -299,7 +299,7 @@ class Process(nn.Module):
     def _steps(self, num_steps: int | None) -> int:
         num_steps = self.num_scales if num_steps is None else num_steps
         if num_steps is None or num_steps < 1:
-            raise InputError(f"num_steps must be at least 1, got {num_steps}")
+            raise OutOfRange("num_steps", "at least 1", num_steps)
         return num_steps
 
     def reverse(self, x: Tensor, t: Tensor, score: Tensor, flow: bool = False) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch.nn.functional import softplus
 
 from pcdiff.diffusion.processes.base import Process, append_dims
 from pcdiff.diffusion.processes.chain import Chain, interpolate, inverse, slope
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 from pcdiff.registry import Registry
 
 
@@ -234,7 +234,7 @@ def discrete_process(
     """
     betas = SCHEDULES.lookup(schedule)
     if num_steps < 1:
-        raise InputError(f"num_steps must be at least 1, got {num_steps}")
+        raise OutOfRange("num_steps", "at least 1", num_steps)
     if not 0 < warm <= 1:
-        raise InputError(f"warm must be in (0, 1], got {warm}")
+        raise OutOfRange("warm", "in (0, 1]", warm)
     return DiscreteProcess(betas(num_steps, beta_1, beta_T, warm))

@@ -9,7 +9,7 @@ from pcdiff.diffusion.denoisers.base import Denoiser
 from pcdiff.diffusion.processes.base import append_dims
 from pcdiff.diffusion.samplers.base import Noise, ReverseSDESolver
 from pcdiff.diffusion.samplers.brownian import BrownianPath
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 
 
 class AdaptiveSDE(ReverseSDESolver):
@@ -59,11 +59,11 @@ class AdaptiveSDE(ReverseSDESolver):
             raise InputError(f"rtol must be at least 0 and atol positive, got {rtol} and {atol}")
         for name, value in (("h_init", h_init), ("safety", safety)):
             if not 0 < value <= 1:
-                raise InputError(f"{name} must be in (0, 1], got {value}")
+                raise OutOfRange(name, "in (0, 1]", value)
         if not 0.5 <= exponent <= 1:
             raise InputError(f"exponent must be in [0.5, 1], got {exponent}")
         if max_steps < 1:
-            raise InputError(f"max_steps must be at least 1, got {max_steps}")
+            raise OutOfRange("max_steps", "at least 1", max_steps)
         self.rtol, self.atol, self.h_init = rtol, atol, h_init
         self.safety, self.exponent, self.max_steps, self.legacy = safety, exponent, max_steps, legacy
 

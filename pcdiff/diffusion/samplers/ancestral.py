@@ -8,7 +8,7 @@ from torch import Tensor
 from pcdiff.diffusion.denoisers.base import Denoiser
 from pcdiff.diffusion.processes.base import Process, append_dims
 from pcdiff.diffusion.samplers.base import ChainSolver, Noise, Solver
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 
 
 def ancestral_step(
@@ -55,7 +55,7 @@ class Ancestral(Solver):
 
     def __init__(self, flexibility: float = 0.0):
         if not 0 <= flexibility <= 1:
-            raise InputError(f"flexibility must be in [0, 1], got {flexibility}")
+            raise OutOfRange("flexibility", "in [0, 1]", flexibility)
         self.flexibility = flexibility
 
     def __call__(

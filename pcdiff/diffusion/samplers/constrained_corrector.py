@@ -8,7 +8,7 @@ from pcdiff.diffusion.denoisers.base import Denoiser
 from pcdiff.diffusion.processes.base import Process
 from pcdiff.diffusion.samplers.base import Constraint, Corrector, Noise, Stateful
 from pcdiff.diffusion.samplers.correctors import corrector as corrector_by_name
-from pcdiff.errors import InputError
+from pcdiff.errors import OutOfRange
 
 
 class ConstrainedCorrector(Stateful):
@@ -33,7 +33,7 @@ class ConstrainedCorrector(Stateful):
 
     def __init__(self, corrector: Corrector | str, constraint: Constraint, num_steps: int = 1):
         if num_steps < 1:
-            raise InputError(f"num_steps of a corrector must be at least 1, got {num_steps}")
+            raise OutOfRange("num_steps of a corrector", "at least 1", num_steps)
         self.corrector: Any = corrector_by_name(corrector) if isinstance(corrector, str) else corrector
         self.constraint, self.num_steps = constraint, num_steps
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pcdiff.diffusion.processes.base import Process, append_dims
 from pcdiff.diffusion.samplers.base import Constraint, Noise
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 from pcdiff.registry import Registry
 
 # x `(B, *dims)` to y `(B, *measured)`, and a right inverse of it
@@ -132,7 +132,7 @@ class Linear:
 
     def __init__(self, process: Process, known: Tensor, operator: Tensor | Operator, strength: float = 1.0):
         if not 0 < strength <= 1:
-            raise InputError(f"strength must be in (0, 1], got {strength}")
+            raise OutOfRange("strength", "in (0, 1]", strength)
         if not known.isfinite().all():
             raise InputError("known, the measurements, must be finite")
         self.process, self.known, self.strength = process, known, strength
@@ -174,7 +174,7 @@ def average(process: Process, known: Tensor, factor: int, dims: Sequence[int], s
         >>> sample(denoiser, (4, 3, 32, 32), constraint=average(denoiser.process, small, 4, (2, 3)))
     """
     if factor < 1:
-        raise InputError(f"factor must be at least 1, got {factor}")
+        raise OutOfRange("factor", "at least 1", factor)
     if not dims or not all(0 < dim < known.dim() for dim in dims):
         raise InputError(f"dims must be dimensions 1..{known.dim() - 1} of known, got {list(dims)}")
 

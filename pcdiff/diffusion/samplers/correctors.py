@@ -10,7 +10,7 @@ from torch import Tensor
 from pcdiff.diffusion.denoisers.base import Denoiser
 from pcdiff.diffusion.processes.base import Process, append_dims
 from pcdiff.diffusion.samplers.base import Corrector, Noise, Stateful
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 from pcdiff.registry import Registry
 
 
@@ -33,7 +33,7 @@ class LangevinStep(Stateful):
 
     def __init__(self, num_steps: int = 1):
         if num_steps < 1:
-            raise InputError(f"num_steps of a corrector must be at least 1, got {num_steps}")
+            raise OutOfRange("num_steps of a corrector", "at least 1", num_steps)
         self.num_steps = num_steps
 
     def size(self, process: Process, t: Tensor, score: Tensor, z: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ def positive(name: str, value: float) -> float:
         InputError: it is not above 0.
     """
     if not value > 0:  # nan too
-        raise InputError(f"{name} must be positive, got {value}")
+        raise OutOfRange(name, "positive", value)
     return value
 
 

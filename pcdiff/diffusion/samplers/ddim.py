@@ -7,7 +7,7 @@ from torch import Tensor
 from pcdiff.diffusion.denoisers.base import Denoiser, clipped
 from pcdiff.diffusion.processes.base import Process, append_dims
 from pcdiff.diffusion.samplers.base import Noise, Solver, check_falling
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 
 
 def ddim_step(
@@ -70,7 +70,7 @@ class DDIM(Solver):
 
     def __init__(self, eta: float = 0.0, clip: tuple[float, float] | None = None):
         if not eta >= 0:
-            raise InputError(f"eta must be at least 0, got {eta}")
+            raise OutOfRange("eta", "at least 0", eta)
         self.eta, self.clip = eta, clip
         self.stochastic, self.invertible = eta > 0, eta == 0
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from pcdiff.diffusion.denoisers.base import Denoiser
 from pcdiff.diffusion.processes.base import Process, append_dims
 from pcdiff.diffusion.samplers.base import Noise, Solver, check_falling
-from pcdiff.errors import InputError
+from pcdiff.errors import OutOfRange, UnknownName
 
 ORDERS = (1, 2, 3)
 
@@ -31,7 +31,7 @@ class Multistep(Solver):
 
     def __init__(self, order: int, lower_final: bool | None = None):
         if order not in ORDERS:
-            raise InputError(f"order must be one of {list(ORDERS)}, got {order}")
+            raise UnknownName("order", order, ORDERS)
         self.order, self.lower_final = order, lower_final
 
     def plan(self, process: Process, times: Tensor) -> None:
@@ -94,7 +94,7 @@ class DPMSolver(Multistep):
     ):
         super().__init__(order, lower_final)
         if not eta >= 0:
-            raise InputError(f"eta must be at least 0, got {eta}")
+            raise OutOfRange("eta", "at least 0", eta)
         self.eta, self.taylor, self.legacy = eta, taylor, legacy
         self.stochastic, self.invertible = eta > 0, eta == 0
 

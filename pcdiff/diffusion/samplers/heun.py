@@ -8,7 +8,7 @@ from torch import Tensor
 from pcdiff.diffusion.denoisers.base import Denoiser
 from pcdiff.diffusion.processes.base import Process, append_dims
 from pcdiff.diffusion.samplers.base import Noise, Solver, check_falling
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange, UnknownName
 
 VARIABLES = ("sigma", "t")
 
@@ -46,9 +46,9 @@ class Heun(Solver):
     ):
         for name, value in {"churn": churn, "churn_min": churn_min, "noise_scale": noise_scale}.items():
             if not value >= 0:
-                raise InputError(f"{name} must be at least 0, got {value}")
+                raise OutOfRange(name, "at least 0", value)
         if variable not in VARIABLES:
-            raise InputError(f"variable must be one of {sorted(VARIABLES)}, got {variable!r}")
+            raise UnknownName("variable", variable, sorted(VARIABLES))
         self.churn, self.churn_min, self.churn_max = churn, churn_min, churn_max
         self.noise_scale, self.variable = noise_scale, variable
         self.stochastic, self.invertible = churn > 0 and noise_scale > 0, churn == 0

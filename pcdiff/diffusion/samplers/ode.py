@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pcdiff.diffusion.denoisers.base import Denoiser
 from pcdiff.diffusion.samplers.base import DataEndingSolver, Noise
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownName
 
 METHODS = ("adaptive_heun", "bosh3", "dopri5", "dopri8", "fehlberg2")
 
@@ -37,7 +37,7 @@ class AdaptiveODE(DataEndingSolver):
         if not (rtol > 0 and atol > 0):
             raise InputError(f"rtol and atol must be positive, got {rtol} and {atol}")
         if method not in METHODS:
-            raise InputError(f"method must be one of {sorted(METHODS)}, got {method!r}")
+            raise UnknownName("method", method, sorted(METHODS))
         self.rtol, self.atol, self.method, self.max_steps = rtol, atol, method, max_steps
 
     def __call__(

@@ -15,7 +15,7 @@ from torch import Tensor
 from pcdiff.diffusion.processes.base import Process
 from pcdiff.diffusion.processes.chain import whole_times
 from pcdiff.diffusion.samplers.base import Solver
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, OutOfRange
 from pcdiff.registry import Registry
 from pcdiff.runtime.call_checks import checked
 
@@ -93,7 +93,7 @@ def time_grid(
     """
     GRIDS.lookup(grid)
     if not rho > 0:
-        raise InputError(f"rho must be positive, got {rho}")
+        raise OutOfRange("rho", "positive", rho)
     process.last_time()
     chain = process.num_steps is not None
     low = 1.0 if chain else process.sample_eps
@@ -112,7 +112,7 @@ def time_grid(
     elif num_steps is None:
         num_steps = len(process.time_grid()) - 1
     if num_steps < 1:
-        raise InputError(f"num_steps must be at least 1, got {num_steps}")
+        raise OutOfRange("num_steps", "at least 1", num_steps)
     count = num_steps + (not reaches_data)
     if start <= low and count > 1:
         raise InputError(f"num_steps must be 1 from t_start {start:g}, the last before the data, got {num_steps}")

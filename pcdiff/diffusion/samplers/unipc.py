@@ -9,7 +9,7 @@ from pcdiff.diffusion.denoisers.base import Denoiser
 from pcdiff.diffusion.processes.base import Process, append_dims
 from pcdiff.diffusion.samplers.base import Noise
 from pcdiff.diffusion.samplers.dpm_solver import Multistep, log_step
-from pcdiff.errors import InputError
+from pcdiff.errors import UnknownName
 
 # B(h) of the paper, of h' = -h
 SCALES = {"bh1": lambda h: h, "bh2": torch.expm1}
@@ -34,7 +34,7 @@ class UniPC(Multistep):
     def __init__(self, order: int = 2, scale: str = "bh2", correct: bool = True, lower_final: bool | None = True):
         super().__init__(order, lower_final)
         if scale not in SCALES:
-            raise InputError(f"scale must be one of {sorted(SCALES)}, got {scale!r}")
+            raise UnknownName("scale", scale, sorted(SCALES))
         self.scale, self.correct = scale, correct
 
     def plan(self, process: Process, times: Tensor) -> None:
