@@ -20,9 +20,9 @@ from pcdiff.diffusion import NetDenoiser, NoiseLevels, geometric_sigmas
 from pcdiff.errors import InputError, UnknownName
 from pcdiff.interop.checks import listed
 from pcdiff.interop.numpy_scalars import NUMPY_SCALARS
-from pcdiff.interop.torch_files import load_without_code
 from pcdiff.runtime.memory_limit import budget_for, built_for
 from pcdiff.runtime.paths import is_file
+from pcdiff.runtime.torch_files import load_without_code
 
 _WHAT = "a checkpoint of NCSN or NCSNv2 (a list that starts with the weights)"
 

@@ -22,9 +22,9 @@ from image_pipeline.nets.unet import ScoreUNet
 from pcdiff.diffusion import VE, VP, DiscreteProcess, NetDenoiser, Process, SubVP, linear_betas
 from pcdiff.errors import InputError, UnknownName
 from pcdiff.interop.numpy_scalars import NUMPY_SCALARS
-from pcdiff.interop.torch_files import load_without_code
 from pcdiff.runtime.memory_limit import budget_for, built_for
 from pcdiff.runtime.paths import is_file
+from pcdiff.runtime.torch_files import load_without_code
 
 _NORM = {"normalization": "InstanceNorm++"}  # the only one that those nets have there
 # score_sde's name of a net: ours, and fields that follow from the name

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from pcdiff.errors import InputError
 from pcdiff.interop.checks import listed
-from pcdiff.interop.torch_files import check_named_tensors, load_without_code
 from pcdiff.nets.attention import SelfAttention
 from pcdiff.runtime.paths import is_file
+from pcdiff.runtime.torch_files import check_named_tensors, load_without_code
 
 Names = dict[str, tuple[str, ...]]
 """By a net's own name of a tensor, the file's name, or the names of those that are stacked to it."""

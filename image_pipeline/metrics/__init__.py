@@ -1,9 +1,7 @@
 """Scores of images: FID, KID, Inception Score, improved precision and recall, on a named feature network."""
 
 from image_pipeline.metrics.choose import FEATURE_NETS, open_feature_net
-from image_pipeline.metrics.entropy import InceptionScore, inception_score
 from image_pipeline.metrics.features import FeatureNet, FeatureNetIdentity, Features
-from image_pipeline.metrics.frechet import FeatureMoments, frechet_distance
 from image_pipeline.metrics.kernel import KernelDistance, kernel_distance, squared_mmd
 from image_pipeline.metrics.manifold import PrecisionRecall, precision_recall
 from image_pipeline.metrics.scores import (
@@ -15,6 +13,8 @@ from image_pipeline.metrics.scores import (
     try_net,
 )
 from image_pipeline.metrics.statistics import FeatureStatistics, load_statistics, save_statistics
+from pcdiff.metrics.entropy import InceptionScore, inception_score
+from pcdiff.metrics.frechet import FeatureMoments, frechet_distance
 
 __all__ = [
     "FEATURE_NETS",

@@ -11,8 +11,8 @@ import torch
 from image_pipeline.metrics.features import FeatureNetIdentity
 from image_pipeline.metrics.inception import InceptionV3
 from pcdiff.errors import InputError
-from pcdiff.interop.torch_files import load_without_code
 from pcdiff.runtime.paths import is_file
+from pcdiff.runtime.torch_files import load_without_code
 
 # The same weights under pytorch-fid's and torch-fidelity's name; both names end in the file's SHA-256.
 FILE_NAMES = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth")

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from image_pipeline.data.dataset import ImageDataset, Images
-from image_pipeline.metrics.entropy import ClassSums, InceptionScore, splits_of
 from image_pipeline.metrics.features import FeatureNet, FeatureNetIdentity, Features
-from image_pipeline.metrics.frechet import FeatureMoments, frechet_distance
 from image_pipeline.metrics.kernel import KernelDistance, kernel_distance
 from image_pipeline.metrics.manifold import PrecisionRecall, precision_recall
 from image_pipeline.metrics.statistics import FeatureStatistics
 from pcdiff.errors import InputError
+from pcdiff.metrics.entropy import ClassSums, InceptionScore, splits_of
+from pcdiff.metrics.frechet import FeatureMoments, frechet_distance
 
 METRICS = ("fid", "kid", "is", "prc")
 _NEED_FEATURES = frozenset({"kid", "prc"})

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from image_pipeline.metrics.features import FeatureNetIdentity
-from image_pipeline.metrics.frechet import FeatureMoments
 from pcdiff.errors import InputError, short
 from pcdiff.interop.checks import unreadable
+from pcdiff.metrics.frechet import FeatureMoments
 from pcdiff.runtime.atomic_write import replacing
 from pcdiff.runtime.json_files import parse_json
 from pcdiff.runtime.paths import is_file

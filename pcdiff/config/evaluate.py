@@ -56,7 +56,8 @@ class EvaluateConfig:
     num_samples: int | None = None
     """Clouds to score against as many references, the first of each; all by default (clouds)."""
     metrics: tuple[str, ...] | None = None
-    """Scores of generated clouds: MMD, COV, 1-NNA, JSD, JSD-normalized, or your own (--import); all by default."""
+    """Scores of generated clouds: MMD, COV, 1-NNA, JSD, JSD-normalized, P-FID and P-IS (with point-e's
+    classifier in PCDIFF_POINTNET), or your own (--import); all that need no file by default."""
     num_completions: int = 3
     """Completions of each partial cloud, of a run that completes (clouds)."""
     emd: Literal["auto", "yes", "no"] = "auto"

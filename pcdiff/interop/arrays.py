@@ -12,7 +12,7 @@ import torch
 from pcdiff.errors import InputError
 from pcdiff.interop.checks import check_form, listed, unreadable
 from pcdiff.interop.child_process import opened
-from pcdiff.interop.torch_files import load_without_code
+from pcdiff.runtime.torch_files import load_without_code
 
 # DEFLATE stores at best about a thousandth. A file whose header promises more than this many times its size is
 # damaged.

@@ -7,8 +7,8 @@ from typing import Any
 
 from pcdiff.errors import InputError
 from pcdiff.interop import dpm, gecco, pointe, pvd
-from pcdiff.interop.torch_files import load_without_code
 from pcdiff.models import PointCloudModel
+from pcdiff.runtime.torch_files import load_without_code
 
 FORMATS: dict[str, tuple[Callable[[Any], bool], Callable[[Path], PointCloudModel]]] = {
     "DPM": (dpm.fits, dpm.load),

@@ -16,10 +16,10 @@ from torch import Tensor
 from pcdiff.config import CloudObjectiveConfig, RunConfig, check, run_from_dict, to_json
 from pcdiff.errors import InputError
 from pcdiff.flows import CouplingConfig
-from pcdiff.interop.torch_files import check_named_tensors, load_without_code
 from pcdiff.models import PointCloudModel, build_model
 from pcdiff.runtime.memory_limit import built_for
 from pcdiff.runtime.paths import is_file
+from pcdiff.runtime.torch_files import check_named_tensors, load_without_code
 
 
 def load(path: str | Path) -> PointCloudModel:

@@ -23,11 +23,11 @@ from pcdiff.config import (
     to_json,
 )
 from pcdiff.errors import InputError
-from pcdiff.interop.torch_files import check_named_tensors, load_without_code, put_weights
 from pcdiff.models import Direct, build_model
 from pcdiff.nets import SetTransformerConfig
 from pcdiff.runtime.memory_limit import built_for
 from pcdiff.runtime.paths import is_file
+from pcdiff.runtime.torch_files import check_named_tensors, load_without_code, put_weights
 
 _BACKBONE = "backbone.model."
 _LAYER = re.compile(r"inner\.layers\.(\d+)\.(.+)")

@@ -27,13 +27,13 @@ from pcdiff.diffusion import Denoiser, Sampler
 from pcdiff.diffusion.denoisers.guidance import ClassifierFreeGuidance
 from pcdiff.diffusion.denoisers.whole_steps import WholeSteps
 from pcdiff.errors import InputError
-from pcdiff.interop.torch_files import check_named_tensors, load_without_code, put_weights
 from pcdiff.models.default_sampling import default_sampling, sampler_of
 from pcdiff.models.direct import Direct
 from pcdiff.nets import SetTransformer, SetTransformerConfig
 from pcdiff.runtime.memory_limit import built_for
 from pcdiff.runtime.paths import is_file
 from pcdiff.runtime.precision import autocast
+from pcdiff.runtime.torch_files import check_named_tensors, load_without_code, put_weights
 
 STEPS = 1024
 SCALES = (2.0, 2.0, 2.0, 0.007843137255, 0.007843137255, 0.007843137255)

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from pcdiff.config import DataConfig, ModelConfig, ProcessConfig, RunConfig, to_json
 from pcdiff.config.pvd_presets import CHAINS, TIGER_NET
 from pcdiff.errors import InputError
-from pcdiff.interop.torch_files import check_named_tensors, load_without_code
 from pcdiff.models import PointCloudModel, build_model
 from pcdiff.nets import PVCNNConfig
 from pcdiff.nets.given_points import WithGivenPoints
 from pcdiff.runtime.memory_limit import built_for
 from pcdiff.runtime.paths import is_file
+from pcdiff.runtime.torch_files import check_named_tensors, load_without_code
 
 PVD = PVCNNConfig()
 GIVEN = 200

@@ -56,7 +56,7 @@ def evaluate(
         protocol: a name from `PROTOCOLS`.
         num_points: compare so many points of every cloud, chosen by the protocol's rule; None takes the protocol's
             number, or all where there are fewer.
-        metrics: names from `METRICS`; all by default.
+        metrics: names from `METRICS`; by default all that need no file.
         emd: True or False; None computes it where `emd_seconds` stays below ten minutes.
         floor: score n training clouds, drawn at random, in the samples' place, as a baseline for the scores;
             needs n of them.
@@ -243,13 +243,13 @@ def table(result: dict) -> str:
 
 
 def check_metrics(names: Sequence[str] | None) -> list[str]:
-    """Return the names of metrics to compute: those given, or all.
+    """Return the names of metrics to compute: those given, or all that need no file of weights.
 
     Raises:
         InputError: a name is unknown (the message lists the known ones), or none is given.
     """
     if names is None:
-        return list(METRICS)
+        return [name for name, metric in METRICS.items() if getattr(metric, "by_default", True)]
     if not names:
         raise InputError(f"metrics must be some of {sorted(METRICS)}, got none")
     return [METRICS.canonical(name) for name in names]

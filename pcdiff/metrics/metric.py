@@ -75,9 +75,11 @@ class Metric:
         scale: of the column in tables, a power of ten up to 10⁴.
         digits: after the decimal point, in tables.
         header: of the column; the metric's name by default.
+        by_default: whether it is computed where no metrics are named; False of those that need a file.
     """
 
     summary: ClassVar[str] = ""
+    by_default: ClassVar[bool] = True
     better: ClassVar[Better] = "low"
     scale: ClassVar[float] = 1.0
     digits: ClassVar[int] = 3

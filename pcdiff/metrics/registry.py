@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pcdiff.metrics._blocks import MapBlocks
 from pcdiff.metrics.emd_search import emd_neighbors
+from pcdiff.metrics.feature_metrics import PFID, PIS
 from pcdiff.metrics.jsd_metrics import JSD, NormalizedJSD
 from pcdiff.metrics.metric import Column, Metric, NeighborMetric
 from pcdiff.metrics.neighbor_metrics import CoveredShare, MinimumMatchingDistance, OneNearestNeighborAccuracy
@@ -54,6 +55,8 @@ METRICS: Registry[type[Metric] | type[NeighborMetric]] = Registry(
         "1-NNA": OneNearestNeighborAccuracy,
         "JSD": JSD,
         "JSD-normalized": NormalizedJSD,
+        "P-FID": PFID,
+        "P-IS": PIS,
     },
 )
 """By their names in results."""

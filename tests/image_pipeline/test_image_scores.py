@@ -18,10 +18,10 @@ from image_pipeline.metrics import (
     save_statistics,
     score_images,
 )
-from image_pipeline.metrics.entropy import splits_of
 from image_pipeline.metrics.features import Features, Pixels
 from image_pipeline.metrics.scores import extract
 from pcdiff.errors import InputError
+from pcdiff.metrics.entropy import splits_of
 from pcdiff.runtime import distributed
 
 IDENTITY = ImageIdentity("made", (3, 4, 4), "none", "none", "0")

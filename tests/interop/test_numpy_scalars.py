@@ -9,7 +9,7 @@ import torch
 
 from pcdiff.errors import InputError
 from pcdiff.interop.numpy_scalars import NUMPY_SCALARS
-from pcdiff.interop.torch_files import load_without_code
+from pcdiff.runtime.torch_files import load_without_code
 
 NUMBERS = [
     np.float64(2e-4),
