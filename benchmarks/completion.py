@@ -26,8 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcdiff.commands.partial import back
-from pcdiff.data import PartialClouds, load_clouds, load_raw, partial_set
+from pcdiff.data import PartialClouds, load_clouds, partial_set
 from pcdiff.metrics import completion_scores, nearest_by_given
 from pcdiff.metrics.columns import markdown
 from pcdiff.models.completing import completions
@@ -90,17 +89,18 @@ def main() -> None:
 
     asked = args.dataset_path, args.categories
     split = load_clouds(*asked, "test", NORMALIZATION)
-    truth, train = load_raw(*asked, "test")[: args.clouds, : args.num_points], load_raw(*asked, "train")
+    # scored with each whole cloud normalized, since a data set's clouds need not have one unit
+    train = load_clouds(*asked, "train", NORMALIZATION).points
     # of rule nearest all that is left is given; of rule view as many as the net takes
     left = args.num_points - round(args.removed * args.num_points)
     known = max(args.num_given, left) if args.rule == "nearest" else args.num_given
-    clouds = split.points[: args.clouds, : args.num_points]
+    truth = clouds = split.points[: args.clouds, : args.num_points]
     # the same cuts in two frames: that of the given points, and that of the whole cloud
     frames = {
         name: partial_set(clouds, PartialClouds(known, args.rule, (args.removed,), normalization=mode), args.seed)
         for name, mode in (("trained for it", NORMALIZATION), ("others", None))
     }
-    given = back(frames["others"], split)(frames["others"].points[:, :known], range(len(clouds)))
+    given = frames["others"].points[:, :known]
 
     rows: dict[str, dict[str, Any]] = {}
     made: dict[str, Tensor] = {}
@@ -119,7 +119,7 @@ def main() -> None:
                 model, frame.points[:, :known], args.num_points, args.seed, args.num_completions, **options
             )
             seconds = time.perf_counter() - start
-            made[label] = restored(drawn, back(frame, split))
+            made[label] = restored(drawn, frame.restore)
             rows[label] = completion_scores(completions=made[label], reference=truth, given=given)
             rows[label] |= {"seconds": seconds, "step": model.metadata["step"]}
             print(f"{label}: {seconds:.1f} s for {len(truth)} x {args.num_completions}", flush=True)
@@ -134,10 +134,10 @@ def main() -> None:
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     write_json(args.out / "results.json", {"settings": settings, "rows": rows, "given": known})
     write_text(args.out / "results.md", table + "\n")
-    for name, clouds in made.items():
+    for name, drawn in made.items():
         picture = args.out / ("completions.png" if name == "trained for it" else f"{name.replace(' ', '-')}.png")
         title = f"{name}: {known} of {args.num_points} points given"
-        save_completions(picture, given, clouds, truth, nearest_train=fitting, title=title)
+        save_completions(picture, given, drawn, truth, nearest_train=fitting, title=title)
         print(picture)
     print(json.dumps({name: row["scores"] for name, row in rows.items()}, indent=1))
 

@@ -254,13 +254,15 @@ def test_a_run_is_scored_on_the_test_split_beside_the_nearest_training_clouds(ne
     result = json.loads((tmp_path / "a" / "results.json").read_text())
     assert result["counts"] == {"pairs": 2, "points": [40, 40], "completions": 2}
     made = np.load(tmp_path / "a" / "samples.npy").reshape(2, 2, 40, 3)
-    reference, train = (load_raw(dataset, "chair", split).numpy() for split in ("test", "train"))
-    reference = reference[:2, :40]
+    mode = "shape_unit_per_axis"  # of each whole cloud, which is the unit of the scores
+    assert result["unit"] == f"each whole cloud normalized ({mode})"
+    whole, train = (load_clouds(dataset, "chair", split, mode).points.numpy() for split in ("test", "train"))
+    reference = whole[:2, :40]
     own = completion_scores(completions=made, reference=reference, given=made[:, 0, :12])
     assert own["scores"] == pytest.approx(result["scores"], rel=1e-5, abs=1e-6)
-    # the points given are some of the true cloud's, in its unit
-    for given, whole in zip(made[:, 0, :12], load_raw(dataset, "chair", "test").numpy()[:2], strict=True):
-        assert np.abs(given[:, None] - whole[None]).sum(axis=2).min(axis=1).max() < 1e-5
+    # the points given are some of the true cloud's
+    for given, cloud in zip(made[:, 0, :12], whole[:2], strict=True):
+        assert np.abs(given[:, None] - cloud[None]).sum(axis=2).min(axis=1).max() < 1e-5
     nearest = train[result["baseline"]["train_index"], :40]
     baseline = completion_scores(completions=nearest, reference=reference)["scores"]
     assert baseline == pytest.approx(result["baseline"]["scores"], rel=1e-5)

@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 from pcdiff import evaluation
-from pcdiff.commands.partial import back, partial_clouds
+from pcdiff.commands.partial import back, partial_clouds, unit
 from pcdiff.config import EvaluateConfig, RunConfig
 from pcdiff.config.files import read_config
 from pcdiff.data import announce, load_clouds, load_raw, partial_set
 from pcdiff.evaluation.completions import Partial
 from pcdiff.metrics import get_protocol
+from pcdiff.ops.normalization import PART_MODES
 from pcdiff.runtime import distributed, run_folder
 from pcdiff.runtime.stopping import Stop, interruptible
 
@@ -39,7 +40,13 @@ def _score_run(config: EvaluateConfig, run: RunConfig, stop: Stop) -> None:
         normalized = load_clouds(path, names, split, run.data.normalization)
         raw = {part: load_raw(path, names, part) for part in (split, "train")}
         cut = partial_clouds(run)
-        held = None if cut is None else partial_set(normalized.points, cut, config.seed)
+        partial = None
+        if cut is not None:
+            held, mode = partial_set(normalized.points, cut, config.seed), run.data.normalization
+            partial = Partial(held.points, back(held, normalized), unit(mode))
+            if mode in PART_MODES:  # what it is scored against, in the same unit
+                train = load_clouds(path, names, "train", mode)
+                raw = {split: normalized.points, "train": train.points}
     run_folder.log.info(announce(normalized.identity))
     evaluation.score_run(
         replace(config, split=split),
@@ -48,6 +55,6 @@ def _score_run(config: EvaluateConfig, run: RunConfig, stop: Stop) -> None:
         reference=raw[split],
         train=raw["train"],
         dataset=normalized.identity.to_dict(),
-        partial=None if held is None else Partial(held.points, back(held, normalized)),
+        partial=partial,
         stop=stop,
     )

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from pcdiff.commands.partial import back, partial_clouds
+from pcdiff.commands.partial import back, partial_clouds, unit
 from pcdiff.config import RunConfig
 from pcdiff.config.files import read_config
 from pcdiff.config.presets import AUTOENCODER_PRESETS, GENERATOR_PRESETS, preset
@@ -72,7 +72,8 @@ def _of_completion(config: RunConfig, clouds: CloudDataset, val: CloudDataset, s
     held = partial_set(val.points, cut, config.seed)
     given = held.points[:, :points]
     validation = CompletionValidation(given, cut.num_given, config.seed, config.flexibility, stop)
-    ending = CompletionEnding(config, clouds.identity.to_dict(), given, back(held, val), stop)
+    told = unit(config.data.normalization)
+    ending = CompletionEnding(config, clouds.identity.to_dict(), given, back(held, val), told, stop)
     return Scoring(validation, ending, {})
 
 

@@ -1,4 +1,4 @@
-"""Score a completion model's clouds in the data set's own unit, beside the nearest training clouds."""
+"""Score a completion model's clouds beside the nearest training clouds."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -29,14 +29,16 @@ class Partial(NamedTuple):
 
     Attributes:
         points: `(n, P, 3)`, their given points first, in the model's normalization.
-        denormalize: brings clouds of the split, by index, back to the data set's own unit.
+        denormalize: brings clouds of the split, by index, to the unit that they are scored in.
+        unit: that unit, in words.
     """
 
     points: Tensor
     denormalize: Callable[[Tensor, Iterable[int]], Tensor]
+    unit: str
 
     def restored(self, clouds: Tensor) -> Tensor:
-        """Return several clouds of each of the first n, `(n, K, P, 3)`, in the data set's own unit."""
+        """Return several clouds of each of the first n, `(n, K, P, 3)`, in that unit."""
         indices = range(len(clouds))
         return torch.stack([self.denormalize(clouds[:, k], indices) for k in range(clouds.shape[1])], dim=1)
 
@@ -80,7 +82,6 @@ def scored_completions(
         name="baseline",
     )
     result["baseline"] = {"what": BASELINE, "scores": baseline["scores"], "train_index": nearest.index.tolist()}
-    result["unit"] = "the data set's own (denormalized)"
     sets = {"reference": reference, "given": given, "train": train}
     result["dataset"] = {name: {"sha256": fingerprint(part)} for name, part in sets.items()}
     return result, fitting

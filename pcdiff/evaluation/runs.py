@@ -155,7 +155,7 @@ def score_run(
             own["given"] = partial.restored(cut[:, None, :given])[:, 0]
             truth = reference[:, :num_points]
             result, fitting = scored_completions(config, work, reference=truth, train=train, **own)
-            result |= facts | {"dataset": dataset | result["dataset"]}
+            result |= facts | {"dataset": dataset | result["dataset"], "unit": partial.unit}
             result["details"]["notes"] = _deviations(config, protocol, trained_on, dataset)
             keep_completions(places, f"completions: {title}", **own, truth=truth, nearest_train=fitting)
             report(result, places)

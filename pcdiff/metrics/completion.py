@@ -196,9 +196,9 @@ def completion_table(result: dict[str, Any]) -> str:
     counts, baseline = result["counts"], result.get("baseline")
     p, q = counts["points"]
     rows = {f"completions, {p if p == q else f'{p} against {q}'} points": result["scores"]}
-    share = result["details"]["F-score"]["threshold"]
+    share, unit = result["details"]["F-score"]["threshold"], result.get("unit", "the clouds' own unit")
     notes = [
-        f"{counts['pairs']} clouds, {counts['completions']} completions each, distances in the clouds' own unit. "
+        f"{counts['pairs']} clouds, {counts['completions']} completions each; distances: {unit}. "
         "CD-L1: distances, half of both directions' sum; CD-L2: squared, both directions added; F-score at "
         f"{share:g} of the truth's longest side."
     ]

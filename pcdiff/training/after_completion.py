@@ -31,7 +31,7 @@ COMPLETIONS = 3
 
 
 class CompletionEnding:
-    """Complete validation clouds several times, and score that in the data set's own unit.
+    """Complete validation clouds several times, and score that.
 
     Args:
         config: the run's.
@@ -47,10 +47,11 @@ class CompletionEnding:
         dataset: dict[str, Any],
         clouds: Tensor,
         denormalize: Callable[[Tensor, Iterable[int]], Tensor],
+        unit: str,
         stop: Stop,
     ) -> None:
         self.config, self.dataset, self.stop = config, dataset, stop
-        self.clouds, self.denormalize = clouds[: config.num_samples], denormalize
+        self.clouds, self.denormalize, self.unit = clouds[: config.num_samples], denormalize, unit
         count, points = self.clouds.shape[:2]
         self.name = f"completing {count} clouds to {points} points, {COMPLETIONS} times each"
         self.closing = Closing(stop, {self.name: self._seconds})
@@ -102,7 +103,8 @@ class CompletionEnding:
         several = torch.stack([self.denormalize(made[:, k], indices) for k in range(COMPLETIONS)], dim=1)
         truth = self.denormalize(self.clouds, indices)
         own = self.denormalize(given, indices)
-        return made, completion_scores(completions=several, reference=truth, given=own, emd=False)
+        scores = completion_scores(completions=several, reference=truth, given=own, emd=False)
+        return made, scores | {"unit": self.unit}
 
     def _seconds(self, model: nn.Module) -> float:
         count, points = self.clouds.shape[:2]
