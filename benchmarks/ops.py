@@ -83,6 +83,56 @@ def bmm_matrix(xs: torch.Tensor, at_once: int) -> torch.Tensor:
     return torch.stack(rows)
 
 
+def ball_by_cdist(x: torch.Tensor, y: torch.Tensor, radius: float, k: int) -> torch.Tensor:
+    """Find the first k within a radius as PointNet++ is usually written in plain PyTorch: all distances, a sort."""
+    none = y.shape[1]
+    place = torch.arange(none, device=x.device).expand(*x.shape[:2], none).clone()
+    place[torch.cdist(x, y) >= radius] = none
+    found = place.sort(dim=2).values[..., :k]
+    first = found[..., :1]
+    return torch.where(found == none, torch.where(first == none, 0, first), found)
+
+
+def voxel_index(coords: torch.Tensor, resolution: int) -> torch.Tensor:
+    """Return the voxel of each point, `(B, N)`."""
+    x, y, z = coords.round().long().unbind(2)
+    return (x * resolution + y) * resolution + z
+
+
+def mean_by_index_add(features: torch.Tensor, coords: torch.Tensor, resolution: int) -> torch.Tensor:
+    """Average per voxel over rows of all clouds: sums by `index_add`, divided by counts; channels last."""
+    cells, index = resolution**3, voxel_index(coords, resolution)
+    flat = (index + cells * torch.arange(len(index), device=index.device)[:, None]).flatten()
+    rows = features.flatten(0, 1)
+    total = rows.new_zeros(len(index) * cells, rows.shape[1]).index_add(0, flat, rows)
+    count = rows.new_zeros(len(total)).index_add(0, flat, rows.new_ones(len(rows)))
+    mean = total / count.clamp(min=1)[:, None]
+    return mean.unflatten(0, (-1, *[resolution] * 3)).movedim(-1, 1)
+
+
+def mean_by_scatter_add(features: torch.Tensor, coords: torch.Tensor, resolution: int) -> torch.Tensor:
+    """Average per voxel with channels first: sums by `scatter_add`, divided by counts."""
+    cells, index = resolution**3, voxel_index(coords, resolution)
+    rows = features.transpose(1, 2)
+    total = rows.new_zeros(*rows.shape[:2], cells).scatter_add(2, index[:, None].expand(rows.shape), rows)
+    count = rows.new_zeros(len(rows), cells).scatter_add(1, index, torch.ones_like(rows[:, 0]))
+    return (total / count.clamp(min=1)[:, None]).unflatten(2, (resolution,) * 3)
+
+
+def values_by_grid_sample(grid: torch.Tensor, coords: torch.Tensor) -> torch.Tensor:
+    """Read a grid trilinearly with `grid_sample`, whose axes are z, y, x in [-1, 1]."""
+    places = (coords * (2 / (grid.shape[2] - 1)) - 1).flip(2)[:, :, None, None]
+    values = torch.nn.functional.grid_sample(grid, places, align_corners=True, padding_mode="border")
+    return values.flatten(2).transpose(1, 2)
+
+
+def interpolated_by_cdist(x: torch.Tensor, y: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """Interpolate from three neighbors found among all distances."""
+    near, index = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").topk(3, largest=False)
+    weights = 1 / near.square().clamp(1e-10, 1e10)
+    return (ops.gather_points(features, index) * (weights / weights.sum(2, keepdim=True))[..., None]).sum(2)
+
+
 def seconds(run: Run, device: str) -> float:
     """Return the wall time of one call."""
     if device == "cuda":
@@ -261,6 +311,64 @@ def bench_others(args: argparse.Namespace) -> None:
         compare(name, {"pcdiff": run}, 3, args.device)
 
 
+def bench_voxels(args: argparse.Namespace) -> None:
+    """Time the ops of a point-voxel net on 16 clouds, beside each in plain PyTorch."""
+    count, channels = 16, 64
+    x = surfaces(count, args.points, args.blobs, args.seed + 12).to(args.device)
+    generator = torch.Generator().manual_seed(args.seed + 13)
+    features = torch.randn(count, args.points, channels, generator=generator).to(args.device).requires_grad_()
+    size = f"{count} clouds of {args.points} points"
+    centers = ops.gather_points(x, ops.farthest_point_sample(x, args.points // 2))
+    for radius in (0.1, 0.4):  # few and many inside
+        assert torch.equal(reference.ball_query(centers, x, radius, 32), ops.ball_query(centers, x, radius, 32))
+        balls: dict[str, Run] = {
+            "differences, mask, sort": lambda r=radius: reference.ball_query(centers, x, r, 32),
+            "torch.cdist, mask, sort": lambda r=radius: ball_by_cdist(centers, x, r, 32),
+            "pcdiff": lambda r=radius: ops.ball_query(centers, x, r, 32),
+        }
+        title = f"ball query, {size}, {args.points // 2} centers, radius {radius}, 32 neighbors"
+        compare(title, balls, args.repeats, args.device)
+
+    for resolution in (32, 16):
+        coords = ops.voxel_coordinates(x, resolution)
+        ways = {"index_add": mean_by_index_add, "scatter_add": mean_by_scatter_add, "pcdiff": ops.voxelize}
+        for way in ways.values():
+            torch.testing.assert_close(
+                way(features, coords, resolution), ops.voxelize(features, coords, resolution)
+            )
+        grid = ops.voxelize(features, coords, resolution).detach()
+        with torch.no_grad():
+            forward: dict[str, Run] = {
+                n: lambda f=f, r=resolution, c=coords: f(features, c, r) for n, f in ways.items()
+            }
+            compare(f"voxelize, {size}, {channels} channels, {resolution}^3", forward, args.repeats, args.device)
+        both: dict[str, Run] = {
+            n: lambda f=f, r=resolution, c=coords, g=grid: torch.autograd.grad(f(features, c, r), features, g)
+            for n, f in ways.items()
+        }
+        compare(f"voxelize {resolution}^3, forward and backward", both, args.repeats, args.device)
+
+        leaf = grid.requires_grad_()
+        reads = {"grid_sample": values_by_grid_sample, "pcdiff": ops.devoxelize}
+        for way in reads.values():
+            torch.testing.assert_close(way(leaf, coords), ops.devoxelize(leaf, coords), rtol=1e-4, atol=1e-4)
+        values: dict[str, Run] = {
+            n: lambda f=f, c=coords, g=leaf: torch.autograd.grad(f(g, c), g, features.detach())
+            for n, f in reads.items()
+        }
+        compare(f"devoxelize {resolution}^3, forward and backward", values, args.repeats, args.device)
+
+    coarse = features[:, : args.points // 2]
+    got, want = interpolated_by_cdist(x, centers, coarse), ops.three_nn_interpolate(x, centers, coarse)
+    torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3)
+    interpolations: dict[str, Run] = {
+        "torch.cdist and topk": lambda: interpolated_by_cdist(x, centers, coarse),
+        "pcdiff": lambda: ops.three_nn_interpolate(x, centers, coarse),
+    }
+    title = f"three nearest of {args.points // 2}, {size}, {channels} channels"
+    compare(title, interpolations, args.repeats, args.device)
+
+
 BENCHES = {
     "chamfer": bench_chamfer,
     "emd": bench_emd,
@@ -268,6 +376,7 @@ BENCHES = {
     "million": bench_million,
     "hard": bench_hard,
     "others": bench_others,
+    "voxels": bench_voxels,
 }
 
 

@@ -11,7 +11,7 @@ from pcdiff.errors import InputError
 from pcdiff.ops import _check
 
 # Of the schemas that this package calls; `interface_version` and `cuda_interface_version` tell a library's own.
-_INTERFACE = 2
+_INTERFACE = 3
 _HOW_TO_BUILD = "build them with `PCDIFF_BUILD={} pip install --no-build-isolation -e .`"
 
 

@@ -14,7 +14,7 @@ def gather_points(y: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
     Args:
         y: `(B, M, C)`: points, or features of points.
-        index: int64 `(B, ...)`, in 0..M-1.
+        index: int64 `(B, ...)`, in 0..M-1; any other ends with torch's error, on CUDA with an assertion.
 
     Returns:
         `(B, ..., C)`: `y[b, index[b, ...]]`, differentiable in y.
@@ -24,8 +24,17 @@ def gather_points(y: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         tensor([[[[3.],
                   [1.]]]])
     """
-    rows = y.gather(1, index.flatten(1)[..., None].expand(-1, -1, y.shape[2]))
-    return rows.unflatten(1, index.shape[1:])
+    # Whole rows, in a third of the time that `gather` takes for their elements. A wrong index must not become
+    # another cloud's right one: it stays wrong.
+    rows = y.shape[1]
+    own = in_one_row(index.where((index >= 0) & (index < rows), -len(y) * rows), rows)
+    return y.flatten(0, 1).index_select(0, own).unflatten(0, index.shape)
+
+
+def in_one_row(index: torch.Tensor, rows: int) -> torch.Tensor:
+    """Return indices `(B, ...)` into each cloud's `rows` rows as one `(-1,)` into those of all clouds in a row."""
+    first = rows * torch.arange(len(index), device=index.device)
+    return (index.flatten(1) + first[:, None]).flatten()
 
 
 def squared_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ unit around it, and a point's coordinates in voxels are in [0, r - 1].
 import torch
 
 from pcdiff.ops import _check, _native, reference
-from pcdiff.ops._points import root, squared_distances, without_padding
+from pcdiff.ops._points import in_one_row, root, squared_distances, tracked, without_padding
 from pcdiff.ops.reference import past
 
 
@@ -86,7 +86,8 @@ def voxelize(
 
     Returns:
         `(B, C, resolution, resolution, resolution)` as a 3D convolution takes it, axes x, y, z, of the dtype of
-        features. On the CPU the same bits every time; on CUDA the terms of a sum come in any order.
+        features; channels come last in memory. On the CPU the same bits every time; on CUDA the terms of a sum come
+        in any order.
 
     Raises:
         InputError: shapes, dtypes or devices do not fit, a cloud is empty, resolution or a length is out of range,
@@ -101,12 +102,7 @@ def voxelize(
     _check.features("features", features, "coords", coords)
     index, count = voxels(coords, resolution, lengths)
     rows = without_padding(_check.wide(features), past(lengths, coords.shape[1]))
-    # Divided first: of the points, not of the grid, which has many times more voxels.
-    rows = (rows / count.clamp(min=1).to(rows.dtype)[..., None]).transpose(1, 2)
-    index = index[:, None].expand(rows.shape)
-    # One zero as large as the grid: what is added to is written once, and not copied from zeros in memory.
-    empty = rows.new_zeros(()).expand(*rows.shape[:2], resolution**3)
-    return empty.scatter_add(2, index, rows).to(features.dtype).unflatten(2, (resolution,) * 3)
+    return _means(rows, index, count, resolution).to(features.dtype).unflatten(1, (resolution,) * 3).movedim(-1, 1)
 
 
 def devoxelize(grid: torch.Tensor, coords: torch.Tensor, legacy: bool = False) -> torch.Tensor:
@@ -138,11 +134,28 @@ def devoxelize(grid: torch.Tensor, coords: torch.Tensor, legacy: bool = False) -
     coords = _coordinates(coords, resolution, None)
     _check.same_batch("grid", grid, "coords", coords)
     index, weights = corners(coords.detach() if legacy else coords, resolution)
-    wide = _check.wide(grid).flatten(2)
-    # One gather for all corners: its derivative then is one sum into a grid, not eight grids to be added.
-    index = index.flatten(1)[:, None].expand(-1, wide.shape[1], -1)
-    values = wide.gather(2, index).unflatten(2, (-1, 8))
-    return (values * weights.to(wide.dtype)[:, None]).sum(dim=3).transpose(1, 2).to(grid.dtype)
+    rows = _check.wide(grid).movedim(1, -1).flatten(0, 3)  # (B r^3, C)
+    # All corners are gathered at once: the derivative then is one sum into a grid, not eight grids to be added.
+    # They are weighted one by one, so that nothing else is eight times as large as the result.
+    places = in_one_row(index, resolution**3).unflatten(0, (-1, 8)).t().flatten()
+    values = rows.index_select(0, places).unflatten(0, (8, *coords.shape[:2])).unbind(0)
+    shares = weights.to(rows.dtype)[..., None].unbind(2)
+    out = values[0] * shares[0]
+    for value, share in zip(values[1:], shares[1:], strict=True):
+        out = torch.addcmul(out, value, share)
+    return out.to(grid.dtype)
+
+
+def _means(rows: torch.Tensor, index: torch.Tensor, count: torch.Tensor, resolution: int) -> torch.Tensor:
+    """Return the means of rows `(B, N, C)` in every voxel, `(B, r^3, C)`."""
+    # On CUDA torch's own sums are many threads' work already.
+    if rows.device.type == "cpu" and _native.has_kernels("cpu") and not tracked(rows):
+        return _native.call("voxel_means", resolution, features=rows, index=index, count=count)
+    # Divided first: of the points there are many times fewer than voxels.
+    shares = rows / count.clamp(min=1).to(rows.dtype)[..., None]
+    # One zero as large as the grid: what is added to is written once, and not copied from zeros in memory.
+    empty = rows.new_zeros(()).expand(len(rows) * resolution**3, rows.shape[2])
+    return empty.index_add(0, in_one_row(index, resolution**3), shares.flatten(0, 1)).unflatten(0, (len(rows), -1))
 
 
 def voxels(
@@ -186,4 +199,10 @@ def _(coords, resolution, lengths):
     return tuple(coords.new_empty(coords.shape[:2], dtype=torch.int64) for _ in range(2))
 
 
+@_native.fake("voxel_means")
+def _(features, index, count, resolution):
+    return features.new_empty((features.shape[0], resolution**3, features.shape[2]))
+
+
 _native.foldable("voxels", ("coords",))
+_native.foldable("voxel_means", ("features", "index", "count"))

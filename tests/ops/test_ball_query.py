@@ -126,6 +126,10 @@ def test_gathered_neighbors_have_a_gradient():
     assert neighbors.shape == (2, 4, 5, 3)
     for b, i, j in np.ndindex(2, 4, 5):
         assert torch.equal(neighbors[b, i, j], y[b, index[b, i, j]])
+    # A wrong index is refused, and does not read another cloud.
+    for wrong in (12, -1):
+        with pytest.raises(IndexError, match="index out of range"):
+            ops.gather_points(y, torch.tensor([[0], [wrong]]))
 
 
 @needs_native

@@ -124,6 +124,7 @@ def test_half_precision_is_added_in_float32(native_or_not, dtype):
 
 
 @needs_native
+@pytest.mark.slow
 def test_compiles_to_one_graph_with_gradient():
     inputs = tuple(cloud("random", 2, n, d, n).requires_grad_() for n, d in ((9, 3), (7, 3), (7, 2)))
     lengths = torch.tensor([9, 2]), torch.tensor([2, 7])

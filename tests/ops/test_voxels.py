@@ -220,16 +220,17 @@ def test_strides_and_an_empty_batch(native_or_not):
 
 
 @needs_native
-def test_compiles_to_one_graph_with_gradient():
+@pytest.mark.parametrize("ragged", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_compiles_to_one_graph_with_gradient(ragged):
     x, features = clouds(2, 20, 3, seed=21).requires_grad_(), clouds(2, 20, 2, seed=22).requires_grad_()
-    lengths = torch.tensor([20, 9])
+    lengths = torch.tensor([20, 9]) if ragged else None
 
-    def f(a, b, n):
-        coords = ops.voxel_coordinates(a, 4, n)
-        return ops.devoxelize(ops.voxelize(b, coords, 4, n).sin(), coords)
+    def f(a, b):
+        coords = ops.voxel_coordinates(a, 4, lengths)
+        return ops.devoxelize(ops.voxelize(b, coords, 4, lengths).sin(), coords)
 
     compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
-    got, want = compiled(x, features, lengths), f(x, features, lengths)
+    got, want = compiled(x, features), f(x, features)
     torch.testing.assert_close(got, want)
     for a, b in zip(
         torch.autograd.grad(got.square().sum(), (x, features)),
@@ -239,8 +240,25 @@ def test_compiles_to_one_graph_with_gradient():
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize(("batch", "dtype"), [(1, torch.float64), (2, torch.bfloat16), (9, torch.float32)])
+def test_values_stay_when_a_gradient_is_asked(path, batch, dtype):
+    """The kernel's means, PyTorch's and those of clouds one by one have the same bits."""
+    features, coords = clouds(batch, 90, 5, seed=24).to(dtype), places(batch, 90, 4, 25)
+    lengths = torch.arange(batch) + 82
+    grid = ops.voxelize(features, coords, 4, lengths)
+    assert torch.equal(ops.voxelize(features.requires_grad_(), coords, 4, lengths), grid)
+    one = ops.voxelize(features[-1:, : lengths[-1]].detach(), coords[-1:, : lengths[-1]], 4)
+    assert torch.equal(one, grid[-1:])
+
+
 @needs_native
 def test_opcheck():
+    index = torch.tensor([[0, 7, 7]])
+    means = (clouds(1, 3, 2), index, torch.tensor([[1, 2, 2]]), 2)
+    opcheck(torch.ops.pcdiff.voxel_means.default, means)
+    for wrong in [(means[0], index + 1, *means[2:]), (means[0], index[0], *means[2:]), (*means[:3], 0)]:
+        with pytest.raises(RuntimeError, match=r"pcdiff: .* must"):
+            torch.ops.pcdiff.voxel_means(*wrong)
     op = torch.ops.pcdiff.voxels.default
     coords = places(2, 20, 4)
     opcheck(op, (coords, 4, None))

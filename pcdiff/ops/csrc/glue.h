@@ -18,7 +18,7 @@ namespace stable = torch::stable;
 using OptionalTensor = std::optional<Tensor>;
 
 // To be raised with every change of a schema: the Python side refuses a library of another number.
-constexpr int64_t kInterface = 2;
+constexpr int64_t kInterface = 3;
 
 // A cloud has fewer points than this: the float kernels keep indices in 32 bits, and the last block may be filled up.
 constexpr int64_t kMostPoints = (int64_t{1} << 31) - 64;
