@@ -169,8 +169,14 @@ def test_bf16_under_autocast_is_near(kind):
     assert (half.float() - exact).abs().max() < 20 * 2**-8 * exact.abs().max()
 
 
-@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", ["inducers", "full"])
+@pytest.mark.parametrize(
+    ("kind", "backend"),
+    [
+        ("inducers", "eager"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("full", "eager"), ("inducers", "inductor"))),
+        pytest.param("full", "inductor", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own
 def test_it_compiles_whole(kind, backend):
     net, (x, t, cond) = make(kind, depth=1), inputs()
