@@ -96,6 +96,7 @@ def test_a_run_completes_validation_clouds_and_scores_them(run):
     assert isinstance(pcdiff.load(run), Completion)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(net, run, dataset, tmp_path):
     flags = [*TINY, "--net", f"{net}:MeanNet", "--categories", "chair", "--dataset-path", dataset]
     assert script("train_gen.py", *flags, "--out", tmp_path / "half", "--max-iters", 3) == 0
@@ -128,10 +129,8 @@ def test_a_notebooks_trainer_cuts_the_clouds_too(dataset, tmp_path):
         ),
         (["--num-given", 0], "num_given must be at least 1, got 0"),
         (["--num-given", 40], "num_points must be above num_given = 40, got 40"),
-        (["--sample-points", 12], "sample_points must be above num_given = 12, got 12"),
         (["--partial.removed", "0.5", "1.5"], r"partial.removed must be shares in \(0, 1\), got \[0.5, 1.5\]"),
         (["--partial.resolution", 0], "partial.resolution must be at least 1, got 0"),
-        (["--partial.radius", -1], "partial.radius must be at least 0, got -1"),
         (["--partial.rule", "half"], "--partial.rule must be one of view, nearest, got 'half'"),
     ],
 )
@@ -187,6 +186,7 @@ def test_a_completion_follows_its_input_wherever_it_lies_and_however_large_it_is
     np.testing.assert_allclose(made[1], 8 * made[0] + 16, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_rest_is_in_the_statistics_of_the_training_set(net, shared_run, half):
     """What is drawn is brought back by `x * std + mean`, of the run's own statistics."""
     model = pcdiff.load(shared_run)
