@@ -306,7 +306,7 @@ def lost(kind, *keys):
         (lambda t: t["nodes"][0].update(extensions={"EXT_mesh_gpu_instancing": {}}), "instances by an extension"),
         (lambda t: t["nodes"][0].update(children=[0]), "hangs below two others|holds no point"),
         (lambda t: t["nodes"].append({"children": [0, 0]}), "hangs below two others"),
-        (lambda t: t["buffers"][0].update(uri="other.bin"), "lie in another file"),
+        (lambda t: t["buffers"][0].update(uri="other.bin"), "are in another file"),
         (lambda t: t["accessors"][0].update(count=5), "reaches beyond its data"),
         (lambda t: t["accessors"][0].update(count=10**12), "reaches beyond its data"),
         (lambda t: t["accessors"][0].update(count=-1), "-1 where a count"),

@@ -37,7 +37,7 @@ def test_larger_clouds_of_one_size_give_their_first_points():
 @pytest.mark.parametrize("num_points", [None, 2])
 def test_unequal_sizes_need_a_rule(num_points):
     message = (
-        "clouds differ in size, from 4 points (set/1.ply) to 9 (set/2.ply); say how to cut them: "
+        "clouds differ in size, from 4 points (set/1.ply) to 9 (set/2.ply); cut them with "
         "--num-points N --point-rule first|random|farthest"
     )
     with pytest.raises(InputError, match=re.escape(message)):

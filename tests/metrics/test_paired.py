@@ -82,7 +82,7 @@ def test_the_best_and_its_ties_are_bold_and_told(results):
     table = compare(list(results.items()))
     mmd = {line.split("|")[1].strip(): line.split("|")[2] for line in table.splitlines() if line.startswith("| ")}
     assert [name for name in results if "**" in mmd[name]] == ["near", "also"]
-    assert "Bold: the best score and its ties, where a paired bootstrap (95 %) tells" in table
+    assert "Bold: the best score and its ties, where a paired bootstrap (95 %) shows" in table
     assert "Ties with the best score: MMD-CD (" in table
 
 
