@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pcdiff.metrics import evaluate as evaluate_sets
 from pcdiff.models import Completion, PointCloudModel
 from pcdiff.ops.normalization import PART_MODES, SHARED_MODES
 from pcdiff.runtime import rng
+from pcdiff.runtime.cloud_batch import CloudBatch
 from pcdiff.runtime.devices import resolve_device
 from pcdiff.runtime.run_folder import write_config
 from pcdiff.training.protocols import Outcome, Validation
@@ -36,12 +37,13 @@ class LoaderBatches:
         loader: yields clouds `(B, N, 3)`, or tuples and lists that begin with them; has a length.
         seed: of the order.
         device: where the batches appear.
+        with_labels: the clouds' labels `(B,)` come second; batches are `CloudBatch`es.
 
     Raises:
         InputError: the loader has no length or no batches, or its last batch is smaller than the others.
     """
 
-    def __init__(self, loader: Any, seed: int, device: torch.device):
+    def __init__(self, loader: Any, seed: int, device: torch.device, with_labels: bool = False):
         if not hasattr(loader, "__len__") or len(loader) == 0:
             raise InputError(
                 "data must be clouds (n, P, 3), a CloudDataset, or a DataLoader with batches and a length"
@@ -49,29 +51,36 @@ class LoaderBatches:
         size = getattr(loader, "batch_size", None)
         if size and not getattr(loader, "drop_last", True) and (left := len(loader.dataset) % size):
             raise InputError(f"the DataLoader's last batch holds {left} of {size} clouds; give it drop_last=True")
-        self.loader, self.seed, self.device = loader, seed, device
+        self.loader, self.seed, self.device, self.with_labels = loader, seed, device, with_labels
         self.steps_per_epoch = float(len(loader))
-        self._at, self._last = -1, torch.empty(0)
+        self._at, self._last, self._labels = -1, torch.empty(0), torch.empty(0)
         self._batches: Iterator[Any] = iter(())
 
-    def __call__(self, step: int, rows: slice = slice(None)) -> Tensor:
+    def __call__(self, step: int, rows: slice = slice(None)) -> Tensor | CloudBatch:
         """Return the batch of a step, or those rows of it.
 
         Raises:
-            InputError: it holds another number of clouds than the one before.
+            InputError: it holds another number of clouds than the one before, or labels are missing.
         """
         if step != self._at:
             index = step % len(self.loader)
             first = step if step == self._at + 1 and index else step - index
             for at in range(first, step + 1):
                 batch = self._next(at)
+            if self.with_labels:
+                if not isinstance(batch, tuple | list) or len(batch) < 2:
+                    raise InputError(
+                        "the DataLoader's batches must be (clouds, labels) for a class-conditional model, got "
+                        f"{type(batch).__name__}"
+                    )
+                self._labels = torch.as_tensor(batch[1], device=self.device)
             batch = torch.as_tensor(batch[0] if isinstance(batch, tuple | list) else batch, device=self.device)
             if self._at >= 0 and len(batch) != len(self._last):
                 raise InputError(
                     f"the DataLoader's batches must be of one size, got {len(self._last)} and {len(batch)}"
                 )
             self._last, self._at = batch, step
-        return self._last[rows]
+        return CloudBatch(self._last[rows], self._labels[rows]) if self.with_labels else self._last[rows]
 
     def _next(self, step: int) -> Any:
         number = rng.number(self.seed, "loader", step)
@@ -90,7 +99,8 @@ class Trainer:
     Args:
         model: of `pcdiff.models`, or any module with `draw` and `loss_terms`, which `pcdiff.load` cannot rebuild.
         data: clouds `(n, P, 3)` as an array or a tensor, a `CloudDataset`, or a DataLoader of batches `(B, N, 3)`,
-            for a completion model with the given points first.
+            for a completion model with the given points first. For a class-conditional model a `CloudDataset`, whose
+            categories are its classes, or a DataLoader of pairs, clouds and labels.
         folder: the run's; made by `fit`.
         steps: optimizer steps in all.
         batch_size: clouds of a batch; of a DataLoader its own.
@@ -142,12 +152,18 @@ class Trainer:
             if normalization not in SHARED_MODES:
                 normalization = PART_MODES[0] if normalization not in PART_MODES else normalization
             cut = partial_of_run(model.config.num_given, partial or PartialConfig(), normalization)
+        names = model.config.class_names if isinstance(model, PointCloudModel) else ()
         if points is None:
-            batches: Any = LoaderBatches(data, seed, where)
-            self.config = replace(self.config, batch_size=len(batches(0)))
+            batches: Any = LoaderBatches(data, seed, where, with_labels=bool(names))
         else:
             taken = min(points.shape[1], 2048) if num_points is None else num_points
-            batches = Batches(points, self.config.batch_size, taken, seed, where, partial=cut)
+            labels = _labels(data, names)
+            batches = Batches(points, self.config.batch_size, taken, seed, where, partial=cut, labels=labels)
+            if labels is not None:
+                model.set_class_counts(labels)
+        like = batches(0)
+        like = like.points if isinstance(like, CloudBatch) else like
+        self.config = replace(self.config, batch_size=len(like))
         facts: dict[str, Any] = {"dataset": identity, "statistics": statistics, "version": __version__}
         self.run = None
         if isinstance(model, PointCloudModel):
@@ -159,12 +175,12 @@ class Trainer:
                 objective=model.objective_config,
                 sampling=model.sampling_config,
                 data=DataConfig(
-                    normalization=normalization, num_points=batches(0).shape[1], partial=partial or PartialConfig()
+                    normalization=normalization, num_points=like.shape[1], partial=partial or PartialConfig()
                 ),
                 train=self.config,
             )
             facts["config"] = json.loads(to_json(self.run))
-        scored = _validation(validation, seed, cut)
+        scored = _validation(validation, seed, cut, names)
         self.loop = TrainingLoop(model, batches, self.config, self.folder, facts, seed, where, scored, optimizer)
         if resume:
             self.loop.restore()
@@ -233,11 +249,26 @@ def _identity(name: str, fingerprint: str | None) -> dict[str, Any]:
     return facts if fingerprint is None else facts | {"fingerprint": fingerprint}
 
 
-def _validation(validation: Any, seed: int, cut: PartialClouds | None) -> Validation | None:
+def _validation(validation: Any, seed: int, cut: PartialClouds | None, names: Sequence[str]) -> Validation | None:
     if validation is None or callable(validation):
         return validation
     clouds = validation.points if isinstance(validation, CloudDataset) else torch.as_tensor(validation).float()
     points = min(clouds.shape[1], 2048)
     if cut is not None:
         return CompletionValidation(partial_set(clouds, cut, seed).points[:, :points], cut.num_given, seed)
-    return GeneratorValidation(clouds, points, seed)
+    return GeneratorValidation(clouds, points, seed, labels=_labels(validation, names))
+
+
+def _labels(data: Any, names: Sequence[str]) -> Tensor | None:
+    """Return the labels of clouds among the names of a model's classes; None where it has none.
+
+    Raises:
+        InputError: the clouds have no categories, or others than the classes.
+    """
+    if not names:
+        return None
+    if not isinstance(data, CloudDataset):
+        raise InputError(
+            f"a class-conditional model needs clouds with categories, a CloudDataset, got a {type(data).__name__}"
+        )
+    return data.labels(names)

@@ -393,3 +393,21 @@ def test_configs_of_runs_without_classes_are_as_they_were():
     config = cli.parse_run(GENERATOR_PRESETS, ["--preset", "demo"])
     assert run_from_dict(json.loads(to_json(config)), "here") == config
     assert not any(isinstance(part, nn.Embedding) for part in build_model(config).modules())
+
+
+def test_a_notebook_trains_a_class_conditional_model(dataset, tmp_path):
+    clouds = load_clouds(dataset, "chair,airplane", "train")
+    settings = {"steps": 2, "batch_size": 4, "num_points": 8, "device": "cpu"}
+    pcdiff.Trainer(make("direct"), clouds, tmp_path / "a", validation=None, **settings).fit()
+    assert pcdiff.load(tmp_path / "a").class_counts.tolist() == [10, 10]
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(clouds.points[:, :8], clouds.labels(NAMES)), batch_size=4, drop_last=True
+    )
+    trainer = pcdiff.Trainer(make("direct"), loader, tmp_path / "b", steps=2, device="cpu")
+    assert trainer.fit().step == 2
+    assert trainer.run.data.num_points == 8
+    with pytest.raises(InputError, match="needs clouds with categories, a CloudDataset, got a Tensor"):
+        pcdiff.Trainer(make("direct"), clouds.points, tmp_path / "c", **settings)
+    alone = torch.utils.data.DataLoader(clouds.points[:, :8], batch_size=4)
+    with pytest.raises(InputError, match=r"must be \(clouds, labels\) for a class-conditional model, got Tensor"):
+        pcdiff.Trainer(make("direct"), alone, tmp_path / "d", steps=2, device="cpu")
