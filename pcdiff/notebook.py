@@ -99,8 +99,8 @@ class Trainer:
     Args:
         model: of `pcdiff.models`, or any module with `draw` and `loss_terms`, which `pcdiff.load` cannot rebuild.
         data: clouds `(n, P, 3)` as an array or a tensor, a `CloudDataset`, or a DataLoader of batches `(B, N, 3)`,
-            for a completion model with the given points first. For a class-conditional model a `CloudDataset`, whose
-            categories are its classes, or a DataLoader of pairs, clouds and labels.
+            for a completion model with the given points first. For a class-conditional model a `CloudDataset`,
+            whose categories are its classes, or a DataLoader of pairs, clouds and labels.
         folder: the run's; made by `fit`.
         steps: optimizer steps in all.
         batch_size: clouds of a batch; of a DataLoader its own.

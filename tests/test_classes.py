@@ -126,7 +126,7 @@ def test_a_direct_model_learns_its_classes():
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     labels = torch.arange(32) % 2
     place = 1 - 2 * labels[:, None, None].float()
-    for step in range(60):
+    for step in range(40):
         clouds = CloudBatch(place + 0.1 * torch.randn(32, 4, 3, generator=seeded(step)), labels)
         optimizer.zero_grad()
         model.loss_terms(clouds, seeded(step))["loss"].backward()
@@ -153,26 +153,35 @@ def test_samples_are_of_the_classes_asked_for(kind):
     assert not torch.equal(chairs[0], usual[0])
 
 
-SMALL = {"coupling": {"depth": 2, "hidden_dim": 8}, "cnf": {"widths": (8,), "tolerance": 1e-7}}
+SMALL = {
+    "coupling": {"depth": 2, "hidden_dim": 8},
+    "cnf": {"widths": (8,), "tolerance": 1e-6},
+    "diffusion": {"width": 8, "depth": 1, "tolerance": 1e-6},
+}
 CONDITIONAL = sorted(name for name, prior in PRIORS.items() if prior.conditional)
 
 
 def conditional(name, count):
-    """Return a small prior on vectors (count, 4), conditions (count, 3), and both."""
+    """Return a small prior on vectors (count, 2), conditions (count, 3), and both."""
     torch.manual_seed(0)
-    flow = PRIORS[name](4, cond_dim=3, **SMALL[name]).double().eval()
-    return flow, *(torch.randn(count, size, generator=seeded(size)).double() for size in (4, 3))
+    flow = PRIORS[name](2, cond_dim=3, **SMALL[name]).double().eval()
+    with torch.no_grad():  # some layers start at zero
+        for p in flow.parameters():
+            p += 0.1 * torch.randn(p.shape, generator=seeded(9))
+    return flow, *(torch.randn(count, size, generator=seeded(size)).double() for size in (2, 3))
 
 
 @pytest.mark.parametrize("name", CONDITIONAL)
 def test_a_conditional_prior_has_a_density_for_each_condition(name):
-    """The log-determinant is that of autograd's Jacobian at the condition, and there and back again is nothing."""
+    """The log-determinant is that of finite differences at the condition, and there and back again is nothing."""
     flow, z, cond = conditional(name, 2)
     w, log_det = flow(z, cond=cond)
-    torch.testing.assert_close(flow.inverse(w, cond=cond)[0], z, rtol=0, atol=1e-4)
-    torch.testing.assert_close(flow.to_latent(flow.to_base(z, cond), cond), z, rtol=0, atol=1e-4)
-    jacobian = torch.autograd.functional.jacobian(lambda v: flow.to_base(v[None], cond[:1])[0], z[0])
-    torch.testing.assert_close(log_det[0], torch.linalg.slogdet(jacobian).logabsdet, rtol=0, atol=1e-4)
+    torch.testing.assert_close(flow.inverse(w, cond=cond)[0], z, rtol=0, atol=5e-4)
+    torch.testing.assert_close(flow.to_latent(flow.to_base(z, cond), cond), z, rtol=0, atol=5e-4)
+    ways = 1e-2 * torch.eye(2, dtype=z.dtype)
+    up, down = (flow.to_base(z[:1] + sign * ways, cond[:1].expand(2, -1)) for sign in (1, -1))
+    jacobian = (up - down) / 2e-2
+    torch.testing.assert_close(log_det[0], torch.linalg.slogdet(jacobian).logabsdet, rtol=0, atol=1e-3)
     assert (flow.exact_log_prob(z, cond) - flow.exact_log_prob(z, cond.flip(0))).abs().max() > 1e-3
 
 
@@ -204,19 +213,19 @@ def test_batches_carry_their_labels(dataset):
     clouds = load_clouds(dataset, "chair,airplane", "train")
     labels = clouds.labels(NAMES)
     assert labels.tolist() == [NAMES.index(name) for name in clouds.categories]
-    plain, labelled = (Batches(clouds.points, 4, 8, seed=0, labels=given) for given in (None, labels))
+    plain, labeled = (Batches(clouds.points, 4, 8, seed=0, labels=given) for given in (None, labels))
     for step in range(6):
-        found = labelled(step)
+        found = labeled(step)
         assert torch.equal(found.points, plain(step))
-        assert torch.equal(found.labels, labels[labelled.indices(step)])
-        assert torch.equal(labelled(step, slice(1, 3)).labels, found.labels[1:3])
+        assert torch.equal(found.labels, labels[labeled.indices(step)])
+        assert torch.equal(labeled(step, slice(1, 3)).labels, found.labels[1:3])
     with pytest.raises(InputError, match=r"classes must be among chair, mug, got clouds of airplane"):
         clouds.labels(("chair", "mug"))
     with pytest.raises(InputError, match=r"labels must be \(20,\), one for each cloud, got \(3,\)"):
         Batches(clouds.points, 4, 8, seed=0, labels=labels[:3])
 
 
-@pytest.fixture(scope="module", params=["direct", "latent"])
+@pytest.fixture(scope="module", params=[pytest.param("direct", marks=pytest.mark.slow), "latent"])
 def run(request, dataset, tmp_path_factory):
     """A class-conditional run of four steps."""
     kind, out = request.param, tmp_path_factory.mktemp("classes") / request.param

@@ -135,7 +135,7 @@ def test_the_flags_of_0_1_are_those_of_today():
         (["--net", "unet3d"], r"net must be one of pointwise, .*set_transformer, got 'unet3d'"),
         (["--net", "missing.py:Net"], r"net missing\.py:Net: no such \.py file"),
         (["--net", "json:Net"], "net json:Net: no Net there"),
-        (["--prior", "glow"], r"prior must be one of cnf, coupling, gaussian"),
+        (["--prior", "glow"], r"prior must be one of cnf, coupling, diffusion, gaussian"),
         (["--process", "ddim"], r"process must be one of .*ddpm.*, got 'ddim'"),
         (["--flexibility", "0.5", "--process", "vp"], "flexibility is a DDPM chain's, got 0.5 with vp"),
         (

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pcdiff.commands import cli
+from pcdiff.commands import cli, model_commands
+from pcdiff.commands.flags import Sample
 from pcdiff.config import (
     CloudObjectiveConfig,
     DataConfig,
@@ -48,7 +49,7 @@ OF_PARTS = {
     for name, cls in known(part).items()
 }
 FLAGS = set().union(*map(flags_of, PLAIN), *OF_PARTS.values(), RENAMED_FLAGS, {"--import"})
-FLAGS |= flags_of(ProcessConfig, "process.") | flags_of(SamplingConfig, "sampling.")
+FLAGS |= flags_of(Sample) | flags_of(ProcessConfig, "process.") | flags_of(SamplingConfig, "sampling.")
 TORCHRUN = {"--standalone", "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--max-restarts"}
 
 
@@ -104,6 +105,12 @@ def test_command(command, tmp_path, monkeypatch):
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
         assert all(f"{word.split('=')[0]} ?=" in (ROOT / "Makefile").read_text() for word in words[2:])
+        return
+    if words[0] == "pcdiff":
+        assert model_commands.parse(words[1], words[2:]).run
+        return
+    if words[1:2] == ["evaluate.py"]:
+        assert cli.parse_evaluation(words[2:]).run
         return
     presets = AUTOENCODER_PRESETS if "train_ae.py" in words else GENERATOR_PRESETS
     at = words.index("train_ae.py" if "train_ae.py" in words else "train_gen.py")

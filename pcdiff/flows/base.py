@@ -1,6 +1,7 @@
 """What every normalizing flow has: two directions with their log-determinants, and the density they give."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ class Flow(nn.Module):
 
     `log p(z) = log N(w; 0, I) + log |det dw/dz|` with `w = flow(z)`. A flow whose class says `conditional` gives
     p(z | c) of a vector c, such as that of a class: its constructor takes `cond_dim`, and its methods `cond`, the
-    vectors `(B, cond_dim)`; the methods of any other are called without it.
+    vectors `(B, cond_dim)`; the methods of any other are called without it. One that says `guidable` can be drawn
+    from with classifier-free guidance, too.
 
     Args:
         dim: size F of the latent.
@@ -21,6 +23,7 @@ class Flow(nn.Module):
     """
 
     conditional = False
+    guidable = False
 
     def __init__(self, dim: int, cond_dim: int = 0):
         super().__init__()
@@ -83,8 +86,21 @@ class Flow(nn.Module):
         """Map latents `(B, F)` to base vectors alone, where their density is not asked for."""
         return self(z, **given(cond))[0]
 
+    def sample(
+        self, w: Tensor, generator: torch.Generator | None = None, cond: Tensor | None = None, **guidance: Any
+    ) -> Tensor:
+        """Draw latents from base vectors w ~ N(0, I) `(B, F)`: `to_latent`, where a prior has no quicker way.
+
+        Args:
+            w: base vectors.
+            generator: source of further draws, where some are made.
+            cond: as in `forward`.
+            **guidance: of a `guidable` prior the scale `guidance`, and the condition that stands for none, `null`.
+        """
+        return self.to_latent(w, **given(cond))
+
     def draw_probes(self, count: int, generator: torch.Generator | None = None) -> Tensor | None:
-        """Draw what the log-determinants of `count` latents are estimated with in training, `(count, F)`.
+        """Draw what the log-densities of `count` latents are estimated with in training, `(count, ...)`.
 
         None where nothing is estimated.
         """

@@ -8,11 +8,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from pcdiff.diffusion.divergence import Probes, check_trace, divergence, trace_probes
+from pcdiff.diffusion.divergence import Probes, check_trace, trace_probes
 from pcdiff.errors import InputError
-from pcdiff.flows.base import Flow, standard_normal_log_prob
-
-MAX_STEPS = 1000  # of the solver; a flow that needs more has diverged
+from pcdiff.flows.base import standard_normal_log_prob
+from pcdiff.flows.ode import OdeFlow
 
 
 class ConcatSquash(nn.Module):
@@ -65,7 +64,7 @@ class ContinuousConfig:
     RANGES: ClassVar[dict[str, str]] = {"at least 1": "widths", "above 0": "time_length tolerance"}
 
 
-class ContinuousFlow(Flow):
+class ContinuousFlow(OdeFlow):
     r"""Latents carried along `dz/dt = f(z, t)` from the latent at t = 0 to w ~ N(0, I) at the horizon.
 
     `log p(z) = log N(w; 0, I) + int_0^T div f dt` (Chen et al., 2018, theorem 1). In training the divergence is
@@ -113,31 +112,12 @@ class ContinuousFlow(Flow):
             raise InputError("trace must be 'exact', 'gaussian' or 'rademacher' for a flow, got 'pointwise'")
         check_trace(trace, torch.Size([dim]))
         self.time_length, self.trace, self.tolerance = time_length, trace, tolerance
+        self.span = (0.0, time_length)
         self.net = VelocityNet(dim, widths, cond_dim)
 
-    def forward(
-        self, z: Tensor, generator: torch.Generator | None = None, cond: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Map latents to the base; see `Flow.forward`. The log-determinant is exact in evaluation mode."""
-        self.check("z", z, cond)
-        return self._carry(z, 0.0, self.time_length, self._probes(z, generator), cond)
-
-    def inverse(
-        self, w: Tensor, generator: torch.Generator | None = None, cond: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Map base vectors to latents; see `Flow.inverse`. The log-determinant is exact in evaluation mode."""
-        self.check("w", w, cond)
-        return self._carry(w, self.time_length, 0.0, self._probes(w, generator), cond)
-
-    def to_latent(self, w: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Map base vectors `(B, F)` to latents alone: no divergence is taken."""
-        self.check("w", w, cond)
-        return self._carry(w, self.time_length, 0.0, None, cond)[0]
-
-    def to_base(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Map latents `(B, F)` to base vectors alone: no divergence is taken."""
-        self.check("z", z, cond)
-        return self._carry(z, 0.0, self.time_length, None, cond)[0]
+    def velocity(self, t: Tensor, z: Tensor, cond: Tensor | None = None) -> Tensor:
+        """See `OdeFlow.velocity`."""
+        return self.net(t, z, cond)
 
     def draw_probes(self, count: int, generator: torch.Generator | None = None) -> Tensor | None:
         """See `Flow.draw_probes`: one probe a latent, in training, unless the trace is exact."""
@@ -158,50 +138,8 @@ class ContinuousFlow(Flow):
             return super().log_prob(z, generator, cond=cond)
         self.check("z", z, cond)
         self.check("probes", probes, cond)
-        w, log_det = self._carry(z, 0.0, self.time_length, Probes(probes[None], 1.0), cond)
-        return standard_normal_log_prob(w) + log_det
-
-    def exact_log_prob(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Return the log-density `(B,)` in nats of latents `z (B, F)` with the exact trace, in training too."""
-        self.check("z", z, cond)
-        w, log_det = self._carry(z, 0.0, self.time_length, trace_probes("exact", z), cond)
+        w, log_det = self._carry(z, False, Probes(probes[None], 1.0), cond)
         return standard_normal_log_prob(w) + log_det
 
     def _probes(self, like: Tensor, generator: torch.Generator | None) -> Probes:
         return trace_probes(self.trace if self.training else "exact", like, generator=generator)
-
-    def _carry(
-        self, start: Tensor, t0: float, t1: float, probes: Probes | None, cond: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Carry `start (B, F)` from t0 to t1; return the end and the integral of the divergence `(B,)`."""
-        state = start if probes is None else torch.cat([start, start.new_zeros(len(start), 1)], dim=1)
-
-        def slope(t: Tensor, state: Tensor) -> Tensor:
-            if probes is None:
-                return self.net(t, state, cond)
-            velocity, spread = divergence(lambda z: self.net(t, z, cond), state[:, : self.dim], probes)
-            return torch.cat([velocity, spread[:, None]], dim=1)
-
-        # the adjoint finds gradients of what it is told of alone
-        learned = [] if cond is None or not cond.requires_grad else [cond]
-        from torchdiffeq import odeint_adjoint  # here, since it takes half a second of every program's start
-
-        try:
-            end = odeint_adjoint(
-                slope,
-                state,
-                torch.tensor([t0, t1], device=start.device, dtype=start.dtype),
-                rtol=self.tolerance,
-                atol=self.tolerance,
-                method="dopri5",
-                options={"norm": _worst_latent, "max_num_steps": MAX_STEPS},
-                adjoint_options={"norm": "seminorm", "max_num_steps": MAX_STEPS},
-                adjoint_params=(*self.net.parameters(), *learned),
-            )[-1]
-        except AssertionError as error:
-            raise InputError(f"the flow's ODE is too rough for tolerance {self.tolerance:g}: {error}") from error
-        return end[:, : self.dim], end[:, self.dim :].sum(dim=1)
-
-
-def _worst_latent(error: Tensor) -> Tensor:
-    return error.square().mean(dim=1).sqrt().max()

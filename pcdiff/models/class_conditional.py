@@ -113,17 +113,26 @@ class ClassConditional(nn.Module):
             dropped = torch.rand(len(x), generator=generator, device=x.device)
         return x, self.classes.dropped(labels, dropped)
 
-    def conditioned(
-        self, z: Tensor, labels: Tensor | None = None, guidance: float | None = None
-    ) -> tuple[Denoiser, Any]:
-        """Return the denoiser for codes `(B, F)` and labels `(B,)` with what it is conditioned on; see `decode`."""
+    def guidance_scale(self, labels: Tensor | None, guidance: float | None) -> float:
+        """Return the scale of guidance for clouds of these classes: what is given, or the model's own.
+
+        Raises:
+            InputError: a scale other than 1 is given for clouds of no class.
+        """
         if labels is None and guidance not in (None, 1) and self.classes is not None:
             raise InputError(f"guidance {guidance:g} stresses a class, and none is given; name classes, or take 1")
         scale = 1.0 if labels is None and guidance is None else guidance
         scale = self.sampling_config.guidance if scale is None else scale
+        return 1.0 if scale is None else scale
+
+    def conditioned(
+        self, z: Tensor, labels: Tensor | None = None, guidance: float | None = None
+    ) -> tuple[Denoiser, Any]:
+        """Return the denoiser for codes `(B, F)` and labels `(B,)` with what it is conditioned on; see `decode`."""
+        scale = self.guidance_scale(labels, guidance)
         cond = self.net_condition(z, self.labels(labels, len(z)))
 
         def null() -> Any:
             return self.net_condition(z, self.labels(None, len(z)))
 
-        return guided(self.classes, self.denoiser, 1.0 if scale is None else scale, null), cond
+        return guided(self.classes, self.denoiser, scale, null), cond

@@ -39,6 +39,7 @@ class Direct(Generator):
         generator: torch.Generator | None = None,
         truncate_std: float | None = None,
         labels: Tensor | None = None,
+        guidance: float | None = None,
     ) -> Tensor:
         """Return codes of no numbers, `(num_samples, 0)`; nothing is drawn.
 

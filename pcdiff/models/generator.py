@@ -19,6 +19,7 @@ class Generator(PointCloudModel):
         generator: torch.Generator | None = None,
         truncate_std: float | None = None,
         labels: Tensor | None = None,
+        guidance: float | None = None,
     ) -> Tensor:
         """Draw codes `(num_samples, F)`, F = `code_dim`; of a model without codes `(num_samples, 0)`.
 
@@ -27,6 +28,7 @@ class Generator(PointCloudModel):
             generator: source of every draw.
             truncate_std: see `Latent.sample_latent`.
             labels: of the clouds' classes `(num_samples,)`, where the model is class-conditional.
+            guidance: see `decode`.
         """
         raise NotImplementedError
 
@@ -37,6 +39,7 @@ class Generator(PointCloudModel):
         num_points: int,
         *,
         classes: Any = None,
+        guidance: float | None = None,
         generator: torch.Generator | None = None,
         truncate_std: float | None = None,
         **options: Any,
@@ -48,9 +51,11 @@ class Generator(PointCloudModel):
             num_points: points of each; any number.
             classes: of a class-conditional model, by name or label: one for each cloud, or one for all; in
                 proportion to the clouds trained on by default.
+            guidance: scale of classifier-free guidance toward these classes, of the points and of a latent whose
+                prior can be guided; 1 is none. The model's own by default.
             generator: source of every draw.
             truncate_std: see `sample_latent`.
-            **options: see `decode`; `guidance` among them.
+            **options: see `decode`.
 
         Returns:
             Clouds `(num_samples, num_points, 3)` in the training set's normalization.
@@ -62,8 +67,8 @@ class Generator(PointCloudModel):
             >>> chairs = model.sample(4, 2048, classes="chair", guidance=2.0)
         """
         labels = self.labels(self.labels_of(classes, num_samples), num_samples)
-        z = self.sample_latent(num_samples, generator, truncate_std, labels)
-        return self.decode(z, num_points, labels=labels, generator=generator, **options)
+        z = self.sample_latent(num_samples, generator, truncate_std, labels, guidance)
+        return self.decode(z, num_points, labels=labels, guidance=guidance, generator=generator, **options)
 
     def labels_of(self, classes: Any, count: int) -> Tensor | None:
         """Return the labels `(count,)` of classes as `sample` takes them; None of a model without classes.

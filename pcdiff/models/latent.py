@@ -122,6 +122,7 @@ class Latent(Generator):
         generator: torch.Generator | None = None,
         truncate_std: float | None = None,
         labels: Tensor | None = None,
+        guidance: float | None = None,
     ) -> Tensor:
         """Draw latents `(num_samples, F)` from the prior.
 
@@ -131,6 +132,7 @@ class Latent(Generator):
             truncate_std: draw every coordinate of w from N(0, 1) cut off at this many standard deviations.
             labels: of the latents' classes `(num_samples,)`, where the model is class-conditional; None stands for
                 no class.
+            guidance: scale of classifier-free guidance, of a prior that can be guided; the model's own by default.
 
         Raises:
             InputError: `truncate_std` is not positive.
@@ -144,7 +146,11 @@ class Latent(Generator):
             low = torch.special.ndtr(torch.tensor(-truncate_std, dtype=torch.float64, device=device))
             uniform = low + (1 - 2 * low) * torch.special.ndtr(w.double())
             w = torch.special.ndtri(uniform).float()
-        return self.base_to_latent(w, labels)
+        known, scale = self.labels(labels, num_samples), self.guidance_scale(labels, guidance)
+        told: dict[str, Any] = self._prior_condition(known)
+        if scale != 1 and getattr(self.prior, "guidable", False):
+            told |= {"guidance": scale, "null": self.class_vectors(self.labels(None, num_samples))}
+        return self.prior.sample(w, generator, **told)
 
 
 def gaussian_entropy(log_variance: Tensor) -> Tensor:

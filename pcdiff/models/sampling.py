@@ -93,13 +93,14 @@ def draw_chunk(
     count: int | None = None,
     labels: Tensor | None = None,
     truncate_std: float | None = None,
+    guidance: float | None = None,
     **options: Any,
 ) -> Tensor:
     """Draw the first `count` (all by default) of chunk `k` of `generate`, `(count, num_points, 3)` on the CPU."""
     generator = rng.generator(seed, "sample", k, device=model.device)
     given = _whole_chunk(model, k, CHUNK if count is None else count, labels)
-    z = model.sample_latent(CHUNK, generator, truncate_std, **({} if given is None else {"labels": given}))[:count]
-    return decode_chunk(model, z, num_points, generator, labels=given, **options)
+    z = model.sample_latent(CHUNK, generator, truncate_std, given, guidance)[:count]
+    return decode_chunk(model, z, num_points, generator, labels=given, guidance=guidance, **options)
 
 
 def _whole_chunk(model: Generator, k: int, count: int, labels: Tensor | None) -> Tensor | None:
