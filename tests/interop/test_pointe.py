@@ -116,7 +116,8 @@ def test_every_layer(case):
         return  # recorded in float32 only
     net, found = case.net, {}
     modules = {"time_embed": net.time_embed, "input_proj": net.lift, "ln_pre": net.norm_in}
-    modules |= {"backbone.resblocks.0": net.layers[0], "backbone.resblocks.0.attn": net.layers[0].proj}
+    modules |= {f"backbone.resblocks.{k}": layer for k, layer in enumerate(net.layers)}
+    modules |= {f"backbone.resblocks.{k}.attn": layer.proj for k, layer in enumerate(net.layers)}
     modules |= {"backbone": net.layers[-1], "cond_point_proj": net.point_embed}
     modules["clip_embed"] = net.cond_embed if net.token_embed is None else net.token_embed
     hooks = [
