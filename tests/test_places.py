@@ -12,7 +12,7 @@ from image_pipeline.interop import LOADERS
 from image_pipeline.models.loading import load_model
 from pcdiff.data import load_clouds
 from pcdiff.errors import InputError
-from pcdiff.interop import dpm, read_cloud_set
+from pcdiff.interop import dpm, pvd, read_cloud_set
 from pcdiff.metrics.comparison import read_result
 from pcdiff.runtime.paths import entries, exists, is_file, is_folder, look
 
@@ -55,6 +55,7 @@ READERS = {
     "a run of clouds": pcdiff.load,
     "a run of images": load_model,
     "a DPM checkpoint": dpm.load,
+    "a PVD checkpoint": pvd.load,
     "a result": read_result,
     **{
         f"a checkpoint of {kind}": lambda p, k=kind: LOADERS[k].load(

@@ -134,7 +134,12 @@ class PVCNNConfig:
                 f"branch_width must be a multiple of branch_heads and of {NORM_GROUPS}, got {self.branch_width} "
                 f"with {self.branch_heads} heads"
             )
-        _check_widths("time_dim with a branch", (self.time_dim,))
+        # of a single number in a group the norm of the gate's mask leaves nothing
+        if self.time_dim % NORM_GROUPS or self.time_dim == NORM_GROUPS:
+            raise InputError(
+                f"time_dim must be a multiple of {NORM_GROUPS} above it for the gate of a branch, "
+                f"got {self.time_dim}"
+            )
 
     def built_blocks(self, level: int) -> int:
         """Return how many convolutions a level has on the way down."""

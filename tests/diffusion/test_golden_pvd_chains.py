@@ -20,7 +20,7 @@ PVD_CLIP = (-0.5, 0.5)
 CASES = ["pvd/noatt", *(pytest.param(f"pvd/{name}", marks=pytest.mark.slow) for name in ("completion", "gen"))]
 
 
-@pytest.mark.parametrize("suffix", PRECISIONS)
+@pytest.mark.parametrize("suffix", ["", pytest.param("_f64", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CASES)
 def test_pvds_reverse_steps(golden, name, suffix):
     dtype, rtol = PRECISIONS[suffix]
@@ -88,7 +88,8 @@ def test_pvds_chains_in_float64(golden, name):
         close(trajectory.states[k], state, 1e-7)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pvd/noatt", "pvd/completion", "pvd/gen"])
 def test_pvds_chains_step_by_step_in_float32(golden, name):
     case = case_of(golden, name)
     given, x = chain_start(case, torch.float32)

@@ -20,6 +20,16 @@ every_case = pytest.mark.parametrize("name", ["pvd/noatt", "pvd/completion", "ti
 every_pvd = pytest.mark.parametrize("name", ["pvd/noatt", "pvd/completion", LARGE])
 PRECISIONS = {"": (torch.float32, 1e-4), "_f64": (torch.float64, 1e-7)}
 every_precision = pytest.mark.parametrize("suffix", PRECISIONS)
+SLOW = pytest.mark.slow
+every_case_and_precision = pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        *((name, suffix) for name in ("pvd/noatt", "tiger/gen") for suffix in PRECISIONS),
+        ("pvd/completion", ""),
+        pytest.param("pvd/completion", "_f64", marks=SLOW),
+        *(pytest.param("pvd/gen", suffix, marks=SLOW) for suffix in PRECISIONS),
+    ],
+)
 
 
 def net_of(case, dtype):
@@ -32,8 +42,7 @@ def at_all_times(net, x, t):
     return net(x.repeat(len(t), 1, 1), t.flatten()).unflatten(0, t.shape)
 
 
-@every_precision
-@every_case
+@every_case_and_precision
 def test_pvds_nets(golden, name, suffix):
     dtype, rtol = PRECISIONS[suffix]
     case = case_of(golden, name)
@@ -124,8 +133,7 @@ def strided(ours, theirs):
     return ours
 
 
-@every_precision
-@every_case
+@every_case_and_precision
 def test_losses_and_gradients(golden, name, suffix):
     dtype, rtol = PRECISIONS[suffix]
     case = case_of(golden, name)

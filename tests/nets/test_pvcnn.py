@@ -5,7 +5,7 @@ import torch
 
 from pcdiff.errors import InputError
 from pcdiff.nets import PVCNN, PVCNNConfig
-from pcdiff.nets.pvcnn_layers import SetAbstraction
+from pcdiff.nets.pvcnn_layers import Norm, SetAbstraction
 
 SIZES = {
     "down_channels": (8, 8, 0),
@@ -21,7 +21,7 @@ SIZES = {
     "time_dim": 8,
     "head_width": 8,
 }
-BRANCH = {"branch_depth": 1, "branch_level": 0, "branch_width": 8, "branch_heads": 2}
+BRANCH = {"time_dim": 16, "branch_depth": 1, "branch_level": 0, "branch_width": 8, "branch_heads": 2}
 KINDS = {"pvd": {}, "tiger": {"global_attention": False, **BRANCH}}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -227,6 +227,7 @@ def test_compiled_it_agrees_forwards_and_backwards(kind):
         ({"time_dim": 7}, r"time_dim must be even and at least 4, got 7"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
         ({**BRANCH, "branch_level": 2}, r"branch_level must be at most 1 with 3 levels, got 2"),
+        ({**BRANCH, "time_dim": 8}, r"time_dim must be a multiple of 8 above it for the gate of a branch, got 8"),
         ({**BRANCH, "branch_heads": 3}, r"branch_width must be a multiple of branch_heads and of 8, got 8 with 3"),
     ],
 )
@@ -245,3 +246,14 @@ def test_shapes_that_do_not_fit():
         make()(x, t, x[:, 0])
     with pytest.raises(InputError, match=r"point_dim must be at least 3 for a net of voxels, got 2"):
         make(point_dim=2)
+
+
+def test_a_norm_keeps_its_digits_in_every_layout_of_memory():
+    draw = torch.Generator().manual_seed(0)
+    # a mean of ten standard deviations: a difference of squares would lose a hundredfold
+    x = 10 + torch.randn(2, 8, 6, 6, 6, generator=draw)
+    norm = Norm(8)
+    exact = Norm(8).double()(x.double())
+    for layout in (torch.contiguous_format, torch.channels_last_3d):
+        assert (norm(x.contiguous(memory_format=layout)) - exact).abs().max() < 2e-5
+    assert not Norm(8)(torch.ones(1, 8, 1)).any()  # of one number
