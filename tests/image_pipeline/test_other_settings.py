@@ -49,7 +49,7 @@ def test_what_abarankabs_config_cannot_be(tmp_path):
     path = tmp_path / "abarankab_other.pth"
     settings = json.loads(path.with_suffix(".json").read_text())
     for key, value, message in (
-        ("activation", "gelu", "activation must be one of .*, got 'gelu'"),
+        ("activation", "glu", "activation must be one of .*, got 'glu'"),
         ("norm", "bn", "norm must be 'gn', got 'bn'"),
         ("initial_pad", -1, "pad must be an integer of at least 0, got -1"),
         ("time_emb_scale", 0, "time_scale must be positive and finite, got 0"),
