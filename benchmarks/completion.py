@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--num-completions", type=int, default=3, help="of each cloud (default: 3)")
     parser.add_argument("--num-steps", type=int, help="of the samplers (default: the preset's)")
     parser.add_argument("--seed", type=int, default=2020)
+    parser.add_argument("--no-mark", action="store_true", help="do not tell the net which points are given, as PVD")
     parser.add_argument("--no-constraint", action="store_true", help="leave the generator out")
     parser.add_argument("flags", nargs="*", help="further flags of both trainings, behind --")
     args = parser.parse_args()
@@ -82,7 +83,7 @@ def main() -> None:
     common = ["--preset", args.preset, "--budget-minutes", str(args.minutes), *data, "--seed", str(args.seed)]
     common += [*args.flags, "--num-points", str(args.train_points), "--sample-points", str(args.num_points)]
     cut_flags = ["--num-given", str(args.num_given), "--partial.rule", args.rule]
-    cut_flags += ["--partial.removed", str(args.removed)]
+    cut_flags += ["--partial.removed", str(args.removed), *([] if args.no_mark else ["--mark-given"])]
     runs = {"trained for it": trained(args.out / "completion", [*common, "--kind", "completion", *cut_flags])}
     if not args.no_constraint:
         runs["by a constraint"] = trained(args.out / "direct", [*common, "--kind", "direct"])
