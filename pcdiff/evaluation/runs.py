@@ -271,7 +271,7 @@ def _deviations(
     notes = []
     if config.split != protocol.split:
         notes.append(f"compared with the {config.split} split, where the protocol has the {protocol.split} split")
-    asked_for = {"sampler": config.sampler, "steps": config.num_steps, "grid": config.grid}
+    asked_for: dict[str, Any] = {"sampler": config.sampler, "steps": config.num_steps, "grid": config.grid}
     asked_for |= {"precision": config.precision, "guidance": config.guidance}
     if given := [f"{name} {value}" for name, value in asked_for.items() if value is not None]:
         notes.append(f"drawn with {', '.join(given)}")

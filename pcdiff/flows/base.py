@@ -1,7 +1,6 @@
 """What every normalizing flow has: two directions with their log-determinants, and the density they give."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +86,12 @@ class Flow(nn.Module):
         return self(z, **given(cond))[0]
 
     def sample(
-        self, w: Tensor, generator: torch.Generator | None = None, cond: Tensor | None = None, **guidance: Any
+        self,
+        w: Tensor,
+        generator: torch.Generator | None = None,
+        cond: Tensor | None = None,
+        guidance: float = 1.0,
+        null: Tensor | None = None,
     ) -> Tensor:
         """Draw latents from base vectors w ~ N(0, I) `(B, F)`: `to_latent`, where a prior has no quicker way.
 
@@ -95,7 +99,8 @@ class Flow(nn.Module):
             w: base vectors.
             generator: source of further draws, where some are made.
             cond: as in `forward`.
-            **guidance: of a `guidable` prior the scale `guidance`, and the condition that stands for none, `null`.
+            guidance: scale of classifier-free guidance, of a `guidable` prior; 1 is none.
+            null: the conditions that stand for none `(B, cond_dim)`, where there is guidance.
         """
         return self.to_latent(w, **given(cond))
 

@@ -10,6 +10,7 @@ from pcdiff.errors import InputError, OutOfRange
 from pcdiff.models.base import POINT_DIM, PointCloudModel
 from pcdiff.nets.given_points import WithGivenPoints
 from pcdiff.runtime.call_checks import checked
+from pcdiff.runtime.cloud_batch import CloudBatch
 
 
 class Completion(PointCloudModel):
@@ -54,17 +55,22 @@ class Completion(PointCloudModel):
         """See `PointCloudModel.blank_codes`: given points `(count, num_given, 3)`."""
         return torch.zeros(count, self.config.num_given, self.point_dim, device=self.device)
 
-    def draw(self, x: Tensor, count: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def draw(
+        self, batch: Tensor | CloudBatch, count: int, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
         """See `PointCloudModel.draw`: noise of the points that are not given."""
+        x, _ = self._batch(batch, None, None)
         return super().draw(self._apart(x)[1], count, generator)
 
-    def loss_terms(self, x: Tensor, generator: torch.Generator | None = None, **draws: Tensor) -> dict[str, Tensor]:
+    def loss_terms(
+        self, batch: Tensor | CloudBatch, generator: torch.Generator | None = None, **draws: Tensor
+    ) -> dict[str, Tensor]:
         """See `PointCloudModel.loss_terms`: the objectives on the points behind the first `num_given`.
 
         Raises:
             InputError: a cloud has no further points.
         """
-        given, rest = self._apart(x)
+        given, rest = self._apart(self._batch(batch, None, None)[0])
         return {"loss": self.reconstruction_term(rest, given, generator, **draws).mean()}
 
     @checked

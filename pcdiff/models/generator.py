@@ -64,7 +64,7 @@ class Generator(PointCloudModel):
             InputError: a class is unknown, another number of them, or the model has none; or see `decode`.
 
         Example:
-            >>> chairs = model.sample(4, 2048, classes="chair", guidance=2.0)
+            >>> chairs = model.sample(4, 2048, classes="chair", guidance=2.0)  # doctest: +SKIP
         """
         labels = self.labels(self.labels_of(classes, num_samples), num_samples)
         z = self.sample_latent(num_samples, generator, truncate_std, labels, guidance)
