@@ -20,7 +20,8 @@ from pcdiff.flows import PRIORS
 from pcdiff.flows.base import Flow
 from pcdiff.models import Direct, Latent, build_model
 from pcdiff.models.classes import Classes, in_proportion, spread
-from pcdiff.nets import PointwiseConfig
+from pcdiff.models.upsampling import upsample
+from pcdiff.nets import NETS, PointwiseConfig
 from pcdiff.runtime.cloud_batch import CloudBatch
 from pcdiff.training.micro_batches import MicroBatches
 
@@ -420,3 +421,21 @@ def test_a_notebook_trains_a_class_conditional_model(dataset, tmp_path):
     alone = torch.utils.data.DataLoader(clouds.points[:, :8], batch_size=4)
     with pytest.raises(InputError, match=r"must be \(clouds, labels\) for a class-conditional model, got Tensor"):
         pcdiff.Trainer(make("direct"), alone, tmp_path / "d", steps=2, device="cpu")
+
+
+def test_further_points_are_of_a_class():
+    torch.manual_seed(0)
+    made_from = NETS["set_transformer"].Config(width=16, depth=1, num_heads=2, num_inducers=4, norm_groups=2)
+    net = NETS["set_transformer"](made_from, cond_dim=5)
+    with torch.no_grad():  # some layers start at zero
+        for p in net.parameters():
+            p += 0.1 * torch.randn(p.shape, generator=seeded(1))
+    config = ModelConfig(kind="direct", class_dim=5)
+    model = Direct(config, ProcessConfig(name="edm", predicts="edm", time_input="edm"), net=net, class_names=NAMES)
+    none, both, one = (
+        upsample(model.eval(), batch(2).points, 3, 0, num_steps=2, labels=given)
+        for given in (None, torch.tensor([0, 1]), torch.tensor([1, 1]))
+    )
+    torch.testing.assert_close(both[1], one[1], rtol=0, atol=1e-5)
+    assert (both[0] - one[0]).abs().max() > 1e-3
+    assert (none - one).abs().max() > 1e-3

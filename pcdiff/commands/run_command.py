@@ -145,6 +145,7 @@ def _upsample(command: Upsample, trained: Trained) -> str:
     drawn = upsample(
         *(trained.model, given.points, new, command.seed),
         **options,
+        labels=trained.labels(command.classes, len(given.raw)),
         report=trained.report,
         progress=trained.progress,
     )

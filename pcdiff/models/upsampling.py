@@ -153,6 +153,7 @@ def upsample(
     num_points: int,
     seed: int,
     *,
+    labels: Tensor | None = None,
     report: SamplingReport | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -164,6 +165,7 @@ def upsample(
         x: clouds `(n, N, D)`.
         num_points: new points of each.
         seed: of every draw.
+        labels: of the clouds' classes `(n,)`, of a class-conditional model; None stands for no class.
         report: the net's evaluations are added to it.
         progress: called as `progress(done, total)` with the steps of all chunks.
         **options: see `further_points`.
@@ -178,6 +180,11 @@ def upsample(
     for k, part in enumerate(parts):
         moved = part_of(progress, k, len(parts))
         draws = decoding_generator(model, seed, k)
+        if getattr(model, "classes", None) is not None:
+            own = model.labels(None if labels is None else labels[k * CHUNK : (k + 1) * CHUNK], len(part))
+            options["cond"] = model.net_condition(None, own)
+        elif labels is not None:
+            raise InputError("this model is not conditioned on classes; leave them out")
         made.append(upsample_chunk(model, part, num_points, draws, report=report, progress=moved, **options))
     return torch.cat(made)
 
