@@ -93,8 +93,13 @@ def further_points(
         InputError: the net has no inducers, or a value is out of range.
 
     Example:
-        >>> more = further_points(model, clouds, 6144)
-        >>> dense = torch.cat([clouds, more], dim=1)  # 8192 points from 2048
+        >>> from pcdiff.models import Direct
+        >>> from pcdiff.nets import SetTransformer, SetTransformerConfig
+        >>> net = SetTransformer(SetTransformerConfig(width=32, depth=1, num_inducers=4))
+        >>> model, clouds = Direct(process="edm", net=net), torch.rand(2, 16, 3)
+        >>> more = further_points(model, clouds, 48, num_steps=2)
+        >>> torch.cat([clouds, more], dim=1).shape
+        torch.Size([2, 64, 3])
     """
     denoiser, net = model.denoiser, model.denoiser.net
     if not has_inducers(net):
