@@ -41,7 +41,11 @@ def check_result(result: Any, file: str) -> None:
     if (result.get("intervals") or {}) and not is_number(result["intervals"].get("level")):
         raise InputError(f"{expected} 'intervals' without a 'level'")
     _check_terms(result, expected)
-    for part in (result, *(result.get(key) or {} for key in ("floor", "oracle", "baseline"))):
+    classes = _part(result, "classes", expected)
+    if not all(isinstance(part, dict) for part in classes.values()):
+        raise InputError(f"{expected} {short(classes)} as classes, where named scores belong")
+    beside = [result.get(key) or {} for key in ("floor", "oracle", "baseline")]
+    for part in (result, *beside, *classes.values()):
         _check_scores(part, expected)
     for what, value, fits in _facts(result):
         if not fits(value):

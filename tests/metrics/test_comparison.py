@@ -225,6 +225,8 @@ def test_results_are_read_as_written(tmp_path):
         (json.dumps(_with(protocol=...)), "got 'counts' without 'pairs'"),
         (json.dumps(_with(intervals={"JSD": [0, 1]})), "got 'intervals' without a 'level'"),
         (json.dumps(_with(intervals__JSD=[0.1])), r"got \[0.1\] as the interval of JSD"),
+        (json.dumps(_with() | {"classes": {"chair": 3}}), r"got {'chair': 3} as classes"),
+        (json.dumps(_with() | {"classes": {"chair": {"scores": {"JSD": "low"}}}}), "got 'low' as JSD"),
     ],
 )
 def test_what_is_no_result_is_refused(content, message, tmp_path):
