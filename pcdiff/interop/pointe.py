@@ -87,7 +87,9 @@ class PointE(Direct):
     @property
     def net(self) -> SetTransformer:
         """The net."""
-        return self.denoiser.denoiser.net
+        net = self.denoiser.denoiser.net
+        assert isinstance(net, SetTransformer)
+        return net
 
     @property
     def code_shape(self) -> tuple[int, ...]:
@@ -104,9 +106,10 @@ class PointE(Direct):
         generator: torch.Generator | None = None,
         truncate_std: float | None = None,
         labels: Tensor | None = None,
+        guidance: float | None = None,
     ) -> Tensor:
         """Return codes of zeros, which stand for nothing said; nothing is drawn."""
-        super().sample_latent(num_samples, generator, truncate_std, labels)
+        super().sample_latent(num_samples, generator, truncate_std, labels, guidance)
         return self.blank_codes(num_samples)
 
     def blank_codes(self, count: int) -> Tensor:

@@ -195,7 +195,7 @@ def translate(key: str) -> str:
     bare = _bare(key)
     for pattern, ours in _COMPILED:
         if match := pattern.match(bare):
-            return (ours(match) if callable(ours) else match.expand(ours)) + bare[match.end() :]
+            return (ours(match) if callable(ours) else match.expand(str(ours))) + bare[match.end() :]
     return bare
 
 

@@ -127,8 +127,9 @@ class SetTransformer(nn.Module):
         if states is not None and len(states) != len(self.layers):
             raise InputError(f"states must be one for each of the {len(self.layers)} layers, got {len(states)}")
         context, found = self._context(x, t, cond), []
+        given: Sequence[Tensor | None] = states or [None] * len(self.layers)
         h = self.lift(x)
-        for layer, state in zip(self.layers, states or [None] * len(self.layers), strict=True):
+        for layer, state in zip(self.layers, given, strict=True):
             if state is not None:
                 check_vector(state, "each of the states", (len(x), -1, self.config.width))
             h, state = self._layer(layer, h, context, state)
