@@ -10,11 +10,20 @@ class InputError(ValueError):
     """Bad input: names the file or argument, what was expected, what came, and what to do.
 
     Library code raises it; the scripts print it as one line and exit with status 2. It is a `ValueError`,
-    so callers of the library can catch that. Text from files and names is escaped in the message (`printable`).
+    so callers of the library can catch that. Text from files and names is escaped in the message (`printable`),
+    and of a message longer than `LONGEST` characters the middle is left out: a file may hold a list of any length
+    where a name belongs, and the ends have what was expected and what to do.
     """
 
+    LONGEST = 4000
+
     def __init__(self, message: object = ""):
-        super().__init__(printable(message))
+        super().__init__(_bounded(message))
+
+    def within(self, place: object) -> "InputError":
+        """Put a place, such as a file's name, in front of the message; the kind and its values stay."""
+        self.args = (_bounded(f"{place}: {self}"),)
+        return self
 
 
 class UnknownName(InputError):
@@ -82,6 +91,11 @@ class UnknownField(InputError):
     def __init__(self, message: object, unknown: Iterable[str], known: Iterable[str]):
         self.unknown, self.known = tuple(unknown), tuple(known)
         super().__init__(message)
+
+
+def _bounded(message: object) -> str:
+    text, half = printable(message), InputError.LONGEST // 2
+    return text if len(text) <= InputError.LONGEST else f"{text[: half - 3]} ... {text[2 - half :]}"
 
 
 class WorkFailed(RuntimeError):

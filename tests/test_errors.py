@@ -41,6 +41,21 @@ def test_every_message_of_bad_input_is_one_printable_line():
         raise InputError(InputError("inner"))
 
 
+def test_of_a_long_message_both_ends_are_left():
+    told = str(InputError(f"name must be one of a, b, got {[1] * 10_000}; take a"))
+    assert len(told) == InputError.LONGEST
+
+
+def test_a_place_before_a_message_leaves_the_kind():
+    error = UnknownName("norm", "l3", ["l1", "l2"])
+    within = error.within("a.json").within("run")
+    assert (type(within), within.name, str(within)) == (
+        UnknownName,
+        "l3",
+        "run: a.json: norm must be one of l1, l2, got 'l3'",
+    )
+
+
 def test_errors_have_kinds_with_the_values_in_question():
     shapes = Registry("shape", {"circle": lambda radius=1.0: radius})
     with refused(UnknownName, what="shape", name="line", known=("circle",)):

@@ -219,7 +219,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     journal._file, kept = Full(), journal._file
-    with pytest.raises(InputError, match=r"journal: cannot write \(No space left on device\); what is in it stays"):
+    with pytest.raises(InputError, match=r"journal: cannot write \(No space left on device\); it is kept"):
         results(ResumableMap(journal), name="more")
     kept.close()
     with ResultCache(tmp_path / "journal", SETTINGS) as again:

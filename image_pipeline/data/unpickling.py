@@ -61,7 +61,7 @@ def load_arrays(path: Path) -> Any:
         check_memo(file)
         return _Unpickler(file, encoding="bytes").load()
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise error.within(path) from None
     except Exception as error:  # from damaged bytes the unpickler raises anything: IndexError, MemoryError, ...
         raise InputError(
             f"{path}: truncated, damaged or no pickle ({type(error).__name__}); fetch it again"

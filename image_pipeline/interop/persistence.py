@@ -74,7 +74,7 @@ def read(path: str | Path) -> Any:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; expected a network pickle (.pkl)") from None
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise error.within(path) from None
     except Exception as error:  # from damaged bytes the unpickler raises anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: truncated, damaged or no network pickle ({reason})") from None

@@ -26,7 +26,7 @@ def blaming(source: str | Path, *others: type[Exception]) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"{source}: {error}") from None
+        raise error.within(source) from None
     except others as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{source}: its settings do not fit ({type(error).__name__}: {reason})") from None

@@ -125,7 +125,7 @@ def model_from_dict(values: Any, source: str) -> ModelConfig:
         except InputError as error:
             if part not in config.parts:
                 continue
-            raise InputError(f"{source}: {error}") from None
+            raise error.within(source) from None
         made_from: type[Any] = config_class(cls)
         config = replace(config, **{f"{part}_options": from_dict(made_from, options[part], f"{source}: {part}")})
     return config

@@ -43,7 +43,7 @@ def load(path: str | Path) -> PointCloudModel:
     try:
         return _rebuild(vars(checkpoint["args"]), checkpoint["state_dict"]).eval()
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise error.within(path) from None
 
 
 def fits(checkpoint: Any) -> bool:

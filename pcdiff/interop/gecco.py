@@ -73,7 +73,7 @@ def load(path: str | Path, ema: bool = True, sigma_max: float = 165.0) -> Direct
     try:
         model = from_weights(checkpoint[name], sigma_max)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise error.within(path) from None
     model.metadata["step"] = checkpoint.get("global_step") if type(checkpoint.get("global_step")) is int else None
     return model
 

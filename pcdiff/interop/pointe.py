@@ -256,7 +256,7 @@ def load(
     try:
         return from_weights(weights, num_heads, time_as, cond_as)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise error.within(path) from None
 
 
 def fits(weights: Any) -> bool:

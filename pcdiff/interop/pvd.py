@@ -102,7 +102,7 @@ def load(path: str | Path, category: str | None = None, net: PVCNNConfig | None 
     try:
         model = from_weights(checkpoint["model_state"], chain, net)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise error.within(path) from None
     epoch = checkpoint.get("epoch")
     model.metadata["step"] = epoch if type(epoch) is int else None
     return model

@@ -181,7 +181,7 @@ def load(path: str | Path | None = None) -> PointNet2:
     try:
         put_weights(net, weights, "PointNet++")
     except InputError as error:
-        raise InputError(f"{found}: {error}") from None
+        raise error.within(found) from None
     return net.eval()
 
 

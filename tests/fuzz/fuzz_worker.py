@@ -23,7 +23,7 @@ from pcdiff.errors import InputError
 
 PLACE = struct.Struct("<qq")  # which reader, which case
 _ROOM = 4 << 30  # bytes of address space that a case may take before the system refuses it
-_LONGEST = 20_000  # characters of a message: all of a net's tensors may be listed
+_LONGEST = 4_001  # characters of a message
 
 
 @dataclass

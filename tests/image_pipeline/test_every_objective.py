@@ -104,7 +104,7 @@ def test_it_trains_a_step_or_is_refused_before(net, process):
         ),
         ("ncsn", "edm", {"time_input": "level"}, "time_input must be one of edm, "),
         ("ncsn", "ve", {"num_scales": 11}, "NCSN has 10 noise levels, too few for the process's 11"),
-        ("ncsnpp", "edm", {"time_input": "edm"}, "['index', 'sigma', 't']: the net NCSNpp reads positive labels"),
+        ("ncsnpp", "edm", {"time_input": "edm"}, "index, sigma, t: the net NCSNpp reads positive labels"),
         ("ncsnpp", "ncsn", {"time_input": "step"}, "the net NCSNpp reads positive labels, got 'step'"),
         ("unet", "vp", {"sigma_data": 0.7}, "sigma_data goes with predicts edm or objective edm"),
     ],

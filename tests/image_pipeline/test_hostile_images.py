@@ -131,9 +131,7 @@ def test_a_disk_without_room_is_noticed_before_the_first_image(tmp_path, monkeyp
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_disk_that_fills_up_later_is_one_line_and_no_signal():
-    with pytest.raises(
-        InputError, match=r"/dev/full: cannot write \(No space left on device\); what is in it stays"
-    ):
+    with pytest.raises(InputError, match=r"/dev/full: cannot write \(No space left on device\); it is kept"):
         stored_images._write(Path("/dev/full"), 0, bytes(10_000))
 
 

@@ -20,7 +20,7 @@ def test_reported_clouds(reports):
         "13-*/views_ascii.ply": (1, 1, 0),
         "14-*/lower_ascii.pcd": (2.6622, 2.3159, 4.407),
         "15-*/bom.obj": (1, 1, 0),
-        "15-*/some_colored.obj": (1, 1, 1),
+        "15-*/some_coloured.obj": (1, 1, 1),
         "15-*/tab_after_v.obj": (1, 1, 0),
         "16-*/bom.ply": (1, 1, 0),
         "16-*/cr.ply": (1, 1, 0),

@@ -173,5 +173,5 @@ def test_opcheck():
     xs, ys = sets("blobs", 16)
     pairs, enough = torch.tensor([[0, 1], [2, 3]]), torch.tensor([math.inf, 0.1], dtype=torch.float64)
     opcheck(torch.ops.pcdiff.assign_listed.default, (xs, ys, pairs, enough, 0.0))
-    with pytest.raises(RuntimeError, match="pairs must be in"):
+    with pytest.raises(RuntimeError, match="pairs must lie in"):
         torch.ops.pcdiff.assign_listed(xs, ys, pairs + 9, enough, 0.0)
