@@ -213,7 +213,16 @@ VOXELS = """--net.centers 12 6 --net.radii 0.5 1 --net.neighbors 4 3 --net.down-
 def test_a_point_voxel_net_trains_is_saved_resumed_and_sampled(kind, dataset, tmp_path):
     run, sizes = tmp_path / "run", FLOW if kind == "latent" else []
     flags = [*TINY, *sizes, "--kind", kind, "--net", "pvcnn", *VOXELS, "--process.time-input", "step"]
-    flags += ["--process.schedule", "warm", "--process.warm", 0.5, "--lr-schedule", "exponential"]
+    flags += [
+        "--process.schedule",
+        "warm",
+        "--process.warm",
+        0.5,
+        "--process.num-steps",
+        8,
+        "--lr-schedule",
+        "exponential",
+    ]
     assert script("train_gen.py", *flags, "--categories", "chair", "--dataset-path", dataset, "--out", run) == 0
     assert read_config(run).model.net == "pvcnn"
     assert np.isfinite(np.load(run / "samples.npy")).all()

@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 
 from pcdiff.errors import InputError, OutOfRange
 from pcdiff.metrics._inputs import as_clouds, as_numbers
-from pcdiff.metrics.jsd import RESOLUTION, counts_by_cloud, divergence, into_sphere
+from pcdiff.metrics.jsd import RESOLUTION, counts_by_cloud, divergence, divergences, into_sphere
 from pcdiff.runtime.call_checks import checked
 from pcdiff.runtime.rng import generator
 
@@ -122,8 +122,7 @@ def jsd_interval(
     draws = draws_of(seed, name)
     resampled = np.empty(resamples)
     for part in parts_of(resamples, len(held)):
-        rows = zip(*(_resampled(set_counts, part.stop - part.start, draws) for set_counts in counts), strict=True)
-        resampled[part] = [divergence(*pair) for pair in rows]
+        resampled[part] = divergences(*(_resampled(rows, part.stop - part.start, draws) for rows in counts))
     low, high = quantiles(score + resampled - resampled.mean(), level)
     return max(0.0, low), min(1.0, high)
 

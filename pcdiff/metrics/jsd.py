@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
+from scipy.special import entr
 
 from pcdiff.errors import InputError, OutOfRange
 from pcdiff.metrics._inputs import as_clouds
@@ -102,7 +103,12 @@ def counts_by_cloud(clouds, resolution: int = RESOLUTION) -> csr_matrix:
 
 
 def divergence(counts: np.ndarray, other_counts: np.ndarray) -> float:
-    """Return the Jensen-Shannon divergence in bits between two histograms over the same cells.
+    """Return the Jensen-Shannon divergence in bits between two histograms `(cells,)`; see `divergences`."""
+    return float(divergences(counts, other_counts))
+
+
+def divergences(counts: np.ndarray, other_counts: np.ndarray) -> np.ndarray:
+    """Return the Jensen-Shannon divergences in bits `(...)` between pairs of histograms `(..., cells)`.
 
     H((p + q) / 2) - (H(p) + H(q)) / 2 with Shannon's entropy H.
 
@@ -110,10 +116,10 @@ def divergence(counts: np.ndarray, other_counts: np.ndarray) -> float:
         InputError: if a histogram is empty or the two differ in shape.
     """
     p, q = np.asarray(counts, dtype=np.float64), np.asarray(other_counts, dtype=np.float64)
-    if p.shape != q.shape or p.sum() <= 0 or q.sum() <= 0:
+    if p.shape != q.shape or (p.sum(axis=-1) <= 0).any() or (q.sum(axis=-1) <= 0).any():
         raise InputError(f"histograms must have one shape and hold points, got shapes {p.shape} and {q.shape}")
-    p, q = p / p.sum(), q / q.sum()
-    return max(0.0, _entropy_bits((p + q) / 2) - (_entropy_bits(p) + _entropy_bits(q)) / 2)
+    p, q = p / p.sum(axis=-1, keepdims=True), q / q.sum(axis=-1, keepdims=True)
+    return np.maximum(0.0, _entropy_bits((p + q) / 2) - (_entropy_bits(p) + _entropy_bits(q)) / 2)
 
 
 def sphere_grid(resolution: int = RESOLUTION) -> np.ndarray:
@@ -137,6 +143,5 @@ def _tree(resolution: int) -> cKDTree:
     return cKDTree(sphere_grid(resolution))
 
 
-def _entropy_bits(p: np.ndarray) -> float:
-    p = p[p > 0]
-    return float(-(p * np.log2(p)).sum())
+def _entropy_bits(p: np.ndarray) -> np.ndarray:
+    return entr(p).sum(axis=-1) / np.log(2)

@@ -99,9 +99,10 @@ class PVCNN(nn.Module):
         InputError: `point_dim` is less than 3.
 
     Example:
-        >>> net = PVCNN(PVCNNConfig())
-        >>> net(torch.randn(2, 2048, 3), torch.tensor([0, 999])).shape
-        torch.Size([2, 2048, 3])
+        >>> with torch.device("meta"):  # PVD's sizes, without the work
+        ...     net = PVCNN(PVCNNConfig())
+        >>> sum(parameter.numel() for parameter in net.parameters())
+        27649987
     """
 
     Config = PVCNNConfig

@@ -31,7 +31,9 @@ def score_sde(golden, kind):
         yield table, ExactMixture(process, *mixture), data_range
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["vp", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind != "vp")]
+)
 def test_score_sdes_bits_of_a_recorded_probe(golden, kind):
     for table, denoiser, data_range in score_sde(golden, kind):
         x, settings = table["data"].double(), {name: float(table[name]) for name in ("eps", "rtol", "atol")}

@@ -125,7 +125,7 @@ def test_coordinates_and_samples_are_independent(flexibility, dims):
 
 
 @pytest.mark.parametrize("flexibility", FLEXIBILITIES)
-@pytest.mark.parametrize("num_steps", [200, 100])
+@pytest.mark.parametrize("num_steps", [pytest.param(200, marks=pytest.mark.slow), 100])
 def test_weights_and_moments_of_a_mixture(flexibility, num_steps, dims):
     weights, centers, std, count = (0.3, 0.7), (-0.5, 0.75), 0.2, 2500
     process = DiscreteProcess(cosine_betas(200))

@@ -50,7 +50,9 @@ def test_the_start_says_nothing_yet_every_block_passes_its_input_on(name):
     torch.testing.assert_close(block(h, emb), h * block.scale, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["ncsnv2", "ddpm", "ncsnpp"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("ncsnv2", "ddpm")), "ncsnpp"]
+)
 def test_a_net_learns_from_its_start(name):
     """Noise is told from images of one brightness, in seconds; the loss of a net that says 0 is 1."""
     torch.manual_seed(0)

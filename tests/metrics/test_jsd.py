@@ -6,7 +6,7 @@ from scipy.spatial.distance import jensenshannon
 
 from pcdiff.errors import InputError
 from pcdiff.metrics import jsd_legacy, jsd_normalized
-from pcdiff.metrics.jsd import cell_counts, divergence, outside_share, sphere_grid
+from pcdiff.metrics.jsd import cell_counts, divergence, divergences, outside_share, sphere_grid
 
 
 def _clouds(low=-0.3, high=0.3, n=4, points=500, seed=0):
@@ -27,6 +27,7 @@ def test_divergence_agrees_with_scipy_and_is_symmetric():
     p, q = g.integers(0, 9, 50), g.integers(0, 9, 50)
     assert divergence(p, q) == pytest.approx(jensenshannon(p, q, base=2) ** 2, rel=1e-10)
     assert divergence(p, q) == divergence(q, p)
+    np.testing.assert_array_equal(divergences([p, q], [q, q]), [divergence(p, q), 0])
 
 
 def test_each_point_counts_once_in_its_nearest_cell():
