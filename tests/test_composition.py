@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cases import first
 from script_tools import script
 
 import pcdiff
@@ -252,9 +253,7 @@ def test_a_direct_model_has_no_codes():
     assert torch.equal(one, two)
 
 
-@pytest.mark.parametrize(
-    "name", ["coupling", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cnf", "gaussian"))]
-)
+@pytest.mark.parametrize("name", first(1, ["coupling", "cnf", "gaussian"]))
 def test_a_run_of_0_1_opens_and_goes_on(name, tmp_path):
     """Its samples, drawn by version 0.1 after two more steps, come again; float32 sums may differ by CPU."""
     run = tmp_path / name

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cases import first
 from script_tools import ROOT, script
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -102,9 +103,7 @@ def test_the_net_of_the_readme_trains_and_is_asked_for(line, dataset, tmp_path, 
     sys.modules.pop("my_net", None)
 
 
-@pytest.mark.parametrize(
-    "process", ["edm", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rectified_flow", "v"))]
-)
+@pytest.mark.parametrize("process", first(1, ["edm", "rectified_flow", "v"]))
 def test_losses_fall_and_going_on_is_exact(process, tmp_path):
     """The draws are the same before and after, so that the fall is no accident."""
 

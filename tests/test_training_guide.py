@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from cases import first
 
 from pcdiff.commands import cli, model_commands
 from pcdiff.commands.flags import Sample
@@ -78,7 +79,7 @@ def test_kinds_and_parts_are_those_of_the_registries():
     assert parts == OF_PARTS
 
 
-@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize("name", first(3, sorted(PROCESSES)))
 def test_what_a_process_sets_beside_it(name):
     assert set(table("--process")) == set(PROCESSES)
     for preset in (name for name, config in GENERATOR_PRESETS.items() if config.process.name == "ddpm"):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from cases import first
 from exact_gaussian import gaussian
 
 from pcdiff.diffusion import (
@@ -167,7 +168,7 @@ def expectation(denoiser, dims, keep, correct, **options):
     ).flatten()
 
 
-@pytest.mark.parametrize("what", ["a part", "measurements"])
+@pytest.mark.parametrize("what", first(1, ["a part", "measurements"]))
 def test_correctors_take_the_bias_of_replacement_away(what, shape):
     """Its mean stops short of the Gaussian's conditional mean; correctors at every time bring it there."""
     process = chain(100)
@@ -302,11 +303,14 @@ def short_of_the_truth(kind, step, num_steps, known, settle, grid=None):
 
 @pytest.mark.parametrize(
     ("kind", "step", "num_steps", "low", "high", "left"),
-    [
-        ("vp", "ancestral", 100, 0.10, 0.52, 0.035),
-        ("edm", "ancestral", 100, 0.10, 0.53, 0.035),
-        ("edm", "heun", 50, 0.26, 0.71, 0.065),
-    ],
+    first(
+        1,
+        [
+            ("edm", "heun", 50, 0.26, 0.71, 0.065),
+            ("vp", "ancestral", 100, 0.10, 0.52, 0.035),
+            ("edm", "ancestral", 100, 0.10, 0.53, 0.035),
+        ],
+    ),
 )
 def test_replacement_stops_as_short_as_the_guide_says(kind, step, num_steps, low, high, left):
     """By more the fewer numbers are known; settling takes nearly all of it away."""

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from cases import first
 from exact_mixture import ExactMixture
 from golden_files import found, score_sde_process, solver_error, tensors
 from torch import nn
@@ -31,9 +32,7 @@ def score_sde(golden, kind):
         yield table, ExactMixture(process, *mixture), data_range
 
 
-@pytest.mark.parametrize(
-    "kind", ["vp", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind != "vp")]
-)
+@pytest.mark.parametrize("kind", first(1, KINDS))
 def test_score_sdes_bits_of_a_recorded_probe(golden, kind):
     for table, denoiser, data_range in score_sde(golden, kind):
         x, settings = table["data"].double(), {name: float(table[name]) for name in ("eps", "rtol", "atol")}
@@ -56,7 +55,7 @@ def test_score_sdes_bits_of_a_recorded_probe(golden, kind):
         assert result.evaluations <= 3 * int(table["nfe"]) + 12
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", first(1, KINDS))
 def test_score_sdes_exact_trace_and_closed_form(golden, kind):
     for table, denoiser, data_range in score_sde(golden, kind):
         x, eps = table["data"].double(), float(table["eps"])

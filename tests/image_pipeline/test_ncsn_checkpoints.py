@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases import first
 from foreign_files import checkpoint_of
 
 from image_pipeline.interop import ncsn
@@ -33,7 +34,7 @@ def listed(tmp_path):
     return save
 
 
-@pytest.mark.parametrize("name", ["ncsn", "ncsnv2_128", "ncsnv2_256"])
+@pytest.mark.parametrize("name", first(1, ["ncsn", "ncsnv2_128", "ncsnv2_256"]))
 @pytest.mark.parametrize("config", [None, NCSN_CONFIG])
 def test_ncsns_lists(listed, name, config):
     net, path = listed(name)
