@@ -20,6 +20,10 @@ class InputError(ValueError):
     def __init__(self, message: object = ""):
         super().__init__(_bounded(message))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle kind, message and values, whatever the constructor takes: a worker's error reaches its parent."""
+        return _restored, (type(self), self.args, self.__dict__)
+
     def within(self, place: object) -> "InputError":
         """Put a place, such as a file's name, in front of the message; the kind and its values stay."""
         self.args = (_bounded(f"{place}: {self}"),)
@@ -91,6 +95,13 @@ class UnknownField(InputError):
     def __init__(self, message: object, unknown: Iterable[str], known: Iterable[str]):
         self.unknown, self.known = tuple(unknown), tuple(known)
         super().__init__(message)
+
+
+def _restored(kind: type[InputError], args: tuple[Any, ...], values: dict[str, Any]) -> InputError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(values)
+    return error
 
 
 def _bounded(message: object) -> str:

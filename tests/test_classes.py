@@ -439,3 +439,22 @@ def test_further_points_are_of_a_class():
     torch.testing.assert_close(both[1], one[1], rtol=0, atol=1e-5)
     assert (both[0] - one[0]).abs().max() > 1e-3
     assert (none - one).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [[0, 1, 5, 0, 1, 0], [0, -1, 1, 0, 1, 0], [0, 1], [0.5] * 6],
+    ids=["no class", "below 0", "too few", "float"],
+)
+def test_labels_of_no_class_are_not_trained_on(labels):
+    model, clouds = make("direct"), batch()
+    with pytest.raises(InputError, match=r"labels must be one of 0\.\.\d for each cloud, got"):
+        model.loss_terms(CloudBatch(clouds.points, torch.tensor(labels)), seeded())
+
+
+def test_one_label_of_any_integer_type_is_for_all():
+    model = make("direct").eval()
+    for one in (np.int64(1), torch.tensor(1), 1):
+        assert model.classes.labels(one, 2).tolist() == [1, 1]
+    with pytest.raises(InputError, match=r"classes must be of .*, got 1\.5"):
+        model.classes.labels(1.5, 2)

@@ -291,8 +291,10 @@ def test_the_states_of_inducers_complete_too(half):
     torch.testing.assert_close(made[:, 0, 32:], upsample(model, given, 8, 0))
     assert not torch.equal(made[:, 0], made[:, 1])
     torch.testing.assert_close(editing.completions(model, given[:1], 40, 0, method="inducers")[0, 0], made[0, 0])
-    with pytest.raises(InputError, match="draws by Heun's method, got sampler dpmpp"):
+    with pytest.raises(InputError, match=r"draws by Heun's method, got .*'dpmpp'"):
         editing.complete(model, given, 40, 0, method="inducers", sampler="dpmpp")
+    with pytest.raises(InputError, match=r"method inducers takes .*, got guidance 2\.0; leave it out"):
+        editing.completions(model, given, 40, 0, method="inducers", guidance=2.0)
 
 
 def test_a_set_transformer_is_trained_to_complete(half):

@@ -1,6 +1,7 @@
 """What files and names say reaches people in one line that no terminal obeys."""
 
 import logging
+import pickle
 
 import pytest
 from refusals import refused
@@ -54,6 +55,12 @@ def test_a_place_before_a_message_leaves_the_kind():
         "l3",
         "run: a.json: norm must be one of l1, l2, got 'l3'",
     )
+
+
+def test_errors_go_from_process_to_process():
+    for error in (UnknownName("norm", "l3", ["l1"]).within("a.json"), OutOfRange("k", "at least 1", 0)):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
 
 
 def test_errors_have_kinds_with_the_values_in_question():

@@ -1,7 +1,7 @@
 """Classes that a model of clouds or images is conditioned on: which there are, dropping labels, guidance."""
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,9 +50,10 @@ class Classes:
         Raises:
             InputError: an unknown class, or another number of them.
         """
-        if isinstance(classes, str | int):
-            classes = [classes] * count
-        found = [self._label(each) for each in (classes.tolist() if isinstance(classes, Tensor) else classes)]
+        given: Any = classes.tolist() if isinstance(classes, Tensor) else classes
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            given = [given] * count
+        found = [self._label(each) for each in given]
         if len(found) != count:
             raise InputError(f"classes must be {count}, one for each {self.unit} (or one name), got {len(found)}")
         return torch.tensor(found, dtype=torch.long)

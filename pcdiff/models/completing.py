@@ -150,8 +150,13 @@ def method_of(model: PointCloudModel, method: str | None = None) -> str:
 def _of_inducers(options: dict[str, Any]) -> dict[str, Any]:
     """Return what of a decoding's options goes with inducers' states."""
     if options.get("sampler") not in (None, "heun") or options.get("flexibility"):
-        raise InputError(f"method inducers draws by Heun's method, got sampler {options.get('sampler')}")
+        got = {name: options[name] for name in ("sampler", "flexibility") if options.get(name)}
+        raise InputError(f"method inducers draws by Heun's method, got {got}")
     known = "num_steps", "grid", "precision", "report", "progress", "num_substeps"
+    without_effect = {"sampler": None, "flexibility": 0, "guidance": 1, "sampler_options": {}}
+    for name, value in options.items():
+        if name not in known and value is not None and value != without_effect.get(name) and name != "sampler":
+            raise InputError(f"method inducers takes {', '.join(known)}, got {name} {value}; leave it out")
     return {name: options[name] for name in known if options.get(name) is not None}
 
 

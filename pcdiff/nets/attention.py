@@ -1,7 +1,7 @@
 """Self-attention over the positions of an image, a signal or a volume, and which derivatives it has."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
 
@@ -47,10 +47,16 @@ def differentiable_attention(forward: Forward) -> Forward:
 
     @functools.wraps(forward)
     def attending(self: nn.Module, x: Tensor, t: Tensor, cond: Any = None) -> Any:
-        with attention_backend(x, t):
+        with attention_backend(x, t, *tensors_of(cond)):
             return forward(self, x, t, cond)
 
     return cast(Forward, attending)
+
+
+def tensors_of(cond: Any) -> tuple[Tensor, ...]:
+    """Return the tensors of a condition: itself, those of a dict, or none."""
+    values = cond.values() if isinstance(cond, Mapping) else (cond,)
+    return tuple(value for value in values if isinstance(value, Tensor))
 
 
 def _differentiated(value: Tensor) -> bool:

@@ -1,5 +1,6 @@
 """The point-voxel net: points on four levels, each level's voxels convolved."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pcdiff.errors import InputError
-from pcdiff.nets.attention import differentiable_attention
+from pcdiff.nets.attention import SameAttention, differentiable_attention
 from pcdiff.nets.pvcnn_branch import TimeGate, TransformerBranch
 from pcdiff.nets.pvcnn_config import PVCNNConfig, widths
 from pcdiff.nets.pvcnn_layers import (
@@ -196,7 +197,10 @@ class PVCNN(nn.Module):
     def _run(self, part: nn.Module, *inputs: Any) -> Any:
         if not (self.config.checkpoint and torch.is_grad_enabled()):
             return part(*inputs)
-        return checkpoint(part, *inputs, use_reentrant=False)
+        if torch.compiler.is_compiling():  # which knows no context, and no second derivative either
+            return checkpoint(part, *inputs, use_reentrant=False)
+        again = SameAttention()
+        return checkpoint(part, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), again))
 
     def _check(self, x: Tensor, cond: Tensor | None) -> None:
         if x.dim() != 3 or x.shape[2] != self.point_dim or x.shape[1] < 1:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pcdiff.errors import InputError
-from pcdiff.nets.attention import SameAttention, attention_backend
+from pcdiff.nets.attention import SameAttention, attention_backend, tensors_of
 from pcdiff.nets.set_config import SetTransformerConfig
 from pcdiff.nets.set_layers import AttentionLayer, InducerLayer, check_vector, init_normal, mlp
 from pcdiff.nets.time_embedding import sinusoidal
@@ -114,7 +114,7 @@ class SetTransformer(nn.Module):
             raise InputError(f"x must be (B, N, {self.point_dim}), got {tuple(x.shape)}")
         if t.shape != x.shape[:1]:
             raise InputError(f"t must be (B,) = ({len(x)},), got {tuple(t.shape)}")
-        with attention_backend(x, t, *(states or ())):
+        with attention_backend(x, t, *tensors_of(cond), *(states or ())):
             if self.config.attention == "inducers":
                 return self._through_inducers(x, t, cond, states)
             if states is not None:

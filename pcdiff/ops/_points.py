@@ -53,8 +53,8 @@ def tracked(*tensors: torch.Tensor) -> bool:
     """Return whether a result needs a derivative, by reverse or forward mode."""
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return True
-    # What is compiled may be differentiated in ways that do not show here.
-    if torch.compiler.is_compiling():
+    # What is compiled, or inside a transform (vmap), may be differentiated in ways that do not show here.
+    if torch.compiler.is_compiling() or any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors)):
         return True
     # Dual numbers live only inside a level that somebody opened.
     if not torch._C._is_fwd_grad_enabled():

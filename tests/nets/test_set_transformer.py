@@ -226,3 +226,14 @@ def test_inputs_that_do_not_fit():
         full.inducer_states(x, t, cond)
     with pytest.raises(InputError, match=r"cond must be vector for this net, got .*'tokens'.* beside it"):
         full(x, t, {"vector": cond, "tokens": x})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_derivative_in_the_condition_in_forward_mode(kind):
+    net, (x, t, cond) = make(kind), inputs()
+    direction = torch.randn(cond.shape, dtype=cond.dtype, generator=torch.Generator().manual_seed(3))
+    _, product = torch.func.jvp(lambda c: net(x, t, c), (cond,), (direction,))
+    h = 1e-6  # central differences in float64
+    across = (net(x, t, cond + h * direction) - net(x, t, cond - h * direction)) / (2 * h)
+    assert product.abs().max() > 1e-6
+    torch.testing.assert_close(product, across.detach(), rtol=1e-5, atol=1e-7)

@@ -326,3 +326,21 @@ def test_bad_input(op, arguments, message):
     with pytest.raises(InputError, match=re.escape(message)) as caught:
         op(*arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_a_gradient_goes_through_vmap():
+    """Inside vmap a tensor does not show that it is tracked outside."""
+    features, coords = torch.randn(3, 8, 2, dtype=torch.float64), 3 * torch.rand(3, 8, 3, dtype=torch.float64)
+
+    def one(f, c):
+        return ops.voxelize(f[None], c[None], 4).square().sum()
+
+    got = torch.func.grad(lambda f: torch.func.vmap(one)(f, coords).sum())(features)
+    want = torch.func.grad(lambda f: ops.voxelize(f, coords, 4).square().sum())(features)
+    assert want.abs().max() > 0.1
+    torch.testing.assert_close(got, want)
+    x, y = torch.randn(3, 5, 3, dtype=torch.float64), torch.randn(3, 7, 3, dtype=torch.float64)
+    got = torch.func.grad(
+        lambda v: torch.func.vmap(lambda a, b: ops.knn(a[None], b[None], 2)[0].sum())(v, y).sum()
+    )(x)
+    torch.testing.assert_close(got, torch.func.grad(lambda v: ops.knn(v, y, 2)[0].sum())(x))
