@@ -153,7 +153,7 @@ def _of_inducers(options: dict[str, Any]) -> dict[str, Any]:
         got = {name: options[name] for name in ("sampler", "flexibility") if options.get(name)}
         raise InputError(f"method inducers draws by Heun's method, got {got}")
     known = "num_steps", "grid", "precision", "report", "progress", "num_substeps"
-    without_effect = {"sampler": None, "flexibility": 0, "guidance": 1, "sampler_options": {}}
+    without_effect: dict[str, Any] = {"sampler": None, "flexibility": 0, "guidance": 1, "sampler_options": {}}
     for name, value in options.items():
         if name not in known and value is not None and value != without_effect.get(name) and name != "sampler":
             raise InputError(f"method inducers takes {', '.join(known)}, got {name} {value}; leave it out")
