@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from pcdiff.config import CloudObjectiveConfig, ModelConfig, ProcessConfig, RunConfig, check, run_from_dict, to_json
 from pcdiff.errors import InputError
 from pcdiff.models import Completion, build_model
-from pcdiff.nets import PointwiseNet
+from pcdiff.nets import NETS, PointwiseNet
 from pcdiff.nets.given_points import WithGivenPoints
 
 GIVEN = 6
@@ -192,3 +193,10 @@ def test_a_config_comes_back_and_older_ones_have_no_given_points():
 def test_what_does_not_fit_is_refused_in_one_line(call, message):
     with pytest.raises(InputError, match=message):
         call(model_of())
+
+
+def test_a_learned_variance_is_refused():
+    config = ModelConfig(kind="completion", num_given=5)
+    made_from = NETS["set_transformer"].Config(width=8, depth=1, num_heads=1, num_inducers=2, learned_variance=True)
+    with pytest.raises(InputError, match="takes no learned variance, got the net set_transformer"):
+        build_model(replace(config, net="set_transformer", net_options=made_from))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 from script_tools import script
 
 import pcdiff
@@ -15,7 +16,7 @@ from pcdiff.config import PartialConfig
 from pcdiff.config.files import read_config
 from pcdiff.config.presets import GENERATOR_PRESETS
 from pcdiff.data import load_clouds, load_raw
-from pcdiff.errors import InputError
+from pcdiff.errors import InputError, UnknownField
 from pcdiff.metrics import completion_scores
 from pcdiff.models import Completion, build_model, editing
 from pcdiff.models.upsampling import upsample
@@ -291,10 +292,12 @@ def test_the_states_of_inducers_complete_too(half):
     torch.testing.assert_close(made[:, 0, 32:], upsample(model, given, 8, 0))
     assert not torch.equal(made[:, 0], made[:, 1])
     torch.testing.assert_close(editing.completions(model, given[:1], 40, 0, method="inducers")[0, 0], made[0, 0])
-    with pytest.raises(InputError, match=r"draws by Heun's method, got .*'dpmpp'"):
+    with pytest.raises(InputError, match=r"draws by Heun's method .*, got .*'dpmpp'"):
         editing.complete(model, given, 40, 0, method="inducers", sampler="dpmpp")
-    with pytest.raises(InputError, match=r"method inducers takes .*, got guidance 2\.0; leave it out"):
+    with pytest.raises(InputError, match="guidance must be 1 for further points of given clouds, got 2"):
         editing.completions(model, given, 40, 0, method="inducers", guidance=2.0)
+    with refused(UnknownField, unknown=("churn",)):
+        editing.completions(model, given, 40, 0, method="inducers", churn=3.0)
 
 
 def test_a_set_transformer_is_trained_to_complete(half):

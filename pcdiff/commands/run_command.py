@@ -139,8 +139,6 @@ def _upsample(command: Upsample, trained: Trained) -> str:
         raise InputError(
             f"--num-points must be above the {given.points.shape[1]} points given, got {command.num_points}"
         )
-    if command.guidance not in (None, 1):
-        raise InputError(f"upsample draws further points without guidance, got --guidance {command.guidance:g}")
     if command.sampler not in (None, "heun") or command.flexibility:
         raise InputError(f"upsample draws further points by Heun's method, got --sampler {command.sampler}")
     options = {"num_steps": command.num_steps, "grid": command.grid, "precision": command.precision or "fp32"}
@@ -148,6 +146,7 @@ def _upsample(command: Upsample, trained: Trained) -> str:
         *(trained.model, given.points, new, command.seed),
         **options,
         labels=trained.labels(command.classes, len(given.raw)),
+        guidance=command.guidance,
         report=trained.report,
         progress=trained.progress,
     )

@@ -135,8 +135,10 @@ class PointE(Direct):
         return given if points is None else given | {"points": points}
 
     def _conditioned(self, cond: dict[str, Tensor], guidance: float | None) -> tuple[Denoiser, Any]:
-        if guidance in (None, 1.0) or not cond:
+        if guidance in (None, 1.0):
             return self.denoiser, cond or None
+        if not cond:
+            raise InputError(f"guidance stresses a condition, and this point-e model has none, got {guidance:g}")
         null = {name: torch.zeros_like(value) for name, value in cond.items()}
         return ClassifierFreeGuidance(self.denoiser, null, guidance), cond
 

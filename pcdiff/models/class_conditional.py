@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pcdiff.config import CloudObjectiveConfig, ModelConfig, SamplingConfig
 from pcdiff.config.model import check_class_kind
 from pcdiff.diffusion import Denoiser
-from pcdiff.errors import InputError, short
+from pcdiff.errors import InputError
 from pcdiff.models.classes import Classes, condition, guided, in_proportion
 from pcdiff.runtime.cloud_batch import CloudBatch
 
@@ -92,6 +92,7 @@ class ClassConditional(nn.Module):
             labels: of those clouds `(n,)`.
         """
         if self.classes is not None:
+            self.classes.check(labels, len(labels))
             self.class_counts.copy_(labels.bincount(minlength=self.classes.count))
 
     def usual_labels(self, count: int) -> Tensor | None:
@@ -109,10 +110,7 @@ class ClassConditional(nn.Module):
             return x, None
         if labels is None:
             raise InputError(f"the model is conditioned on the classes {self.classes.known}; the clouds have none")
-        count = self.classes.count
-        if labels.shape != (len(x),) or labels.is_floating_point() or not ((labels >= 0) & (labels < count)).all():
-            got = f"{short(labels.flatten().tolist()[:8])} for {len(x)} clouds"
-            raise InputError(f"labels must be one of 0..{count - 1} for each cloud, got {got}")
+        self.classes.check(labels, len(x))
         if dropped is None and self.classes.has_null:
             dropped = torch.rand(len(x), generator=generator, device=x.device)
         return x, self.classes.dropped(labels, dropped)

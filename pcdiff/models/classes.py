@@ -58,6 +58,16 @@ class Classes:
             raise InputError(f"classes must be {count}, one for each {self.unit} (or one name), got {len(found)}")
         return torch.tensor(found, dtype=torch.long)
 
+    def check(self, labels: Tensor, count: int) -> None:
+        """Refuse labels that are not one of a class for each of `count`.
+
+        Raises:
+            InputError: another number or type of them, or a label of no class.
+        """
+        fits = labels.shape == (count,) and not labels.is_floating_point()
+        if not fits or not ((labels >= 0) & (labels < self.count)).all():
+            raise InputError(f"classes must be {count} of {self.known}, got {labels.flatten().tolist()[:8]}")
+
     def _label(self, given: str | int) -> int:
         label = self.names.index(given) if given in self.names else given
         if isinstance(label, bool) or not (hasattr(label, "__index__") and 0 <= operator.index(label) < self.count):
@@ -85,8 +95,7 @@ def condition(classes: Classes | None, labels: Tensor | None, count: int, device
         if not classes.has_null:
             raise InputError(f"this model needs a class, {classes.known}, for every {classes.unit}")
         return torch.full((count,), classes.count, device=device)
-    if labels.shape != (count,) or not ((labels >= 0) & (labels < classes.count)).all():
-        raise InputError(f"classes must be {count} of {classes.known}, got {labels.flatten().tolist()[:8]}")
+    classes.check(labels, count)
     return labels.to(device)
 
 

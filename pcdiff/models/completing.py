@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from pcdiff.diffusion import Inpaint
-from pcdiff.errors import InputError, OutOfRange
+from pcdiff.errors import InputError, OutOfRange, UnknownField
 from pcdiff.models.base import PointCloudModel
 from pcdiff.models.completion import Completion
 from pcdiff.models.sampling import CHUNK, decode_chunk, decoding_generator
-from pcdiff.models.upsampling import upsample_chunk
+from pcdiff.models.upsampling import check_unguided, upsample_chunk
 from pcdiff.runtime import rng
 from pcdiff.runtime.call_checks import checked
 from pcdiff.runtime.chunks import Chunks
@@ -117,6 +117,7 @@ def complete_chunk(
         return torch.cat([part.float().cpu(), made], dim=1)
     code = model.encode(part) if "encoder" in model.config.parts else model.blank_codes(len(part))
     if method == "inducers":
+        check_unguided(model, own, options.get("guidance"))
         cond = model.conditioned(code, own)[1]
         made = upsample_chunk(model, part, missing, draws, cond=cond, **_of_inducers(options))
         return torch.cat([part.float().cpu(), made], dim=1)
@@ -148,16 +149,16 @@ def method_of(model: PointCloudModel, method: str | None = None) -> str:
 
 
 def _of_inducers(options: dict[str, Any]) -> dict[str, Any]:
-    """Return what of a decoding's options goes with inducers' states."""
-    if options.get("sampler") not in (None, "heun") or options.get("flexibility"):
-        got = {name: options[name] for name in ("sampler", "flexibility") if options.get(name)}
-        raise InputError(f"method inducers draws by Heun's method, got {got}")
+    """Return a decoding's options as `further_points` takes them, without those that change nothing."""
+    given = {name: value for name, value in options.items() if value is not None and name != "guidance"}
+    of_sampler = {name: given.pop(name, None) for name in ("sampler", "flexibility", "sampler_options")}
+    asked = {name: value for name, value in of_sampler.items() if value}
+    if asked and asked != {"sampler": "heun"}:
+        raise InputError(f"method inducers draws by Heun's method in the run's own way, got {asked}")
     known = "num_steps", "grid", "precision", "report", "progress", "num_substeps"
-    without_effect: dict[str, Any] = {"sampler": None, "flexibility": 0, "guidance": 1, "sampler_options": {}}
-    for name, value in options.items():
-        if name not in known and value is not None and value != without_effect.get(name) and name != "sampler":
-            raise InputError(f"method inducers takes {', '.join(known)}, got {name} {value}; leave it out")
-    return {name: options[name] for name in known if options.get(name) is not None}
+    if unknown := sorted(given.keys() - set(known)):
+        raise UnknownField(f"method inducers takes {', '.join(known)}, got {', '.join(unknown)}", unknown, known)
+    return given
 
 
 def check_completion(model: PointCloudModel, given: int, num_points: int) -> None:

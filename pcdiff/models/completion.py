@@ -39,6 +39,8 @@ class Completion(PointCloudModel):
         sizes = {"point_dim": POINT_DIM + 1} if config.mark_given else {}
         net = self._part("net", cond_dim=self.code_dim, **sizes)
         check_sees_points(config.net, net)
+        if getattr(net, "learned_variance", False):
+            raise InputError(f"a completion model takes no learned variance, got the net {config.net} with one")
         return WithGivenPoints(net, config.mark_given)
 
     @property

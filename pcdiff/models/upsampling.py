@@ -159,6 +159,7 @@ def upsample(
     seed: int,
     *,
     labels: Tensor | None = None,
+    guidance: float | None = None,
     report: SamplingReport | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -171,6 +172,7 @@ def upsample(
         num_points: new points of each.
         seed: of every draw.
         labels: of the clouds' classes `(n,)`, of a class-conditional model; None stands for no class.
+        guidance: see `check_unguided`.
         report: the net's evaluations are added to it.
         progress: called as `progress(done, total)` with the steps of all chunks.
         **options: see `further_points`.
@@ -181,6 +183,7 @@ def upsample(
     Raises:
         InputError: see `further_points`; or a cloud is not finite.
     """
+    check_unguided(model, labels, guidance)
     made, parts = [], x.split(CHUNK)
     for k, part in enumerate(parts):
         moved = part_of(progress, k, len(parts))
@@ -192,6 +195,21 @@ def upsample(
             raise InputError("this model is not conditioned on classes; leave them out")
         made.append(upsample_chunk(model, part, num_points, draws, report=report, progress=moved, **options))
     return torch.cat(made)
+
+
+def check_unguided(model: PointCloudModel, labels: Tensor | None, guidance: float | None) -> None:
+    """Refuse guidance, which further points are drawn without: the net without a class would have other states.
+
+    Args:
+        model: a trained model.
+        labels: of the clouds' classes, or None.
+        guidance: what was asked for; None is the model's own.
+
+    Raises:
+        InputError: it is not 1.
+    """
+    if (scale := model.guidance_scale(labels, guidance)) != 1:
+        raise InputError(f"guidance must be 1 for further points of given clouds, got {scale:g}")
 
 
 def upsample_chunk(

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
 Forward = TypeVar("Forward", bound=Callable[..., Any])
 
@@ -40,6 +41,17 @@ class SameAttention:
 
     def __exit__(self, *raised: Any) -> None:
         self._entered.pop().__exit__(*raised)
+
+
+def computed_again(layer: Callable[..., Any], *inputs: Any) -> Any:
+    """Run a layer whose activations are not kept, but computed anew in the backward pass: less memory, more time.
+
+    Both times with the same attention. What is compiled takes its attention with it, and knows no context.
+    """
+    if torch.compiler.is_compiling():
+        return checkpoint(layer, *inputs, use_reentrant=False)
+    again = SameAttention()
+    return checkpoint(layer, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), again))
 
 
 def differentiable_attention(forward: Forward) -> Forward:

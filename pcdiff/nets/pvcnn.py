@@ -1,14 +1,12 @@
 """The point-voxel net: points on four levels, each level's voxels convolved."""
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from pcdiff.errors import InputError
-from pcdiff.nets.attention import SameAttention, differentiable_attention
+from pcdiff.nets.attention import computed_again, differentiable_attention
 from pcdiff.nets.pvcnn_branch import TimeGate, TransformerBranch
 from pcdiff.nets.pvcnn_config import PVCNNConfig, widths
 from pcdiff.nets.pvcnn_layers import (
@@ -195,12 +193,9 @@ class PVCNN(nn.Module):
         return time if self.cond is None else time + self.cond(cond)
 
     def _run(self, part: nn.Module, *inputs: Any) -> Any:
-        if not (self.config.checkpoint and torch.is_grad_enabled()):
-            return part(*inputs)
-        if torch.compiler.is_compiling():  # which knows no context, and no second derivative either
-            return checkpoint(part, *inputs, use_reentrant=False)
-        again = SameAttention()
-        return checkpoint(part, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), again))
+        if self.config.checkpoint and torch.is_grad_enabled():
+            return computed_again(part, *inputs)
+        return part(*inputs)
 
     def _check(self, x: Tensor, cond: Tensor | None) -> None:
         if x.dim() != 3 or x.shape[2] != self.point_dim or x.shape[1] < 1:

@@ -1,15 +1,13 @@
 """The set transformer: a denoising net whose points see one another, in any number."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from pcdiff.errors import InputError
-from pcdiff.nets.attention import SameAttention, attention_backend, tensors_of
+from pcdiff.nets.attention import attention_backend, computed_again, tensors_of
 from pcdiff.nets.set_config import SetTransformerConfig
 from pcdiff.nets.set_layers import AttentionLayer, InducerLayer, check_vector, init_normal, mlp
 from pcdiff.nets.time_embedding import sinusoidal
@@ -181,8 +179,7 @@ class SetTransformer(nn.Module):
 
     def _layer(self, layer: Callable[..., Any], *inputs: Any) -> Any:
         if self.config.checkpoint and self.training and torch.is_grad_enabled():
-            again = SameAttention()
-            return checkpoint(layer, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), again))
+            return computed_again(layer, *inputs)
         return layer(*inputs)
 
 

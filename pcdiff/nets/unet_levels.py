@@ -1,12 +1,9 @@
 """One level of a UNet, on the way down, in the middle and on the way up."""
 
-from contextlib import nullcontext
-
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from pcdiff.nets.attention import SameAttention, SelfAttention
+from pcdiff.nets.attention import SelfAttention, computed_again
 from pcdiff.nets.resampling import Downsample, Upsample
 from pcdiff.nets.unet_blocks import ResBlock, group_norm
 from pcdiff.nets.unet_config import UNetConfig
@@ -47,8 +44,7 @@ class Level(nn.Module):
 
     def _run(self, layer: nn.Module, *inputs: Tensor) -> Tensor:
         if self.checkpoint and self.training and torch.is_grad_enabled():
-            again = SameAttention()
-            return checkpoint(layer, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), again))
+            return computed_again(layer, *inputs)
         return layer(*inputs)
 
     def step(self, i: int, h: Tensor, *conditioning: Tensor) -> Tensor:

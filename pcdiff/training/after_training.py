@@ -6,7 +6,7 @@ The processes of a job share the work, and the first one writes.
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -154,29 +154,21 @@ class GeneratorEnding:
         )
 
 
-class AutoencoderEnding:
-    """Reconstruct the clouds `given`, and score that in the data set's own unit.
+class OnePhaseEnding:
+    """Draw what stands for validation clouds and score it, in one phase; subclasses say what and how.
 
     Args:
         config: the run's.
         dataset: the data set's identity.
-        given: validation clouds `(n, P, 3)`.
-        denormalize: brings clouds of the split, by index, back to the data set's unit.
+        name: of the phase.
         stop: the signals and the time of the whole call.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        dataset: dict[str, Any],
-        given: Tensor,
-        denormalize: Callable[[Tensor, Iterable[int]], Tensor],
-        stop: Stop,
-    ) -> None:
-        self.config, self.dataset, self.stop = config, dataset, stop
-        self.given, self.denormalize = given, denormalize
-        self.name = f"reconstructing {len(given)} clouds of {given.shape[1]} points of the validation split"
-        self.closing = Closing(stop, {self.name: self._seconds})
+    table: ClassVar[Callable[[dict[str, Any]], str]]
+
+    def __init__(self, config: RunConfig, dataset: dict[str, Any], name: str, stop: Stop) -> None:
+        self.config, self.dataset, self.name, self.stop = config, dataset, name, stop
+        self.closing = Closing(stop, {name: self._seconds})
 
     def seconds(self, model: nn.Module) -> float:
         """Estimate how long it takes, with a model in evaluation mode."""
@@ -192,7 +184,7 @@ class AutoencoderEnding:
     ) -> None:
         """Do it, and write `samples.npy`, a picture and `results.json` into the run's folder.
 
-        The arguments are those of `GeneratorEnding`; `made` are reconstructions of all that is given.
+        The arguments are those of `GeneratorEnding`; `made` is what the last validation has drawn already.
         """
         model.eval()
         with told_how_to_go_on(folder):
@@ -202,12 +194,50 @@ class AutoencoderEnding:
                 return
             drawn, results = found or (None, {})
             if drawn is not None:
-                pairs = torch.stack([self.given, drawn], dim=1).flatten(0, 1)[: 2 * self.config.num_samples]
-                title = f"input and reconstruction in turn: {self.dataset['name']}, step {outcome.step}"
-                keep_clouds(folder, "samples", drawn, title, pictured=pairs)
+                self._keep(folder, drawn, outcome)
             keep_results(folder, results, self.dataset, config, outcome)
             if results:
-                log.info("%s\n%s", Lines(fitted(reconstruction_table(results), terminal_width())), scores)
+                log.info("%s\n%s", Lines(fitted(type(self).table(results), terminal_width())), scores)
+
+    def _scored(self, model: PointCloudModel, made: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
+        raise NotImplementedError
+
+    def _keep(self, folder: Path, drawn: Tensor, outcome: Outcome) -> None:
+        raise NotImplementedError
+
+    def _seconds(self, model: nn.Module) -> float:
+        raise NotImplementedError
+
+
+class AutoencoderEnding(OnePhaseEnding):
+    """Reconstruct the clouds `given`, and score that in the data set's own unit.
+
+    Args:
+        config: the run's.
+        dataset: the data set's identity.
+        given: validation clouds `(n, P, 3)`.
+        denormalize: brings clouds of the split, by index, back to the data set's unit.
+        stop: the signals and the time of the whole call.
+    """
+
+    table = staticmethod(reconstruction_table)
+
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: dict[str, Any],
+        given: Tensor,
+        denormalize: Callable[[Tensor, Iterable[int]], Tensor],
+        stop: Stop,
+    ) -> None:
+        self.given, self.denormalize = given, denormalize
+        name = f"reconstructing {len(given)} clouds of {given.shape[1]} points of the validation split"
+        super().__init__(config, dataset, name, stop)
+
+    def _keep(self, folder: Path, drawn: Tensor, outcome: Outcome) -> None:
+        pairs = torch.stack([self.given, drawn], dim=1).flatten(0, 1)[: 2 * self.config.num_samples]
+        title = f"input and reconstruction in turn: {self.dataset['name']}, step {outcome.step}"
+        keep_clouds(folder, "samples", drawn, title, pictured=pairs)
 
     def _scored(self, model: PointCloudModel, made: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         if made is None:

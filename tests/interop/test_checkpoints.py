@@ -187,6 +187,12 @@ def test_a_pointe_model_is_sampled_by_the_command_and_guided_by_a_code(tmp_path,
         model.upsample(torch.zeros(1, 4, 6), 4)
 
 
+def test_an_unconditional_pointe_model_is_not_guided(tmp_path, capsys):
+    out = ["--num-samples", 1, "--num-points", 8, "--num-steps", 2, "--output", tmp_path / "new.npy"]
+    assert script("pcdiff/__main__.py", "sample", "--run", pointe_file(tmp_path, {}), *out, "--guidance", 3) == 2
+    assert "guidance stresses a condition, and this point-e model has none, got 3" in capsys.readouterr().err
+
+
 def test_pointes_up_sampler_draws_points_beside_those_given(tmp_path, capsys):
     more = {"cond_point_proj.weight": (64, 6), "cond_point_proj.bias": (64,)}
     file, given, out = pointe_file(tmp_path, more), tmp_path / "given.npy", tmp_path / "dense.npy"

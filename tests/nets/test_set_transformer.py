@@ -237,3 +237,14 @@ def test_the_derivative_in_the_condition_in_forward_mode(kind):
     across = (net(x, t, cond + h * direction) - net(x, t, cond - h * direction)) / (2 * h)
     assert product.abs().max() > 1e-6
     torch.testing.assert_close(product, across.detach(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own
+def test_layers_computed_again_compile_whole(kind):
+    net, (x, t, cond) = make(kind, depth=1, checkpoint=True).train(), inputs()
+    compiled = torch.compile(copy.deepcopy(net), fullgraph=True, dynamic=False, backend="aot_eager")
+    for each in (net, compiled):
+        each(x, t, cond).square().sum().backward()
+    for ours, theirs in zip(compiled.parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-6, atol=1e-6)

@@ -344,3 +344,7 @@ def test_a_gradient_goes_through_vmap():
         lambda v: torch.func.vmap(lambda a, b: ops.knn(a[None], b[None], 2)[0].sum())(v, y).sum()
     )(x)
     torch.testing.assert_close(got, torch.func.grad(lambda v: ops.knn(v, y, 2)[0].sum())(x))
+    got = torch.func.grad(lambda v: torch.func.vmap(lambda a, b: ops.chamfer(a[None], b[None]).sum())(v, y).sum())(
+        x
+    )
+    torch.testing.assert_close(got, torch.func.grad(lambda v: ops.chamfer(v, y).sum())(x))
